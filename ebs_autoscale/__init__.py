@@ -1,0 +1,3 @@
+"""Grow a mounted BTRFS filesystem on EC2 before it is full."""
+
+__version__ = "0.1.0"

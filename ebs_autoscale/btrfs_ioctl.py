@@ -1,0 +1,152 @@
+"""What only ioctls and superblocks tell about a BTRFS filesystem; no subprocess."""
+
+import errno
+import fcntl
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# linux/btrfs.h
+_FS_INFO = 0x8400941F
+_DEV_INFO = 0xD000941E
+_TREE_SEARCH = 0xD0009411
+_FS_INFO_HEAD = struct.Struct("=QQ16s")
+_FS_INFO_SIZE = 1024
+_DEV_INFO_HEAD = struct.Struct("=Q16sQQ")
+_DEV_INFO_SIZE = 4096
+_DEV_INFO_PATH_AT = 3072
+_SEARCH_KEY = struct.Struct("=7Q4I32x")
+_SEARCH_SIZE = 4096
+_SEARCH_HEADER = struct.Struct("=QQQII")
+
+# linux/btrfs_tree.h
+_CHUNK_TREE = 3
+_FIRST_CHUNK = 256
+_CHUNK_ITEM = 228
+_BLOCK_GROUP_METADATA = 1 << 2
+_CHUNK_HEAD = struct.Struct("=QQQQIIIHH")
+_STRIPE = struct.Struct("=QQ16s")
+_MAX = 2**64 - 1
+
+_SUPERBLOCK_AT = 64 * 1024
+_SUPERBLOCK_HEAD = struct.Struct("=32s16sQQ8s")  # checksum, fsid, place, flags, magic
+_MAGIC = b"_BHRfS_M"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which filesystem an open file is in, and how many members it has."""
+
+    uuid: str
+    member_count: int
+    highest_devid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberExtent:
+    """A member as the filesystem counts it; `path` is empty when the device is missing."""
+
+    devid: int
+    allocated_bytes: int
+    size_bytes: int
+    path: str
+
+
+def identity(fd: int) -> Identity | None:
+    """The filesystem that `fd` is in, or None when it is not BTRFS."""
+    reply = bytearray(_FS_INFO_SIZE)
+    try:
+        fcntl.ioctl(fd, _FS_INFO, reply)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            return None
+        raise
+    highest, count, fsid = _FS_INFO_HEAD.unpack_from(reply)
+    return Identity(uuid=str(uuid.UUID(bytes=fsid)), member_count=count, highest_devid=highest)
+
+
+def members(fd: int, filesystem: Identity) -> Iterator[MemberExtent]:
+    """All members, lowest devid first; ids of removed ones are gaps."""
+    found = 0
+    for devid in range(filesystem.highest_devid + 1):
+        if found == filesystem.member_count:
+            return
+        if member := _member(fd, devid):
+            found += 1
+            yield member
+
+
+def _member(fd: int, devid: int) -> MemberExtent | None:
+    question = bytearray(_DEV_INFO_SIZE)
+    struct.pack_into("=Q", question, 0, devid)
+    try:
+        fcntl.ioctl(fd, _DEV_INFO, question)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    _, _, allocated_bytes, size_bytes = _DEV_INFO_HEAD.unpack_from(question)
+    return MemberExtent(
+        devid=devid,
+        allocated_bytes=allocated_bytes,
+        size_bytes=size_bytes,
+        path=os.fsdecode(bytes(question[_DEV_INFO_PATH_AT:]).split(b"\0", 1)[0]),
+    )
+
+
+def devids_with_metadata(fd: int) -> frozenset[int]:
+    """The members that hold a part of at least one METADATA chunk; needs CAP_SYS_ADMIN."""
+    return frozenset(
+        devid
+        for chunk in _chunks(fd)
+        if _CHUNK_HEAD.unpack_from(chunk)[3] & _BLOCK_GROUP_METADATA
+        for devid in _stripe_devids(chunk)
+    )
+
+
+def _stripe_devids(chunk: bytes) -> Iterator[int]:
+    stripe_count = _CHUNK_HEAD.unpack_from(chunk)[7]
+    for index in range(stripe_count):
+        yield _STRIPE.unpack_from(chunk, _CHUNK_HEAD.size + index * _STRIPE.size)[0]
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    start = 0
+    while True:
+        search = bytearray(_SEARCH_SIZE)
+        # Objectid and type are one value, so that the offset alone is the cursor.
+        key = (_CHUNK_TREE, _FIRST_CHUNK, _FIRST_CHUNK, start, _MAX, 0, _MAX)
+        _SEARCH_KEY.pack_into(search, 0, *key, _CHUNK_ITEM, _CHUNK_ITEM, 1024, 0)
+        fcntl.ioctl(fd, _TREE_SEARCH, search)
+        count = _SEARCH_KEY.unpack_from(search)[9]
+        if count == 0:
+            return
+        place = _SEARCH_KEY.size
+        for _ in range(count):
+            _, _, offset, _, length = _SEARCH_HEADER.unpack_from(search, place)
+            place += _SEARCH_HEADER.size
+            yield bytes(search[place : place + length])
+            place += length
+            start = offset + 1
+
+
+def superblock_uuid(node: str) -> str:
+    """The filesystem that the first superblock on this node belongs to; empty when there is none.
+
+    Source: the BTRFS on-disk format, superblock at 64 KiB. Membership on disk is what
+    counts after a failed add: sysfs goes on listing a device that never got a
+    superblock (measured on 6.18).
+    """
+    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Not from pages that an earlier look at the blank device left in the cache.
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        head = os.pread(fd, _SUPERBLOCK_HEAD.size, _SUPERBLOCK_AT)
+    finally:
+        os.close(fd)
+    if len(head) < _SUPERBLOCK_HEAD.size:
+        return ""
+    _, fsid, _, _, magic = _SUPERBLOCK_HEAD.unpack(head)
+    return str(uuid.UUID(bytes=fsid)) if magic == _MAGIC else ""

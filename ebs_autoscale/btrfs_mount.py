@@ -1,0 +1,143 @@
+"""The proof that a path is the BTRFS filesystem we mean, mounted and writable."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ebs_autoscale.btrfs_ioctl import Identity, identity
+from ebs_autoscale.errors import Unfit
+from ebs_autoscale.mounts import Mount, MountTable
+
+_ONLY_BTRFS = "correct `mountpoint` in the configuration, or make one with `ebs-autoscale init`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A proved mount, for as long as it is held open."""
+
+    fd: int
+    identity: Identity
+    statvfs: os.statvfs_result
+
+
+class BtrfsMount:
+    """A mountpoint, bound to the filesystem that was mounted there at construction.
+
+    Symlinks are resolved once. Between looks nothing is held open that would keep anybody
+    from unmounting it. Raises Unfit whose `cause` is one of: missing, not mounted,
+    not btrfs, read-only, other filesystem, unreadable.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            self.path = os.path.realpath(path, strict=True)
+        except OSError as error:
+            raise _missing(path, error) from error
+        self.uuid = ""
+        self._table = MountTable()
+        self._proved: tuple[Mount, ...] = ()
+        with self.look() as look:
+            self.uuid = look.identity.uuid
+
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """Open the filesystem after proving it: BTRFS, this UUID, mounted, read-write (law 6)."""
+        self._prove_mounted()
+        fd = self._open()
+        try:
+            yield self._prove_writable(fd)
+        finally:
+            os.close(fd)
+
+    def prove(self) -> None:
+        """Raise Unfit unless the mount is what it has to be."""
+        with self.look():
+            pass
+
+    def _prove_mounted(self) -> None:
+        mounts = self._table.mounts()
+        if mounts is self._proved:
+            return
+        mount = self._table.at(self.path)
+        if mount is None:
+            self._explain_unmounted()
+        elif mount.kind != "btrfs":
+            raise Unfit(
+                f"{_shown(self.path)} is {mount.kind} ({mount.source}), not BTRFS",
+                hint=_ONLY_BTRFS,
+                cause="not btrfs",
+            )
+        self._proved = mounts
+
+    def _explain_unmounted(self) -> None:
+        os.close(self._open())
+        beneath = self._table.over(self.path)
+        raise Unfit(
+            f"{_shown(self.path)} is not a mountpoint: a look at it would measure {beneath.kind} "
+            f"({beneath.source}), mounted on {beneath.point}",
+            hint=f"mount it: `mount {_shown(self.path)}`",
+            cause="not mounted",
+        )
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _missing(self.path, error) from error
+
+    def _prove_writable(self, fd: int) -> Look:
+        found = identity(fd)
+        if found is None:
+            raise Unfit(
+                f"{_shown(self.path)} is hidden by a filesystem that is not BTRFS",
+                hint=f"see what `findmnt --target {_shown(self.path)}` says and unmount it",
+                cause="not btrfs",
+            )
+        if self.uuid not in ("", found.uuid):
+            raise Unfit(
+                f"{_shown(self.path)} is now filesystem {found.uuid}, not {self.uuid}",
+                hint="mount the right one again, or restart the service to watch this one",
+                cause="other filesystem",
+            )
+        statvfs = os.fstatvfs(fd)
+        if statvfs.f_flag & os.ST_RDONLY:
+            raise self._read_only()
+        return Look(fd=fd, identity=found, statvfs=statvfs)
+
+    def _read_only(self) -> Unfit:
+        path = _shown(self.path)
+        mount = self._table.at(self.path)
+        if mount is None or mount.read_only:
+            return Unfit(
+                f"{path} is mounted read-only",
+                hint=f"`mount -o remount,rw {path}`",
+                cause="read-only",
+            )
+        # Mounted read-write, yet read-only: the kernel did that, and refuses a remount
+        # (measured on 6.18: remount,rw exits 32; unmount and mount worked 8 times of 8).
+        return Unfit(
+            f"{path} was forced read-only by the kernel after an error (see dmesg)",
+            hint=f"a remount does not help: stop its users, `umount {path} && mount {path}`",
+            cause="read-only",
+        )
+
+
+def _missing(path: str, error: OSError) -> Unfit:
+    if isinstance(error, FileNotFoundError):
+        return Unfit(
+            f"{_shown(path)} does not exist",
+            hint="create the folder and mount the filesystem there, or correct `mountpoint`",
+            cause="missing",
+        )
+    if isinstance(error, NotADirectoryError):
+        return Unfit(f"{_shown(path)} is not a folder", hint=_ONLY_BTRFS, cause="not mounted")
+    return Unfit(
+        f"cannot open {_shown(path)}: {error.strerror}",
+        hint="run as root, and see dmesg for errors of the filesystem",
+        cause="unreadable",
+    )
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else repr(path)

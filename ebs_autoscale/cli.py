@@ -1,0 +1,136 @@
+"""Verbs, exit codes, and the wiring of everything."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ebs_autoscale import __version__, verbs
+from ebs_autoscale.errors import (
+    CommandFailed,
+    ConfigInvalid,
+    EbsAutoscaleError,
+    LockHeld,
+    Stopped,
+    Transient,
+    Unfit,
+)
+from ebs_autoscale.exits import Exit
+from ebs_autoscale.report import set_up_logging
+from ebs_autoscale.units import parse_size
+
+CONFIG_DEFAULT = "/etc/ebs-autoscale/config.yaml"
+
+_EXITS: tuple[tuple[type[EbsAutoscaleError], Exit], ...] = (
+    (ConfigInvalid, Exit.USAGE),
+    (LockHeld, Exit.LOCKED),
+    (Unfit, Exit.UNFIT),
+    (Transient, Exit.FAILED),
+    (CommandFailed, Exit.FAILED),
+)
+
+_EPILOG = """\
+exit status:
+  0  fine
+  1  failed
+  2  usage or configuration
+  3  another instance holds the lock
+  4  refused by a limit
+  5  environment unfit
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; every expected failure is one sentence on stderr and an exit code."""
+    arguments = _parser().parse_args(argv)
+    set_up_logging("auto", arguments.log_level, os.environ)
+    verb: Callable[[argparse.Namespace], int] = arguments.verb
+    try:
+        return verb(arguments)
+    except EbsAutoscaleError as error:
+        print(f"ebs-autoscale: {error}", file=sys.stderr)
+        return next(code for family, code in _EXITS if isinstance(error, family))
+    except (Stopped, KeyboardInterrupt):
+        print("ebs-autoscale: stopped", file=sys.stderr)
+        return Exit.FAILED
+    except BrokenPipeError:
+        # `ebs-autoscale status | head`: nobody reads on, which is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FINE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ebs-autoscale",
+        description="Grow a mounted BTRFS filesystem on EC2 by adding EBS volumes in time.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        type=Path,
+        default=Path(os.environ.get("EBS_AUTOSCALE_CONFIG") or CONFIG_DEFAULT),
+        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="least level that is logged (info)",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="VERB", required=True)
+    _add_daemon_verbs(commands)
+    _add_looking_verbs(commands)
+    return parser
+
+
+def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser("run", help="watch the filesystem and grow it: the daemon")
+    run.add_argument(
+        "--detach",
+        action="store_true",
+        help="go to the background, with a pid file and a log file (hosts without systemd)",
+    )
+    run.set_defaults(verb=verbs.run)
+    grow = commands.add_parser("grow", help="one growth now, within the same limits; waits for it")
+    grow.add_argument(
+        "--size", metavar="SIZE", type=_size, help="size of the volume (as configured)"
+    )
+    grow.set_defaults(verb=verbs.grow)
+    # How the daemon runs its growths; see child.py.
+    for hidden, kind in (("--events-fd", int), ("--lock-fd", int)):
+        grow.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    for hidden in ("--fill-rate", "--growth-seconds"):
+        grow.add_argument(hidden, type=float, help=argparse.SUPPRESS)
+    grow.add_argument("--if-needed", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = commands.add_parser("status", help="what it sees, decides, has and waits for")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    status.set_defaults(verb=verbs.status)
+    plan = commands.add_parser("plan", help="the decision, its reason and steps; executes none")
+    plan.add_argument("--json", action="store_true", help="for machines")
+    plan.set_defaults(verb=verbs.plan)
+    check = commands.add_parser("check", help="rehearse everything; changes nothing")
+    check.add_argument("--json", action="store_true", help="for machines")
+    check.set_defaults(verb=verbs.check)
+    demo = commands.add_parser(
+        "demo", help="the whole product on this machine, without an AWS account (as root)"
+    )
+    demo.add_argument(
+        "--rate", metavar="SIZE", type=_size, help="bytes written per second (adapts to the disk)"
+    )
+    demo.set_defaults(verb=verbs.demo)
+
+
+def _size(text: str) -> int:
+    try:
+        size_bytes = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return size_bytes

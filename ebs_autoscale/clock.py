@@ -1,0 +1,76 @@
+"""Time, chance and the wish to stop, as one port; the only home of `time`."""
+
+import os
+import random
+import select
+import signal
+import time
+from types import FrameType
+from typing import Protocol
+
+from ebs_autoscale.errors import Stopped
+
+
+class Clock(Protocol):
+    """What the core knows of time. `sleep` raises `Stopped` as soon as a stop is requested."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked this process to end."""
+        ...
+
+    def now_seconds(self) -> float:
+        """Monotonic time; differences only."""
+        ...
+
+    def wall_seconds(self) -> float:
+        """Time since the epoch."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait that long, or raise `Stopped` at once when a stop is requested."""
+        ...
+
+    def jitter(self) -> float:
+        """A uniform random number in [0, 1)."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock; signals given to `stop_on` end its waits at once."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._write_end = write_end
+
+    def stop_on(self, *signals: signal.Signals) -> None:
+        """From now on these signals only set `stopping`; call it from the main thread."""
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        for number in signals:
+            signal.signal(number, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def now_seconds(self) -> float:
+        """Monotonic time; differences only."""
+        return time.monotonic()
+
+    def wall_seconds(self) -> float:
+        """Time since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait that long, or raise `Stopped` at once when a stop is requested."""
+        deadline = time.monotonic() + seconds
+        while not self.stopping and (left := deadline - time.monotonic()) > 0:
+            readable, _, _ = select.select([self._wakeup], [], [], left)
+            if readable:
+                os.read(self._wakeup, 512)
+        if self.stopping:
+            raise Stopped
+
+    def jitter(self) -> float:
+        """A uniform random number in [0, 1)."""
+        return random.random()  # noqa: S311 -- spreads retries, guards nothing

@@ -1,0 +1,126 @@
+"""What each EC2 error code means for us: code, family, cause, hint. Pure.
+
+Sources: EC2 API reference, "Error codes"; the EBS CSI driver's predicates.
+EC2's service model declares no error shapes, so the code string is all there is.
+"""
+
+from typing import NamedTuple
+
+from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+
+
+class Meaning(NamedTuple):
+    """The family decides who acts, the cause names the condition and its back-off."""
+
+    family: type[EbsAutoscaleError]
+    cause: str
+    hint: str = ""
+
+
+_THROTTLED = Meaning(Transient, "throttled")
+_SERVER = Meaning(Transient, "ec2 ill")
+_STATE = Meaning(Transient, "state")
+_UNSEEN = Meaning(Transient, "not visible")
+_CREDENTIALS = Meaning(Unfit, "credentials", "check the instance profile and the clock")
+_ACCOUNT = Meaning(Unfit, "credentials", "check that the account and its role are active")
+_DENIED = Meaning(
+    Unfit, "denied", "allow it in the instance's role; the README's permissions name each action"
+)
+_QUOTA = Meaning(Unfit, "quota", "raise the account's EBS quota in this Region")
+_CAPACITY = Meaning(Transient, "capacity", "EC2 has no room for this volume type in the zone now")
+_KIND = Meaning(Unfit, "volume kind", "choose another volume.type for this zone")
+_REQUEST = Meaning(Unfit, "request", "correct the volume section of the configuration")
+_KMS = Meaning(Unfit, "kms", "check volume.kms_key_id and the role's rights on that key")
+_SLOTS = Meaning(Unfit, "slots", "use an instance type with more attachment slots")
+_INSTANCE = Meaning(Unfit, "instance", "the instance is going away or its identity is stale")
+_MAPPING = Meaning(Transient, "mapping not visible")
+
+_BURNED = Meaning(Transient, "token burned")
+
+MEANINGS: dict[str, Meaning] = {
+    "DryRunOperation": Meaning(Transient, "dry run"),
+    "RequestLimitExceeded": _THROTTLED,
+    "EC2ThrottledException": _THROTTLED,
+    "Throttling": _THROTTLED,
+    "ThrottlingException": _THROTTLED,
+    "RequestThrottled": _THROTTLED,
+    "SlowDown": _THROTTLED,
+    "TooManyRequestsException": _THROTTLED,
+    "InternalError": _SERVER,
+    "InternalFailure": _SERVER,
+    "ServerInternal": _SERVER,
+    "ServiceUnavailable": _SERVER,
+    "Unavailable": _SERVER,
+    "RequestTimeout": _SERVER,
+    "RetryableError": _SERVER,
+    "ConcurrentTagAccess": _SERVER,
+    "RequestExpired": _CREDENTIALS,
+    "InvalidSecurity.RequestHasExpired": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "ExpiredToken": _CREDENTIALS,
+    "AuthFailure": _CREDENTIALS,
+    "InvalidClientTokenId": _CREDENTIALS,
+    "MissingAuthenticationToken": _CREDENTIALS,
+    "IncompleteSignature": _CREDENTIALS,
+    "OptInRequired": _ACCOUNT,
+    "Blocked": _ACCOUNT,
+    "PendingVerification": _ACCOUNT,
+    "AccountDisabled": _ACCOUNT,
+    "UnauthorizedOperation": _DENIED,
+    "TagPolicyViolation": _DENIED,
+    "OperationNotPermitted": _DENIED,
+    "IdempotentParameterMismatch": _BURNED,
+    "VolumeLimitExceeded": _QUOTA,
+    "MaxIOPSLimitExceeded": _QUOTA,
+    "ResourceLimitExceeded": _QUOTA,
+    "VolumeIOPSLimit": _QUOTA,
+    "InsufficientVolumeCapacity": _CAPACITY,
+    "VolumeTypeNotAvailableInZone": _KIND,
+    "UnknownVolumeType": _KIND,
+    "UnsupportedOperation": _KIND,
+    "Unsupported": _KIND,
+    "InvalidParameterValue": _REQUEST,
+    "InvalidParameterCombination": _REQUEST,
+    "InvalidParameterDependency": _REQUEST,
+    "InvalidParameter": _REQUEST,
+    "MissingParameter": _REQUEST,
+    "UnknownParameter": _REQUEST,
+    "ValidationError": _REQUEST,
+    "InvalidInput": _REQUEST,
+    "InvalidRequest": _REQUEST,
+    "InvalidZone.NotFound": _REQUEST,
+    "InvalidAvailabilityZone": _REQUEST,
+    "TagLimitExceeded": _REQUEST,
+    "InvalidTagKey.Malformed": _REQUEST,
+    "CustomerKeyHasBeenRevoked": _KMS,
+    "EncryptedVolumesNotSupported": _KMS,
+    "InvalidVolume.NotFound": _UNSEEN,
+    "IncorrectState": _STATE,
+    "VolumeInUse": _STATE,
+    "AttachmentLimitExceeded": _SLOTS,
+    "InvalidInstanceID.NotFound": _INSTANCE,
+    "IncorrectInstanceState": _INSTANCE,
+    "InvalidVolume.ZoneMismatch": _INSTANCE,
+    "InvalidVolumeID.ZoneMismatch": _INSTANCE,
+    "InvalidInstanceAttributeValue": _MAPPING,
+    "InvalidBlockDeviceMapping": _MAPPING,
+    "UnsupportedInstanceAttribute": _MAPPING,
+}
+
+
+def meaning_of(code: str, *, status: int) -> Meaning:
+    """The table's row; an unknown code is transient when the server failed, else for a human."""
+    if code in MEANINGS:
+        return MEANINGS[code]
+    if status >= 500:
+        return _SERVER
+    return Meaning(Unfit, f"unknown code {code}", "this code is new to us; see the EC2 API errors")
+
+
+def translated(what: str, *, code: str, message: str, status: int) -> EbsAutoscaleError:
+    """The error to raise for EC2's answer: what failed, EC2's own words, and a hint."""
+    # The one InvalidParameterValue that another name cures.
+    if "is already in use" in message and "ttachment point" in message:
+        return NameTaken(f"{what}: {message}", cause="name taken")
+    family, cause, hint = meaning_of(code, status=status)
+    return family(f"{what}: {code}: {message}", hint=hint, cause=cause)

@@ -1,0 +1,113 @@
+"""One growth from look to result: observe, decide, carry out; the same after a crash."""
+
+from dataclasses import replace
+from enum import StrEnum
+
+from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
+from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.executor import carry_out
+from ebs_autoscale.model import Decision, Finish, Grow, Hold, Inventory, Reading, Refuse, Volume
+from ebs_autoscale.policy import decide, steps_for
+from ebs_autoscale.ports import World
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.space import Forecast
+
+
+class Outcome(StrEnum):
+    """How a growth ended."""
+
+    DONE = "done"
+    HELD = "held"
+    REFUSED = "refused"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+def observe(world: World) -> tuple[Reading, Inventory]:
+    """Look at the filesystem and at EC2, and join what both say about each volume."""
+    reading = world.filesystem.read()
+    inventory = world.cloud.inventory(world.filesystem.uuid)
+    volumes = tuple(_with_node(volume, world) for volume in inventory.volumes)
+    members = [v for v in volumes if v.node and reading.has_member(v.node)]
+    settled = True
+    if members:
+        newest = max(members, key=lambda volume: volume.growth)
+        settled = not world.filesystem.needs_settling(world.rebalance, newest.node)
+    return reading, replace(inventory, volumes=volumes, metadata_settled=settled)
+
+
+def _with_node(volume: Volume, world: World) -> Volume:
+    return replace(volume, node=world.nodes.node_of(volume)) if volume.attached_to else volume
+
+
+def grow_once(
+    world: World, policy: GrowthPolicy, forecast: Forecast, wanted_bytes: int | None = None
+) -> Outcome:
+    """Finish what was begun, else grow if that is needed or wanted; tells all by events.
+
+    A volume that turns out not to be blank is set aside for a human and never in the way again.
+    """
+    set_aside: set[str] = set()
+    while True:
+        decision: Decision = Hold("nothing looked at yet")
+        try:
+            reading, inventory = observe(world)
+            decision = decide(
+                reading,
+                inventory,
+                policy,
+                forecast=forecast,
+                wanted_bytes=wanted_bytes,
+                set_aside=set_aside,
+            )
+            return _execute(decision, inventory, world)
+        except Stopped:
+            _tell(
+                world, EventKind.GROWTH_STOPPED, "stopped before the growth was complete", decision
+            )
+            return Outcome.STOPPED
+        except EbsAutoscaleError as error:
+            _tell(world, EventKind.GROWTH_FAILED, str(error), decision, cause=error.cause)
+            volume = _unusable(error, decision, inventory) if isinstance(decision, Finish) else None
+            if volume is None:
+                return Outcome.FAILED
+            set_aside.add(volume.id)
+
+
+def _unusable(error: EbsAutoscaleError, decision: Finish, inventory: Inventory) -> Volume | None:
+    """The volume that no repetition will ever bring into the filesystem, if that is the failure."""
+    if not isinstance(error, Unfit) or error.cause not in {"not blank", "attached elsewhere"}:
+        return None
+    return next((v for v in inventory.volumes if v.growth == decision.growth), None)
+
+
+def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:
+    match decision:
+        case Hold(reason):
+            _tell(world, EventKind.DECIDED, f"hold: {reason}", decision)
+            return Outcome.HELD
+        case Refuse(limit=limit, reason=reason, hint=hint):
+            sentence = f"refused by {limit}: {reason}; {hint}"
+            _tell(world, EventKind.GROWTH_REFUSED, sentence, decision, cause=limit)
+            return Outcome.REFUSED
+    what = "finish" if isinstance(decision, Finish) else "grow"
+    _tell(world, EventKind.DECIDED, f"{what}: {decision.reason}", decision)
+    began = world.clock.now_seconds()
+    carry_out(steps_for(decision), inventory, world)
+    seconds = round(world.clock.now_seconds() - began, 3)
+    sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
+    _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds)
+    return Outcome.DONE
+
+
+_LOUD = {EventKind.GROWTH_FAILED: Level.ERROR, EventKind.GROWTH_REFUSED: Level.WARNING}
+
+
+def _tell(
+    world: World, kind: EventKind, sentence: str, decision: Decision, **fields: str | float
+) -> None:
+    fields["decision"] = type(decision).__name__.lower()
+    if isinstance(decision, Grow | Finish):
+        fields["growth"] = str(decision.growth)
+    level = _LOUD.get(kind, Level.INFO)
+    world.emit(Event(kind=kind, sentence=sentence, level=level, fields=fields))

@@ -1,0 +1,99 @@
+"""Who am I: the instance's identity by IMDSv2."""
+
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from ebs_autoscale.clock import Clock
+from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.model import Identity
+
+ENDPOINT_DEFAULT = "http://169.254.169.254"
+REQUEST_TIMEOUT_SECONDS = 2.0
+
+# IMDS may need tens of seconds at boot; after that a human is needed.
+PATIENCE_SECONDS = 30.0
+TOKEN_TTL_SECONDS = 300
+
+
+class Imds:
+    """The instance metadata service, version 2 only, never through a proxy.
+
+    The address is boto3's own setting, AWS_EC2_METADATA_SERVICE_ENDPOINT.
+    Source of paths and status codes: EC2 user guide, "Retrieve instance metadata".
+    """
+
+    def __init__(self, clock: Clock, environment: Mapping[str, str] = os.environ) -> None:
+        self._clock = clock
+        self.endpoint = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT_DEFAULT
+
+    def identity(self, *, patience_seconds: float = PATIENCE_SECONDS) -> Identity:
+        """Ask who this instance is; raises Unfit when IMDS stays silent or says no."""
+        deadline = self._clock.now_seconds() + patience_seconds
+        delay = 0.25
+        while True:
+            try:
+                return self._ask()
+            except Transient as error:
+                if self._clock.now_seconds() + delay > deadline:
+                    raise Unfit(
+                        f"no instance metadata from {self.endpoint}: {error.what}",
+                        hint="is this an EC2 instance with IMDSv2 on? "
+                        "inside a container the hop limit must be 2",
+                        cause="imds",
+                    ) from error
+            self._clock.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+    def _ask(self) -> Identity:
+        token = self._request(
+            "PUT",
+            "/latest/api/token",
+            {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_SECONDS)},
+        )
+        headers = {"X-aws-ec2-metadata-token": token}
+        text = self._request("GET", "/latest/dynamic/instance-identity/document", headers)
+        partition = self._request("GET", "/latest/meta-data/services/partition", headers)
+        try:
+            document = json.loads(text)
+            return Identity(
+                instance_id=document["instanceId"],
+                instance_type=document["instanceType"],
+                region=document["region"],
+                availability_zone=document["availabilityZone"],
+                account_id=document["accountId"],
+                partition=partition.strip(),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise Transient(f"the identity document is incomplete: {error!r}") from error
+
+    def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
+        """One answer's text; 4xx other than a stale token (401) is final."""
+        try:
+            connection = self._connection()
+            try:
+                connection.request(method, path, headers=dict(headers))
+                response = connection.getresponse()
+                text = response.read().decode()
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+            raise Transient(f"{method} {path}: {error}") from error
+        if response.status == http.HTTPStatus.OK:
+            return text
+        what = f"{method} {self.endpoint}{path}: HTTP {response.status}"
+        if response.status == http.HTTPStatus.FORBIDDEN:
+            hint = (
+                "turn the instance metadata service on (aws ec2 modify-instance-metadata-options)"
+            )
+            raise Unfit(what, hint=hint, cause="imds")
+        raise Transient(what)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        url = urlsplit(self.endpoint)
+        if url.scheme != "http" or not url.hostname:
+            what = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={self.endpoint} is not an http:// address"
+            raise Unfit(what, cause="imds")
+        return http.client.HTTPConnection(url.hostname, url.port, timeout=REQUEST_TIMEOUT_SECONDS)

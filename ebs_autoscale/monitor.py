@@ -1,0 +1,281 @@
+"""The loop: statvfs, decide, execute, sleep."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ebs_autoscale.backoff import retry_delay_seconds
+from ebs_autoscale.clock import Clock
+from ebs_autoscale.conditions import Conditions
+from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
+from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.model import Reading
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.space import (
+    FILL_RATE_WINDOWS_SECONDS,
+    Forecast,
+    available,
+    fill_rate,
+    poll_delay_seconds,
+    shortage,
+)
+
+HEARTBEAT_EVERY_SECONDS = 3600.0
+
+# While a growth runs there are its events to pass on.
+GROWING_POLL_SECONDS = 0.25
+
+# A growth that looked and saw no need, against the loop's own reading, is not asked again at once.
+DISAGREEMENT_SECONDS = 5.0
+
+# So many unexpected errors in a row are no accident: end, so that systemd shows it.
+BUGS_IN_A_ROW_MAX = 5
+
+
+class Watched(Protocol):
+    """The filesystem as the loop sees it."""
+
+    def read(self) -> Reading:
+        """Prove the mount and look; raises Unfit or Transient."""
+        ...
+
+
+class Growths(Protocol):
+    """Growths, which run beside the loop one at a time."""
+
+    @property
+    def running(self) -> bool:
+        """Whether one is under way."""
+        ...
+
+    @property
+    def settling(self) -> bool:
+        """Whether the running one has already made its space usable."""
+        ...
+
+    @property
+    def step(self) -> str:
+        """The step it is in."""
+        ...
+
+    def start(self, forecast: Forecast) -> None:
+        """Begin one; raises LockHeld or Unfit."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What it said since the last call."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end early."""
+        ...
+
+    def close(self) -> list[Event]:
+        """End it, wait for it, and return its last words."""
+        ...
+
+
+class Monitor:
+    """Watches one filesystem until it is asked to stop; owns no effect but starting growths."""
+
+    def __init__(
+        self,
+        *,
+        filesystem: Watched,
+        growths: Growths,
+        policy: GrowthPolicy,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        publish: Callable[[Mapping[str, object]], None],
+    ) -> None:
+        self._filesystem = filesystem
+        self._growths = growths
+        self._policy = policy
+        self._clock = clock
+        self._emit = emit
+        self._publish = publish
+        self._mount_conditions = Conditions(clock, emit)
+        self._growth_conditions = Conditions(clock, emit)
+        self._readings: deque[Reading] = deque()
+        self._forecast = Forecast()
+        # What an earlier run left half-done is finished first.
+        self._pending = True
+        self._not_before_seconds = float("-inf")
+        self._attempts = 0
+        self._causes: set[str] = set()
+        self._started_because_low = False
+        self._activity = ""
+        self._decided = ""
+        self._growths_done = 0
+        self._heartbeat_at_seconds = clock.now_seconds() + HEARTBEAT_EVERY_SECONDS
+
+    def run(self, *, on_stop: Callable[[], None]) -> int:
+        """Tick until a stop is requested (0), or the program proves to be broken (1).
+
+        `on_stop` is called before a running growth is waited for.
+        """
+        bugs = 0
+        try:
+            while bugs < BUGS_IN_A_ROW_MAX:
+                try:
+                    delay = self.tick()
+                    bugs = 0
+                except Exception as error:  # noqa: BLE001 -- a bug ends this tick, not the daemon
+                    bugs += 1
+                    delay = self._policy.polling.max_seconds
+                    self._emit_bug(error)
+                self._clock.sleep(delay)
+        except Stopped:
+            return 0
+        finally:
+            on_stop()
+            for event in self._growths.close():
+                self._hear(event)
+        return 1
+
+    def tick(self) -> float:
+        """Look once, act if needed, and return the seconds until the next look is due."""
+        for event in self._growths.events():
+            self._hear(event)
+        try:
+            reading = self._filesystem.read()
+        except EbsAutoscaleError as error:
+            self._mount_conditions.raised(error.cause, str(error))
+            self._mount_conditions.only({error.cause})
+            self._readings.clear()
+            self._publish(self._report(None, str(error)))
+            return self._policy.polling.max_seconds
+        self._mount_conditions.only(())
+        self._remember(reading)
+        low = shortage(reading, self._policy, self._forecast)
+        self._act(low)
+        self._beat(reading)
+        self._publish(self._report(reading, low))
+        if self._growths.running:
+            return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
+        return poll_delay_seconds(reading, self._policy, self._forecast)
+
+    def _remember(self, reading: Reading) -> None:
+        self._readings.append(reading)
+        oldest = reading.taken_at_seconds - max(FILL_RATE_WINDOWS_SECONDS)
+        while self._readings[0].taken_at_seconds < oldest:
+            self._readings.popleft()
+        self._forecast = Forecast(
+            fill_bytes_per_second=fill_rate(self._readings),
+            growth_seconds=self._forecast.growth_seconds,
+        )
+
+    def _act(self, low: str) -> None:
+        """Start a growth where one is due; never two, and never before the last one's back-off."""
+        if self._growths.running:
+            if low and self._growths.settling:
+                # Space matters more than tidy metadata: the next growth settles again.
+                self._growths.stop()
+            return
+        waiting = self._clock.now_seconds() < self._not_before_seconds
+        if waiting and not (low and self._causes == {"unsettled"}):
+            return
+        if not (low or self._pending):
+            return
+        self._causes = set()
+        self._started_because_low = bool(low)
+        try:
+            self._growths.start(self._forecast)
+        except LockHeld as error:
+            self._activity = "another process is growing this filesystem"
+            self._back_off("locked", error)
+        except EbsAutoscaleError as error:
+            self._back_off(error.cause, error)
+
+    def _back_off(self, cause: str, error: EbsAutoscaleError | str) -> None:
+        self._attempts += 1
+        delay = retry_delay_seconds(cause, attempts=self._attempts, jitter=self._clock.jitter())
+        self._not_before_seconds = self._clock.now_seconds() + delay
+        if cause != "locked":
+            self._causes.add(cause)
+            self._growth_conditions.raised(cause, f"{error} (next try in {delay:.0f} s)")
+
+    def _hear(self, event: Event) -> None:
+        """Take an event of the growth into account, and pass on what is worth a line."""
+        match event.kind:
+            case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
+                self._activity = event.sentence
+                self._emit(event)
+            case EventKind.GROWTH_REFUSED | EventKind.GROWTH_FAILED:
+                self._pending = event.kind is EventKind.GROWTH_FAILED
+                self._activity = ""
+                self._back_off(str(event.fields.get("cause", "unknown")), event.sentence)
+            case EventKind.WARNING if event.fields.get("cause") == "unsettled":
+                self._pending = True
+                self._back_off("unsettled", event.sentence)
+            case EventKind.GROWTH_DONE:
+                self._done(event)
+            case EventKind.GROWTH_STOPPED:
+                self._pending = True
+                self._activity = ""
+                self._emit(event)
+            case EventKind.DECIDED:
+                self._decide(event)
+            case _:
+                self._emit(event)
+
+    def _done(self, event: Event) -> None:
+        self._activity = ""
+        self._growth_conditions.only(self._causes)
+        self._emit(event)
+        if "unsettled" in self._causes:
+            return
+        self._pending = False
+        self._attempts = 0
+        self._not_before_seconds = float("-inf")
+        if event.fields.get("decision") != "grow":
+            return
+        self._growths_done += 1
+        seconds = float(event.fields.get("seconds", self._forecast.growth_seconds))
+        self._forecast = Forecast(
+            fill_bytes_per_second=self._forecast.fill_bytes_per_second,
+            # One quick growth is no promise: half-way back to the slower memory.
+            growth_seconds=max(seconds, (self._forecast.growth_seconds + seconds) / 2),
+        )
+
+    def _decide(self, event: Event) -> None:
+        if event.fields.get("decision") == "hold":
+            self._pending = False
+            self._attempts = 0
+            if self._started_because_low:
+                self._not_before_seconds = self._clock.now_seconds() + DISAGREEMENT_SECONDS
+            self._growth_conditions.only(self._causes)
+        if event.sentence != self._decided:
+            self._decided = event.sentence
+            self._emit(event)
+
+    def _beat(self, reading: Reading) -> None:
+        now = self._clock.now_seconds()
+        if now < self._heartbeat_at_seconds:
+            return
+        self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
+        members = len(reading.members)
+        sentence = f"watching {reading.mountpoint}: {available(reading)}, {members} members"
+        fields = {"growths": self._growths_done}
+        self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, fields=fields))
+
+    def _report(self, reading: Reading | None, reason: str) -> dict[str, object]:
+        """What the daemon knows, for `status`, systemd and the curious."""
+        conditions = {**self._mount_conditions.sentences, **self._growth_conditions.sentences}
+        wait = max(0.0, self._not_before_seconds - self._clock.now_seconds())
+        return {
+            "state": "growing" if self._growths.running else "unfit" if not reading else "watching",
+            "activity": self._activity,
+            "step": self._growths.step,
+            "low": reason,
+            "conditions": conditions,
+            "next_try_in_seconds": round(wait),
+            "growths_since_start": self._growths_done,
+            "fill_bytes_per_second": round(self._forecast.fill_bytes_per_second),
+            "growth_seconds": round(self._forecast.growth_seconds, 1),
+            "reading": reading,
+        }
+
+    def _emit_bug(self, error: Exception) -> None:
+        sentence = f"unexpected {type(error).__name__}: {error}; please report it"
+        self._emit(Event(kind=EventKind.BUG, sentence=sentence, level=Level.ERROR))

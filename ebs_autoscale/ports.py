@@ -1,0 +1,87 @@
+"""What a growth needs of the world: EC2, block devices, the filesystem, time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ebs_autoscale.clock import Clock
+from ebs_autoscale.events import Event
+from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
+
+
+class Cloud(Protocol):
+    """EC2, as far as a growth needs it."""
+
+    def inventory(self, filesystem: str) -> Inventory:
+        """What belongs to the filesystem; raises Transient or Unfit."""
+        ...
+
+    def create(self, growth: GrowthId, size_bytes: int) -> Volume:
+        """Buy the growth's volume once, however often it is asked for."""
+        ...
+
+    def refresh(self, volume: Volume) -> Volume | None:
+        """The volume as it is now; None while EC2 does not show it."""
+        ...
+
+    def attach(self, volume: Volume, device_name: str) -> None:
+        """Begin to attach; raises NameTaken when another name is needed."""
+        ...
+
+    def delete_on_termination(self, volume: Volume) -> None:
+        """Tie the attached volume's life to the instance's."""
+        ...
+
+
+class Nodes(Protocol):
+    """The block devices of this host."""
+
+    def node_of(self, volume: Volume) -> str:
+        """Kernel name of the volume's proved node, empty while there is none."""
+        ...
+
+    def require_blank(self, name: str, *, size_bytes: int) -> None:
+        """Raise Unfit unless nothing at all is on it or uses it."""
+        ...
+
+    def names_present(self) -> frozenset[str]:
+        """Xen-style names that exist on the host."""
+        ...
+
+
+class Filesystem(Protocol):
+    """The filesystem that grows."""
+
+    @property
+    def uuid(self) -> str:
+        """Its UUID."""
+        ...
+
+    def read(self) -> Reading:
+        """Prove the mount and look; raises Unfit."""
+        ...
+
+    def add_device(self, name: str) -> None:
+        """Make the node a member, without force; done when it is one already."""
+        ...
+
+    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
+        """Whether metadata is at risk on the members there are."""
+        ...
+
+    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
+        """Do what the mode asks for; returns a sentence saying what and why."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything a growth touches."""
+
+    cloud: Cloud
+    nodes: Nodes
+    filesystem: Filesystem
+    clock: Clock
+    emit: Callable[[Event], None]
+    rebalance: Rebalance = Rebalance.BOUNDED
+    delete_on_termination: bool = True

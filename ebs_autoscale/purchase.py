@@ -1,0 +1,78 @@
+"""What a create call consists of: client token, tags, kind of volume. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.literals import VolumeTypeType
+    from types_boto3_ec2.type_defs import CreateVolumeRequestTypeDef
+
+OWNER_TAG = "ebs-autoscale:owner"
+FILESYSTEM_TAG = "ebs-autoscale:filesystem"
+GROWTH_TAG = "ebs-autoscale:growth"
+MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
+
+# A token answers for a deleted or failed volume for about 12 h (measured by the EBS
+# CSI driver): then the next of a predictable series is used, by every process alike.
+TOKEN_SERIES_MAX = 5
+
+
+def token_of(owner: str, growth: GrowthId, series: int) -> str:
+    """The client token of a growth: 64 characters, the longest that EC2 takes."""
+    name = f"{owner}|{growth.filesystem}|{growth.ordinal}|{series}"
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """Builds the same request for the same growth, however often and in whatever process."""
+
+    identity: Identity
+    spec: VolumeSpec
+    mountpoint: str
+    instance_tags: Mapping[str, str] = field(default_factory=dict)
+
+    def parameters(
+        self, growth: GrowthId, size_bytes: int, series: int
+    ) -> CreateVolumeRequestTypeDef:
+        """All of a create call; nothing in it may change between a call and its repetition."""
+        spec = self.spec
+        tags = self._tags(growth)
+        request: CreateVolumeRequestTypeDef = {
+            "AvailabilityZone": self.identity.availability_zone,
+            "Size": size_bytes // GIB,
+            "VolumeType": cast("VolumeTypeType", spec.type),
+            "Encrypted": spec.encrypted,
+            "ClientToken": token_of(self.identity.owner, growth, series),
+            "TagSpecifications": [
+                {
+                    "ResourceType": "volume",
+                    "Tags": [{"Key": key, "Value": tags[key]} for key in sorted(tags)],
+                }
+            ],
+        }
+        if spec.iops is not None:
+            request["Iops"] = spec.iops
+        if spec.throughput_mib_per_second is not None:
+            request["Throughput"] = spec.throughput_mib_per_second
+        if spec.kms_key_id is not None:
+            request["KmsKeyId"] = spec.kms_key_id
+        return request
+
+    def _tags(self, growth: GrowthId) -> dict[str, str]:
+        """Ours last: nothing else may claim the owner tags."""
+        return {
+            **self.instance_tags,
+            "Name": f"ebs-autoscale {self.mountpoint} {growth.ordinal}",
+            **self.spec.tags,
+            MOUNTPOINT_TAG: self.mountpoint,
+            OWNER_TAG: self.identity.owner,
+            FILESYSTEM_TAG: growth.filesystem,
+            GROWTH_TAG: str(growth.ordinal),
+        }

@@ -1,0 +1,177 @@
+"""Events to journald lines and the status file; a sink that fails is muted, never fatal."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ebs_autoscale.events import Event, EventKind, Level
+
+LOGGER = logging.getLogger("ebs_autoscale")
+
+_LOGGING_LEVELS = {
+    Level.DEBUG: logging.DEBUG,
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.ERROR: logging.ERROR,
+}
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+
+
+class LogSink:
+    """Hand each event to `logging`: the sentence, with the event itself for structured formats."""
+
+    def __call__(self, event: Event) -> None:
+        """Log it at its own level."""
+        LOGGER.log(
+            _LOGGING_LEVELS[event.level],
+            event.sentence,
+            extra={"event": event},
+            exc_info=event.kind is EventKind.BUG,
+        )
+
+
+class TextFormatter(logging.Formatter):
+    """`sentence key=value ...`, as a person reads it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback, which only a bug has, follows on its own lines."""
+        line = record.getMessage() + fields_of(record)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The event's own JSON, or that of a plain record."""
+        event: Event | None = getattr(record, "event", None)
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "event": event.kind.value if event else "log",
+            **(event.fields if event else {}),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+class JournalHandler(logging.Handler):
+    """journald's native protocol: the line, and each field under its own name."""
+
+    def __init__(self, address: str = JOURNAL_SOCKET) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.connect(address)
+        self.setFormatter(TextFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one entry; a full journal loses the line, not the daemon."""
+        event: Event | None = getattr(record, "event", None)
+        priorities = {level: number.value for number, level in _LOGGING_LEVELS.items()}
+        entry: dict[str, object] = {
+            "MESSAGE": self.format(record),
+            "PRIORITY": priorities.get(record.levelno, Level.INFO.value),
+            "SYSLOG_IDENTIFIER": "ebs-autoscale",
+        }
+        if event:
+            entry["EBS_AUTOSCALE_EVENT"] = event.kind.value
+            for key, value in event.fields.items():
+                name = {"volume": "VOLUME_ID", "growth": "GROWTH"}.get(key, key.upper())
+                entry[name] = value
+        with contextlib.suppress(OSError):
+            self._socket.send(b"".join(_journal_field(k, str(v)) for k, v in entry.items()))
+
+
+def _journal_field(name: str, value: str) -> bytes:
+    """A field as journald's native protocol has it: with its length where it has newlines."""
+    data = value.encode()
+    if b"\n" not in data:
+        return name.encode() + b"=" + data + b"\n"
+    return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+
+
+def fields_of(record: logging.LogRecord) -> str:
+    """The machine half of a line; values with spaces are quoted."""
+    event: Event | None = getattr(record, "event", None)
+    if not event:
+        return ""
+    return "".join(f" {key}={_quoted(value)}" for key, value in event.fields.items())
+
+
+def _quoted(value: str | float) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return json.dumps(text) if not text or " " in text or '"' in text else text
+
+
+def set_up_logging(log_format: str, level: str, environment: Mapping[str, str]) -> None:
+    """Choose the handler: the journal when systemd gave us to it, else lines on stderr."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter())
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    elif log_format == "auto" and _stderr_is_the_journal(environment):
+        with contextlib.suppress(OSError):
+            handler = JournalHandler()
+    LOGGER.handlers = [handler]
+    LOGGER.propagate = False
+    LOGGER.setLevel(level.upper())
+
+
+def _stderr_is_the_journal(environment: Mapping[str, str]) -> bool:
+    """Whether stderr is the stream that JOURNAL_STREAM names: systemd.exec(5)."""
+    try:
+        stat = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return environment.get("JOURNAL_STREAM", "") == f"{stat.st_dev}:{stat.st_ino}"
+
+
+class StatusFile:
+    """The daemon's report under /run: replaced atomically, removed at the end, never read back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = ""
+
+    def write(self, report: Mapping[str, object]) -> None:
+        """Replace the report if it changed; a full /run is no reason to stop."""
+        text = json.dumps(report, indent=1)
+        if text == self._written:
+            return
+        part = self._path.with_suffix(".part")
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            part.write_text(text)
+            part.replace(self._path)
+            self._written = text
+
+    def remove(self) -> None:
+        """Leave nothing that looks like a living daemon."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+class Sinks:
+    """Give every event to every sink; one that raises is muted and counted."""
+
+    def __init__(self, *sinks: Callable[[Event], None]) -> None:
+        self._sinks = list(sinks)
+        self.muted = 0
+
+    def __call__(self, event: Event) -> None:
+        """Never raises."""
+        for sink in tuple(self._sinks):
+            try:
+                sink(event)
+            except Exception:
+                self._sinks.remove(sink)
+                self.muted += 1
+                LOGGER.exception("a sink failed and is muted from here on")

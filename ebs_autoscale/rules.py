@@ -1,0 +1,69 @@
+"""What the operator decided: thresholds, sizing, limits, polling. Values only."""
+
+from dataclasses import dataclass, field
+
+from ebs_autoscale.model import GIB
+
+AUTO_LEAD_TIME = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """Growth is needed when either floor is crossed, or will be before help can arrive.
+
+    `lead_time_seconds` None means auto (what a growth takes, with a margin), 0 means off.
+    """
+
+    available_percent: float = 20.0
+    available_min_bytes: int = 10 * GIB
+    lead_time_seconds: float | None = AUTO_LEAD_TIME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderStep:
+    """A rung: from this many members on, grow below this share, by this size."""
+
+    members: int
+    available_percent: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """How large the next volume is: a share of the present size, or `fixed_bytes` when set.
+
+    A ladder (`steps`, ascending by members) replaces both that and the share of `Threshold`.
+    """
+
+    percent: float = 50.0
+    fixed_bytes: int | None = None
+    min_bytes: int = 20 * GIB
+    max_bytes: int = 1024 * GIB
+    steps: tuple[LadderStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Hard stops. `volumes` None means the instance type's attachment slots decide."""
+
+    volumes: int | None = None
+    total_bytes: int = 16 * 1024 * GIB
+    cooldown_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polling:
+    """Bounds of the poll delay: rare when roomy, quick when it matters."""
+
+    min_seconds: float = 0.1
+    max_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthPolicy:
+    """All that the operator decided about when and how far to grow."""
+
+    threshold: Threshold = field(default_factory=Threshold)
+    sizing: Sizing = field(default_factory=Sizing)
+    limits: Limits = field(default_factory=Limits)
+    polling: Polling = field(default_factory=Polling)

@@ -1,0 +1,137 @@
+"""A private view of /dev and of mounts, so that a sandbox leaves nothing behind."""
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ebs_autoscale.errors import Unfit
+
+# linux/sched.h, linux/mount.h
+_CLONE_NEWNS = 0x00020000
+_MS_NOSUID = 0x2
+_MS_BIND = 0x1000
+_MS_MOVE = 0x2000
+_MS_REC = 0x4000
+_MS_PRIVATE = 0x40000
+# linux/capability.h: mounts and loop devices need SYS_ADMIN, nodes need MKNOD
+_CAPABILITIES = {21: "CAP_SYS_ADMIN", 27: "CAP_MKNOD"}
+
+_NODES = re.compile(
+    r"null|zero|full|random|urandom|tty|kmsg|fuse|loop-control|btrfs-control|loop\d+"
+)
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_MOUNTS = ("pts", "shm", "mqueue")
+_RUN = Path("/run/ebs-autoscale")
+
+
+def why_not() -> str:
+    """Say in one sentence why no sandbox can run here and what to do; empty when one can."""
+    return next(_obstacles(), "")
+
+
+def enter_private_namespace() -> None:
+    """Move this process and its future children to a mount namespace of their own.
+
+    There, /dev is a private tmpfs with the nodes a sandbox needs and an empty
+    disk/by-id, and so is /run/ebs-autoscale: nodes, links, mounts and lock files made from
+    now on vanish with the last process that sees them. Outside, at most the empty
+    folder /run/ebs-autoscale stays. Raises Unfit when not permitted, or
+    when other threads run, which would stay outside.
+    """
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        raise Unfit(
+            "other threads of this process would stay outside of the private namespace",
+            hint="enter it before the first thread starts",
+            cause="threads",
+        )
+    try:
+        _RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _unshare_mounts()
+        _mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
+        _replace_dev()
+        _mount("tmpfs", str(_RUN), kind="tmpfs", flags=_MS_NOSUID, options="mode=755")
+    except OSError as error:
+        raise Unfit(
+            f"cannot make a private mount namespace: {error}",
+            hint="run as root, in a container with --privileged",
+            cause="namespace",
+        ) from error
+
+
+def _obstacles() -> Iterator[str]:
+    if sys.platform != "linux":
+        yield f"{platform.system()} has no BTRFS: use a Linux host or virtual machine"
+    if os.geteuid() != 0:
+        yield "not root: run it with sudo, loop devices and mounts need it"
+    if missing := _missing_capabilities():
+        yield f"root without {missing}: in a container, start it with --privileged"
+    if not Path("/dev/loop-control").exists():
+        yield "no /dev/loop-control: run `modprobe loop`, or give it to the container"
+    if not _kernel_has_btrfs():
+        yield "the kernel has no BTRFS: run `modprobe btrfs`, or use a distribution kernel"
+    if not shutil.which("mkfs.btrfs"):
+        yield "mkfs.btrfs not found: install the package btrfs-progs"
+
+
+def _replace_dev() -> None:
+    # Built aside and moved in place: the old /dev is still needed while the new one grows.
+    staging = Path(tempfile.mkdtemp(prefix="ebs-autoscale-dev-"))
+    _mount("tmpfs", str(staging), kind="tmpfs", flags=_MS_NOSUID, options="mode=755")
+    for node in Path("/dev").iterdir():
+        status = node.lstat()
+        if _NODES.fullmatch(node.name) and not stat.S_ISLNK(status.st_mode):
+            copy = staging / node.name
+            os.mknod(copy, status.st_mode, status.st_rdev)
+            copy.chmod(stat.S_IMODE(status.st_mode))  # mknod obeys the umask
+    for name in _MOUNTS:
+        if (source := Path("/dev") / name).is_dir():
+            (staging / name).mkdir()
+            _mount(str(source), str(staging / name), flags=_MS_BIND | _MS_REC)
+    for name, target in _LINKS.items():
+        (staging / name).symlink_to(target)
+    (staging / "disk/by-id").mkdir(parents=True)
+    _mount(str(staging), "/dev", flags=_MS_MOVE)
+    staging.rmdir()
+
+
+def _unshare_mounts() -> None:
+    # os.unshare came with Python 3.12.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"unshare: {os.strerror(number)}")
+
+
+def _mount(source: str, target: str, *, kind: str = "", flags: int, options: str = "") -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = [os.fsencode(text) or None for text in (source, target, kind, options)]
+    what, where, how, with_options = map(ctypes.c_char_p, arguments)
+    if libc.mount(what, where, how, ctypes.c_ulong(flags), with_options) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount {source} on {target}: {os.strerror(number)}")
+
+
+def _missing_capabilities() -> str:
+    status = Path("/proc/self/status").read_text("ascii", "replace")
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    effective = int(match[1], 16) if match else 0
+    return ", ".join(name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1)
+
+
+def _kernel_has_btrfs() -> bool:
+    known = Path("/proc/filesystems").read_text("ascii").split()
+    modules = Path("/lib/modules") / platform.release() / "kernel/fs/btrfs"
+    return "btrfs" in known or modules.is_dir()  # a mount loads the module by itself

@@ -1,0 +1,109 @@
+"""`status`: what is seen, decided and waited for, with or without a daemon."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.exits import Exit
+from ebs_autoscale.model import Reading
+from ebs_autoscale.space import Forecast, available, shortage
+from ebs_autoscale.units import format_size
+from ebs_autoscale.wiring import filesystem_of, status_path
+
+WATCH_EVERY_SECONDS = 1.0
+
+
+def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
+    """Print the status once, or every second until Ctrl-C."""
+    clock = SystemClock()
+    while True:
+        found = look(settings, clock)
+        print(json.dumps(found, indent=1) if as_json else _text(found), flush=True)
+        if not watch:
+            return _exit_of(found)
+        clock.sleep(WATCH_EVERY_SECONDS)
+
+
+def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
+    """What a fresh reading and the daemon's own report say."""
+    found: dict[str, Any] = {"mountpoint": settings.mountpoint, "daemon": _daemon(settings)}
+    try:
+        reading = filesystem_of(settings, clock).read()
+    except EbsAutoscaleError as error:
+        return {**found, "unfit": str(error), "cause": error.cause}
+    low = shortage(reading, settings.policy, Forecast())
+    return {
+        **found,
+        "filesystem": reading.filesystem,
+        "decision": "grow" if low else "hold",
+        "reason": low or available(reading),
+        **_figures(reading),
+    }
+
+
+def _figures(reading: Reading) -> dict[str, Any]:
+    return {
+        "size_bytes": reading.size_bytes,
+        "available_bytes": reading.available_bytes,
+        "available_percent": round(reading.available_percent, 2),
+        "statvfs_available_bytes": reading.statvfs_available_bytes,
+        "metadata_headroom_bytes": reading.metadata_headroom_bytes,
+        "metadata_profile": reading.metadata_profile,
+        "exclusive_operation": reading.exclusive_operation,
+        "members": [asdict(member) for member in reading.members],
+    }
+
+
+def _daemon(settings: Settings) -> dict[str, Any] | None:
+    """The living daemon's report, None when there is no daemon."""
+    try:
+        report: dict[str, Any] = json.loads(status_path(settings.mountpoint).read_text())
+        process = psutil.Process(report["pid"])
+        if not any("ebs" in part for part in process.cmdline()):
+            return None
+        report["resident_bytes"] = process.memory_info().rss
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    return report
+
+
+def _exit_of(found: dict[str, Any]) -> int:
+    if "unfit" in found:
+        return Exit.UNFIT
+    daemon = found["daemon"]
+    return Exit.FAILED if daemon and daemon["conditions"] else Exit.FINE
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [f"{found['mountpoint']}: {found.get('unfit') or found['reason']}"]
+    if "filesystem" in found:
+        lines += [
+            f"  filesystem   {found['filesystem']}",
+            f"  size         {format_size(found['size_bytes'])}",
+            f"  available    {format_size(found['available_bytes'])}",
+            f"  shown by df  {format_size(found['statvfs_available_bytes'])}",
+            f"  metadata     {found['metadata_profile']}",
+            f"  headroom     {format_size(found['metadata_headroom_bytes'])} for metadata",
+            f"  members      {', '.join(_member(member) for member in found['members'])}",
+            f"  decision     {found['decision']}",
+        ]
+        if found["exclusive_operation"] != "none":
+            lines.append(f"  running      {found['exclusive_operation']}")
+    daemon = found["daemon"]
+    if not daemon:
+        return "\n".join([*lines, "  daemon       not running"])
+    doing = daemon["activity"] or daemon["state"]
+    lines.append(f"  daemon       pid {daemon['pid']}, {doing}")
+    lines += [f"  waits for    {sentence}" for sentence in daemon["conditions"].values()]
+    return "\n".join(lines)
+
+
+def _member(member: dict[str, Any]) -> str:
+    if member["missing"]:
+        return f"devid {member['devid']} MISSING"
+    return f"{member['name']} ({format_size(member['size_bytes'])})"

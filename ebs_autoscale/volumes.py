@@ -1,0 +1,298 @@
+"""EC2: list, create, attach, protect; the only importer of boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import boto3
+import botocore.config
+import botocore.exceptions
+
+from ebs_autoscale.ec2_errors import translated
+from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.model import GIB, GrowthId, Identity, Inventory, Volume, VolumeSpec
+from ebs_autoscale.purchase import (
+    FILESYSTEM_TAG,
+    GROWTH_TAG,
+    OWNER_TAG,
+    TOKEN_SERIES_MAX,
+    Purchase,
+)
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.client import EC2Client
+    from types_boto3_ec2.literals import InstanceTypeType
+    from types_boto3_ec2.type_defs import (
+        EbsInstanceBlockDeviceSpecificationTypeDef,
+        FilterTypeDef,
+        InstanceTypeDef,
+        TagTypeDef,
+        VolumeAttachmentTypeDef,
+        VolumeResponseTypeDef,
+        VolumeTypeDef,
+    )
+
+    from ebs_autoscale.clock import Clock
+
+# botocore's default mode and count differ between versions; ours do not.
+CLIENT_CONFIG = botocore.config.Config(
+    retries={"mode": "standard", "total_max_attempts": 5},
+    connect_timeout=5,
+    read_timeout=20,
+    user_agent_extra="ebs-autoscale",
+)
+
+# A volume may stay invisible to Describe for seconds after its creation.
+VISIBLE_AFTER_SECONDS = 20.0
+
+PAGE_SIZE = 200
+
+
+class Ec2Volumes:
+    """The volumes of one filesystem on one instance; raises Transient or Unfit, never boto's own.
+
+    A volume without our three owner tags is invisible here.
+    """
+
+    def __init__(
+        self, identity: Identity, spec: VolumeSpec, *, mountpoint: str, clock: Clock
+    ) -> None:
+        self.identity = identity
+        self._spec = spec
+        self._purchase = Purchase(identity=identity, spec=spec, mountpoint=mountpoint)
+        self._clock = clock
+        try:
+            session = boto3.session.Session(region_name=identity.region)
+            self._ec2: EC2Client = session.client("ec2", config=CLIENT_CONFIG)
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            hint = "check the AWS_* environment and ~/.aws of this user"
+            raise Unfit(f"no EC2 client: {error}", hint=hint, cause="credentials") from error
+
+    def inventory(self, filesystem: str) -> Inventory:
+        """What belongs to this filesystem, the names taken here and the slots left; 3 calls."""
+        volumes = self._list(filesystem)
+        instance = self._instance()
+        if self._spec.copy_instance_tags:
+            self._purchase = replace(self._purchase, instance_tags=_tags(instance.get("Tags", [])))
+        mappings = instance.get("BlockDeviceMappings", [])
+        newest = max((created for _, created in volumes), default=None)
+        return Inventory(
+            instance_id=self.identity.instance_id,
+            volumes=tuple(volume for volume, _ in volumes),
+            device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
+            slots_free=self._slots_free(instance),
+            seconds_since_last_create=None
+            if newest is None
+            else self._clock.wall_seconds() - newest,
+        )
+
+    def create(self, growth: GrowthId, size_bytes: int) -> Volume:
+        """Buy the volume of this growth, or return the one that was bought before."""
+        for series in range(1, TOKEN_SERIES_MAX + 1):
+            try:
+                zone = self.identity.availability_zone
+                with _meant(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
+                    answer = self._ec2.create_volume(
+                        **self._purchase.parameters(growth, size_bytes, series)
+                    )
+            except EbsAutoscaleError as error:
+                # Quotas are checked before idempotency: a create that did succeed can
+                # be answered so when it is repeated. And a token may be burned.
+                if error.cause not in {"quota", "token burned"}:
+                    raise
+                if volume := self._find(growth):
+                    return volume
+                if error.cause == "quota":
+                    raise
+                continue
+            if answer.get("State") not in {"deleting", "deleted", "error"}:
+                return self._volume(answer)
+        raise Unfit(
+            f"growth {growth}: {TOKEN_SERIES_MAX} client tokens in a row are burned",
+            hint="volumes of this growth were created and vanished: check KMS rights and who "
+            "deletes volumes; it is tried again as EC2 forgets the tokens (about 12 h)",
+            cause="token burned",
+        )
+
+    def refresh(self, volume: Volume) -> Volume | None:
+        """The volume as EC2 shows it now; None while EC2 does not show it."""
+        found = self._describe([{"Name": "volume-id", "Values": [volume.id]}])
+        return found[0][0] if found else None
+
+    def attach(self, volume: Volume, device_name: str) -> None:
+        """Ask EC2 to attach; raises NameTaken when another name is needed."""
+        instance_id = self.identity.instance_id
+        with _meant(f"attach {volume.id} to {instance_id} as {device_name}"):
+            self._ec2.attach_volume(VolumeId=volume.id, InstanceId=instance_id, Device=device_name)
+
+    def delete_on_termination(self, volume: Volume) -> None:
+        """Have EC2 delete the volume with the instance; attached volumes only."""
+        ebs: EbsInstanceBlockDeviceSpecificationTypeDef = {
+            "VolumeId": volume.id,
+            "DeleteOnTermination": True,
+        }
+        with _meant(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
+            self._ec2.modify_instance_attribute(
+                InstanceId=self.identity.instance_id,
+                BlockDeviceMappings=[{"DeviceName": volume.device_name, "Ebs": ebs}],
+            )
+
+    def rehearse(self, filesystem: str) -> Iterator[tuple[str, EbsAutoscaleError | None]]:
+        """Try each call a growth makes without effect; yields the action and what forbids it.
+
+        Attaching can be judged only on a volume of ours: conditions on tags decide it.
+        """
+        inventory, error = None, None
+        try:
+            inventory = self.inventory(filesystem)
+        except EbsAutoscaleError as denied:
+            error = denied
+        yield "DescribeVolumes, DescribeInstances, DescribeInstanceTypes", error
+        parameters = self._purchase.parameters(GrowthId(filesystem, 1), 20 * GIB, 1)
+        parameters["DryRun"] = True
+        with _dry() as verdict:
+            self._ec2.create_volume(**parameters)
+        yield "CreateVolume, CreateTags", verdict.error
+        for volume in inventory.volumes[:1] if inventory else ():
+            with _dry() as verdict:
+                self._ec2.attach_volume(
+                    VolumeId=volume.id,
+                    InstanceId=self.identity.instance_id,
+                    Device="/dev/xvdcz",
+                    DryRun=True,
+                )
+            yield "AttachVolume", verdict.error
+
+    def _find(self, growth: GrowthId) -> Volume | None:
+        """Look for the growth's volume by its tags, as long as it may still be invisible."""
+        deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
+        while True:
+            for volume, _ in self._list(growth.filesystem):
+                if volume.growth == growth and volume.state not in {"deleting", "deleted", "error"}:
+                    return volume
+            if self._clock.now_seconds() > deadline:
+                return None
+            self._clock.sleep(4.0)
+
+    def _list(self, filesystem: str) -> list[tuple[Volume, float]]:
+        return self._describe(
+            [
+                {"Name": f"tag:{OWNER_TAG}", "Values": [self.identity.owner]},
+                {"Name": f"tag:{FILESYSTEM_TAG}", "Values": [filesystem]},
+                {"Name": "tag-key", "Values": [GROWTH_TAG]},
+            ]
+        )
+
+    def _describe(self, filters: Sequence[FilterTypeDef]) -> list[tuple[Volume, float]]:
+        """Our volumes among those matching, each with its creation in seconds since the epoch.
+
+        Filters and not VolumeIds: an empty list instead of an error, and the larger throttling
+        bucket (EC2 developer guide, "Request throttling").
+        """
+        with _meant("list volumes"):
+            pages = self._ec2.get_paginator("describe_volumes").paginate(
+                Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
+            )
+            found = [volume for page in pages for volume in page.get("Volumes", [])]
+        try:
+            return [
+                (self._volume(volume), volume["CreateTime"].timestamp())
+                for volume in found
+                if _tags(volume.get("Tags", [])).get(GROWTH_TAG, "").isdecimal()
+            ]
+        except KeyError as error:
+            raise Transient(f"EC2's list of volumes lacks {error}", cause="ec2 ill") from error
+
+    def _volume(self, answer: VolumeTypeDef | VolumeResponseTypeDef) -> Volume:
+        tags = _tags(answer.get("Tags", []))
+        attachments = answer.get("Attachments", [])
+        attachment: VolumeAttachmentTypeDef = attachments[0] if attachments else {}
+        return Volume(
+            id=answer["VolumeId"],
+            growth=GrowthId(tags[FILESYSTEM_TAG], int(tags[GROWTH_TAG])),
+            size_bytes=answer["Size"] * GIB,
+            state=answer["State"],
+            attached_to=attachment.get("InstanceId", ""),
+            device_name=attachment.get("Device", ""),
+            attachment_state=attachment.get("State", ""),
+            delete_on_termination=attachment.get("DeleteOnTermination", False),
+        )
+
+    def _instance(self) -> InstanceTypeDef:
+        instance_id = self.identity.instance_id
+        with _meant(f"describe {instance_id}"):
+            answer = self._ec2.describe_instances(
+                Filters=[{"Name": "instance-id", "Values": [instance_id]}]
+            )
+        for reservation in answer.get("Reservations", []):
+            for instance in reservation.get("Instances", []):
+                return instance
+        raise Transient(f"EC2 does not show {instance_id}", cause="instance")
+
+    def _slots_free(self, instance: InstanceTypeDef) -> int | None:
+        """Attachment slots left, as far as EC2's table of instance types can be believed.
+
+        For shared Nitro types the table assumes one network interface (EBS CSI driver).
+        Older models lack the fields, Xen has no hard limit: unknown, never zero.
+        """
+        kind = self.identity.instance_type
+        with _meant(f"describe instance type {kind}"):
+            answer = self._ec2.describe_instance_types(
+                InstanceTypes=[cast("InstanceTypeType", kind)]
+            )
+        for found in answer.get("InstanceTypes", []):
+            ebs = found.get("EbsInfo", {})
+            maximum = ebs.get("MaximumEbsAttachments")
+            if maximum is None or found.get("Hypervisor") == "xen":
+                return None
+            interfaces = len(instance.get("NetworkInterfaces", []))
+            shared = ebs.get("AttachmentLimitType") == "shared"
+            taken = max(interfaces - 1, 0) if shared else 0
+            return maximum - taken - len(instance.get("BlockDeviceMappings", []))
+        return None
+
+
+class _Verdict:
+    """What a rehearsal found; no error means the call would have succeeded."""
+
+    error: EbsAutoscaleError | None = None
+
+
+@contextmanager
+def _dry() -> Iterator[_Verdict]:
+    """Judge a DryRun call, which never succeeds: `DryRunOperation` is the good answer."""
+    verdict = _Verdict()
+    try:
+        with _meant("rehearse"):
+            yield verdict
+    except EbsAutoscaleError as error:
+        if error.cause != "dry run":
+            verdict.error = error
+
+
+@contextmanager
+def _meant(what: str) -> Iterator[None]:
+    """Turn boto's errors inside into ours; botocore has retried what it retries by then."""
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        message = error.response.get("Error", {}).get("Message", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+        raise translated(what, code=code, message=message, status=status) from error
+    except botocore.exceptions.ParamValidationError as error:
+        raise Unfit(f"{what}: {error}", cause="request") from error
+    except botocore.exceptions.NoCredentialsError as error:
+        hint = "attach an instance profile to this instance"
+        raise Unfit(f"{what}: no AWS credentials", hint=hint, cause="credentials") from error
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
+        raise Transient(f"{what}: {error}", cause="ec2 unreachable") from error
+
+
+def _tags(tags: Iterable[TagTypeDef]) -> dict[str, str]:
+    """EC2's own tags (aws:…) cannot be set by anyone, so they are left out."""
+    pairs = {tag["Key"]: tag["Value"] for tag in tags}
+    return {key: value for key, value in pairs.items() if not key.startswith("aws:")}

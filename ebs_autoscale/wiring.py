@@ -1,0 +1,84 @@
+"""Put the rooms together for a configuration: paths, ports, the world of a growth."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import Settings
+from ebs_autoscale.devices import BlockDevices
+from ebs_autoscale.errors import Unfit
+from ebs_autoscale.events import Event
+from ebs_autoscale.instance import Imds
+from ebs_autoscale.model import Identity
+from ebs_autoscale.ports import World
+
+if TYPE_CHECKING:
+    from ebs_autoscale.volumes import Ec2Volumes
+
+RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
+
+
+def status_path(mountpoint: str) -> Path:
+    """The daemon's report: `/scratch` is scratch.json, `/var/lib/docker` var-lib-docker.json."""
+    return RUNTIME_DIRECTORY / f"{mountpoint.strip('/').replace('/', '-') or 'root'}.json"
+
+
+def daemon_lock_path(filesystem: str) -> Path:
+    """Held by the daemon for its whole life."""
+    return RUNTIME_DIRECTORY / f"{filesystem}.lock"
+
+
+def growth_lock_path(filesystem: str) -> Path:
+    """Held by whoever grows, daemon or operator, as long as the growth takes."""
+    return RUNTIME_DIRECTORY / f"{filesystem}.growth.lock"
+
+
+def require_fit_host() -> None:
+    """Raise Unfit unless this process may and can change a BTRFS filesystem."""
+    if os.geteuid() != 0:
+        raise Unfit(
+            "not running as root: block devices and BTRFS need it",
+            hint="use sudo, or the systemd unit",
+            cause="not root",
+        )
+    if shutil.which("btrfs") is None:
+        raise Unfit(
+            "the tool `btrfs` is not installed",
+            hint="on Debian and Ubuntu: apt-get install btrfs-progs",
+            cause="no btrfs-progs",
+        )
+
+
+def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:
+    """The mounted filesystem; raises Unfit when it is not what the configuration says."""
+    return BtrfsFilesystem(settings.mountpoint, clock=clock)
+
+
+def world_of(
+    settings: Settings,
+    filesystem: BtrfsFilesystem,
+    clock: SystemClock,
+    emit: Callable[[Event], None],
+) -> World:
+    """Everything a growth touches; asks IMDS who we are, and loads boto3."""
+    identity = Imds(clock).identity()
+    return World(
+        cloud=_cloud(settings, identity, clock),
+        nodes=BlockDevices(),
+        filesystem=filesystem,
+        clock=clock,
+        emit=emit,
+        rebalance=settings.rebalance,
+        delete_on_termination=settings.volume.delete_on_termination,
+    )
+
+
+def _cloud(settings: Settings, identity: Identity, clock: SystemClock) -> "Ec2Volumes":
+    # 45 MB and half a second: paid by the process that talks to EC2, never by the daemon.
+    from ebs_autoscale.volumes import Ec2Volumes  # noqa: PLC0415
+
+    return Ec2Volumes(identity, settings.volume, mountpoint=settings.mountpoint, clock=clock)

@@ -1,0 +1,130 @@
+"""What all tests share: a private world to make devices and mounts in, and no way out to AWS."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit
+from ebs_autoscale.sandbox.loop import LoopDevice
+from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
+
+LoopFactory = Callable[[int], LoopDevice]
+BtrfsFactory = Callable[..., Path]
+
+_REASON = pytest.StashKey[str]()
+_GIB = 1024**3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the host's mounts, nodes and credentials outside before the first test is collected."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
+    config.stash[_REASON] = why_not()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return
+    try:
+        enter_private_namespace()
+    except EbsAutoscaleError as error:
+        config.stash[_REASON] = config.stash[_REASON] or str(error)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip kernel tests where they cannot run, saying why; in CI that is a failure."""
+    reason = item.config.stash[_REASON]
+    if not reason or item.get_closest_marker("kernel") is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"kernel tests have to run in CI: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the kernel tests by themselves: a run that skipped them has proved little."""
+    outcomes = {"passed": ("passed",), "failed": ("failed", "error"), "skipped": ("skipped",)}
+    counts = [
+        f"{sum(_count_kernel(terminalreporter, key) for key in keys)} {outcome}"
+        for outcome, keys in outcomes.items()
+    ]
+    terminalreporter.write_line(f"kernel tests: {', '.join(counts)}")
+
+
+def _count_kernel(terminalreporter: pytest.TerminalReporter, outcome: str) -> int:
+    reports = terminalreporter.stats.get(outcome, [])
+    return sum("kernel" in getattr(report, "keywords", {}) for report in reports)
+
+
+class FakeClock:
+    """Time that passes only by waiting; `on_sleep` is what happens meanwhile."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def now_seconds(self) -> float:
+        """Seconds since nothing in particular."""
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Pass at once."""
+        self.seconds += seconds
+        self.on_sleep()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a test its own time."""
+    return FakeClock()
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[LoopFactory]:
+    """Make block devices of a given size in bytes; they are gone after the test."""
+    made: list[LoopDevice] = []
+
+    def make(size_bytes: int) -> LoopDevice:
+        made.append(LoopDevice.create(size_bytes, directory=_fast_folder(tmp_path)))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.close()
+
+
+@pytest.fixture
+def btrfs_at(loop: LoopFactory, tmp_path: Path) -> Iterator[BtrfsFactory]:  # noqa: ARG001 -- outlives us
+    """Make a filesystem on devices and mount it, by default on a new folder: its path."""
+    mounted: list[Path] = []
+
+    def make(*devices: LoopDevice, mkfs: tuple[str, ...] = (), at: Path | None = None) -> Path:
+        point = at or tmp_path / f"scratch{len(mounted)}"
+        point.mkdir(exist_ok=True)
+        nodes = [device.node for device in devices]
+        run(["mkfs.btrfs", "--quiet", *mkfs, *nodes], timeout_seconds=60)
+        run(["mount", "-t", "btrfs", nodes[0], str(point)], timeout_seconds=60)
+        mounted.append(point)
+        return point
+
+    yield make
+    for point in reversed(mounted):
+        _unmount_all(point)
+
+
+def _unmount_all(point: Path) -> None:
+    with suppress(CommandFailed, Unfit):
+        while True:
+            run(["umount", "--lazy", str(point)], timeout_seconds=60)
+
+
+def _fast_folder(fallback: Path) -> Path:
+    shm = Path("/dev/shm")
+    if not shm.is_dir():
+        return fallback
+    room = os.statvfs(shm)
+    return shm if room.f_bavail * room.f_frsize > 4 * _GIB else fallback

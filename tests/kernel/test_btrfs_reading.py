@@ -1,0 +1,211 @@
+"""Readings are compared with what can really be written."""
+
+import os
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.command import run
+from ebs_autoscale.sandbox.loop import LoopDevice
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+Loop = Callable[[int], LoopDevice]
+
+
+class Btrfs(Protocol):
+    """The `btrfs_at` fixture."""
+
+    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
+        """Make and mount."""
+
+
+def write_until_full(path: Path) -> int:
+    """Write content that cannot be compressed until ENOSPC; how many bytes it were."""
+    block, written = os.urandom(MIB), 0
+    with path.open("wb", buffering=0) as file:
+        while True:
+            try:
+                written += file.write(block)
+            except OSError:
+                return written
+
+
+def fill_metadata(folder: Path, most_bytes: int) -> bool:
+    """Write extended attributes, which are metadata only; whether that ended in ENOSPC."""
+    value = os.urandom(12 * 1024)
+    try:
+        for number in range(most_bytes // len(value)):
+            file = folder / f"m{number}"
+            file.touch()
+            os.setxattr(file, "user.fill", value)
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("sizes", "profile"),
+    [((GIB,), "dup"), ((GIB,), "single"), ((GIB // 2, GIB // 2), "raid1")],
+)
+def test_available_is_what_can_be_written(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, sizes: tuple[int, ...], profile: str
+) -> None:
+    """What is available can be written but for 16 MiB, whatever the profile of metadata."""
+    path = btrfs_at(*map(loop, sizes), mkfs=("-d", "single", "-m", profile))
+    if profile == "single":
+        # mkfs begins with 8 MiB of it; see the next test for what that means.
+        fill_metadata(path, 8 * MIB)
+        run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    written = write_until_full(path / "content")
+    after = filesystem.read()
+    assert before.metadata_profile == profile
+    assert before.available_bytes - written <= 16 * MIB
+    assert written - before.available_bytes <= 64 * MIB
+    assert after.available_bytes < 16 * MIB
+
+
+def test_available_counts_the_metadata_that_content_needs(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock
+) -> None:
+    """Free data chunks are not available once metadata has no room to keep book of them."""
+    path = btrfs_at(loop(GIB), mkfs=("-d", "single", "-m", "single"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    assert before.available_bytes < before.statvfs_available_bytes
+    write_until_full(path / "content")
+    assert filesystem.read().available_bytes < 16 * MIB
+
+
+def test_buffered_writes_count_at_once(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Dirty pages are gone from what is available long before df knows of them."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    (path / "dirty").write_bytes(os.urandom(200 * MIB))
+    after = filesystem.read()
+    missed = before.available_bytes - after.available_bytes
+    assert 199 * MIB <= missed <= 216 * MIB
+    assert before.statvfs_available_bytes - after.statvfs_available_bytes < 100 * MIB
+
+
+def test_metadata_headroom_ends_where_metadata_does(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock
+) -> None:
+    """When nothing can be created any more, metadata headroom is all but gone; df sees nothing."""
+    path = btrfs_at(loop(512 * MIB), mkfs=("-m", "dup"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    with (path / "ballast").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, before.available_bytes * 3 // 4)
+    assert fill_metadata(path, GIB)
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    after = filesystem.read()
+    assert before.metadata_headroom_bytes > 100 * MIB
+    assert after.metadata_headroom_bytes < 16 * MIB
+
+
+def test_mixed_block_groups(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A small filesystem of mixed block groups is read as well."""
+    path = btrfs_at(loop(256 * MIB), mkfs=("--mixed",))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    written = write_until_full(path / "content")
+    assert -16 * MIB <= before.available_bytes - written <= 16 * MIB
+    assert filesystem.read().metadata_headroom_bytes < 32 * MIB
+
+
+@pytest.mark.parametrize(("profile", "copies"), [("dup", 2), ("raid1", 2), ("raid0", 1)])
+def test_data_profiles_have_their_factor(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, profile: str, copies: int
+) -> None:
+    """Content that is stored twice takes twice."""
+    path = btrfs_at(loop(GIB), loop(GIB), mkfs=("-d", profile, "-m", "raid1"))
+    available_bytes = BtrfsFilesystem(str(path), clock=clock).read().available_bytes
+    assert 0.8 * 2 * GIB / copies < available_bytes < 2 * GIB / copies
+    with (path / "content").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, available_bytes - 16 * MIB)
+
+
+def test_members_are_named_as_the_kernel_does(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Members carry kernel names, sizes and what is unallocated of them, and the UUID is blkid's."""
+    devices = [loop(GIB), loop(2 * GIB)]
+    path = btrfs_at(*devices, mkfs=("-m", "raid1"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    reading = filesystem.read()
+    uuid = run(["blkid", "-p", "-s", "UUID", "-o", "value", devices[0].node], timeout_seconds=60)
+    assert filesystem.uuid == reading.filesystem == uuid.strip()
+    assert [(m.devid, m.name, m.size_bytes) for m in reading.members] == [
+        (1, devices[0].name, GIB),
+        (2, devices[1].name, 2 * GIB),
+    ]
+    assert all(0 < m.unallocated_bytes < m.size_bytes for m in reading.members)
+    assert reading.has_member(devices[1].name)
+    assert reading.exclusive_operation == "none"
+    assert reading.size_bytes == 3 * GIB
+
+
+def test_a_member_registered_by_a_link_has_its_kernel_name(
+    loop: Loop, tmp_path: Path, clock: Clock
+) -> None:
+    """Whatever path a member was mounted by, its name is the kernel's."""
+    device = loop(GIB)
+    link = tmp_path / "by-another-name"
+    status = os.stat(device.node)
+    os.mknod(link, status.st_mode, status.st_rdev)
+    run(["mkfs.btrfs", "--quiet", device.node], timeout_seconds=60)
+    point = tmp_path / "scratch"
+    point.mkdir()
+    run(["mount", str(link), str(point)], timeout_seconds=60)
+    try:
+        reading = BtrfsFilesystem(str(point), clock=clock).read()
+        assert [member.name for member in reading.members] == [device.name]
+    finally:
+        run(["umount", str(point)], timeout_seconds=60)
+
+
+def test_a_missing_member_has_no_name_and_no_room(
+    loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
+) -> None:
+    """A member that is not there counts for nothing."""
+    present, lost = loop(GIB), loop(GIB)
+    path = btrfs_at(present, lost, mkfs=("-m", "raid1"))
+    run(["umount", str(path)], timeout_seconds=60)
+    run(["btrfs", "device", "scan", "--forget", lost.node], timeout_seconds=60)
+    point = tmp_path / "degraded"
+    point.mkdir()
+    run(["mount", "-o", "degraded", present.node, str(point)], timeout_seconds=60)
+    try:
+        reading = BtrfsFilesystem(str(point), clock=clock).read()
+        assert [(member.name, member.missing) for member in reading.members] == [
+            (present.name, False),
+            ("", True),
+        ]
+        assert reading.available_bytes < GIB
+    finally:
+        run(["umount", str(point)], timeout_seconds=60)
+
+
+def test_reading_keeps_nobody_from_unmounting(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Between readings the filesystem can be unmounted, and mounted again it is read again."""
+    device = loop(GIB)
+    path = btrfs_at(device)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    run(["umount", str(path)], timeout_seconds=60)
+    run(["mount", device.node, str(path)], timeout_seconds=60)
+    assert filesystem.read().members == before.members
+
+
+def test_a_reading_takes_microseconds(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A tick costs no subprocess: a tenth of a millisecond or three, a whole one on slow hosts."""
+    filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
+    assert min(timeit.repeat(filesystem.read, number=20, repeat=10)) / 20 < 0.001

@@ -1,0 +1,239 @@
+"""Volumes as block devices: they appear, keep their content, and go without a trace."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.model import GIB
+from ebs_autoscale.sandbox.blockdevices import LoopBlockDevices
+from ebs_autoscale.sandbox.client import Sandbox
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from ebs_autoscale.sandbox.loop import LoopDevice
+from ebs_autoscale.sandbox.settings import SandboxSettings
+from tests.sandbox.conftest import Rig, Start, eventually
+
+pytestmark = pytest.mark.kernel
+
+
+def by_id(volume_id: str) -> Path:
+    """Where a Nitro instance has the device of a volume."""
+    name = f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
+    return Path("/dev/disk/by-id") / name
+
+
+def size_bytes(node: Path) -> int:
+    """Measure a block device."""
+    with node.open("rb") as device:
+        return device.seek(0, os.SEEK_END)
+
+
+def is_bound(name: str) -> bool:
+    """Whether the kernel has a file behind this loop device."""
+    return Path(f"/sys/block/{name}/loop/backing_file").exists()
+
+
+@contextmanager
+def held(node: Path) -> Iterator[None]:
+    """Use a device exclusively, as a mount does."""
+    fd = os.open(node, os.O_RDWR | os.O_EXCL)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_nitro_shows_the_volume_by_its_id(start: Start) -> None:
+    """The by-id link leads to a block device of the volume's size; the name does not appear."""
+    rig = start(block_devices="nitro")
+    volume_id = rig.attached("/dev/xvdba", Size=3)
+    link = by_id(volume_id)
+    assert stat.S_ISBLK(link.stat().st_mode)
+    assert size_bytes(link) == 3 * GIB
+    assert not Path("/dev/xvdba").exists()
+    seen = rig.seen(volume_id)
+    assert link.resolve() == Path("/dev") / seen.node
+
+
+@pytest.mark.parametrize(("device", "node"), [("/dev/xvdba", "xvdba"), ("/dev/sdf", "xvdf")])
+def test_xen_shows_the_volume_by_its_name(start: Start, device: str, node: str) -> None:
+    """The requested name appears, /dev/sdX as xvdX, and no link by id."""
+    rig = start(block_devices="xen")
+    volume_id = rig.attached(device, Size=3)
+    assert size_bytes(Path("/dev") / node) == 3 * GIB
+    assert not by_id(volume_id).exists()
+
+
+def test_xen_never_attaches_a_name_under_its_other_spelling(start: Start) -> None:
+    """While xvdf is there, sdf is accepted and stays attaching for ever, as on EC2."""
+    rig = start(block_devices="xen")
+    rig.attached("/dev/xvdf")
+    other = rig.attached("/dev/sdf")
+    rig.control.advance(3600)
+    seen = rig.seen(other)
+    assert (seen.attachment_state, seen.node) == ("attaching", "")
+
+
+def test_the_device_comes_by_itself(start: Start) -> None:
+    """The device appears at its time even when nobody asks the API anything."""
+    rig = start(block_devices="nitro", speed=1.0, attach_seconds=(0.2, 0.2))
+    volume_id = rig.create()
+    rig.ec2.get_waiter("volume_available").wait(VolumeIds=[volume_id])
+    rig.attach(volume_id)
+    assert not by_id(volume_id).exists()
+    eventually(by_id(volume_id).exists)
+
+
+@pytest.mark.parametrize(
+    ("device_seconds", "seconds", "state", "shows"),
+    [
+        ((-1, -1), 2, "attaching", True),
+        ((2, 2), 4, "attached", False),
+        ((2, 2), 5, "attached", True),
+    ],
+)
+def test_device_and_api_need_not_agree(
+    start: Start, device_seconds: tuple[float, float], seconds: float, state: str, *, shows: bool
+) -> None:
+    """The device may come before the API says attached, or after."""
+    rig = start(block_devices="nitro", attach_seconds=(3, 3), device_seconds=device_seconds)
+    volume_id = rig.create()
+    rig.control.advance(1)
+    rig.attach(volume_id)
+    rig.control.advance(seconds)
+    seen = rig.seen(volume_id)
+    assert (seen.attachment_state, by_id(volume_id).exists()) == (state, shows)
+
+
+def test_a_ghost_is_attached_and_nowhere(start: Start) -> None:
+    """A ghost device is attached by the word of the API, and never appears."""
+    rig = start(block_devices="nitro")
+    rig.control.add_fault(FaultRule(kind=FaultKind.GHOST, action="AttachVolume"))
+    volume_id = rig.attached()
+    rig.control.advance(3600)
+    seen = rig.seen(volume_id)
+    assert (seen.attachment_state, seen.node) == ("attached", "")
+    assert not by_id(volume_id).is_symlink()
+
+
+def test_content_survives_a_detach(start: Start) -> None:
+    """Detaching removes the link; attaching again, anywhere, shows what was written."""
+    rig = start(block_devices="xen")
+    volume_id = rig.attached("/dev/xvdba")
+    Path("/dev/xvdba").write_bytes(b"precious")
+    rig.ec2.detach_volume(VolumeId=volume_id)
+    rig.control.advance(1)
+    assert not Path("/dev/xvdba").is_symlink()
+    rig.attach(volume_id, "/dev/xvdbb")
+    rig.control.advance(1)
+    with Path("/dev/xvdbb").open("rb") as device:
+        assert device.read(8) == b"precious"
+
+
+def test_delete_lets_the_loop_device_go(start: Start) -> None:
+    """After a volume is deleted nothing is bound to its loop device."""
+    rig = start(block_devices="nitro")
+    volume_id = rig.attached()
+    seen = rig.seen(volume_id)
+    assert is_bound(seen.node)
+    rig.ec2.detach_volume(VolumeId=volume_id)
+    rig.control.advance(1)
+    rig.ec2.delete_volume(VolumeId=volume_id)
+    eventually(lambda: not is_bound(seen.node))
+
+
+def test_detach_waits_for_who_uses_the_device(start: Start) -> None:
+    """While a mount holds the device the detach is busy; force ends it."""
+    rig = start(block_devices="nitro")
+    polite, forced = rig.attached("/dev/xvdba"), rig.attached("/dev/xvdbb")
+    with held(by_id(polite)), held(by_id(forced)):
+        for volume_id in (polite, forced):
+            rig.ec2.detach_volume(VolumeId=volume_id)
+        rig.control.advance(60)
+        seen = rig.seen(polite)
+        assert (seen.state, seen.attachment_state) == ("in-use", "busy")
+        rig.ec2.detach_volume(VolumeId=forced, Force=True)
+        rig.control.advance(1)
+        seen = rig.seen(forced)
+        assert seen.state == "available"
+    rig.control.advance(2)
+    seen = rig.seen(polite)
+    assert seen.state == "available"
+
+
+def test_a_modified_volume_grows_while_attached(start: Start) -> None:
+    """The device has its new size from `optimizing` on."""
+    rig = start(block_devices="nitro", modify_seconds=(1, 1), optimize_seconds=(9, 9))
+    volume_id = rig.attached(Size=1)
+    rig.ec2.modify_volume(VolumeId=volume_id, Size=2)
+    assert size_bytes(by_id(volume_id)) == 1 * GIB
+    rig.control.advance(1)
+    assert size_bytes(by_id(volume_id)) == 2 * GIB
+
+
+def test_termination_takes_devices_along(start: Start) -> None:
+    """A terminated instance has no devices left."""
+    rig = start(block_devices="nitro")
+    volume_id = rig.attached()
+    rig.ec2.terminate_instances(InstanceIds=[rig.settings.instance_id])
+    rig.control.advance(1)
+    assert not by_id(volume_id).is_symlink()
+
+
+def test_a_node_of_somebody_else_is_left_alone(start: Start, tmp_path: Path) -> None:
+    """A node or a link that is there already is never replaced; the state says what is wrong."""
+    rig = start(block_devices="xen")
+    Path("/dev/xvdbc").write_text("not ours")
+    with LoopDevice.create(1024**2, directory=tmp_path) as other:
+        Path("/dev/xvdbd").symlink_to(other.name)
+        try:
+            for name in ("xvdbc", "xvdbd"):
+                volume_id = rig.attached(f"/dev/{name}")
+                seen = rig.seen(volume_id)
+                assert seen.node == ""
+            assert Path("/dev/xvdbc").read_text() == "not ours"
+            assert Path("/dev/xvdbd").readlink() == Path(other.name)
+            assert len(rig.control.state().problems) == 2
+        finally:
+            Path("/dev/xvdbc").unlink()
+            Path("/dev/xvdbd").unlink()
+
+
+def test_links_of_a_killed_sandbox_are_no_hindrance(tmp_path: Path) -> None:
+    """A link to nothing, or to a loop device that is free again, gives way."""
+    with LoopDevice.create(1024**2, directory=tmp_path) as gone:
+        free = gone.name
+    eventually(lambda: not is_bound(free))
+    links = {name: by_id(f"vol-{name}") for name in ("a", "b", "c")}
+    links["a"].symlink_to("../../loop99999")
+    links["b"].symlink_to(f"../../{free}")
+    links["c"].symlink_to(f"../../{free}")
+    devices = LoopBlockDevices("nitro", directory=tmp_path)
+    try:
+        for name in ("a", "b"):
+            devices.appear(f"vol-{name}", size_bytes=1024**2, device_name="/dev/xvdba")
+        shown = devices.shown()
+        assert {name: links[name].resolve().name for name in ("a", "b")} == {
+            name: shown[f"vol-{name}"] for name in ("a", "b")
+        }
+        # Whichever volume got the freed loop device, nobody else's stale link shows it.
+        assert free not in shown.values() or not links["c"].is_symlink()
+    finally:
+        devices.close()
+        links["c"].unlink(missing_ok=True)
+    assert not any(link.is_symlink() for link in links.values())
+
+
+def test_a_stopped_sandbox_leaves_nothing(tmp_path: Path) -> None:
+    """After stop there is no link, no bound loop device and no file."""
+    with Sandbox.start(SandboxSettings(block_devices="nitro"), directory=tmp_path) as sandbox:
+        rig = Rig(sandbox, sandbox.settings)
+        volume_id = rig.attached()
+        eventually(by_id(volume_id).exists)
+        seen = rig.seen(volume_id)
+    assert not by_id(volume_id).is_symlink()
+    eventually(lambda: not is_bound(seen.node))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""The instance metadata service."""
+
+import json
+
+import boto3
+import pytest
+
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from tests.sandbox.conftest import Rig, Start
+
+TOKEN = "/latest/api/token"  # noqa: S105 -- a path
+TTL = {"X_aws_ec2_metadata_token_ttl_seconds": "60"}
+
+
+def ask(rig: Rig, path: str) -> tuple[int, str]:
+    """Get a path with a fresh token."""
+    _, token = rig.raw("PUT", TOKEN, **TTL)
+    return rig.raw("GET", path, X_aws_ec2_metadata_token=token)
+
+
+def test_nothing_without_a_token(rig: Rig) -> None:
+    """Version 1 requests, wrong tokens and expired ones get 401."""
+    assert rig.raw("GET", "/latest/meta-data/instance-id")[0] == 401
+    _, token = rig.raw("PUT", TOKEN, **TTL)
+    path = "/latest/meta-data/instance-id"
+    assert rig.raw("GET", path, X_aws_ec2_metadata_token=token[::-1])[0] == 401
+    assert rig.raw("GET", path, X_aws_ec2_metadata_token=token) == (200, "i-0123456789abcdef0")
+    rig.control.advance(61)
+    assert rig.raw("GET", path, X_aws_ec2_metadata_token=token)[0] == 401
+
+
+@pytest.mark.parametrize("ttl", ["", "0", "21601", "soon"])
+def test_a_token_needs_a_lifetime(rig: Rig, ttl: str) -> None:
+    """Without a lifetime of 1 s to 6 h there is no token."""
+    assert rig.raw("PUT", TOKEN, X_aws_ec2_metadata_token_ttl_seconds=ttl)[0] == 400
+
+
+def test_the_identity_document_names_the_instance(rig: Rig) -> None:
+    """One document has what the API needs to know."""
+    status, body = ask(rig, "/latest/dynamic/instance-identity/document")
+    identity = json.loads(body)
+    assert status == 200
+    assert (identity["instanceId"], identity["region"]) == ("i-0123456789abcdef0", "us-east-1")
+    assert (identity["availabilityZone"], identity["accountId"]) == ("us-east-1a", "123456789012")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("instance-type", "m5.large"),
+        ("placement/region", "us-east-1"),
+        ("placement/availability-zone", "us-east-1a"),
+        ("services/partition", "aws"),
+        ("iam/security-credentials/", "ebs-autoscale"),
+        ("network/interfaces/macs/", "02:00:00:00:00:00/\n02:00:00:00:00:01/"),
+        ("tags/instance", "Name"),
+        ("tags/instance/Name", "worker"),
+    ],
+)
+def test_paths_and_folders(start: Start, path: str, text: str) -> None:
+    """Leaves give their text, folders the names in them."""
+    rig = start(network_interfaces=2, instance_tags={"Name": "worker"})
+    assert ask(rig, f"/latest/meta-data/{path}") == (200, text)
+
+
+def test_what_is_not_there_is_404(start: Start) -> None:
+    """No role, no tags in metadata, no spot notice: 404."""
+    rig = start(role=None, tags_in_metadata=False, instance_tags={"Name": "worker"})
+    for path in ("iam/security-credentials/", "tags/instance", "spot/instance-action"):
+        assert ask(rig, f"/latest/meta-data/{path}")[0] == 404
+
+
+@pytest.fixture
+def on_the_instance(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """Let this process believe that it runs on the simulated instance, without any keys."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in rig.control.environment.items():
+        monkeypatch.setenv(name, value)
+    return rig
+
+
+def test_boto3_finds_its_credentials(on_the_instance: Rig) -> None:
+    """With the environment of the sandbox alone, boto3 gets endpoint and credentials."""
+    client = boto3.session.Session().client("ec2", region_name="us-east-1")
+    client.describe_volumes()
+    (call,) = on_the_instance.control.calls("DescribeVolumes")
+    assert call.access_key == "ASIASANDBOXSANDBOXSA"
+
+
+@pytest.mark.parametrize(
+    ("rule", "status"),
+    [
+        (FaultRule(kind=FaultKind.HTTP, action="IMDS", status=503), 503),
+        (FaultRule(kind=FaultKind.HTTP, action="IMDS", status=403), 403),
+    ],
+)
+def test_it_can_be_ill(rig: Rig, rule: FaultRule, status: int) -> None:
+    """A rule for IMDS answers the status asked for; rules for EC2 do not concern it."""
+    rig.control.add_fault(FaultRule(kind=FaultKind.ERROR))
+    assert rig.raw("PUT", TOKEN, **TTL)[0] == 200
+    rig.control.add_fault(rule)
+    assert rig.raw("PUT", TOKEN, **TTL)[0] == status
+    assert [call.fault for call in rig.control.journal()] == ["", "http"]
+
+
+def test_it_can_refuse(rig: Rig) -> None:
+    """A rule can close the connection without an answer."""
+    rig.control.add_fault(FaultRule(kind=FaultKind.LOST_BEFORE, action="IMDS"))
+    with pytest.raises(ConnectionError):
+        rig.raw("PUT", TOKEN, **TTL)

@@ -1,0 +1,60 @@
+"""What a sandbox is told about itself."""
+
+import pytest
+
+from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.sandbox.settings import SandboxSettings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SandboxSettings.instant(),
+        SandboxSettings.realistic(seed=7, block_devices="xen", hidden_device_names=("/dev/sdf",)),
+    ],
+)
+def test_settings_survive_json(settings: SandboxSettings) -> None:
+    """What is written can be read back, unchanged."""
+    assert SandboxSettings.from_json(settings.to_json()) == settings
+
+
+def test_a_preset_is_a_beginning() -> None:
+    """Keys given beside a preset win over it."""
+    settings = SandboxSettings.from_json('{"preset": "realistic", "create_seconds": [7, 8]}')
+    assert settings.create_seconds == (7, 8)
+    assert settings.attach_seconds == SandboxSettings.realistic().attach_seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[]", "not a JSON object"),
+        ("{", "not JSON"),
+        ('{"preset": "realistik"}', "did you mean 'realistic'"),
+        ('{"create_second": [1, 2]}', "did you mean 'create_seconds'"),
+        ('{"create_seconds": [2, 1]}', "least above its most"),
+        ('{"create_seconds": 2}', "not the least and the most"),
+        ('{"create_seconds": [-1, 1]}', "negative"),
+        ('{"block_devices": "floppy"}', "none, nitro, xen"),
+        ('{"flicker_probability": 2}', "between 0 and 1"),
+        ('{"speed": -1}', "backwards"),
+    ],
+)
+def test_mistakes_are_named(text: str, complaint: str) -> None:
+    """A setting that cannot be is refused, with what would be right."""
+    with pytest.raises(ConfigInvalid, match=complaint):
+        SandboxSettings.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "slots"),
+    [
+        ({}, 27),
+        ({"network_interfaces": 3}, 25),
+        ({"network_interfaces": 3, "attachment_limit_type": "dedicated"}, 27),
+        ({"attachment_limit": None}, None),
+    ],
+)
+def test_network_interfaces_may_take_slots(changes: dict[str, int], slots: int | None) -> None:
+    """Slots are the type's limit, less the further interfaces where they share it."""
+    assert SandboxSettings.from_json(SandboxSettings(**changes).to_json()).slots == slots  # type: ignore[arg-type] # a table
