@@ -132,7 +132,9 @@ class BtrfsFilesystem:
             )
         moved = self._relieve_members(stopping)
         if mode is Rebalance.FULL:
-            return f"rewrote all metadata: {self._balance('-m', stopping=stopping)}"
+            done = self._balance("-m", stopping=stopping)
+            self._relieve_members(stopping)  # what was moved may have taken that room
+            return f"rewrote all metadata: {done}"
         profile = reading.metadata_profile
         if moved:
             return f"moved {moved} data chunks: {profile} metadata has room on enough members again"

@@ -1,7 +1,7 @@
 """YAML to frozen settings; all mistakes reported at once."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,7 +135,7 @@ def _text_of(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError as error:
-        hint = "write one (ebs-autoscale init does) or name another with --config"
+        hint = "write one (`mountpoint: /scratch` is enough) or name another with --config"
         raise ConfigInvalid(f"{path}: no such file", hint=hint, cause="configuration") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -158,12 +158,26 @@ def _settings(parsed: Parsed) -> Settings:
             fields[key.of] |= {key.field: value} if key.field else value
     policy = GrowthPolicy(
         threshold=Threshold(**fields[Threshold]),
-        sizing=Sizing(**fields[Sizing]),
+        sizing=_give_way(Sizing(**fields[Sizing]), parsed),
         limits=Limits(**fields[Limits]),
         polling=Polling(**fields[Polling]),
     )
     volume = VolumeSpec(**fields[VolumeSpec])
     return Settings(**({"mountpoint": ""} | fields[Settings]), policy=policy, volume=volume)
+
+
+def _give_way(sizing: Sizing, parsed: Parsed) -> Sizing:
+    """Let a bound that nobody wrote give way to the sizes that somebody did."""
+    sizes = [step.size_bytes for step in sizing.steps]
+    if sizing.fixed_bytes is not None:
+        sizes.append(sizing.fixed_bytes)
+    written = parsed.values
+    if "growth.min" not in parsed.lines:
+        ceilings = [written[key] for key in ("growth.max", "limits.total") if key in written]
+        sizing = replace(sizing, min_bytes=min([sizing.min_bytes, *sizes, *ceilings]))
+    if "growth.max" not in parsed.lines:
+        sizing = replace(sizing, max_bytes=max([sizing.max_bytes, sizing.min_bytes, *sizes]))
+    return sizing
 
 
 def _invalid(name: str, mistakes: Collection[Mistake]) -> ConfigInvalid:

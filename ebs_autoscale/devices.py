@@ -36,14 +36,16 @@ class BlockDevices:
         self._sysfs = sysfs
 
     def node_of(self, volume: Volume) -> str:
-        """The kernel name of the volume's node; empty while it is not there or not attached.
+        """The kernel name of the volume's node; empty while it is not there or not ours.
+
+        It may show before EC2 says attached; it is to be used only after.
 
         By NVMe serial; else by the by-id link, whose target must not have another serial
         (links can be stale, aws-ebs-csi-driver#1224); else, where no NVMe is involved, by
         the requested name with the size equal. Source: EC2 user guide, "Device names on
         Linux instances" and "Amazon EBS volumes and NVMe".
         """
-        if not volume.attached_to or volume.attachment_state != "attached":
+        if not volume.attached_to or volume.attachment_state not in {"attaching", "attached"}:
             return ""
         return self._by_serial(volume) or self._by_link(volume) or self._by_name(volume)
 

@@ -26,6 +26,8 @@ CREATE_PATIENCE_SECONDS = 120.0
 # until detached; the EBS CSI driver waits the same time.
 ATTACH_STUCK_AFTER_SECONDS = 90.0
 NODE_POLL_SECONDS = 0.2
+# "Most" attaches take 1 to 4 s, the node another 0.5 s at most (EBS CSI driver).
+NODE_USUALLY_HERE_SECONDS = 5.0
 
 LOOK_BACKOFF = 1.5
 LOOK_MAX_SECONDS = 5.0
@@ -106,10 +108,21 @@ def _attach(volume: Volume, inventory: Inventory, world: World) -> Volume:
             hint="detach it there, or take its ebs-autoscale tags away",
             cause="attached elsewhere",
         )
-    # Before anything else can go wrong: from here the instance's end is the volume's.
+    # The node tells for nothing that the attach has come through; DeleteOnTermination
+    # cannot be set before, and must not wait for a node that is late.
+    if not _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
+        _progress(world, volume, f"the block device of {volume.id} is late")
     if world.delete_on_termination and not volume.delete_on_termination:
         _protect(volume, world)
-    return _wait_attached(_wait_node(volume, world), world)
+    attached = _wait_attached(volume, world)
+    if node := _wait_node(attached, world, ATTACH_STUCK_AFTER_SECONDS):
+        return replace(attached, node=node)
+    raise Transient(
+        f"{volume.id} is attached as {attached.device_name}, but after "
+        f"{ATTACH_STUCK_AFTER_SECONDS:.0f} s no block device of it is here",
+        hint="see `lsblk`, and `dmesg` for NVMe errors",
+        cause="no node",
+    )
 
 
 def _wait_available(volume: Volume, world: World) -> Volume:
@@ -162,20 +175,15 @@ def _ask_to_attach(volume: Volume, inventory: Inventory, world: World) -> Volume
     )
 
 
-def _wait_node(volume: Volume, world: World) -> Volume:
-    """The volume once its own block device is here; asks EC2 nothing."""
-    deadline = world.clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
+def _wait_node(volume: Volume, world: World, patience_seconds: float) -> str:
+    """Kernel name of the volume's own node, empty when it does not show; asks EC2 nothing."""
+    deadline = world.clock.now_seconds() + patience_seconds
     while not (node := world.nodes.node_of(volume)):
         if world.clock.now_seconds() > deadline:
-            raise Transient(
-                f"{volume.id} was attached as {volume.device_name} "
-                f"{ATTACH_STUCK_AFTER_SECONDS:.0f} s ago, but no block device is there",
-                hint="see `lsblk` and the volume's attachment state in EC2",
-                cause="no node",
-            )
+            break
         _progress(world, volume, f"waiting for the block device of {volume.id}")
         world.clock.sleep(NODE_POLL_SECONDS)
-    return replace(volume, node=node)
+    return node
 
 
 def _protect(volume: Volume, world: World) -> None:
@@ -191,6 +199,7 @@ def _protect(volume: Volume, world: World) -> None:
             world.emit(
                 Event(kind=EventKind.WARNING, sentence=sentence, level=Level.WARNING, fields=fields)
             )
+            return
         except Transient as error:
             # EC2 may not show the mapping to this call for a moment after the attach.
             if error.cause != "mapping not visible" or world.clock.now_seconds() > deadline:
@@ -202,13 +211,13 @@ def _protect(volume: Volume, world: World) -> None:
 
 
 def _wait_attached(volume: Volume, world: World) -> Volume:
-    """The volume once EC2 says attached to us, which with the node's identity makes it ours."""
+    """The volume once EC2 says that it is attached to us."""
     deadline = world.clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
     delay = 0.5
     while True:
         seen = world.cloud.refresh(volume)
         if seen and seen.attached_to == volume.attached_to and seen.attachment_state == "attached":
-            return replace(seen, node=volume.node)
+            return seen
         state = seen.attachment_state or seen.state if seen else "not visible"
         if world.clock.now_seconds() > deadline:
             raise Transient(

@@ -1,6 +1,6 @@
 """The loop: statvfs, decide, execute, sleep."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -101,7 +101,7 @@ class Monitor:
         # What an earlier run left half-done is finished first.
         self._pending = True
         self._not_before_seconds = float("-inf")
-        self._attempts = 0
+        self._attempts: Counter[str] = Counter()
         self._causes: set[str] = set()
         self._started_because_low = False
         self._activity = ""
@@ -175,6 +175,7 @@ class Monitor:
         waiting = self._clock.now_seconds() < self._not_before_seconds
         if waiting and not (low and self._causes == {"unsettled"}):
             return
+        self._activity = ""
         if not (low or self._pending):
             return
         self._causes = set()
@@ -188,8 +189,9 @@ class Monitor:
             self._back_off(error.cause, error)
 
     def _back_off(self, cause: str, error: EbsAutoscaleError | str) -> None:
-        self._attempts += 1
-        delay = retry_delay_seconds(cause, attempts=self._attempts, jitter=self._clock.jitter())
+        self._attempts[cause] += 1
+        attempts = self._attempts[cause]
+        delay = retry_delay_seconds(cause, attempts=attempts, jitter=self._clock.jitter())
         self._not_before_seconds = self._clock.now_seconds() + delay
         if cause != "locked":
             self._causes.add(cause)
@@ -202,7 +204,8 @@ class Monitor:
                 self._activity = event.sentence
                 self._emit(event)
             case EventKind.GROWTH_REFUSED | EventKind.GROWTH_FAILED:
-                self._pending = event.kind is EventKind.GROWTH_FAILED
+                # Also a refusal: whether it still stands is for the next growth to say.
+                self._pending = True
                 self._activity = ""
                 self._back_off(str(event.fields.get("cause", "unknown")), event.sentence)
             case EventKind.WARNING if event.fields.get("cause") == "unsettled":
@@ -223,11 +226,10 @@ class Monitor:
         self._activity = ""
         self._growth_conditions.only(self._causes)
         self._emit(event)
-        if "unsettled" in self._causes:
-            return
-        self._pending = False
-        self._attempts = 0
-        self._not_before_seconds = float("-inf")
+        if "unsettled" not in self._causes:
+            self._pending = False
+            self._attempts.clear()
+            self._not_before_seconds = float("-inf")
         if event.fields.get("decision") != "grow":
             return
         self._growths_done += 1
@@ -241,7 +243,7 @@ class Monitor:
     def _decide(self, event: Event) -> None:
         if event.fields.get("decision") == "hold":
             self._pending = False
-            self._attempts = 0
+            self._attempts.clear()
             if self._started_because_low:
                 self._not_before_seconds = self._clock.now_seconds() + DISAGREEMENT_SECONDS
             self._growth_conditions.only(self._causes)

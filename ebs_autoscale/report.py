@@ -37,11 +37,16 @@ class LogSink:
 
 
 class TextFormatter(logging.Formatter):
-    """`sentence key=value ...`, as a person reads it."""
+    """`sentence key=value ...`, as a person reads it; a long-lived log also has the time."""
+
+    def __init__(self, *, timed: bool = False) -> None:
+        super().__init__()
+        self._timed = timed
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, which only a bug has, follows on its own lines."""
-        line = record.getMessage() + fields_of(record)
+        time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z ") if self._timed else ""
+        line = time + record.getMessage() + fields_of(record)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -111,13 +116,15 @@ def _quoted(value: str | float) -> str:
     return json.dumps(text) if not text or " " in text or '"' in text else text
 
 
-def set_up_logging(log_format: str, level: str, environment: Mapping[str, str]) -> None:
+def set_up_logging(
+    log_format: str, level: str, environment: Mapping[str, str], *, timed: bool = False
+) -> None:
     """Choose the handler: the journal when systemd gave us to it, else lines on stderr."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter())
-    if log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    elif log_format == "auto" and _stderr_is_the_journal(environment):
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(timed=timed))
+    in_journal = log_format == "auto" and _stderr_is_the_journal(environment)
+    if in_journal or log_format == "journald":
+        # Without a journal the lines on stderr stay.
         with contextlib.suppress(OSError):
             handler = JournalHandler()
     LOGGER.handlers = [handler]

@@ -50,7 +50,7 @@ _EXIT_OF = {
 def run(arguments: argparse.Namespace) -> int:
     """Be the daemon until SIGTERM or SIGINT."""
     settings = config.load(arguments.config)
-    set_up_logging(settings.log_format, arguments.log_level, os.environ)
+    set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
     require_fit_host()
     clock = SystemClock()
     filesystem = filesystem_of(settings, clock)
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             keep = (lock.fileno(),)
             pid_path = status_path(settings.mountpoint).with_suffix(".pid")
             stack.enter_context(detached(pid_path=pid_path, log_path=LOG_PATH, keep=keep))
-            set_up_logging(settings.log_format, arguments.log_level, os.environ)
+            set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
             clock = SystemClock()
             filesystem = filesystem_of(settings, clock)
             lock.sign()

@@ -12,7 +12,6 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.events import Event
-from ebs_autoscale.instance import Imds
 from ebs_autoscale.model import Identity
 from ebs_autoscale.ports import World
 
@@ -65,6 +64,8 @@ def world_of(
     emit: Callable[[Event], None],
 ) -> World:
     """Everything a growth touches; asks IMDS who we are, and loads boto3."""
+    from ebs_autoscale.instance import Imds  # noqa: PLC0415 -- http.client: 8 MB
+
     identity = Imds(clock).identity()
     return World(
         cloud=_cloud(settings, identity, clock),

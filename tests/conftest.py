@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -17,6 +19,7 @@ LoopFactory = Callable[[int], LoopDevice]
 BtrfsFactory = Callable[..., Path]
 
 _REASON = pytest.StashKey[str]()
+_MIB = 1024**2
 _GIB = 1024**3
 
 
@@ -114,6 +117,34 @@ def btrfs_at(loop: LoopFactory, tmp_path: Path) -> Iterator[BtrfsFactory]:  # no
     yield make
     for point in reversed(mounted):
         _unmount_all(point)
+
+
+@pytest.fixture
+def foreign_balance() -> Callable[[Path], AbstractContextManager[Callable[[], None]]]:
+    """Let somebody else balance a filesystem for a second or more; gives the way to cancel it."""
+    return _foreign_balance
+
+
+@contextmanager
+def _foreign_balance(path: Path) -> Iterator[Callable[[], None]]:
+    def cancel() -> None:
+        with suppress(CommandFailed):
+            run(["btrfs", "balance", "cancel", str(path)], timeout_seconds=60)
+
+    (path / "content").write_bytes(os.urandom(_MIB) * 600)
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    uuid = run(["findmnt", "-n", "-o", "UUID", str(path)], timeout_seconds=60).strip()
+    operation = Path(f"/sys/fs/btrfs/{uuid}/exclusive_operation")
+    with ThreadPoolExecutor() as pool:
+        argv = ["btrfs", "balance", "start", "-d", str(path)]
+        balance = pool.submit(run, argv, timeout_seconds=60)
+        while operation.read_text("ascii").strip() != "balance" and not balance.done():
+            Event().wait(0.001)
+        try:
+            yield cancel
+        finally:
+            cancel()
+            balance.exception()
 
 
 def _unmount_all(point: Path) -> None:

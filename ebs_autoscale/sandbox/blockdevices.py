@@ -99,6 +99,8 @@ class LoopBlockDevices:
             self._backed[volume_id] = _Backed(loop)
         backed = self._backed[volume_id]
         link = self._link_for(volume_id, device_name)
+        if self._is_stale(link):
+            link.unlink()
         _place(link, target=os.path.relpath(self._dev / backed.loop.name, link.parent))
         backed.link = link
 
@@ -146,6 +148,17 @@ class LoopBlockDevices:
             return self._dev / "disk/by-id" / (_BY_ID + volume_id.replace("-", ""))
         return self._dev / node_name(device_name)
 
+    def _is_stale(self, link: Path) -> bool:
+        """Whether a sandbox that is no more left this link.
+
+        A loop device behind the id of one of our volumes tells it by itself; one behind a
+        Xen name, which every sandbox may use, only when nothing is bound to it.
+        """
+        if not (link.is_symlink() and link.readlink().name.startswith("loop")):
+            return False
+        backing = Path(f"/sys/block/{link.readlink().name}/loop/backing_file")
+        return self._kind == "nitro" or not backing.exists()
+
     def _remove_stale_links(self, loop_name: str) -> None:
         # The kernel just gave us this loop device as free: whatever link of a
         # sandbox points at it was left by one that was killed.
@@ -164,8 +177,6 @@ def node_name(device_name: str) -> str:
 
 
 def _place(link: Path, *, target: str) -> None:
-    if link.is_symlink() and _is_stale(link):
-        link.unlink()
     link.parent.mkdir(parents=True, exist_ok=True)
     try:
         link.symlink_to(target)
@@ -175,14 +186,6 @@ def _place(link: Path, *, target: str) -> None:
             hint="choose another device name, or another seed",
             cause="name taken",
         ) from error
-
-
-def _is_stale(link: Path) -> bool:
-    """Whether it points at a loop device that nothing is bound to, or at nothing."""
-    name = link.readlink().name
-    if not name.startswith("loop"):
-        return False
-    return not Path(f"/sys/block/{name}/loop/backing_file").exists()
 
 
 def _remove_own(link: Path, loop_name: str) -> None:

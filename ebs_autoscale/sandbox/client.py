@@ -169,6 +169,11 @@ class Sandbox(SandboxControl):
         """The ARN of the simulated instance."""
         return self.settings.owner_arn
 
+    @property
+    def pid(self) -> int:
+        """The child process, for tests that want to see it die."""
+        return self._process.pid
+
     def stop(self) -> None:
         """End it, with its links and devices; a second time does nothing."""
         _end(self._process)

@@ -60,7 +60,7 @@ def begin_detach(world: World, volume: Volume, *, force: bool, stuck: bool) -> N
 def begin_delete(world: World, volume: Volume, *, stuck: bool) -> None:
     """Delete a volume, its content at once."""
     volume.state = VolumeState.DELETING
-    world.devices.discard(volume.id)
+    _try(world, volume, "go", partial(world.devices.discard, volume.id))
     _later(world, world.settings.delete_seconds, partial(_vanish, world, volume), stuck=stuck)
 
 
@@ -86,13 +86,21 @@ def _later(world: World, span: Span, ending: Callable[[], None], *, stuck: bool)
         world.timeline.after(world.draw(span), ending)
 
 
+def _try(world: World, volume: Volume, what: str, act: Callable[[], None]) -> None:
+    """Do something to a device; the world goes on when the host cannot."""
+    try:
+        act()
+    except (EbsAutoscaleError, OSError) as error:
+        world.problem(f"the device of {volume.id} does not {what}: {error}")
+
+
 def _become_available(volume: Volume) -> None:
     if volume.state is VolumeState.CREATING:
         volume.state = VolumeState.AVAILABLE
 
 
 def _vanish(world: World, volume: Volume) -> None:
-    world.devices.discard(volume.id)
+    _try(world, volume, "go", partial(world.devices.discard, volume.id))
     world.volumes.pop(volume.id, None)
 
 
@@ -102,12 +110,16 @@ def _become_attached(attachment: Attachment) -> None:
 
 
 def _show(world: World, volume: Volume, attachment: Attachment) -> None:
-    if volume.attachment is not attachment:
+    wanted = (AttachmentState.ATTACHING, AttachmentState.ATTACHED)
+    if volume.attachment is not attachment or attachment.state not in wanted:
         return
-    try:
-        world.devices.appear(volume.id, size_bytes=volume.size_bytes, device_name=attachment.device)
-    except (EbsAutoscaleError, OSError) as error:
-        world.problem(f"the device of {volume.id} does not appear: {error}")
+    appear = partial(
+        world.devices.appear,
+        volume.id,
+        size_bytes=volume.size_bytes,
+        device_name=attachment.device,
+    )
+    _try(world, volume, "appear", appear)
 
 
 def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool) -> None:
@@ -118,7 +130,7 @@ def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool
         again = partial(_detach, world, volume, attachment, force=False)
         world.timeline.after(_BUSY_LOOK_SECONDS, again)
         return
-    world.devices.disappear(volume.id)
+    _try(world, volume, "disappear", partial(world.devices.disappear, volume.id))
     volume.attachment = None
     volume.state = VolumeState.AVAILABLE
 
@@ -126,10 +138,7 @@ def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool
 def _become_optimizing(world: World, volume: Volume, modification: Modification) -> None:
     modification.state = "optimizing"
     volume.shape = modification.target
-    try:
-        world.devices.resize(volume.id, volume.size_bytes)
-    except OSError as error:
-        world.problem(f"the device of {volume.id} does not grow: {error}")
+    _try(world, volume, "grow", partial(world.devices.resize, volume.id, volume.size_bytes))
     ending = partial(_become_modified, world, modification)
     _later(world, world.settings.optimize_seconds, ending, stuck=False)
 

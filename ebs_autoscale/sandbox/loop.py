@@ -18,6 +18,7 @@ _LOOP_SET_CAPACITY = 0x4C07
 _LOOP_CONFIGURE = 0x4C0A  # Linux 5.8
 _LOOP_CTL_GET_FREE = 0x4C82
 _LO_FLAGS_AUTOCLEAR = 4
+_BLKROSET = 0x125D  # linux/fs.h
 # struct loop_config: fd, block_size, struct loop_info64, 8 reserved words.
 # Of loop_info64 (232 bytes) only lo_flags is set, 52 bytes in.
 _LOOP_CONFIG = struct.Struct("=2I 52x I 176x 64x")
@@ -119,6 +120,8 @@ def _attach(file_fd: int) -> tuple[str, int]:
             device_fd = os.open(_node(number), os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.ioctl(device_fd, _LOOP_CONFIGURE, config)
+                # What `blockdev --setro` set stays with the name when the device goes.
+                fcntl.ioctl(device_fd, _BLKROSET, struct.pack("=i", 0))
             except OSError as error:
                 os.close(device_fd)
                 if error.errno != errno.EBUSY:

@@ -1,5 +1,6 @@
 """The simulated account: its volumes, its one instance, and what is remembered of requests."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -180,8 +181,9 @@ class World:
         ]
 
     def problem(self, sentence: str) -> None:
-        """Keep what the simulation could not do, for whoever asks the control endpoint."""
+        """Say what the simulation could not do, and keep it for the control endpoint."""
         self.problems.append(sentence)
+        sys.stderr.write(f"sandbox: {sentence}\n")
 
     def _add_root(self) -> None:
         shape = Shape(type="gp3", size_gib=self.settings.root_size_gib, iops=3000, throughput=125)

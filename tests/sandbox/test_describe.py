@@ -31,6 +31,7 @@ def three(rig: Rig) -> dict[str, str]:
         ({"tag:Team": ["red", "green"]}, "ab"),
         ({"tag:Team": ["*re*"]}, "ab"),
         ({"tag:Team": ["r?d"]}, "a"),
+        ({"tag:Team": ["?d"]}, ""),
         ({"tag:Owner": [r"x\*y"]}, "a"),
         ({"tag:Owner": ["x.y"]}, ""),
         ({"tag-key": ["Team"]}, "ab"),

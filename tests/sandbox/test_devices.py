@@ -1,6 +1,7 @@
 """Volumes as block devices: they appear, keep their content, and go without a trace."""
 
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from ebs_autoscale.sandbox.blockdevices import LoopBlockDevices
 from ebs_autoscale.sandbox.client import Sandbox
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.settings import SandboxSettings
+from ebs_autoscale.sandbox.settings import BlockDevices, SandboxSettings
 from tests.sandbox.conftest import Rig, Start, eventually
 
 pytestmark = pytest.mark.kernel
@@ -31,9 +32,16 @@ def size_bytes(node: Path) -> int:
         return device.seek(0, os.SEEK_END)
 
 
-def is_bound(name: str) -> bool:
-    """Whether the kernel has a file behind this loop device."""
-    return Path(f"/sys/block/{name}/loop/backing_file").exists()
+def is_bound(name: str, directory: Path) -> bool:
+    """Whether the kernel has a file of this folder behind this loop device.
+
+    The device itself may have been taken by any process of this host meanwhile.
+    """
+    try:
+        backing = Path(f"/sys/block/{name}/loop/backing_file").read_text()
+    except OSError:
+        return False
+    return backing.startswith(str(directory))
 
 
 @contextmanager
@@ -133,16 +141,16 @@ def test_content_survives_a_detach(start: Start) -> None:
         assert device.read(8) == b"precious"
 
 
-def test_delete_lets_the_loop_device_go(start: Start) -> None:
+def test_delete_lets_the_loop_device_go(start: Start, tmp_path: Path) -> None:
     """After a volume is deleted nothing is bound to its loop device."""
     rig = start(block_devices="nitro")
     volume_id = rig.attached()
     seen = rig.seen(volume_id)
-    assert is_bound(seen.node)
+    assert is_bound(seen.node, tmp_path)
     rig.ec2.detach_volume(VolumeId=volume_id)
     rig.control.advance(1)
     rig.ec2.delete_volume(VolumeId=volume_id)
-    eventually(lambda: not is_bound(seen.node))
+    eventually(lambda: not is_bound(seen.node, tmp_path))
 
 
 def test_detach_waits_for_who_uses_the_device(start: Start) -> None:
@@ -202,29 +210,51 @@ def test_a_node_of_somebody_else_is_left_alone(start: Start, tmp_path: Path) -> 
             Path("/dev/xvdbd").unlink()
 
 
-def test_links_of_a_killed_sandbox_are_no_hindrance(tmp_path: Path) -> None:
-    """A link to nothing, or to a loop device that is free again, gives way."""
-    with LoopDevice.create(1024**2, directory=tmp_path) as gone:
-        free = gone.name
-    eventually(lambda: not is_bound(free))
-    links = {name: by_id(f"vol-{name}") for name in ("a", "b", "c")}
-    links["a"].symlink_to("../../loop99999")
-    links["b"].symlink_to(f"../../{free}")
-    links["c"].symlink_to(f"../../{free}")
-    devices = LoopBlockDevices("nitro", directory=tmp_path)
+@pytest.mark.parametrize("kind", ["nitro", "xen"])
+def test_links_of_a_killed_sandbox_are_no_hindrance(kind: BlockDevices, tmp_path: Path) -> None:
+    """A link to a loop device that is not there gives way."""
+    devices = LoopBlockDevices(kind, directory=tmp_path)
+    link = by_id("vol-a") if kind == "nitro" else Path("/dev/xvdba")
+    link.symlink_to(os.path.relpath("/dev/loop99999", link.parent))
     try:
-        for name in ("a", "b"):
-            devices.appear(f"vol-{name}", size_bytes=1024**2, device_name="/dev/xvdba")
-        shown = devices.shown()
-        assert {name: links[name].resolve().name for name in ("a", "b")} == {
-            name: shown[f"vol-{name}"] for name in ("a", "b")
-        }
-        # Whichever volume got the freed loop device, nobody else's stale link shows it.
-        assert free not in shown.values() or not links["c"].is_symlink()
+        devices.appear("vol-a", size_bytes=1024**2, device_name="/dev/xvdba")
+        assert link.resolve().name == devices.shown()["vol-a"]
     finally:
         devices.close()
-        links["c"].unlink(missing_ok=True)
-    assert not any(link.is_symlink() for link in links.values())
+    assert not link.is_symlink()
+
+
+def test_a_loop_device_used_again_shows_under_one_name_only(tmp_path: Path) -> None:
+    """Whatever other links lead to the loop device that a volume gets are removed."""
+    devices = LoopBlockDevices("nitro", directory=tmp_path)
+    stale = {}
+    for number in range(256):
+        stale[f"loop{number}"] = by_id(f"vol-{number}")
+        stale[f"loop{number}"].symlink_to(f"../../loop{number}")
+    try:
+        devices.appear("vol-a", size_bytes=1024**2, device_name="/dev/xvdba")
+        node = devices.shown()["vol-a"]
+        assert [link for link in stale.values() if not link.is_symlink()] == [stale[node]]
+    finally:
+        devices.close()
+        for link in stale.values():
+            link.unlink(missing_ok=True)
+
+
+def test_a_killed_sandbox_leaves_a_link_at_most(tmp_path: Path) -> None:
+    """After kill -9 no loop device is bound and no file is left; the next sandbox just works."""
+    settings = SandboxSettings(block_devices="nitro", seed=9)
+    nodes = []
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with Sandbox.start(settings, directory=tmp_path) as sandbox:
+            rig = Rig(sandbox, settings)
+            volume_id = rig.attached(Size=1)
+            assert size_bytes(by_id(volume_id)) == 1 * GIB
+            nodes.append(rig.seen(volume_id).node)
+            os.kill(sandbox.pid, number)
+    eventually(lambda: not any(is_bound(node, tmp_path) for node in nodes))
+    assert list(tmp_path.iterdir()) == []
+    assert not by_id(volume_id).is_symlink()
 
 
 def test_a_stopped_sandbox_leaves_nothing(tmp_path: Path) -> None:
@@ -235,5 +265,5 @@ def test_a_stopped_sandbox_leaves_nothing(tmp_path: Path) -> None:
         eventually(by_id(volume_id).exists)
         seen = rig.seen(volume_id)
     assert not by_id(volume_id).is_symlink()
-    eventually(lambda: not is_bound(seen.node))
+    eventually(lambda: not is_bound(seen.node, tmp_path))
     assert list(tmp_path.iterdir()) == []

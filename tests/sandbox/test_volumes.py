@@ -107,7 +107,7 @@ def test_the_quota_counts_sizes(start: Start) -> None:
 
 def test_a_new_volume_is_not_found_for_a_while(start: Start) -> None:
     """Before it is visible neither list nor id nor attach finds it; then all do."""
-    rig = start(visibility_seconds=(5, 5))
+    rig = start(visibility_seconds=(5, 5), flicker_probability=0.0)
     volume_id = rig.create()
     listed: list[FilterTypeDef] = [{"Name": "volume-id", "Values": [volume_id]}]
     assert rig.ec2.describe_volumes(Filters=listed)["Volumes"] == []

@@ -63,6 +63,13 @@ GOOD = {
         ),
         volume=VolumeSpec(iops=10_000, throughput_mib_per_second=500),
     ),
+    "unwritten-bounds": replace(
+        DEFAULT,
+        policy=GrowthPolicy(
+            sizing=Sizing(fixed_bytes=2048 * GIB, min_bytes=5 * GIB, max_bytes=2048 * GIB),
+            limits=Limits(total_bytes=5 * GIB),
+        ),
+    ),
     "ladder": replace(
         DEFAULT,
         policy=GrowthPolicy(

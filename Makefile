@@ -1,0 +1,75 @@
+# Everything from a fresh Debian or Ubuntu: `make demo`, `make test`. See `make help`.
+
+# Debian 12 and Ubuntu 24.04 have it as python3, Ubuntu 22.04 beside it as python3.11.
+PYTHON ?= $(shell if ! command -v python3 || python3 -c 'import sys; \
+	sys.exit(sys.version_info < (3, 11))'; then echo python3; else echo python3.11; fi | tail -n 1)
+# What the demo or pytest shall be told, such as: make demo ARGS='--rate 40MiB'
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+SOURCES := ebs_autoscale tests
+JUNK := $(VENV) build dist ebs_autoscale.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	.import_linter_cache .hypothesis .coverage
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format tools clean
+.DELETE_ON_ERROR:
+
+help: ## show this
+	@sed -En 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: $(VENV)/.demo-ready ## the whole product on this machine, two minutes, no AWS account
+	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
+
+test: $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
+	@exec $(SUDO) $(if $(CI),CI=$(CI)) $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@PATH="$(BIN):$$PATH" lint-imports --no-logo
+	@$(BIN)/codespell
+	@echo "all checks passed"
+
+format: $(VENV)/.dev-ready ## bring the code into the one format
+	@$(BIN)/ruff format .
+
+clean: ## remove the venv, caches and build products
+	@rm -rf $(JUNK) 2>/dev/null || $(SUDO) rm -rf $(JUNK)
+	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.demo-ready: pyproject.toml | tools
+	@echo "setting up $(VENV)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --editable '.[sandbox]'
+	@# Now and as this user, else sudo would do it as root.
+	@$(BIN)/python -m compileall -q $(SOURCES)
+	@touch $@
+
+$(VENV)/.dev-ready: $(VENV)/.demo-ready
+	@echo "installing what the tests and checks need"
+	@$(PIP) install --group dev
+	@touch $@
+
+# Asks apt only for what is not here; on other distributions it says what is missing.
+tools:
+	@PATH="$$PATH:/usr/sbin:/sbin"; missing=""; \
+	need() { command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
+	need $(PYTHON) $(notdir $(PYTHON)); \
+	[ -x $(BIN)/python ] || $(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| missing="$$missing $(notdir $(PYTHON))-venv"; \
+	need mkfs.btrfs btrfs-progs; \
+	need mount mount; \
+	need setpriv util-linux; \
+	[ -n "$$missing" ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "please install:$$missing" >&2; exit 1; }; \
+	echo "installing$$missing"; \
+	$(SUDO) apt-get -qq update; \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 \
+		install --no-install-recommends $$missing >/dev/null

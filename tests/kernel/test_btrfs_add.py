@@ -1,0 +1,164 @@
+"""A device becomes a member once, without force, and never over anything that was on it."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import Stopped, Transient, Unfit
+from ebs_autoscale.sandbox.loop import LoopDevice
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+Loop = Callable[[int], LoopDevice]
+
+
+class Btrfs(Protocol):
+    """The `btrfs_at` fixture."""
+
+    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
+        """Make and mount."""
+
+
+class ForeignBalance(Protocol):
+    """The `foreign_balance` fixture."""
+
+    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
+        """Let one run on this path; it can be cancelled."""
+
+
+class FakeClock(Protocol):
+    """The `clock` fixture."""
+
+    seconds: float
+    on_sleep: Callable[[], object]
+
+    def now_seconds(self) -> float:
+        """Seconds since nothing in particular."""
+
+    def sleep(self, seconds: float) -> None:
+        """Pass at once."""
+
+
+def test_adds_to_a_full_filesystem(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
+    """A filesystem without a free byte gets its member, and what it needed can be written."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    with (path / "ballast").open("wb") as file, suppress(OSError):
+        for offset in range(0, GIB, MIB):
+            os.posix_fallocate(file.fileno(), offset, MIB)
+    assert filesystem.read().available_bytes < MIB
+    new = loop(2 * GIB)
+    filesystem.add_device(new.name)
+    reading = filesystem.read()
+    assert reading.has_member(new.name)
+    assert reading.available_bytes > 1.7 * GIB
+    (path / "more").write_bytes(bytes(64 * MIB))
+
+
+def test_a_member_is_not_added_again(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
+    """Adding what is a member is done at once: a crash after the add changes nothing."""
+    filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
+    new = loop(GIB)
+    filesystem.add_device(new.name)
+    before = filesystem.read().members
+    filesystem.add_device(new.name)
+    assert filesystem.read().members == before
+    assert len(before) == 2
+
+
+def test_what_has_a_signature_is_refused_by_the_tool_too(
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock
+) -> None:
+    """Even unproved, a device with a filesystem on it stays what it is: there is no -f."""
+    filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
+    used = loop(128 * MIB)
+    run(["mkfs.btrfs", "--quiet", used.node], timeout_seconds=60)
+    before = Path(used.node).read_bytes()
+    with pytest.raises(Unfit, match="existing filesystem") as caught:
+        filesystem.add_device(used.name)
+    assert caught.value.cause == "not blank"
+    assert Path(used.node).read_bytes() == before
+
+
+def test_no_such_device(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
+    """A node that is not there yet is worth another try."""
+    filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
+    with pytest.raises(Transient, match="cannot add nvme9n1"):
+        filesystem.add_device("nvme9n1")
+
+
+def test_waits_for_a_foreign_operation(
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_balance: ForeignBalance
+) -> None:
+    """While somebody else balances nothing is tried, and when that ends the device is added."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    new = loop(GIB)
+    seen: list[str] = []
+    with foreign_balance(path) as cancel:
+
+        def meanwhile() -> None:
+            seen.append(filesystem.read().exclusive_operation)
+            cancel()
+
+        clock.on_sleep = meanwhile
+        filesystem.add_device(new.name)
+    assert seen[0] == "balance"
+    assert filesystem.read().has_member(new.name)
+
+
+def test_does_not_wait_for_ever(
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_balance: ForeignBalance
+) -> None:
+    """After a minute others get their turn: the add is given up for now, the device untouched."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    new, started = loop(GIB), clock.seconds
+
+    def pass_quickly() -> None:
+        clock.seconds += 30
+
+    clock.on_sleep = pass_quickly
+    with foreign_balance(path), pytest.raises(Transient, match="balance") as caught:
+        filesystem.add_device(new.name)
+    assert caught.value.cause == "exclusive operation"
+    assert 60 <= clock.seconds - started < 95
+    assert new.stored_bytes == 0
+
+
+def test_a_stop_ends_the_waiting(
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_balance: ForeignBalance
+) -> None:
+    """A requested stop does not wait for somebody else's balance."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+
+    def stop() -> None:
+        raise Stopped
+
+    clock.on_sleep = stop
+    with foreign_balance(path), pytest.raises(Stopped):
+        filesystem.add_device(loop(GIB).name)
+
+
+def test_a_member_without_superblock_is_no_member(
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock
+) -> None:
+    """What only the kernel's memory lists, and the device does not, is left to a human."""
+    filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
+    new = loop(GIB)
+    filesystem.add_device(new.name)
+    with Path(new.node).open("r+b", buffering=0) as node:
+        node.seek(64 * 1024)
+        node.write(bytes(4096))
+    with pytest.raises(Unfit, match="unmount it and mount it again") as caught:
+        filesystem.add_device(new.name)
+    assert caught.value.cause == "half added"

@@ -1,0 +1,200 @@
+"""The mount is proved at each look, and every way to be wrong has its own words (law 6)."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.sandbox.loop import LoopDevice
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+Loop = Callable[[int], LoopDevice]
+
+
+class Btrfs(Protocol):
+    """The `btrfs_at` fixture."""
+
+    def __call__(self, *devices: LoopDevice, at: Path | None = ...) -> Path:
+        """Make and mount."""
+
+
+@contextmanager
+def mounted(*arguments: str) -> Iterator[None]:
+    """Mount something for a while."""
+    run(["mount", *arguments], timeout_seconds=60)
+    try:
+        yield
+    finally:
+        run(["umount", "--lazy", arguments[-1]], timeout_seconds=60)
+
+
+def refusal(action: Callable[[], object]) -> Unfit:
+    """What is said when this is refused."""
+    with pytest.raises(Unfit) as caught:
+        action()
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_missing_path_is_an_alarm(tmp_path: Path, clock: Clock) -> None:
+    """A path that does not exist is never made or measured."""
+    error = refusal(lambda: BtrfsFilesystem(str(tmp_path / "none"), clock=clock))
+    assert (error.cause, "does not exist" in error.what) == ("missing", True)
+
+
+def test_a_file_is_no_mountpoint(tmp_path: Path, clock: Clock) -> None:
+    """A file, or a path through one, is named for what it is."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "is not a folder" in refusal(partial(BtrfsFilesystem, str(path), clock=clock)).what
+
+
+def test_a_plain_folder_names_what_it_would_have_measured(
+    tmp_path: Path, clock: Clock, loop: Loop, btrfs_at: Btrfs
+) -> None:
+    """A folder that nothing is mounted on is refused, even when it lies in another BTRFS."""
+    error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
+    assert (error.cause, "mounted on /" in error.what) == ("not mounted", True)
+    inside = btrfs_at(loop(GIB)) / "folder"
+    inside.mkdir()
+    error = refusal(lambda: BtrfsFilesystem(str(inside), clock=clock))
+    assert (error.cause, f"mounted on {inside.parent}" in error.what) == ("not mounted", True)
+
+
+def test_another_type_of_filesystem_is_named(tmp_path: Path, clock: Clock) -> None:
+    """A mount of another type is refused with that type."""
+    with mounted("-t", "tmpfs", "scratch", str(tmp_path)):
+        error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
+    assert (error.cause, "is tmpfs (scratch)" in error.what) == ("not btrfs", True)
+
+
+def test_unmounted_later(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """An unmount is noticed at the next reading, and mounting it again heals that."""
+    device = loop(GIB)
+    path = btrfs_at(device)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    run(["umount", str(path)], timeout_seconds=60)
+    assert refusal(filesystem.read).cause == "not mounted"
+    run(["mount", device.node, str(path)], timeout_seconds=60)
+    assert filesystem.read().filesystem == before.filesystem
+
+
+def test_the_folder_goes_away(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A mountpoint that is removed altogether is missing."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    run(["umount", str(path)], timeout_seconds=60)
+    path.rmdir()
+    assert refusal(filesystem.read).cause == "missing"
+
+
+def test_another_filesystem_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Another BTRFS on the same path is not the one that was meant."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    btrfs_at(loop(GIB), at=path)
+    error = refusal(filesystem.read)
+    assert (error.cause, filesystem.uuid in error.what) == ("other filesystem", True)
+
+
+def test_hidden_by_another_mount(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """What is mounted on top is what programs see, so it is what counts."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    with mounted("-t", "tmpfs", "cover", str(path)):
+        error = refusal(filesystem.read)
+        assert (error.cause, "is tmpfs (cover)" in error.what) == ("not btrfs", True)
+    filesystem.read()
+
+
+def test_hidden_by_a_mount_on_a_parent(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A mount over the folder above hides it, though the table still lists it."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    with mounted("-t", "tmpfs", "cover", str(path.parent)):
+        assert refusal(filesystem.read).cause == "missing"
+        path.mkdir()
+        assert refusal(filesystem.read).cause == "not btrfs"
+    filesystem.read()
+
+
+def test_remounted_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A read-only mount cannot grow, and the hint says how to get back."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    run(["mount", "-o", "remount,ro", str(path)], timeout_seconds=60)
+    error = refusal(filesystem.read)
+    assert (error.cause, error.hint) == ("read-only", f"`mount -o remount,rw {path}`")
+    run(["mount", "-o", "remount,rw", str(path)], timeout_seconds=60)
+    filesystem.read()
+
+
+def test_forced_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """After the kernel forced it read-only, only unmounting helps, and the hint says so."""
+    device = loop(GIB)
+    path = btrfs_at(device)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    device.resize(8 * MIB)  # every write beyond fails from now on
+    (path / "content").write_bytes(os.urandom(MIB))
+    with suppress(CommandFailed):
+        run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    error = refusal(filesystem.read)
+    assert (error.cause, "forced read-only" in error.what) == ("read-only", True)
+    assert f"umount {path} && mount {path}" in error.hint
+
+
+@pytest.mark.parametrize("name", ["with space", "new\nline", "tab\t#", "back\\slash", "zürich ☃"])
+def test_any_path_will_do(
+    loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock, name: str
+) -> None:
+    """Whatever is in the name of a folder, the filesystem on it is found, read and grown."""
+    path = btrfs_at(loop(GIB), at=tmp_path / name)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    filesystem.add_device(loop(GIB).name)
+    assert filesystem.mountpoint == str(path)
+    assert len(filesystem.read().members) == 2
+
+
+def test_messages_stay_on_one_line(tmp_path: Path, clock: Clock) -> None:
+    """A newline in a path does not break the journal."""
+    path = tmp_path / "new\nline"
+    assert "\n" not in str(refusal(lambda: BtrfsFilesystem(str(path), clock=clock)))
+
+
+def test_symlinks_are_resolved_once(
+    loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
+) -> None:
+    """A link to the mountpoint is followed at the start, and not when it turns later."""
+    path = btrfs_at(loop(GIB))
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    filesystem = BtrfsFilesystem(f"{link}/", clock=clock)
+    link.unlink()
+    link.symlink_to("/")
+    assert filesystem.read().mountpoint == str(path)
+
+
+def test_a_bind_mount_of_a_folder_in_it(
+    loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
+) -> None:
+    """A folder of the filesystem, mounted elsewhere, is the same filesystem and can grow it."""
+    inside = btrfs_at(loop(GIB)) / "docker"
+    inside.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with mounted("--bind", str(inside), str(elsewhere)):
+        filesystem = BtrfsFilesystem(str(elsewhere), clock=clock)
+        filesystem.add_device(loop(GIB).name)
+        assert filesystem.uuid == BtrfsFilesystem(str(inside.parent), clock=clock).uuid
+        assert len(filesystem.read().members) == 2

@@ -1,0 +1,208 @@
+"""Only a device that is proved blank is ever handed on, and looking changes nothing on it."""
+
+import fcntl
+import hashlib
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.command import run
+from ebs_autoscale.devices import BlockDevices
+from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.model import GrowthId, Volume
+from ebs_autoscale.sandbox.loop import LoopDevice
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+SIZE_BYTES = 320 * MIB  # the least that mkfs.xfs takes, and beyond 64 MiB
+BLKROSET = 0x125D
+Loop = Callable[[int], LoopDevice]
+
+
+def digest(device: LoopDevice) -> str:
+    """A hash of everything on the device."""
+    with Path(device.node).open("rb") as node:
+        return hashlib.file_digest(node, "sha256").hexdigest()
+
+
+def write(device: LoopDevice, offset: int, content: bytes) -> None:
+    """Put something on the device."""
+    with Path(device.node).open("r+b", buffering=0) as node:
+        node.seek(offset)
+        node.write(content)
+
+
+def gpt(size_bytes: int) -> bytes:
+    """A GUID partition table without partitions, behind its protective MBR (UEFI, chapter 5)."""
+    sectors = size_bytes // 512
+    table = zlib.crc32(bytes(128 * 128))
+    fields = (1, sectors - 1, 34, sectors - 34, b"0123456789abcdef", 2, 128, 128, table)
+    layout = struct.Struct("<8s4s4sI4xQQQQ16sQIII")
+    empty = layout.pack(b"EFI PART", b"\0\0\1\0", b"\\\0\0\0", 0, *fields)
+    header = layout.pack(b"EFI PART", b"\0\0\1\0", b"\\\0\0\0", zlib.crc32(empty), *fields)
+    entry = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff" * 3, 1, sectors - 1)
+    return bytes(446) + entry + bytes(48) + b"\x55\xaa" + header.ljust(512, b"\0")
+
+
+def refusal(device: LoopDevice) -> Unfit:
+    """Why it is not blank; proving that changes nothing on it."""
+    before = digest(device)
+    with pytest.raises(Unfit) as caught:
+        BlockDevices().require_blank(device.name, size_bytes=device.size_bytes)
+    assert digest(device) == before
+    assert caught.value.what.startswith(device.name)
+    assert caught.value.hint
+    return caught.value
+
+
+@contextmanager
+def by_id_link(volume: str, target: str) -> Iterator[None]:
+    """The link that udev makes for a volume."""
+    link = Path(f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}")
+    link.symlink_to(target)
+    try:
+        yield
+    finally:
+        link.unlink()
+
+
+def volume(*, size_bytes: int, attachment_state: str = "attached", device_name: str = "") -> Volume:
+    """An attached volume of ours."""
+    return Volume(
+        id="vol-0123abcd",
+        growth=GrowthId("6a92", 1),
+        size_bytes=size_bytes,
+        state="in-use",
+        attached_to="i-1",
+        attachment_state=attachment_state,
+        device_name=device_name,
+    )
+
+
+def test_a_blank_device_passes(loop: Loop) -> None:
+    """A device of zeroes and of the right size is blank, and stays so."""
+    device = loop(SIZE_BYTES)
+    BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES)
+    assert device.stored_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "argv"),
+    [
+        ("ext4", ["mkfs.ext4", "-q"]),
+        ("xfs", ["mkfs.xfs", "-q"]),
+        ("swap", ["mkswap"]),
+        ("btrfs", ["mkfs.btrfs", "--quiet"]),
+    ],
+)
+def test_a_signature_is_refused_by_name(loop: Loop, kind: str, argv: list[str]) -> None:
+    """What blkid recognises is named, and its bytes stay as they were."""
+    device = loop(SIZE_BYTES)
+    run([*argv, device.node], timeout_seconds=60)
+    error = refusal(device)
+    assert (error.cause, f"carries {kind}" in error.what) == ("not blank", True)
+
+
+def test_a_partition_table_is_refused(loop: Loop) -> None:
+    """A GPT is content, partitions or not."""
+    device = loop(SIZE_BYTES)
+    write(device, 0, gpt(SIZE_BYTES))
+    assert "carries gpt" in refusal(device).what
+
+
+@pytest.mark.parametrize("offset", [0, 3 * MIB, 64 * MIB + 1000, SIZE_BYTES - 1])
+def test_content_without_a_signature_is_refused(loop: Loop, offset: int) -> None:
+    """A single byte where filesystems keep what they live by is enough."""
+    device = loop(SIZE_BYTES)
+    write(device, offset, b"x")
+    assert "is not empty" in refusal(device).what
+
+
+def test_another_size_is_another_device(loop: Loop) -> None:
+    """A device must have the size that was bought, to the byte."""
+    device = loop(SIZE_BYTES)
+    with pytest.raises(Unfit, match=f"has {SIZE_BYTES} bytes, not {SIZE_BYTES + 512}"):
+        BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES + 512)
+
+
+def test_a_device_in_use_is_refused(loop: Loop, tmp_path: Path) -> None:
+    """What is mounted, or claimed by anybody, is not ours to take."""
+    device = loop(SIZE_BYTES)
+    claim = os.open(device.node, os.O_RDWR | os.O_EXCL)
+    try:
+        assert refusal(device).cause == "in use"
+    finally:
+        os.close(claim)
+    run(["mkfs.ext4", "-q", device.node], timeout_seconds=60)
+    run(["mount", "-o", "ro", device.node, str(tmp_path)], timeout_seconds=60)
+    try:
+        assert f"the ext4 mounted on {tmp_path}" in refusal(device).what
+    finally:
+        run(["umount", str(tmp_path)], timeout_seconds=60)
+
+
+def test_a_read_only_device_is_refused(loop: Loop) -> None:
+    """A device that cannot be written is found out before anything is tried."""
+    device = loop(SIZE_BYTES)
+    with Path(device.node).open("rb") as node:
+        fcntl.ioctl(node, BLKROSET, struct.pack("i", 1))
+        try:
+            assert "is read-only" in refusal(device).what
+        finally:
+            fcntl.ioctl(node, BLKROSET, struct.pack("i", 0))
+
+
+def test_what_is_no_device(tmp_path: Path) -> None:
+    """A name without a block device behind it is refused, not made."""
+    for name in ("nvme9n1", "null"):
+        with pytest.raises(Unfit, match="is not a whole block device"):
+            BlockDevices().require_blank(name, size_bytes=GIB)
+    (tmp_path / "block" / "loop0").mkdir(parents=True)
+    with pytest.raises(Unfit, match="is not a whole block device"):
+        BlockDevices(sysfs=tmp_path, dev=tmp_path).require_blank("loop0", size_bytes=GIB)
+
+
+def test_a_device_that_cannot_be_read_is_worth_another_try(loop: Loop) -> None:
+    """I/O errors prove nothing; the question is asked again."""
+    device, size_bytes = loop(SIZE_BYTES), SIZE_BYTES
+    node = Path(device.node)
+    status = node.stat()
+    node.unlink()
+    os.mknod(node, stat.S_IFBLK | 0o600, os.makedev(7, 4095))
+    try:
+        with pytest.raises((Transient, Unfit)):
+            BlockDevices().require_blank(device.name, size_bytes=size_bytes)
+    finally:
+        node.unlink()
+        os.mknod(node, status.st_mode, status.st_rdev)
+
+
+def test_found_by_its_link(loop: Loop) -> None:
+    """The by-id link leads to the node of a volume that is ours, if the size is right."""
+    device, nodes = loop(SIZE_BYTES), BlockDevices()
+    assert nodes.node_of(volume(size_bytes=SIZE_BYTES)) == ""
+    with by_id_link("vol-0123abcd", f"../../{device.name}"):
+        assert nodes.node_of(volume(size_bytes=SIZE_BYTES)) == device.name
+        assert nodes.node_of(volume(size_bytes=SIZE_BYTES, attachment_state="detaching")) == ""
+        assert nodes.node_of(volume(size_bytes=GIB)) == ""
+
+
+def test_found_by_its_requested_name(loop: Loop) -> None:
+    """Without serial and link the requested name counts, under either of its spellings."""
+    device, nodes = loop(SIZE_BYTES), BlockDevices()
+    wanted = volume(size_bytes=SIZE_BYTES, device_name="/dev/xvdba")
+    assert nodes.node_of(wanted) == ""
+    for alias in ("xvdba", "sdba"):
+        link = Path("/dev", alias)
+        link.symlink_to(device.name)
+        assert nodes.node_of(wanted) == device.name
+        assert nodes.names_present() == {f"/dev/{alias}"}
+        link.unlink()

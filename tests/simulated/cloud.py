@@ -1,0 +1,153 @@
+"""EC2 in memory, with the promises and the delays of the real one."""
+
+from dataclasses import dataclass
+from math import inf
+
+from ebs_autoscale.attachment_names import DEVICE_NAMES
+from ebs_autoscale.errors import NameTaken, Transient, Unfit
+from ebs_autoscale.model import GrowthId, Inventory, Volume
+from tests.simulated.clock import Boundaries, SimulatedClock
+
+INSTANCE = "i-0123456789abcdef0"
+DEAD = frozenset({"deleting", "deleted", "error"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Ebs:
+    """A volume as EC2 has it; what it shows follows from the times."""
+
+    id: str
+    growth: GrowthId
+    size_bytes: int
+    created_at: float
+    dead_as: str = ""
+    dead_from: float = 0.0
+    attached_to: str = ""
+    attached_at: float = inf
+    device_name: str = ""
+    protected_at: float = inf
+    blank: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Latencies:
+    """How long EC2 takes, in seconds; infinite is stuck."""
+
+    create: float = 1.5
+    visible: float = 0.0
+    attach: float = 2.0
+    node: float = 2.3
+    mapping: float = 0.0
+
+
+class SimulatedCloud:
+    """EC2: one volume for each growth however often it is asked for, slow and late to show."""
+
+    def __init__(self, clock: SimulatedClock, boundaries: Boundaries) -> None:
+        self._clock = clock
+        self._at = boundaries
+        self.volumes: list[Ebs] = []
+        self.latencies = Latencies()
+        self.foreign_names: set[str] = {"/dev/xvda"}
+        self.hidden_names: set[str] = set()
+        self.slots: int | None = 27
+        self.quota_volumes = inf
+
+    def inventory(self, filesystem: str) -> Inventory:
+        """What is visible of the filesystem's volumes."""
+        with self._at.call("inventory"):
+            shown = [v for v in self.volumes if v.growth.filesystem == filesystem and self._seen(v)]
+            names = self.foreign_names | {v.device_name for v in self.volumes if v.attached_to}
+            ages = [self._age(volume) for volume in shown]
+            return Inventory(
+                instance_id=INSTANCE,
+                volumes=tuple(self._shown(volume) for volume in shown),
+                device_names=frozenset(names),
+                slots_free=None if self.slots is None else self.slots - len(names),
+                seconds_since_last_create=min(ages, default=None),
+            )
+
+    def create(self, growth: GrowthId, size_bytes: int) -> Volume:
+        """The living volume of the growth, else a new one."""
+        with self._at.call("create"):
+            same = [
+                v for v in self.volumes if v.growth == growth and self._shown(v).state not in DEAD
+            ]
+            if not same:
+                if len(self.volumes) >= self.quota_volumes:
+                    raise Unfit("create: VolumeLimitExceeded", cause="quota")
+                same.append(self.put(growth, size_bytes))
+            return self._shown(same[0])
+
+    def put(self, growth: GrowthId, size_bytes: int) -> Ebs:
+        """Make a volume without asking anybody."""
+        volume = Ebs(
+            id=f"vol-{len(self.volumes) + 1:017x}",
+            growth=growth,
+            size_bytes=size_bytes,
+            created_at=self._clock.now_seconds(),
+        )
+        self.volumes.append(volume)
+        return volume
+
+    def refresh(self, volume: Volume) -> Volume | None:
+        """The volume as it is now; None while it is not visible."""
+        with self._at.call("refresh"):
+            found = [v for v in self.volumes if v.id == volume.id and self._seen(v)]
+            return self._shown(found[0]) if found else None
+
+    def attach(self, volume: Volume, device_name: str) -> None:
+        """Begin to attach an available volume under a free name."""
+        with self._at.call("attach"):
+            ebs = self.find(volume.id)
+            if self._shown(ebs).state != "available":
+                raise Transient(f"attach {ebs.id}: IncorrectState", cause="state")
+            names = self.foreign_names | self.hidden_names | {v.device_name for v in self.volumes}
+            if device_name in names or device_name not in DEVICE_NAMES:
+                raise NameTaken(f"{device_name} is already in use", cause="name taken")
+            ebs.attached_to, ebs.device_name = INSTANCE, device_name
+            ebs.attached_at = self._clock.now_seconds()
+
+    def delete_on_termination(self, volume: Volume) -> None:
+        """Set it, once the mapping shows."""
+        with self._at.call("delete_on_termination"):
+            ebs = self.find(volume.id)
+            if self._clock.now_seconds() < ebs.attached_at + self.latencies.mapping:
+                raise Transient(f"no mapping of {ebs.id}", cause="mapping not visible")
+            ebs.protected_at = min(ebs.protected_at, self._clock.now_seconds())
+
+    def find(self, volume_id: str) -> Ebs:
+        """A volume that exists, be it visible or not."""
+        return next(volume for volume in self.volumes if volume.id == volume_id)
+
+    def _age(self, volume: Ebs) -> float:
+        return self._clock.now_seconds() - volume.created_at
+
+    def _seen(self, volume: Ebs) -> bool:
+        return self._age(volume) >= self.latencies.visible
+
+    def _shown(self, volume: Ebs) -> Volume:
+        steady = "in-use" if volume.attached_to else "available"
+        state = steady if self._age(volume) >= self.latencies.create else "creating"
+        if volume.dead_as and self._clock.now_seconds() >= volume.dead_from:
+            state = volume.dead_as
+        attached = self._clock.now_seconds() >= volume.attached_at + self.latencies.attach
+        return Volume(
+            id=volume.id,
+            growth=volume.growth,
+            size_bytes=volume.size_bytes,
+            state=state,
+            attached_to=volume.attached_to,
+            device_name=volume.device_name,
+            attachment_state=""
+            if not volume.attached_to
+            else "attached"
+            if attached
+            else "attaching",
+            delete_on_termination=volume.protected_at < inf,
+        )
+
+
+def node_name(ebs: Ebs) -> str:
+    """What the kernel calls the volume's node."""
+    return f"nvme{int(ebs.id.removeprefix('vol-'), 16)}n1"

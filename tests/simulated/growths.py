@@ -1,0 +1,160 @@
+"""The loop's surroundings: a filesystem to watch, and growths that go as the test says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.model import GIB, Reading
+from ebs_autoscale.monitor import Monitor
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.space import Forecast
+from tests.simulated.clock import SimulatedClock
+from tests.unit.samples import reading_of
+
+Course = Sequence[tuple[float, Event]]
+"""What a growth says, each word so many seconds after its start; the last one is its end."""
+
+
+def said(kind: EventKind, sentence: str = "as it is", **fields: str | float) -> Event:
+    """A word of a growth."""
+    return Event(kind=kind, sentence=sentence, fields=fields)
+
+
+def held() -> Course:
+    """A growth that looked and saw no need."""
+    return [(0.5, said(EventKind.DECIDED, "hold: 50 % available", decision="hold"))]
+
+
+def done(seconds: float = 6.0, *, decision: str = "grow") -> Course:
+    """A growth that went well."""
+    return [
+        (0.1, said(EventKind.DECIDED, "grow: little available", decision=decision)),
+        (0.2, said(EventKind.STEP_STARTED, "attach the volume", step="AttachVolume")),
+        (seconds, said(EventKind.GROWTH_DONE, decision=decision, seconds=seconds)),
+    ]
+
+
+def failed(cause: str, seconds: float = 0.5) -> Course:
+    """A growth that failed for this cause."""
+    return [(seconds, said(EventKind.GROWTH_FAILED, f"it failed: {cause}", cause=cause))]
+
+
+def refused(limit: str) -> Course:
+    """A growth that a limit forbade."""
+    return [(0.5, said(EventKind.GROWTH_REFUSED, f"refused by {limit}", cause=limit))]
+
+
+class SimulatedGrowths:
+    """Growths one at a time, as the loop knows them; `course` says how the next one goes."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._unsaid: list[tuple[float, Event]] = []
+        self.course: Callable[[], Course] = held
+        self.starts_at: list[float] = []
+        self.forecasts: list[Forecast] = []
+        self.stops_at: list[float] = []
+        self.attempts = 0
+        self.error: EbsAutoscaleError | None = None
+        self.is_closed = False
+        self.step = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether one has begun whose end has not been told."""
+        return bool(self._unsaid)
+
+    @property
+    def settling(self) -> bool:
+        """Whether the running one is in its last step."""
+        return self.step == "Settle"
+
+    def start(self, forecast: Forecast) -> None:
+        """Begin one; two at a time would be an error of the loop."""
+        assert not self.running
+        self.attempts += 1
+        if self.error:
+            raise self.error
+        self.starts_at.append(self._clock.now_seconds())
+        self.forecasts.append(forecast)
+        self._unsaid = [(self.starts_at[-1] + after, event) for after, event in self.course()]
+
+    def events(self) -> list[Event]:
+        """What it has said since the last call."""
+        now = self._clock.now_seconds()
+        words = [event for at, event in self._unsaid if at <= now]
+        self._unsaid = self._unsaid[len(words) :]
+        for event in words:
+            self.step = str(event.fields.get("step", self.step))
+        self.step = self.step if self._unsaid else ""
+        return words
+
+    def stop(self) -> None:
+        """End it at once."""
+        self.stops_at.append(self._clock.now_seconds())
+        self._unsaid = [(self.stops_at[-1], said(EventKind.GROWTH_STOPPED))]
+
+    def close(self) -> list[Event]:
+        """End it and return its last words."""
+        self.is_closed = True
+        if self.running:
+            self.stop()
+        return self.events()
+
+
+@dataclass(slots=True)
+class Watch:
+    """A loop over a filesystem of 100 GiB, everything it told, and what it published last."""
+
+    clock: SimulatedClock = field(default_factory=SimulatedClock)
+    policy: GrowthPolicy = field(default_factory=GrowthPolicy)
+    available_gib: float = 50
+    errors: list[Exception] = field(default_factory=list)
+    lasting_error: Exception | None = None
+    events: list[Event] = field(default_factory=list)
+    view: Mapping[str, object] = field(default_factory=dict)
+    growths: SimulatedGrowths = field(init=False)
+    monitor: Monitor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.growths = SimulatedGrowths(self.clock)
+        self.monitor = Monitor(
+            filesystem=self,
+            growths=self.growths,
+            policy=self.policy,
+            clock=self.clock,
+            emit=self.events.append,
+            publish=self.publish,
+        )
+
+    def read(self) -> Reading:
+        """Look, or fail as asked for."""
+        if error := self.errors.pop(0) if self.errors else self.lasting_error:
+            raise error
+        reading = reading_of(100, 0, taken_at_seconds=self.clock.now_seconds())
+        return replace(reading, available_bytes=int(self.available_gib * GIB))
+
+    def publish(self, view: Mapping[str, object]) -> None:
+        """Keep the newest report."""
+        self.view = view
+
+    def run(self, seconds: float) -> int:
+        """Let the loop run that long, then go on as if it had never stopped."""
+        self.clock.start_again()
+        self.clock.stop_at_seconds = self.clock.now_seconds() + seconds
+        return self.monitor.run(on_stop=lambda: None)
+
+    def look_for(self, seconds: float) -> None:
+        """Let it tick that long without an end."""
+        until = self.clock.now_seconds() + seconds
+        while self.clock.now_seconds() < until:
+            self.clock.sleep(self.monitor.tick())
+
+    def told(self, kind: EventKind) -> list[str]:
+        """The sentences of one kind, in order."""
+        return [event.sentence for event in self.events if event.kind is kind]
+
+    def causes(self, kind: EventKind) -> list[str]:
+        """The causes of one kind, in order."""
+        return [str(event.fields["cause"]) for event in self.events if event.kind is kind]

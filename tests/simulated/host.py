@@ -1,0 +1,110 @@
+"""An instance's block devices and its filesystem, in memory."""
+
+from collections.abc import Callable
+
+from ebs_autoscale.errors import Stopped, Unfit
+from ebs_autoscale.model import GIB, Member, Reading, Rebalance, Volume
+from tests.simulated.clock import Boundaries, SimulatedClock
+from tests.simulated.cloud import INSTANCE, SimulatedCloud, node_name
+
+FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
+
+
+class SimulatedNodes:
+    """The block devices of the instance: one for each volume attached to it, a little later."""
+
+    def __init__(self, clock: SimulatedClock, cloud: SimulatedCloud) -> None:
+        self._clock = clock
+        self._cloud = cloud
+        self.mapped_names: frozenset[str] = frozenset()
+        self.sizes: dict[str, int] = {}
+
+    def node_of(self, volume: Volume) -> str:
+        """Its kernel name, empty while there is none."""
+        ebs = self._cloud.find(volume.id)
+        here = self._clock.now_seconds() >= ebs.attached_at + self._cloud.latencies.node
+        return node_name(ebs) if ebs.attached_to == INSTANCE and here else ""
+
+    def require_blank(self, name: str, *, size_bytes: int) -> None:
+        """Raise Unfit for what is not blank, or has another size."""
+        ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
+        if not ebs.blank:
+            raise Unfit(f"{name} has a signature", cause="not blank")
+        if (size := self.sizes.get(name, ebs.size_bytes)) != size_bytes:
+            raise Unfit(f"{name} has {size} bytes", cause="size")
+
+    def names_present(self) -> frozenset[str]:
+        """Names in /dev that EC2 need not know of."""
+        return self.mapped_names
+
+
+class SimulatedFilesystem:
+    """A mounted filesystem: members, what is used, and whether metadata is settled."""
+
+    def __init__(
+        self, clock: SimulatedClock, cloud: SimulatedCloud, boundaries: Boundaries
+    ) -> None:
+        self._clock = clock
+        self._cloud = cloud
+        self._at = boundaries
+        self.members: dict[str, int] = {"nvme0n1p1": 100 * GIB}
+        self.used_bytes = 0
+        self.metadata_headroom_bytes = 10 * GIB
+        self.settled = True
+        self.settle_seconds = 0.0
+        self.read_only = False
+
+    @property
+    def uuid(self) -> str:
+        """Its UUID."""
+        return FILESYSTEM
+
+    @property
+    def size_bytes(self) -> int:
+        """What its members have together."""
+        return sum(self.members.values())
+
+    def read(self) -> Reading:
+        """Prove the mount and look."""
+        with self._at.call("read"):
+            if self.read_only:
+                raise Unfit("/scratch is read-only", cause="read-only")
+            members = enumerate(self.members.items(), start=1)
+            available = max(0, self.size_bytes - self.used_bytes)
+            return Reading(
+                filesystem=FILESYSTEM,
+                mountpoint="/scratch",
+                taken_at_seconds=self._clock.now_seconds(),
+                size_bytes=self.size_bytes,
+                available_bytes=available,
+                statvfs_available_bytes=available,
+                metadata_headroom_bytes=self.metadata_headroom_bytes,
+                metadata_profile="single",
+                members=tuple(
+                    Member(devid=devid, name=name, size_bytes=size, unallocated_bytes=0)
+                    for devid, (name, size) in members
+                ),
+            )
+
+    def add_device(self, name: str) -> None:
+        """Make the node a member; metadata is unsettled from there on."""
+        with self._at.call("add_device"):
+            ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
+            self.settled = self.settled and name in self.members
+            self.members[name] = ebs.size_bytes
+
+    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
+        """Whether metadata is at risk; only members can be asked about."""
+        assert newest in self.members
+        return mode is not Rebalance.OFF and not self.settled
+
+    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
+        """Take as long as it takes, unless a stop is requested."""
+        with self._at.call("settle"):
+            until = self._clock.now_seconds() + self.settle_seconds
+            while self._clock.now_seconds() < until:
+                if stopping():
+                    raise Stopped
+                self._clock.sleep(0.2)
+            self.settled = self.settled or mode is not Rebalance.OFF
+            return "settled metadata"

@@ -1,0 +1,76 @@
+"""A whole world in memory that keeps the promises of the ports."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.growth import Outcome, grow_once
+from ebs_autoscale.model import Rebalance
+from ebs_autoscale.ports import World
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.space import Forecast
+from tests.simulated.clock import Boundaries, Fault, SimulatedClock
+from tests.simulated.cloud import SimulatedCloud
+from tests.simulated.host import SimulatedFilesystem, SimulatedNodes
+
+
+@dataclass(slots=True)
+class SimulatedWorld:
+    """All ports at once, and what was told; `grow` is one run of a process."""
+
+    clock: SimulatedClock = field(default_factory=SimulatedClock)
+    at: Boundaries = field(default_factory=Boundaries)
+    cloud: SimulatedCloud = field(init=False)
+    nodes: SimulatedNodes = field(init=False)
+    filesystem: SimulatedFilesystem = field(init=False)
+    events: list[Event] = field(default_factory=list)
+    rebalance: Rebalance = Rebalance.BOUNDED
+    delete_on_termination: bool = True
+
+    def __post_init__(self) -> None:
+        self.cloud = SimulatedCloud(self.clock, self.at)
+        self.nodes = SimulatedNodes(self.clock, self.cloud)
+        self.filesystem = SimulatedFilesystem(self.clock, self.cloud, self.at)
+
+    def ports(self) -> World:
+        """The world as a growth sees it."""
+        return World(
+            cloud=self.cloud,
+            nodes=self.nodes,
+            filesystem=self.filesystem,
+            clock=self.clock,
+            emit=self.events.append,
+            rebalance=self.rebalance,
+            delete_on_termination=self.delete_on_termination,
+        )
+
+    def fill(self, percent: float) -> None:
+        """Use that share of the filesystem."""
+        self.filesystem.used_bytes = int(self.filesystem.size_bytes * percent / 100)
+
+    def fail(
+        self, call: str, error: EbsAutoscaleError, *, answer_lost: bool = False, times: float = 1
+    ) -> None:
+        """Let the next calls of this name go wrong."""
+        self.at.faults.append(Fault(call=call, error=error, answer_lost=answer_lost, times=times))
+
+    def grow(self, policy: GrowthPolicy | None = None, wanted_bytes: int | None = None) -> Outcome:
+        """Be one process that grows if that is needed, or wanted."""
+        return grow_once(self.ports(), policy or GrowthPolicy(), Forecast(), wanted_bytes)
+
+    def restart(self) -> "SimulatedWorld":
+        """A new process in the same world."""
+        self.clock.start_again()
+        self.at.kill_at = inf
+        return self
+
+    def told(self, kind: EventKind) -> list[str]:
+        """The sentences of one kind, in order."""
+        return [event.sentence for event in self.events if event.kind is kind]
+
+    def causes(self, kind: EventKind) -> list[str]:
+        """The causes of one kind, in order."""
+        return [
+            str(e.fields["cause"]) for e in self.events if e.kind is kind and "cause" in e.fields
+        ]

@@ -1,0 +1,174 @@
+"""A host with a small BTRFS filesystem, an EC2 beside it, and the installed program."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.model import Reading
+from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
+
+GIB = 1024**3
+MIB = 1024**2
+
+# Small enough for a test, large enough for BTRFS to behave as it does on large ones.
+CONFIG: Mapping[str, Any] = {
+    "threshold": {"available": "30%", "available_min": "128MiB", "lead_time": "off"},
+    "growth": {"size": "1GiB", "min": "1GiB"},
+    "poll": {"max": "500ms"},
+}
+
+
+def until(condition: Callable[[], object], what: str, *, seconds: float = 30.0) -> None:
+    """Wait for a condition, in vain for so long at most."""
+    pause = Event()
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        pause.wait(0.02)
+    pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
+
+
+class Daemon:
+    """A running `ebs-autoscale run`; dies with the test run whatever happens."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text("utf-8")
+
+    def wait_for(self, words: str, *, seconds: float = 30.0) -> None:
+        """Wait until it has said that."""
+        try:
+            until(lambda: words in self.log, words, seconds=seconds)
+        except pytest.fail.Exception as error:
+            error.msg = f"{error.msg}\n{self.log}"
+            raise
+
+    def children(self) -> list[psutil.Process]:
+        """The processes it has started and that still run."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def stop(self, *, seconds: float = 60.0) -> int:
+        """Ask it to end and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self, *, with_children: bool = True) -> None:
+        """SIGKILL, as the kernel or systemd would."""
+        children = self.children()
+        self.process.kill()
+        self.process.wait()
+        if with_children:
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        psutil.wait_procs(children, timeout=60)
+
+
+class Host:
+    """The machine under test: a filesystem of 2 GiB at `mountpoint` and a simulated EC2."""
+
+    def __init__(self, sandbox: Sandbox, *, mountpoint: Path, folder: Path) -> None:
+        self.sandbox = sandbox
+        self.mountpoint = mountpoint
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+            **sandbox.environment,
+        }
+        self.configure()
+
+    def configure(self, **sections: Mapping[str, Any]) -> None:
+        """Write the configuration: what tests start from, and these sections' changes to it."""
+        wanted: dict[str, Any] = {"mountpoint": str(self.mountpoint), **CONFIG}
+        for name, section in sections.items():
+            wanted[name] = {**wanted.get(name, {}), **section}
+        self.config.write_text(yaml.safe_dump(wanted), "utf-8")
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line up to the verb."""
+        return [sys.executable, "-I", "-m", "ebs_autoscale", "--config", str(self.config)]
+
+    def run(
+        self, *arguments: str, before: tuple[str, ...] = (), seconds: float = 60.0
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run one verb to its end; `before` is a command that runs it."""
+        return subprocess.run(
+            [*before, *self.argv, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    @contextmanager
+    def daemon(self, **environment: str) -> Iterator[Daemon]:
+        """Run the daemon, and end it however the test ends."""
+        log = self.folder / f"daemon-{len(list(self.folder.glob('daemon-*')))}.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *self.argv, "run"],
+                env={**self.environment, **environment},
+                stderr=stderr,
+            )
+        daemon = Daemon(process, log)
+        try:
+            yield daemon
+        finally:
+            if process.poll() is None:
+                daemon.kill()
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says."""
+        found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return found
+
+    def read(self) -> Reading:
+        """Look at the filesystem without a process."""
+        return BtrfsFilesystem(str(self.mountpoint), clock=SystemClock()).read()
+
+    @property
+    def members(self) -> int:
+        """How many devices the filesystem has."""
+        return len(self.read().members)
+
+    def fill(self, left_percent: float) -> None:
+        """Write until only this share is available."""
+        found = self.read()
+        wanted = found.available_bytes - found.size_bytes * left_percent / 100
+        name = f"filling-{len(list(self.mountpoint.iterdir()))}"
+        with (self.mountpoint / name).open("wb") as file:
+            for _ in range(int(wanted / MIB)):
+                file.write(os.urandom(4096) * 256)
+
+    def volumes(self) -> list[VolumeSeen]:
+        """The volumes that carry our tags, whatever has become of them."""
+        found = self.sandbox.state().volumes
+        return [volume for volume in found if "ebs-autoscale:owner" in volume.tags]
+
+    def leaked(self) -> list[VolumeSeen]:
+        """The volumes of ours that are not in the filesystem."""
+        reading = self.read()
+        return [volume for volume in self.volumes() if not reading.has_member(volume.node)]

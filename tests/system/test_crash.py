@@ -1,0 +1,111 @@
+"""kill -9 at every boundary of a growth: the next daemon finishes that same growth."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from tests.system.bench import Host, until
+
+pytestmark = pytest.mark.kernel
+
+# Long enough to be killed in, short enough for the killed call's effect to meet its successor.
+HELD_SECONDS = 1.5
+
+# A tool that stops at one sub-command, before or after the real one has done its work.
+HELD_TOOL = """#!/bin/sh
+case "$1 $2" in
+"{held}")
+    {before}
+    touch "{reached}"
+    exec sleep 60 ;;
+esac
+exec {real} "$@"
+"""
+
+
+def assert_grown_once(host: Host, members: int = 2) -> None:
+    """One growth, one volume, in the filesystem, tied to the instance, nothing left over."""
+    until(lambda: host.members == members, f"{members} members")
+    until(lambda: not host.leaked(), "no volume outside the filesystem")
+    assert len(host.volumes()) == members - 1
+    assert all(volume.delete_on_termination for volume in host.volumes())
+    assert {volume.tags["ebs-autoscale:growth"] for volume in host.volumes()} == {
+        str(number) for number in range(1, members)
+    }
+
+
+def finish(host: Host) -> None:
+    """Start a new daemon and let it come to rest."""
+    with host.daemon() as daemon:
+        daemon.wait_for("growth")
+        until(lambda: not daemon.children() and host.members > 1, "the growth's end")
+        assert_grown_once(host)
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("with_children", [True, False], ids=["with the growth", "daemon only"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("action", ["CreateVolume", "AttachVolume", "ModifyInstanceAttribute"])
+def test_kill_around_a_call(
+    host: Host, action: str, when: Literal["before", "after"], *, with_children: bool
+) -> None:
+    """Killed before or after a call took effect, the growth is finished with that one volume."""
+    rule = FaultRule(kind=FaultKind.DELAY, action=action, when=when, seconds=HELD_SECONDS, times=1)
+    host.sandbox.add_fault(rule)
+    host.fill(20)
+    with host.daemon() as daemon:
+        until(lambda: host.sandbox.calls(action), f"the call of {action}")
+        daemon.kill(with_children=with_children)
+
+    finish(host)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("held", ["device add", "balance start"])
+def test_kill_around_a_tool(host: Host, tmp_path: Path, held: str, *, done: bool) -> None:
+    """Killed before or after btrfs did its work, the growth is finished with that one volume."""
+    host.configure(metadata={"rebalance": "full"})
+    reached, path = held_tool(tmp_path, held=held, done=done)
+    host.fill(20)
+    with host.daemon(PATH=path) as daemon:
+        until(reached.exists, held)
+        daemon.kill()
+
+    with host.daemon() as daemon:
+        until(lambda: "is complete" in daemon.log or "hold: " in daemon.log, "the growth's end")
+        assert_grown_once(host)
+        metadata_on_newest = "relocate" in daemon.log
+        assert metadata_on_newest == (not (held == "balance start" and done))
+        assert daemon.stop() == 0
+
+
+def held_tool(folder: Path, *, held: str, done: bool) -> tuple[Path, str]:
+    """A `btrfs` that stops at one sub-command; returns the sign that it has, and a PATH with it."""
+    reached = folder / "reached"
+    real = shutil.which("btrfs") or "btrfs"
+    before = f'{real} "$@" || exit' if done else ":"
+    tool = folder / "tools" / "btrfs"
+    tool.parent.mkdir()
+    text = HELD_TOOL.format(held=held, before=before, reached=reached, real=real)
+    tool.write_text(text, "utf-8")
+    tool.chmod(0o755)
+    return reached, f"{tool.parent}:{os.environ['PATH']}"
+
+
+def test_terminate_inside_a_step(make_host: Callable[..., Host]) -> None:
+    """SIGTERM during a slow attach ends both processes soon, with 0; the next daemon finishes."""
+    host = make_host(attach_seconds=(4.0, 4.0))
+    host.fill(20)
+    with host.daemon() as daemon:
+        daemon.wait_for("attach the volume")
+        until(lambda: host.sandbox.calls("AttachVolume"), "the attach")
+        assert daemon.stop(seconds=10) == 0
+        assert "stopped before the growth was complete" in daemon.log
+        assert not daemon.children()
+
+    finish(host)

@@ -1,0 +1,125 @@
+"""The daemon as systemd and the operator see it."""
+
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.system.bench import MIB, Host, until
+
+pytestmark = pytest.mark.kernel
+
+
+def test_grows_and_says_so(host: Host) -> None:
+    """A low filesystem grows by itself, and the log names each step with its growth and volume."""
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        host.fill(25)
+        daemon.wait_for("is complete")
+        [volume] = host.volumes()
+        assert f"created {volume.id}" in daemon.log
+        assert f"added {volume.node} to the filesystem" in daemon.log
+        assert "less than 30 %" in daemon.log
+        assert volume.encrypted
+        assert daemon.stop() == 0
+    assert host.leaked() == []
+
+
+@pytest.mark.parametrize("shown_as", ["nitro", "xen"])
+def test_no_write_ever_fails(make_host: Callable[..., Host], shown_as: str) -> None:
+    """A writer that would fill the disk twice over never sees ENOSPC, by either kind of name."""
+    host = make_host(
+        block_devices=shown_as,
+        create_seconds=(0.3, 0.6),
+        attach_seconds=(0.3, 0.6),
+        device_seconds=(0.0, 0.3),
+    )
+    with host.daemon() as daemon, (host.mountpoint / "stream").open("wb", buffering=0) as stream:
+        for _ in range(56):
+            stream.write(bytes(range(256)) * (MIB // 4))
+            until(lambda: host.read().available_bytes > 300 * MIB, "room again")
+        assert daemon.stop() == 0
+    assert host.members > 3
+    assert host.leaked() == []
+
+
+def test_idle_costs_nothing(host: Host) -> None:
+    """After its start-up look the idle daemon makes no EC2 call and starts no process."""
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        until(lambda: not daemon.children(), "the end of the start-up look")
+        calls = len(host.sandbox.journal())
+        process = psutil.Process(daemon.process.pid)
+        spent = process.cpu_times()
+        until(lambda: process.num_ctx_switches().voluntary > 20, "twenty waits", seconds=60)
+        assert len(host.sandbox.journal()) == calls
+        # What a process's children cost is added to it when they are reaped.
+        assert process.cpu_times().children_user == spent.children_user
+        assert not any("botocore" in entry.path for entry in process.memory_maps())
+        assert process.memory_info().rss < 40 * MIB
+
+
+def test_sd_notify(host: Host, tmp_path: Path) -> None:
+    """Systemd hears READY once it watches, then WATCHDOG and STATUS, and STOPPING at the end."""
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(address))
+        listener.settimeout(20)
+        with host.daemon(NOTIFY_SOCKET=str(address)) as daemon:
+            heard = [listener.recv(4096).decode()]
+            while heard.count("WATCHDOG=1") < 3:
+                heard.append(listener.recv(4096).decode())
+            assert daemon.stop() == 0
+            while heard[-1] != "STOPPING=1":
+                heard.append(listener.recv(4096).decode())
+    assert heard[0] == "READY=1"
+    assert any(message.startswith("STATUS=") for message in heard)
+
+
+def test_mount_lost(host: Host) -> None:
+    """An unmounted filesystem is an alarm, never a reason to measure or grow what lies beneath."""
+    node = f"/dev/{host.read().members[0].name}"
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        until(lambda: not daemon.children(), "the end of the start-up look")
+        calls = len(host.sandbox.journal())
+        subprocess.run(["umount", str(host.mountpoint)], check=True)
+        daemon.wait_for("not mounted")
+        assert host.run("status").returncode == 5
+        subprocess.run(["mount", node, str(host.mountpoint)], check=True)
+        daemon.wait_for("over after")
+        assert len(host.sandbox.journal()) == calls
+        assert daemon.stop() == 0
+
+
+def test_refusal_is_told_once(host: Host) -> None:
+    """At its limit the daemon says so once, keeps watching, and buys nothing."""
+    host.configure(limits={"volumes": 1})
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        host.fill(25)
+        daemon.wait_for("is complete")
+        host.fill(20)
+        daemon.wait_for("refused by limits.volumes")
+        status = host.run("status")
+        assert status.returncode == 1
+        assert "refused by limits.volumes" in status.stdout
+        assert daemon.log.count("refused by") == 1
+        assert daemon.stop() == 0
+    assert len(host.volumes()) == 1
+
+
+def test_killed_daemon_leaves_nothing_in_the_way(host: Host) -> None:
+    """After kill -9 neither a stale report nor a stale lock misleads anyone."""
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        daemon.kill()
+    assert host.status()["daemon"] is None
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        assert host.status()["daemon"]["pid"] == daemon.process.pid
+        assert daemon.stop() == 0
+    assert host.status()["daemon"] is None

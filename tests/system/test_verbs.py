@@ -1,0 +1,220 @@
+"""The verbs as a person types them: exit code, words, and nothing changed that should not be."""
+
+import fcntl
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale import __version__
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from tests.system.bench import GIB, Host, until
+
+pytestmark = pytest.mark.kernel
+
+READS = {"DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes"}
+
+
+def test_version(host: Host) -> None:
+    """`--version` prints it."""
+    assert host.run("--version").stdout == f"ebs-autoscale {__version__}\n"
+
+
+@pytest.mark.parametrize("size", ["0", "-5GiB", "abc", "65TiB", "1e99GiB", "20GB", "nan", ""])
+@pytest.mark.parametrize("form", ["--size={}", "--size {}"])
+def test_bad_size(host: Host, size: str, form: str) -> None:
+    """A size that is no size is refused with exit 2 before anybody is asked anything."""
+    ran = host.run("grow", *form.format(size).split(" ", 1))
+    assert ran.returncode == 2
+    assert "--size" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert host.sandbox.journal() == []
+
+
+@pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
+def test_bad_configuration(host: Host, verb: str) -> None:
+    """Every mistake is told at once with exit 2, and nobody is asked anything."""
+    host.config.write_text("mountpoint: scratch\ntreshold: {}\ngrowth: {min: lots}\n", "utf-8")
+    ran = host.run(verb)
+    assert ran.returncode == 2
+    said = ran.stdout + ran.stderr
+    assert "3 mistakes" in said
+    assert "did you mean threshold" in said
+    assert "growth.min" in said
+    assert host.sandbox.journal() == []
+
+
+def unmount(host: Host) -> None:
+    """Leave an empty folder where the filesystem was."""
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+
+
+def remove(host: Host) -> None:
+    """Leave nothing where the filesystem was."""
+    unmount(host)
+    host.mountpoint.rmdir()
+
+
+def replace_by_tmpfs(host: Host) -> None:
+    """Mount another kind of filesystem over it."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(host.mountpoint)], check=True)
+
+
+def make_read_only(host: Host) -> None:
+    """Remount it read-only."""
+    subprocess.run(["mount", "-o", "remount,ro", str(host.mountpoint)], check=True)
+
+
+@pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (remove, "exist"),
+        (unmount, "not mounted"),
+        (replace_by_tmpfs, "tmpfs"),
+        (make_read_only, "read-only"),
+    ],
+)
+def test_unfit_mount(host: Host, spoil: object, words: str, verb: str) -> None:
+    """Whatever is wrong with the mount is one sentence and exit 5, with nothing bought."""
+    assert callable(spoil)
+    spoil(host)
+    ran = host.run(verb)
+    if spoil is replace_by_tmpfs:
+        subprocess.run(["umount", str(host.mountpoint)], check=True)
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 5
+    assert words in said
+    assert "Traceback" not in said
+    assert host.volumes() == []
+
+
+@pytest.mark.parametrize("verb", ["run", "grow", "plan"])
+def test_not_root(host: Host, verb: str) -> None:
+    """Without root there is one sentence and exit 5."""
+    nobody = ("setpriv", "--reuid", "65534", "--clear-groups", "--")
+    host.folder.chmod(0o755)
+    ran = host.run(verb, before=nobody)
+    if "Permission denied" in ran.stderr and "Traceback" in ran.stderr:
+        pytest.fail(ran.stderr)
+    assert ran.returncode in {2, 5}
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["run", "grow", "plan", "check"])
+def test_no_btrfs_tool(host: Host, tmp_path: Path, verb: str) -> None:
+    """Without btrfs-progs the package to install is named, with exit 5."""
+    host.environment["PATH"] = str(tmp_path)
+    ran = host.run(verb)
+    assert ran.returncode == 5
+    assert "btrfs-progs" in ran.stdout + ran.stderr
+
+
+def test_second_daemon(host: Host) -> None:
+    """A second daemon for the filesystem ends with exit 3 and names the first."""
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        ran = host.run("run")
+        assert ran.returncode == 3
+        assert str(daemon.process.pid) in ran.stderr
+        assert daemon.stop() == 0
+
+
+def test_grow_while_another_grows(host: Host) -> None:
+    """While the growth lock is held `grow` ends with exit 3 and buys nothing."""
+    lock = Path(f"/run/ebs-autoscale/{host.read().filesystem}.growth.lock")
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert host.run("grow").returncode == 3
+    assert host.volumes() == []
+
+
+def test_grow_beside_the_daemon(host: Host) -> None:
+    """An operator may grow while the daemon watches; it is one growth of the size asked for."""
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        until(lambda: not daemon.children(), "the end of the start-up look")
+        ran = host.run("grow", "--size", "3GiB")
+        assert ran.returncode == 0, ran.stderr
+        assert "is complete" in ran.stderr
+        assert daemon.stop() == 0
+    assert [volume.size_gib for volume in host.volumes()] == [3]
+    assert host.members == 2
+
+
+def test_plan_on_a_low_filesystem(host: Host) -> None:
+    """`plan` prints decision, reason and steps, asks EC2 only to look, and changes nothing."""
+    host.fill(20)
+    before = host.read().members, host.sandbox.state().volumes
+    ran = host.run("plan")
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0].startswith("grow: ")
+    assert "less than 30 %" in lines[0]
+    assert [line.split(". ")[1] for line in lines[1:]] == [
+        "create a volume of 1 GiB",
+        "attach the volume",
+        "add the device to the filesystem",
+        "settle metadata",
+    ]
+    found = json.loads(host.run("plan", "--json").stdout)
+    assert found["decision"] == "grow"
+    assert found["size_bytes"] == GIB
+    assert len(found["steps"]) == 4
+    assert {call.action for call in host.sandbox.calls()} <= READS
+    assert (host.read().members, host.sandbox.state().volumes) == before
+
+
+@pytest.mark.parametrize("verb", ["plan", "grow"])
+def test_limit(host: Host, verb: str) -> None:
+    """What a limit forbids ends with exit 4 and names the limit."""
+    host.configure(limits={"volumes": 1})
+    assert host.run("grow").returncode == 0
+    host.fill(10)
+    ran = host.run(verb)
+    assert ran.returncode == 4
+    assert "limits.volumes" in ran.stdout + ran.stderr
+    assert len(host.volumes()) == 1
+
+
+def test_check(host: Host) -> None:
+    """`check` rehearses a fit host with exit 0, and buys nothing."""
+    ran = host.run("check")
+    assert ran.returncode == 0, ran.stdout
+    lines = json.loads(host.run("check", "--json").stdout)
+    assert {line["verdict"] for line in lines} == {"ok"}
+    assert host.volumes() == []
+
+
+def test_check_without_rights(host: Host) -> None:
+    """`check` names the denied action, says what to do, and ends with exit 5."""
+    rule = FaultRule(
+        kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
+    )
+    host.sandbox.add_fault(rule)
+    ran = host.run("check")
+    assert ran.returncode == 5
+    assert "fail ec2         CreateVolume, CreateTags: " in ran.stdout
+    assert "UnauthorizedOperation" in ran.stdout
+
+
+def test_status_of_the_daemon(host: Host) -> None:
+    """`status` works without a daemon and shows the one there is."""
+    assert host.status()["daemon"] is None
+    with host.daemon() as daemon:
+        daemon.wait_for("hold: ")
+        found = host.status()
+        assert found["daemon"]["pid"] == daemon.process.pid
+        assert found["decision"] == "hold"
+        assert f"pid {daemon.process.pid}" in host.run("status").stdout
+        assert daemon.stop() == 0
+
+
+def test_no_metadata_service(host: Host) -> None:
+    """Off EC2 there is one sentence, exit 5, and nothing is changed."""
+    host.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = "http://127.0.0.1:9"
+    ran = host.run("check")
+    assert ran.returncode == 5
+    assert "instance metadata" in ran.stdout

@@ -1,0 +1,57 @@
+"""Readings, volumes and inventories to try judgements on."""
+
+from typing import Any
+
+from ebs_autoscale.model import GIB, GrowthId, Inventory, Member, Reading, Volume
+
+MIB = 1024**2
+FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
+INSTANCE = "i-0123456789abcdef0"
+
+
+def reading_of(
+    size_gib: float, available_gib: float, *, members: int = 1, **changes: Any
+) -> Reading:
+    """A filesystem of this size with so much left, on members `nvme0n1`, `nvme1n1` and so on."""
+    values: dict[str, Any] = {
+        "filesystem": FILESYSTEM,
+        "mountpoint": "/scratch",
+        "taken_at_seconds": 0.0,
+        "size_bytes": int(size_gib * GIB),
+        "available_bytes": int(available_gib * GIB),
+        "statvfs_available_bytes": int(available_gib * GIB),
+        "metadata_headroom_bytes": int(size_gib * GIB),
+        "metadata_profile": "single",
+        "members": tuple(
+            Member(devid=i + 1, name=f"nvme{i}n1", size_bytes=GIB, unallocated_bytes=0)
+            for i in range(members)
+        ),
+    }
+    return Reading(**{**values, **changes})
+
+
+def volume_of(ordinal: int, **changes: Any) -> Volume:
+    """The volume of a growth, by default attached and protected with its node `nvme<ordinal>n1`."""
+    values: dict[str, Any] = {
+        "id": f"vol-{ordinal:04}",
+        "growth": GrowthId(FILESYSTEM, ordinal),
+        "size_bytes": 20 * GIB,
+        "state": "in-use",
+        "attached_to": INSTANCE,
+        "device_name": f"/dev/xvdb{chr(ord('a') + ordinal % 26)}",
+        "attachment_state": "attached",
+        "delete_on_termination": True,
+        "node": f"nvme{ordinal}n1",
+    }
+    return Volume(**{**values, **changes})
+
+
+def inventory_of(*volumes: Volume, **changes: Any) -> Inventory:
+    """What EC2 shows: these volumes, and plenty of slots."""
+    values: dict[str, Any] = {
+        "instance_id": INSTANCE,
+        "volumes": volumes,
+        "device_names": frozenset(volume.device_name for volume in volumes),
+        "slots_free": 20,
+    }
+    return Inventory(**{**values, **changes})

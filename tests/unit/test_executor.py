@@ -1,0 +1,201 @@
+"""Each step against what EC2 and the kernel can do to it."""
+
+from itertools import pairwise
+from math import inf
+
+import pytest
+
+from ebs_autoscale.attachment_names import DEVICE_NAMES
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.events import EventKind
+from ebs_autoscale.executor import (
+    ATTACH_STUCK_AFTER_SECONDS,
+    CREATE_PATIENCE_SECONDS,
+    LOOK_MAX_SECONDS,
+    NAMES_TRIED_MAX,
+    NODE_USUALLY_HERE_SECONDS,
+)
+from ebs_autoscale.growth import Outcome
+from ebs_autoscale.model import GIB
+from tests.simulated.cloud import node_name
+from tests.simulated.world import SimulatedWorld
+
+
+@pytest.fixture
+def world() -> SimulatedWorld:
+    """A world that needs one growth."""
+    world = SimulatedWorld()
+    world.fill(percent=90)
+    return world
+
+
+def test_a_taken_name_is_not_asked_for_again(world: SimulatedWorld) -> None:
+    """Names that EC2 refuses without showing them are passed over for the next ones."""
+    world.cloud.hidden_names = set(DEVICE_NAMES[: NAMES_TRIED_MAX - 1])
+    assert world.grow() is Outcome.DONE
+    assert world.at.calls["attach"] == NAMES_TRIED_MAX
+    assert world.cloud.volumes[0].device_name == DEVICE_NAMES[NAMES_TRIED_MAX - 1]
+
+
+def test_asking_for_names_is_bounded(world: SimulatedWorld) -> None:
+    """When name after name is refused the step gives up, naming them, and keeps its volume."""
+    world.cloud.hidden_names = set(DEVICE_NAMES)
+    assert world.grow() is Outcome.FAILED
+    assert world.at.calls["attach"] == NAMES_TRIED_MAX
+    assert world.causes(EventKind.GROWTH_FAILED) == ["name taken"]
+    assert DEVICE_NAMES[0] in world.told(EventKind.GROWTH_FAILED)[0]
+
+
+def test_names_mapped_on_the_host_are_not_asked_for(world: SimulatedWorld) -> None:
+    """A name that exists in /dev is taken, though EC2 does not list it; also as its alias."""
+    world.nodes.mapped_names = frozenset({"/dev/sdba", "/dev/xvdbb"})
+    world.cloud.foreign_names |= {"/dev/sdbc"}
+    assert world.grow() is Outcome.DONE
+    assert world.cloud.volumes[0].device_name == "/dev/xvdbd"
+    assert world.at.calls["attach"] == 1
+
+
+def test_no_name_left_asks_nobody(world: SimulatedWorld) -> None:
+    """With every name taken there is nothing to ask EC2 for."""
+    world.cloud.foreign_names |= set(DEVICE_NAMES)
+    world.cloud.slots = None
+    assert world.grow() is Outcome.FAILED
+    assert world.at.calls["attach"] == 0
+    assert world.causes(EventKind.GROWTH_FAILED) == ["name taken"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 4.0, 30.0, 80.0])
+def test_a_late_node_is_waited_for(world: SimulatedWorld, seconds: float) -> None:
+    """A block device that comes late is used, and the volume is protected long before."""
+    world.cloud.latencies.node = seconds
+    assert world.grow() is Outcome.DONE
+    volume = world.cloud.volumes[0]
+    assert volume.protected_at - volume.attached_at <= NODE_USUALLY_HERE_SECONDS + 1
+
+
+def test_a_node_that_never_comes_ends_the_step(world: SimulatedWorld) -> None:
+    """Without a block device the step fails within its bound, the volume being protected."""
+    world.cloud.latencies.node = inf
+    began = world.clock.now_seconds()
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["no node"]
+    assert world.clock.now_seconds() - began < 2 * ATTACH_STUCK_AFTER_SECONDS
+    assert world.cloud.volumes[0].protected_at < inf
+
+
+@pytest.mark.parametrize(
+    ("stuck", "cause", "within_seconds"),
+    [
+        ("create", "slow create", CREATE_PATIENCE_SECONDS),
+        ("visible", "slow create", CREATE_PATIENCE_SECONDS),
+        ("attach", "stuck attach", ATTACH_STUCK_AFTER_SECONDS),
+        ("mapping", "mapping not visible", ATTACH_STUCK_AFTER_SECONDS),
+    ],
+)
+def test_what_is_stuck_ends_in_time(
+    world: SimulatedWorld, stuck: str, cause: str, within_seconds: float
+) -> None:
+    """A transition that never ends fails the step soon after its patience, and is gone on with."""
+    setattr(world.cloud.latencies, stuck, inf)
+    if stuck == "visible":
+        world.cloud.latencies.create = 1000.0
+    began = world.clock.now_seconds()
+
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == [cause]
+    assert world.clock.now_seconds() - began < within_seconds + 5 * LOOK_MAX_SECONDS
+
+    setattr(world.cloud.latencies, stuck, 0.0)
+    world.clock.sleep(1000)
+    assert world.grow() is Outcome.DONE
+    assert len(world.cloud.volumes) == 1
+
+
+def test_ec2_is_asked_ever_more_rarely(world: SimulatedWorld) -> None:
+    """The looks at a slow creation grow apart up to a bound, so few calls go a long way."""
+    world.cloud.latencies.create = inf
+    world.grow()
+    assert world.at.calls["refresh"] <= CREATE_PATIENCE_SECONDS / LOOK_MAX_SECONDS + 6
+
+
+def test_an_invisible_volume_is_waited_for(world: SimulatedWorld) -> None:
+    """A volume that EC2 does not show yet after its creation is no failure."""
+    world.cloud.latencies.visible = 20.0
+    world.cloud.latencies.create = 1.0
+    assert world.grow() is Outcome.DONE
+
+
+def test_a_denied_protection_is_a_warning(world: SimulatedWorld) -> None:
+    """Who may not set DeleteOnTermination is told so once, and the volume goes into service."""
+    denied = Unfit("not allowed", hint="allow it", cause="denied")
+    world.fail("delete_on_termination", denied, times=inf)
+    assert world.grow() is Outcome.DONE
+    assert world.causes(EventKind.WARNING) == ["denied"]
+    (sentence,) = world.told(EventKind.WARNING)
+    assert sentence.endswith("will outlive this instance: not allowed; allow it")
+    assert len(world.filesystem.members) == 2
+
+
+def test_protection_can_be_turned_off(world: SimulatedWorld) -> None:
+    """With delete_on_termination false nothing is set, and growths are complete without."""
+    world.delete_on_termination = False
+    assert world.grow() is Outcome.DONE
+    assert world.at.calls["delete_on_termination"] == 0
+    assert world.grow() is Outcome.HELD
+
+
+def test_a_mapping_not_visible_yet_is_waited_for(world: SimulatedWorld) -> None:
+    """Protection is tried again while EC2 does not show the attachment to that call."""
+    world.cloud.latencies.mapping = 20.0
+    assert world.grow() is Outcome.DONE
+    assert world.at.calls["delete_on_termination"] > 1
+    assert world.cloud.volumes[0].protected_at < inf
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CommandFailed(("btrfs", "device", "add"), 1, "ERROR: something"),
+        Transient("a balance runs", cause="exclusive operation"),
+        Unfit("half added", cause="half added"),
+    ],
+)
+def test_a_failed_add_is_repeated_with_the_same_volume(
+    world: SimulatedWorld, error: EbsAutoscaleError
+) -> None:
+    """When the filesystem does not take the device, the next run tries that volume again."""
+    world.fail("add_device", error)
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == [error.cause]
+    assert world.grow() is Outcome.DONE
+    assert len(world.cloud.volumes) == 1
+
+
+def test_the_size_is_proved_before_the_add(world: SimulatedWorld) -> None:
+    """A node of another size than EC2 told is never added."""
+    world.fail("add_device", Transient("not now", cause="add"))
+    world.grow()
+    assert node_name(world.cloud.volumes[0]) not in world.filesystem.members
+    world.nodes.sizes[node_name(world.cloud.volumes[0])] = 49 * GIB
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED)[-1] == "size"
+
+
+def test_steps_are_told_with_their_fields(world: SimulatedWorld) -> None:
+    """Each step has a start and an end with growth, number and volume, and ends carry seconds."""
+    world.grow()
+    ends = [event for event in world.events if event.kind is EventKind.STEP_DONE]
+    assert [(e.fields["step"], e.fields["number"], e.fields["steps"]) for e in ends] == [
+        ("CreateVolume", 1, 4),
+        ("AttachVolume", 2, 4),
+        ("AddDevice", 3, 4),
+        ("Settle", 4, 4),
+    ]
+    assert {event.fields["volume"] for event in ends} == {world.cloud.volumes[0].id}
+    assert {event.fields["growth"] for event in ends} == {"6a92f8de-1"}
+    assert ends[1].sentence == f"attached {world.cloud.volumes[0].id} as nvme1n1 in 5.5 s"
+    told = [event.kind for event in world.events]
+    starts = [i for i, kind in enumerate(told) if kind is EventKind.STEP_STARTED]
+    for start, following in pairwise([*starts, len(told) - 1]):
+        assert told[following - 1] is EventKind.STEP_DONE
+        assert EventKind.STEP_DONE not in told[start : following - 1]

@@ -1,0 +1,252 @@
+"""A growth from look to result, stopped and killed wherever that can happen."""
+
+from math import inf
+
+import pytest
+
+from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.events import EventKind
+from ebs_autoscale.growth import Outcome
+from ebs_autoscale.model import GIB, GrowthId, Rebalance
+from ebs_autoscale.rules import GrowthPolicy, Limits
+from tests.simulated.clock import Killed
+from tests.simulated.cloud import node_name
+from tests.simulated.host import FILESYSTEM
+from tests.simulated.world import SimulatedWorld
+
+
+def low_world() -> SimulatedWorld:
+    """A world that needs one growth, with the delays EC2 has on a slow day."""
+    world = SimulatedWorld()
+    world.fill(percent=90)
+    world.filesystem.settle_seconds = 3.0
+    world.cloud.latencies.visible = 1.0
+    world.cloud.latencies.mapping = 3.0
+    return world
+
+
+def require_one_good_volume(world: SimulatedWorld) -> None:
+    """What every growth must end with: one volume, a member, protected, metadata settled."""
+    (volume,) = world.cloud.volumes
+    assert node_name(volume) in world.filesystem.members
+    assert volume.growth == GrowthId(FILESYSTEM, 1)
+    assert volume.protected_at < inf
+    assert world.filesystem.settled
+    assert len(world.filesystem.members) == 2
+
+
+def whole_growth() -> SimulatedWorld:
+    """One that nothing disturbs, to count its sleeps and calls."""
+    world = low_world()
+    assert world.grow() is Outcome.DONE
+    return world
+
+
+UNDISTURBED = whole_growth()
+
+
+def test_a_whole_growth() -> None:
+    """A growth buys one volume and makes it a protected member; all of it is told in order."""
+    world = whole_growth()
+    require_one_good_volume(world)
+    assert world.told(EventKind.DECIDED) == ["grow: 10.0 % (10 GiB) available, less than 20 %"]
+    steps = ["create a volume of 50 GiB", "attach the volume"]
+    steps += ["add the device to the filesystem", "settle metadata"]
+    assert world.told(EventKind.STEP_STARTED) == steps
+    assert len(world.told(EventKind.STEP_DONE)) == 4
+    (done,) = world.told(EventKind.GROWTH_DONE)
+    assert done.startswith("growth 6a92f8de-1 is complete after ")
+    assert not world.told(EventKind.WARNING)
+
+
+def test_a_second_run_has_nothing_to_do() -> None:
+    """A finished growth is not done again: the next run holds and changes nothing."""
+    world = whole_growth()
+    before = world.at.calls.copy()
+    assert world.grow() is Outcome.HELD
+    changed = {call for call, count in (world.at.calls - before).items() if count}
+    assert changed == {"read", "inventory"}
+
+
+@pytest.mark.parametrize("sleeps", range(UNDISTURBED.clock.slept))
+def test_a_stop_at_any_wait_loses_nothing(sleeps: int) -> None:
+    """Stopped between or inside any two steps, the next run finishes that same growth."""
+    world = low_world()
+    world.clock.sleeps_left = sleeps
+
+    assert world.grow() is Outcome.STOPPED
+    assert len(world.told(EventKind.GROWTH_STOPPED)) == 1
+    assert world.restart().grow() is Outcome.DONE
+    require_one_good_volume(world)
+
+
+@pytest.mark.parametrize("tenths", range(0, 140, 7))
+def test_a_stop_at_any_time_loses_nothing(tenths: int) -> None:
+    """A stop in the middle of a wait is as harmless as one at its beginning."""
+    world = low_world()
+    world.clock.stop_at_seconds = world.clock.now_seconds() + tenths / 10
+
+    assert world.grow() in {Outcome.STOPPED, Outcome.DONE}
+    world.restart().grow()
+    require_one_good_volume(world)
+
+
+@pytest.mark.parametrize("boundary", range(UNDISTURBED.at.passed))
+def test_death_at_any_boundary_loses_nothing(boundary: int) -> None:
+    """Killed before or after the effect of any call, the next run finishes that same growth."""
+    world = low_world()
+    world.at.kill_at = boundary
+    with pytest.raises(Killed):
+        world.grow()
+
+    world.restart().grow()
+
+    require_one_good_volume(world)
+
+
+@pytest.mark.parametrize("boundary", range(0, UNDISTURBED.at.passed, 3))
+def test_dying_again_and_again_still_converges(boundary: int) -> None:
+    """Processes that each die a little later still come to one volume, a member."""
+    world = low_world()
+    for later in range(UNDISTURBED.at.passed):
+        world.at.kill_at = world.at.passed + boundary + later
+        try:
+            world.grow()
+        except Killed:
+            continue
+        break
+    world.restart().grow()
+    require_one_good_volume(world)
+
+
+@pytest.mark.parametrize("call", ["create", "attach", "delete_on_termination", "add_device"])
+@pytest.mark.parametrize("answer_lost", [False, True])
+def test_a_lost_call_is_made_good(call: str, *, answer_lost: bool) -> None:
+    """A call that fails, or succeeds without our hearing it, costs one more run and no volume."""
+    world = low_world()
+    world.cloud.latencies.mapping = 0.0
+    world.fail(call, Transient("connection reset", cause="lost"), answer_lost=answer_lost)
+
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["lost"]
+    assert world.grow() is Outcome.DONE
+    require_one_good_volume(world)
+
+
+def test_an_invisible_volume_is_not_bought_again() -> None:
+    """A create whose answer is lost and whose volume is not visible yet yields the same volume."""
+    world = low_world()
+    world.cloud.latencies.visible = 60.0
+    world.fail("create", Transient("connection reset", cause="lost"), answer_lost=True)
+    world.grow()
+    assert world.grow() is Outcome.DONE
+    require_one_good_volume(world)
+
+
+def test_what_is_not_blank_is_set_aside() -> None:
+    """A volume with something on it is told, never added, and the same run grows without it."""
+    world = low_world()
+    world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB).blank = False
+    world.clock.sleep(world.cloud.latencies.visible)
+
+    assert world.grow() is Outcome.DONE
+
+    first, second = world.cloud.volumes
+    assert world.causes(EventKind.GROWTH_FAILED) == ["not blank"]
+    assert node_name(first) not in world.filesystem.members
+    assert node_name(second) in world.filesystem.members
+    assert second.growth.ordinal == 2
+
+
+def test_what_is_attached_elsewhere_is_set_aside() -> None:
+    """A volume on another instance is left there, and growth goes on without it."""
+    world = low_world()
+    stray = world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
+    stray.attached_to, stray.attached_at = "i-elsewhere", 0.0
+    world.clock.sleep(world.cloud.latencies.visible)
+
+    assert world.grow() is Outcome.DONE
+
+    assert world.causes(EventKind.GROWTH_FAILED) == ["attached elsewhere"]
+    assert stray.attached_to == "i-elsewhere"
+    assert len(world.filesystem.members) == 2
+
+
+def test_nothing_is_set_aside_for_a_passing_failure() -> None:
+    """A failure that may pass ends the run instead of buying another volume."""
+    world = low_world()
+    world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
+    world.fail("attach", Unfit("not allowed", cause="denied"))
+    assert world.grow() is Outcome.FAILED
+    assert len(world.cloud.volumes) == 1
+
+
+@pytest.mark.parametrize("state", ["deleting", "deleted", "error"])
+def test_a_lost_volume_is_told_and_replaced(state: str) -> None:
+    """A volume that vanishes while it is made fails this run with a reason; the next buys anew."""
+    world = low_world()
+    world.cloud.latencies.create = inf
+    volume = world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
+    volume.dead_as, volume.dead_from = state, world.clock.now_seconds() + 5
+
+    world.clock.sleep(2)
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["volume lost"]
+    assert f"{volume.id} of growth 6a92f8de-1 is {state}" in world.told(EventKind.GROWTH_FAILED)[0]
+
+    world.cloud.latencies.create = 1.0
+    assert world.grow() is Outcome.DONE
+    assert world.cloud.volumes[1].growth.ordinal == 2
+    assert len(world.filesystem.members) == 2
+
+
+def test_unsettled_metadata_is_a_warning() -> None:
+    """When metadata cannot be settled the space is usable, and a later run settles it."""
+    world = low_world()
+    world.fail("settle", Transient("a balance runs", cause="exclusive operation"))
+
+    assert world.grow() is Outcome.DONE
+    assert world.causes(EventKind.WARNING) == ["unsettled"]
+    assert not world.filesystem.settled
+    assert len(world.filesystem.members) == 2
+
+    assert world.grow() is Outcome.DONE
+    assert world.told(EventKind.STEP_STARTED)[-1] == "settle metadata"
+    require_one_good_volume(world)
+
+
+def test_settling_can_be_turned_off() -> None:
+    """With metadata.rebalance off, unsettled metadata is never a reason to act."""
+    world = low_world()
+    world.rebalance = Rebalance.OFF
+    assert world.grow() is Outcome.DONE
+    assert world.grow() is Outcome.HELD
+
+
+def test_a_refusal_is_told_and_changes_nothing() -> None:
+    """A limit refuses with its key, reason and hint, and nothing is bought."""
+    world = low_world()
+    assert world.grow(GrowthPolicy(limits=Limits(volumes=0))) is Outcome.REFUSED
+    assert world.causes(EventKind.GROWTH_REFUSED) == ["limits.volumes"]
+    (sentence,) = world.told(EventKind.GROWTH_REFUSED)
+    assert sentence.startswith("refused by limits.volumes: 10.0 % (10 GiB) available")
+    assert sentence.endswith("; raise it")
+    assert not world.cloud.volumes
+
+
+@pytest.mark.parametrize("call", ["read", "inventory"])
+def test_failing_to_look_changes_nothing(call: str) -> None:
+    """Who cannot see does not act: the failure is told with its cause."""
+    world = low_world()
+    world.fail(call, Unfit("/scratch is not mounted", cause="not mounted"))
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["not mounted"]
+    assert not world.cloud.volumes
+
+
+def test_quota_is_told() -> None:
+    """A create that the account's quota forbids fails with that cause and leaves nothing."""
+    world = low_world()
+    world.cloud.quota_volumes = 0
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["quota"]
