@@ -4,12 +4,13 @@
 PYTHON ?= $(shell if ! command -v python3 || python3 -c 'import sys; \
 	sys.exit(sys.version_info < (3, 11))'; then echo python3; else echo python3.11; fi | tail -n 1)
 # What the demo or pytest shall be told, such as: make demo ARGS='--rate 40MiB'
-ARGS ?=
+ARGS =
 
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Warnings of pip are about itself; errors are still shown.
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 SOURCES := ebs_autoscale tests
 JUNK := $(VENV) build dist ebs_autoscale.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	.import_linter_cache .hypothesis .coverage
@@ -22,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 help: ## show this
 	@sed -En 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: $(VENV)/.demo-ready ## the whole product on this machine, two minutes, no AWS account
+demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS account
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems

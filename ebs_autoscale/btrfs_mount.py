@@ -74,7 +74,7 @@ class BtrfsMount:
         os.close(self._open())
         beneath = self._table.over(self.path)
         raise Unfit(
-            f"{_shown(self.path)} is not a mountpoint: a look at it would measure {beneath.kind} "
+            f"{_shown(self.path)} is not mounted: a look at it would measure {beneath.kind} "
             f"({beneath.source}), mounted on {beneath.point}",
             hint=f"mount it: `mount {_shown(self.path)}`",
             cause="not mounted",

@@ -70,7 +70,7 @@ class Imds:
             raise Transient(f"the identity document is incomplete: {error!r}") from error
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
-        """One answer's text; 4xx other than a stale token (401) is final."""
+        """One answer's text; 403 is final, everything else may pass."""
         try:
             connection = self._connection()
             try:
@@ -92,8 +92,12 @@ class Imds:
         raise Transient(what)
 
     def _connection(self) -> http.client.HTTPConnection:
-        url = urlsplit(self.endpoint)
-        if url.scheme != "http" or not url.hostname:
+        try:
+            url = urlsplit(self.endpoint)
+            host, port = url.hostname if url.scheme == "http" else None, url.port
+        except ValueError:
+            host, port = None, None
+        if not host:
             what = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={self.endpoint} is not an http:// address"
             raise Unfit(what, cause="imds")
-        return http.client.HTTPConnection(url.hostname, url.port, timeout=REQUEST_TIMEOUT_SECONDS)
+        return http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_SECONDS)

@@ -22,6 +22,9 @@ _LOGGING_LEVELS = {
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
+# A journal that is alive takes a line in microseconds; for one that hangs the loop does not wait.
+JOURNAL_PATIENCE_SECONDS = 0.2
+
 
 class LogSink:
     """Hand each event to `logging`: the sentence, with the event itself for structured formats."""
@@ -74,6 +77,7 @@ class JournalHandler(logging.Handler):
     def __init__(self, address: str = JOURNAL_SOCKET) -> None:
         super().__init__()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(JOURNAL_PATIENCE_SECONDS)
         self._socket.connect(address)
         self.setFormatter(TextFormatter())
 
@@ -94,6 +98,11 @@ class JournalHandler(logging.Handler):
         with contextlib.suppress(OSError):
             self._socket.send(b"".join(_journal_field(k, str(v)) for k, v in entry.items()))
 
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+        super().close()
+
 
 def _journal_field(name: str, value: str) -> bytes:
     """A field as journald's native protocol has it: with its length where it has newlines."""
@@ -104,7 +113,7 @@ def _journal_field(name: str, value: str) -> bytes:
 
 
 def fields_of(record: logging.LogRecord) -> str:
-    """The machine half of a line; values with spaces are quoted."""
+    """The machine half of a line; values with white space are quoted."""
     event: Event | None = getattr(record, "event", None)
     if not event:
         return ""
@@ -113,7 +122,8 @@ def fields_of(record: logging.LogRecord) -> str:
 
 def _quoted(value: str | float) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return json.dumps(text) if not text or " " in text or '"' in text else text
+    plain = text and '"' not in text and not any(letter.isspace() for letter in text)
+    return text if plain else json.dumps(text)
 
 
 def set_up_logging(

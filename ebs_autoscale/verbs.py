@@ -18,7 +18,7 @@ from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.growth import Outcome, grow_once, observe
 from ebs_autoscale.lock import Lock
-from ebs_autoscale.model import GIB, Finish, Grow, Refuse
+from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import decide, steps_for
 from ebs_autoscale.report import LogSink, Sinks, StatusFile, set_up_logging
@@ -199,10 +199,16 @@ def plan(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(found, indent=1))
     else:
-        print(f"{type(decision).__name__.lower()}: {decision.reason}")
+        print(_sentence(decision))
         for number, step in enumerate(steps, start=1):
             print(f"  {number}. {step.title}")
     return Exit.REFUSED if isinstance(decision, Refuse) else Exit.FINE
+
+
+def _sentence(decision: Decision) -> str:
+    if isinstance(decision, Refuse):
+        return f"refused by {decision.limit}: {decision.reason}; {decision.hint}"
+    return f"{type(decision).__name__.lower()}: {decision.reason}"
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from ebs_autoscale.command import run
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.sandbox.namespace import enter_private_namespace
 from ebs_autoscale.service import die_with_parent
@@ -86,7 +86,10 @@ def _take_private_mounts() -> None:
         # Over the host's: not even the empty folder /run/ebs-autoscale stays behind.
         ["-t", "tmpfs", "-o", "mode=755", "tmpfs", str(PRIVATE)],
     ):
-        run(["mount", *arguments], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+        try:
+            run(["mount", *arguments], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+        except CommandFailed as error:
+            raise _unfit(str(error)) from error
     os.environ["TMPDIR"] = tempfile.tempdir = str(PRIVATE)
     enter_private_namespace()
 
@@ -95,9 +98,12 @@ def _unshare(flags: int) -> None:
     # os.unshare came with Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags) != 0:
-        why = os.strerror(ctypes.get_errno())
-        raise Unfit(
-            f"cannot make namespaces for the demo: {why}",
-            hint="run as root, in a container with --privileged",
-            cause="namespace",
-        )
+        raise _unfit(os.strerror(ctypes.get_errno()))
+
+
+def _unfit(why: str) -> Unfit:
+    return Unfit(
+        f"cannot make namespaces for the demo: {why}",
+        hint="run as root, in a container with --privileged",
+        cause="namespace",
+    )

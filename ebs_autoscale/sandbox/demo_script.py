@@ -20,7 +20,7 @@ _RATE_MOST = 48 * _MIB
 _RATE_LEAST = 32 * _MIB
 # A filesystem on a loop device writes all that it is given, and its metadata twice, while
 # checksums are made and the page cache is written back in bursts.
-_SHARE_OF_DISK_SPEED = 1 / 3
+_SHARE_OF_WRITE_SPEED = 1 / 3
 _TRIAL_BYTES = 96 * _MIB
 # A growth takes 6 to 9 s in a sandbox with realistic latencies: the first volume holds twice that.
 _FIRST_VOLUME_SECONDS = 20.0
@@ -48,7 +48,7 @@ def write_script(directory: Path, rate_bytes_per_second: int | None, clock: Syst
     """
     rate = float(rate_bytes_per_second or 0)
     if not rate:
-        affordable = _disk_speed(directory, clock) * _SHARE_OF_DISK_SPEED
+        affordable = _write_speed(directory, clock) * _SHARE_OF_WRITE_SPEED
         rate = max(_RATE_LEAST, min(_RATE_MOST, affordable))
     first_gib = -int(-rate * _FIRST_VOLUME_SECONDS // GIB)
     least_bytes = _third_trigger_bytes(first_gib) + _AFTER_LAST_TRIGGER_BYTES
@@ -87,7 +87,7 @@ def _third_trigger_bytes(first_gib: int) -> int:
     return size_gib * GIB * (100 - AVAILABLE_PERCENT) // 100
 
 
-def _disk_speed(directory: Path, clock: SystemClock) -> float:
+def _write_speed(directory: Path, clock: SystemClock) -> float:
     """Bytes per second of a short sequential write, down to the disk."""
     block = os.urandom(_MIB)
     with tempfile.TemporaryFile(dir=directory) as file:

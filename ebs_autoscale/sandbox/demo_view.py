@@ -18,8 +18,8 @@ from ebs_autoscale.units import format_size
 _PLAIN_EVERY_SECONDS = 2.0
 _JOURNAL_LINES = 8
 # The bar has this much room from the start, so that the filesystem can be seen to grow.
-_BAR_GIB = 6
-_MEMBER_COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
+_BAR_GIB = 8
+_MEMBER_STYLES = ("black on cyan", "black on green", "black on magenta", "black on yellow")
 _LEVEL_STYLES = {"warning": "yellow", "error": "bold red"}
 
 
@@ -109,7 +109,6 @@ def _picture(scene: Scene) -> RenderableType:
     if scene.reading:
         rows.add_row("filesystem", _SpaceBar(scene.reading))
         rows.add_row("", _space(scene.reading))
-        rows.add_row("members", _members(scene.reading.members))
     if scene.writer:
         done, of = scene.progress
         rows.add_row("progress", ProgressBar(total=of, completed=done))
@@ -121,7 +120,7 @@ def _picture(scene: Scene) -> RenderableType:
 
 
 class _SpaceBar:
-    """Used and available space, each member's size a length of its own."""
+    """Used and available space, and below it the members that it is made of, to scale."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -133,11 +132,23 @@ class _SpaceBar:
         cells = width / max(_BAR_GIB * GIB, reading.size_bytes)
         whole = round(reading.size_bytes * cells)
         used = min(whole, round(_used_bytes(reading) * cells))
-        bar = Text()
-        bar.append("█" * used, style=_urgency(reading))
-        bar.append("░" * (whole - used), style="green")
-        bar.append("·" * (width - whole), style="bright_black")
-        return [bar]
+        space = Text()
+        space.append("█" * used, style=_urgency(reading))
+        space.append("░" * (whole - used), style="green")
+        space.append("·" * (width - whole), style="bright_black")
+        return [space, _members(reading.members, cells)]
+
+
+def _members(members: tuple[Member, ...], cells_per_byte: float) -> Text:
+    text = Text(no_wrap=True)
+    end_bytes = 0
+    for number, member in enumerate(members):
+        end_bytes += member.size_bytes
+        width = max(0, round(end_bytes * cells_per_byte) - len(text))
+        label = f"{member.name} {format_size(member.size_bytes)}"
+        label = label if len(label) < width else member.name[:width]
+        text.append(f"{label:^{width}}", style=_MEMBER_STYLES[number % len(_MEMBER_STYLES)])
+    return text
 
 
 def _urgency(reading: Reading) -> str:
@@ -153,14 +164,6 @@ def _space(reading: Reading) -> Text:
         (f"{_gib(reading.available_bytes)} available", "green"),
         f" ({reading.available_percent:.0f} %) of {_gib(reading.size_bytes)}",
     )
-
-
-def _members(members: tuple[Member, ...]) -> Text:
-    text = Text()
-    for number, member in enumerate(members):
-        colour = _MEMBER_COLOURS[number % len(_MEMBER_COLOURS)]
-        text.append(f"{member.name} {format_size(member.size_bytes)}  ", style=colour)
-    return text
 
 
 def _writing(scene: Scene, done: int, of: int) -> Text:

@@ -142,6 +142,16 @@ def test_delete_on_termination_is_set_after_attaching(start: Start) -> None:
     assert flags() == (True, True)
 
 
+def test_delete_on_termination_is_meant_unless_said(rig: Rig) -> None:
+    """A mapping without a value sets the flag, as EC2's documentation has it."""
+    volume_id = rig.attached()
+    rig.ec2.modify_instance_attribute(
+        InstanceId=rig.settings.instance_id,
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvdba", "Ebs": {"VolumeId": volume_id}}],
+    )
+    assert rig.seen(volume_id).delete_on_termination
+
+
 def test_delete_on_termination_names_its_volume(rig: Rig) -> None:
     """A mapping that names another volume than the device has is refused."""
     rig.attached()

@@ -116,6 +116,19 @@ def test_device_and_api_need_not_agree(
     assert (seen.attachment_state, by_id(volume_id).exists()) == (state, shows)
 
 
+def test_a_device_that_is_late_for_the_detach_never_comes(start: Start) -> None:
+    """Detached before its device was due, a volume shows none at all."""
+    rig = start(block_devices="nitro", device_seconds=(5, 5), detach_seconds=(60, 60))
+    volume_id = rig.create()
+    rig.control.advance(1)
+    rig.attach(volume_id)
+    rig.control.advance(1)
+    rig.ec2.detach_volume(VolumeId=volume_id)
+    rig.control.advance(10)
+    assert rig.seen(volume_id).attachment_state == "detaching"
+    assert not by_id(volume_id).is_symlink()
+
+
 def test_a_ghost_is_attached_and_nowhere(start: Start) -> None:
     """A ghost device is attached by the word of the API, and never appears."""
     rig = start(block_devices="nitro")
@@ -163,6 +176,8 @@ def test_detach_waits_for_who_uses_the_device(start: Start) -> None:
         rig.control.advance(60)
         seen = rig.seen(polite)
         assert (seen.state, seen.attachment_state) == ("in-use", "busy")
+        instance = rig.ec2.describe_instances()["Reservations"][0]["Instances"][0]
+        assert instance["BlockDeviceMappings"][1]["Ebs"]["Status"] == "detaching"
         rig.ec2.detach_volume(VolumeId=forced, Force=True)
         rig.control.advance(1)
         seen = rig.seen(forced)

@@ -5,6 +5,7 @@ import json
 import boto3
 import pytest
 
+from ebs_autoscale.sandbox.clock import SandboxClock
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.sandbox.conftest import Rig, Start
 
@@ -102,6 +103,14 @@ def test_it_can_be_ill(rig: Rig, rule: FaultRule, status: int) -> None:
     rig.control.add_fault(rule)
     assert rig.raw("PUT", TOKEN, **TTL)[0] == status
     assert [call.fault for call in rig.control.journal()] == ["", "http"]
+
+
+def test_it_can_be_slow(rig: Rig) -> None:
+    """A delay is a real one, and the answer comes after it."""
+    rig.control.add_fault(FaultRule(kind=FaultKind.DELAY, action="IMDS", seconds=0.2))
+    clock = SandboxClock(1.0)
+    assert rig.raw("PUT", TOKEN, **TTL)[0] == 200
+    assert clock.seconds() >= 0.2
 
 
 def test_it_can_refuse(rig: Rig) -> None:

@@ -30,19 +30,21 @@ def test_grows_and_says_so(host: Host) -> None:
 
 @pytest.mark.parametrize("shown_as", ["nitro", "xen"])
 def test_no_write_ever_fails(make_host: Callable[..., Host], shown_as: str) -> None:
-    """A writer that would fill the disk twice over never sees ENOSPC, by either kind of name."""
+    """A writer of more than there is room for never sees ENOSPC, by either kind of name."""
     host = make_host(
         block_devices=shown_as,
         create_seconds=(0.3, 0.6),
         attach_seconds=(0.3, 0.6),
         device_seconds=(0.0, 0.3),
     )
+    host.fill(40)
     with host.daemon() as daemon, (host.mountpoint / "stream").open("wb", buffering=0) as stream:
-        for _ in range(56):
+        for _ in range(24):
             stream.write(bytes(range(256)) * (MIB // 4))
             until(lambda: host.read().available_bytes > 300 * MIB, "room again")
+        until(lambda: not daemon.children(), "the last growth's end")
         assert daemon.stop() == 0
-    assert host.members > 3
+    assert host.members > 2
     assert host.leaked() == []
 
 

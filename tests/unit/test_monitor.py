@@ -109,14 +109,14 @@ def test_causes_do_not_inherit_each_others_waits() -> None:
     watch = Watch(policy=SLOW, available_gib=5)
     watch.growths.course = lambda: failed("throttled")
     watch.look_for(HOUR)
-    watch.growths.course = lambda: failed("capacity")
-    watch.look_for(DEFAULT.max_seconds + 10)
     watch.growths.starts_at.clear()
-    watch.look_for(BY_CAUSE["capacity"].first_seconds + 15)
-    assert watch.growths.starts_at
+    watch.growths.course = lambda: failed("capacity")
+    watch.look_for(HOUR)
+    first, second = watch.growths.starts_at[:2]
+    assert second - first <= BY_CAUSE["capacity"].first_seconds + 11
 
 
-def test_waiting_for_a_lock_teaches_nothing_about_failures(watch: Watch) -> None:
+def test_waiting_for_a_lock_teaches_nothing_about_failures() -> None:
     """After a long wait for somebody else's growth, a first failure has its first wait."""
     watch = Watch(policy=SLOW, available_gib=5)
     watch.growths.error = LockHeld("held by pid 7", cause="locked")
@@ -127,7 +127,7 @@ def test_waiting_for_a_lock_teaches_nothing_about_failures(watch: Watch) -> None
     assert len(watch.growths.starts_at) >= 3
 
 
-def test_success_ends_the_back_off(watch: Watch) -> None:
+def test_success_ends_the_back_off() -> None:
     """After a growth went well, the next failure begins with the first wait again."""
     watch = Watch(policy=SLOW, available_gib=5)
     watch.growths.course = lambda: failed("throttled")
@@ -282,7 +282,7 @@ def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth() -> None:
     assert watch.view["growths_since_start"] == 1
 
     watch.available_gib = 5
-    watch.look_for(10)
+    watch.look_for(4)
     assert len(watch.growths.starts_at) == 2
 
     watch.available_gib = 50

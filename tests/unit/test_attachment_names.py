@@ -1,0 +1,44 @@
+"""Which device name is asked for."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebs_autoscale.attachment_names import DEVICE_NAMES, choose_device_name
+
+names = st.sampled_from(DEVICE_NAMES)
+aliases = names.map(lambda name: name.replace("xvd", "sd"))
+
+
+def test_names_are_those_ec2_accepts() -> None:
+    """All names are /dev/xvd with two letters, none twice, the documented b and c first."""
+    assert len(set(DEVICE_NAMES)) == len(DEVICE_NAMES) == 102
+    assert all(re.fullmatch("/dev/xvd[a-d][a-z]", name) for name in DEVICE_NAMES)
+    assert all(name[-2] in "bc" for name in DEVICE_NAMES[:52])
+
+
+@given(taken=st.sets(names | aliases), avoid=st.sets(names))
+def test_a_taken_name_is_never_chosen(taken: set[str], avoid: set[str]) -> None:
+    """What is taken, under either spelling, is not chosen; what is avoided only as the last."""
+    name = choose_device_name(taken, avoid)
+    alias = (name or "").replace("xvd", "sd")
+    assert name not in taken
+    assert alias not in taken
+    assert name not in avoid or {n.replace("xvd", "sd") for n in DEVICE_NAMES} <= {
+        n.replace("xvd", "sd") for n in taken | avoid
+    }
+
+
+def test_the_first_free_name_is_chosen() -> None:
+    """Without reasons against it the first name is chosen; `sda` and `xvda` take nothing away."""
+    assert choose_device_name({"/dev/sda1", "/dev/xvda"}) == "/dev/xvdba"
+    assert choose_device_name({"/dev/xvdba", "/dev/sdbb"}) == "/dev/xvdbc"
+    assert choose_device_name(set(), avoid={"/dev/xvdba"}) == "/dev/xvdbb"
+
+
+def test_nothing_is_left_when_all_is_taken() -> None:
+    """With every name taken there is none."""
+    assert choose_device_name(set(DEVICE_NAMES)) is None
+    assert choose_device_name({name.replace("xvd", "sd") for name in DEVICE_NAMES}) is None
+    assert choose_device_name(set(DEVICE_NAMES[1:]), set(DEVICE_NAMES)) == DEVICE_NAMES[0]

@@ -1,0 +1,270 @@
+"""Journal lines, journal datagrams, the status file, and sinks that fail."""
+
+import io
+import json
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.report import (
+    LOGGER,
+    JournalHandler,
+    JsonFormatter,
+    LogSink,
+    Sinks,
+    StatusFile,
+    TextFormatter,
+    set_up_logging,
+)
+
+STEP = Event(
+    kind=EventKind.STEP_DONE,
+    sentence="attached vol-0a1 as nvme2n1 in 4.2 s",
+    fields={"growth": "6a92f8de-3", "volume": "vol-0a1", "seconds": 4.2, "number": 2},
+)
+ALARM = Event(
+    kind=EventKind.CONDITION_BEGAN,
+    sentence="/scratch is not mounted; mount it",
+    level=Level.ERROR,
+    fields={"cause": "not mounted"},
+)
+ODD = Event(
+    kind=EventKind.WARNING,
+    sentence="odd values",
+    level=Level.WARNING,
+    fields={"a": "", "b": 'say "no"', "c": "x=y", "d": 1e-9, "e": "two\nlines", "f": "tab\there"},
+)
+
+
+@pytest.fixture(autouse=True)
+def logger() -> Iterator[None]:
+    """Give the logger back as it was."""
+    before = (LOGGER.handlers, LOGGER.propagate, LOGGER.level)
+    yield
+    LOGGER.handlers, LOGGER.propagate = before[0], before[1]
+    LOGGER.setLevel(before[2])
+
+
+def logged(formatter: logging.Formatter, event: Event) -> str:
+    """What a handler with this formatter writes of an event."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(formatter)
+    LOGGER.handlers, LOGGER.propagate = [handler], False
+    LOGGER.setLevel(logging.DEBUG)
+    LogSink()(event)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            STEP,
+            "attached vol-0a1 as nvme2n1 in 4.2 s "
+            + "growth=6a92f8de-3 volume=vol-0a1 seconds=4.2 number=2\n",
+        ),
+        (ALARM, '/scratch is not mounted; mount it cause="not mounted"\n'),
+        (
+            ODD,
+            'odd values a="" b="say \\"no\\"" c=x=y d=1e-09 e="two\\nlines" f="tab\\there"\n',
+        ),
+        (Event(kind=EventKind.STOPPING, sentence="no fields"), "no fields\n"),
+    ],
+)
+def test_text_lines(event: Event, line: str) -> None:
+    """The sentence comes first, then key=value, quoted where needed, all on one line."""
+    assert logged(TextFormatter(), event) == line
+
+
+def test_json_lines() -> None:
+    """A JSON line has time, level, message, event and the event's own fields."""
+    entry = json.loads(logged(JsonFormatter(), STEP))
+    assert len(entry.pop("time")) == len("2026-01-01T00:00:00+0000")
+    assert entry == {
+        "level": "info",
+        "message": "attached vol-0a1 as nvme2n1 in 4.2 s",
+        "event": "step_done",
+        "growth": "6a92f8de-3",
+        "volume": "vol-0a1",
+        "seconds": 4.2,
+        "number": 2,
+    }
+    assert json.loads(logged(JsonFormatter(), ALARM))["level"] == "error"
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_a_bug_has_its_traceback(formatter: logging.Formatter) -> None:
+    """Only a bug brings a traceback."""
+    try:
+        _ = 1 // 0
+    except ZeroDivisionError:
+        bug = logged(formatter, Event(kind=EventKind.BUG, sentence="unexpected error"))
+        alarm = logged(formatter, ALARM)
+    assert "Traceback (most recent call last)" in bug
+    assert "ZeroDivisionError" in bug
+    assert "Traceback" not in alarm
+
+
+class Journal:
+    """A journald that listens at a path, reading its own protocol."""
+
+    def __init__(self, path: Path) -> None:
+        self.address = str(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind(self.address)
+
+    def entry(self) -> dict[str, str]:
+        """The fields of the next datagram, as systemd's journal-native-protocol describes it."""
+        left = self.socket.recv(65536)
+        fields = {}
+        while left:
+            line, _, left = left.partition(b"\n")
+            name, equals, value = line.partition(b"=")
+            if not equals:
+                size = int.from_bytes(left[:8], "little")
+                value, left = left[8 : 8 + size], left[8 + size + 1 :]
+            fields[name.decode()] = value.decode()
+        return fields
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """A journald, and the logger speaking to it."""
+    journal = Journal(tmp_path / "journal")
+    handler = JournalHandler(journal.address)
+    LOGGER.handlers, LOGGER.propagate = [handler], False
+    LOGGER.setLevel(logging.DEBUG)
+    yield journal
+    handler.close()
+    journal.socket.close()
+
+
+def test_a_journal_entry(journal: Journal) -> None:
+    """Under systemd an event is one datagram: the line, its priority, each field by its name."""
+    LogSink()(STEP)
+    assert journal.entry() == {
+        "MESSAGE": "attached vol-0a1 as nvme2n1 in 4.2 s growth=6a92f8de-3 volume=vol-0a1 "
+        "seconds=4.2 number=2",
+        "PRIORITY": "6",
+        "SYSLOG_IDENTIFIER": "ebs-autoscale",
+        "EBS_AUTOSCALE_EVENT": "step_done",
+        "GROWTH": "6a92f8de-3",
+        "VOLUME_ID": "vol-0a1",
+        "SECONDS": "4.2",
+        "NUMBER": "2",
+    }
+    LogSink()(ALARM)
+    assert journal.entry()["PRIORITY"] == "3"
+
+
+def test_newlines_survive_the_journal(journal: Journal) -> None:
+    """A value with newlines is sent with its length, so nobody forges a field with one."""
+    forged = Event(
+        kind=EventKind.WARNING,
+        sentence="first\nPRIORITY=0",
+        fields={"cause": "a\nMESSAGE=b", "volume": "vol-ü"},
+    )
+    LogSink()(forged)
+    entry = journal.entry()
+    assert entry["MESSAGE"].startswith("first\nPRIORITY=0")
+    assert (entry["PRIORITY"], entry["CAUSE"]) == ("6", "a\nMESSAGE=b")
+    assert entry["VOLUME_ID"] == "vol-ü"
+
+
+def test_a_journal_that_went_away_loses_the_line(journal: Journal) -> None:
+    """Without a journald a line is lost, and nothing else."""
+    journal.socket.close()
+    LogSink()(STEP)
+
+
+def test_a_full_journal_loses_the_line_not_the_daemon(journal: Journal) -> None:
+    """A journald that reads nothing holds nobody up."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as flood:
+        flood.connect(journal.address)
+        with suppress(BlockingIOError):
+            while True:
+                flood.send(b"MESSAGE=full\n")
+    LogSink()(STEP)
+    LogSink()(ALARM)
+
+
+@pytest.mark.parametrize(
+    ("log_format", "expected"),
+    [("text", TextFormatter), ("json", JsonFormatter), ("auto", TextFormatter)],
+)
+def test_the_format_is_chosen(log_format: str, expected: type[logging.Formatter]) -> None:
+    """Lines go to stderr in the format asked for; `auto` outside systemd is text."""
+    set_up_logging(log_format, "warning", {"JOURNAL_STREAM": "8:123"})
+    (handler,) = LOGGER.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    assert type(handler.formatter) is expected
+    assert handler.stream is sys.stderr
+    assert LOGGER.level == logging.WARNING
+
+
+def test_the_status_file_is_replaced_whole(tmp_path: Path) -> None:
+    """Whoever reads sees an old report or a new one: a new file takes the old one's place."""
+    path = tmp_path / "run" / "scratch.json"
+    status = StatusFile(path)
+    status.write({"state": "watching"})
+    with path.open() as reader:
+        status.write({"state": "growing"})
+        assert json.load(reader) == {"state": "watching"}
+    assert json.loads(path.read_text()) == {"state": "growing"}
+    assert [entry.name for entry in path.parent.iterdir()] == ["scratch.json"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_an_unchanged_report_is_not_written(tmp_path: Path) -> None:
+    """The same report again costs no write."""
+    path = tmp_path / "scratch.json"
+    status = StatusFile(path)
+    status.write({"state": "watching"})
+    before = path.stat()
+    status.write({"state": "watching"})
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_place_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    """Where no report can be written there is none; as soon as it can, there is."""
+    (tmp_path / "run").write_text("in the way")
+    status = StatusFile(tmp_path / "run" / "scratch.json")
+    status.write({"state": "watching"})
+    status.remove()
+    (tmp_path / "run").unlink()
+    status.write({"state": "watching"})
+    assert (tmp_path / "run" / "scratch.json").exists()
+
+
+def test_the_report_ends_with_the_daemon(tmp_path: Path) -> None:
+    """At the end the report is gone; to remove it twice is fine."""
+    status = StatusFile(tmp_path / "scratch.json")
+    status.write({"state": "watching"})
+    status.remove()
+    status.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sink_that_fails_is_muted() -> None:
+    """A sink that raises hears nothing more and is counted; the others hear everything."""
+    LOGGER.handlers, LOGGER.propagate = [logging.NullHandler()], False
+    heard: list[Event] = []
+    asked = []
+
+    def broken(event: Event) -> None:
+        asked.append(event)
+        raise OSError("no space left")
+
+    sinks = Sinks(heard.append, broken, heard.append)
+    sinks(STEP)
+    sinks(ALARM)
+    assert heard == [STEP, STEP, ALARM, ALARM]
+    assert asked == [STEP]
+    assert sinks.muted == 1

@@ -1,0 +1,110 @@
+"""What the service manager hears."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.service import WATCHDOG_EVERY_SECONDS, Notifier
+
+Hear = Callable[[], list[str]]
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Notifier, Hear]]:
+    """A service manager listening at a path or an abstract address, and who speaks to it."""
+    name = f"{tmp_path}/notify"
+    address = f"\0{name}" if request.param == "abstract" else name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
+        listener.bind(address)
+
+        def hear() -> list[str]:
+            heard = []
+            while True:
+                try:
+                    heard.append(listener.recv(4096).decode())
+                except BlockingIOError:
+                    return heard
+
+        yield Notifier({"NOTIFY_SOCKET": address.replace("\0", "@")}), hear
+
+
+def test_each_word_is_one_datagram(manager: tuple[Notifier, Hear]) -> None:
+    """READY, STATUS and STOPPING arrive as sd_notify(3) has them, a status once a change."""
+    notifier, hear = manager
+    notifier.ready()
+    for sentence in ("growing", "growing", "50 % available — fine"):
+        notifier.status(sentence)
+    notifier.stopping()
+    assert hear() == [
+        "READY=1",
+        "STATUS=growing",
+        "STATUS=50 % available — fine",
+        "STOPPING=1",
+    ]
+
+
+def test_the_watchdog_is_fed_at_a_pace(manager: tuple[Notifier, Hear]) -> None:
+    """The watchdog hears at once and then once a second, however often the loop ticks."""
+    notifier, hear = manager
+    for tick in range(41):
+        notifier.feed_watchdog(100 + tick * WATCHDOG_EVERY_SECONDS / 8)
+    assert hear() == ["WATCHDOG=1"] * 6
+
+
+@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}])
+def test_without_a_manager_nothing_is_said(environment: dict[str, str]) -> None:
+    """Started by hand there is nobody to tell."""
+    speak_all(Notifier(environment))
+
+
+@pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody-listens-here", "/" + "x" * 300])
+def test_a_manager_that_went_away_stops_nobody(address: str) -> None:
+    """An address where nobody listens, or that cannot be one, is no failure."""
+    speak_all(Notifier({"NOTIFY_SOCKET": address}))
+
+
+def speak_all(notifier: Notifier) -> None:
+    """Say everything there is to say."""
+    notifier.ready()
+    notifier.status("watching")
+    notifier.feed_watchdog(1.0)
+    notifier.stopping()
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    """A growth is told to end when the daemon dies without a word."""
+    child = (
+        "import signal, sys\n"
+        "from ebs_autoscale.service import die_with_parent\n"
+        "die_with_parent(signal.SIGTERM)\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    parent = (
+        "import subprocess, sys, os, signal\n"
+        f"subprocess.Popen([sys.executable, '-I', '-c', {child!r}])\n"
+        "signal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", parent], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        # The pipe ends when the last process that holds it has ended.
+        assert process.stdout.read() == ""
+
+
+def test_words_leave_no_descriptor_behind(tmp_path: Path) -> None:
+    """Nothing but the datagram is left behind: no descriptor stays open."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        for count in range(8):
+            notifier.status(f"{count}")
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
