@@ -26,7 +26,8 @@ help: ## show this
 demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS account
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
-test: $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
+test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux
+test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
 	@exec $(SUDO) $(if $(CI),CI=$(CI)) $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
@@ -68,6 +69,7 @@ tools:
 	need mkfs.btrfs btrfs-progs; \
 	need mount mount; \
 	need setpriv util-linux; \
+	for pair in $(NEEDED); do need $${pair%:*} $${pair#*:}; done; \
 	[ -n "$$missing" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "please install:$$missing" >&2; exit 1; }; \
 	echo "installing$$missing"; \

@@ -56,7 +56,7 @@ def carry_out(plan: tuple[Step, ...], inventory: Inventory, world: World) -> Non
         volume, done = _perform(step, volume, inventory, world)
         seconds = round(world.clock.now_seconds() - began, 3)
         fields = {**fields, "volume": volume.id, "seconds": seconds}
-        sentence = f"{done} in {seconds:.1f} s"
+        sentence = f"{done} ({seconds:.1f} s)"
         world.emit(Event(kind=EventKind.STEP_DONE, sentence=sentence, fields=fields))
 
 

@@ -67,8 +67,10 @@ def logged(formatter: logging.Formatter, event: Event) -> str:
     [
         (
             STEP,
-            "attached vol-0a1 as nvme2n1 in 4.2 s "
-            + "growth=6a92f8de-3 volume=vol-0a1 seconds=4.2 number=2\n",
+            (
+                "attached vol-0a1 as nvme2n1 in 4.2 s "
+                "growth=6a92f8de-3 volume=vol-0a1 seconds=4.2 number=2\n"
+            ),
         ),
         (ALARM, '/scratch is not mounted; mount it cause="not mounted"\n'),
         (

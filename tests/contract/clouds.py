@@ -1,0 +1,154 @@
+"""The implementations of the Cloud port, each in a world of its own that can be steered alike."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import boto3
+import pytest
+from types_boto3_ec2 import EC2Client
+
+from ebs_autoscale.instance import Imds
+from ebs_autoscale.model import VolumeSpec
+from ebs_autoscale.ports import Cloud
+from ebs_autoscale.sandbox.client import SandboxControl
+from ebs_autoscale.sandbox.server import SandboxServer
+from ebs_autoscale.sandbox.settings import SandboxSettings
+from ebs_autoscale.volumes import Ec2Volumes
+from tests.simulated.clock import Boundaries, SimulatedClock
+from tests.simulated.cloud import SimulatedCloud
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What EC2 is like in a case; both worlds understand all of it."""
+
+    create_seconds: float = 1.5
+    visible_seconds: float = 0.0
+    attach_seconds: float = 2.0
+    hidden_names: tuple[str, ...] = ()
+    quota_volumes: int = 100
+
+
+class Steered(Protocol):
+    """A cloud, its clock, and what happens to it from outside."""
+
+    clock: SimulatedClock
+
+    @property
+    def cloud(self) -> Cloud:
+        """The implementation."""
+        ...
+
+    def delete(self, volume_id: str) -> None:
+        """Somebody deletes a volume."""
+        ...
+
+    def count(self) -> int:
+        """How many volumes exist that a growth bought."""
+        ...
+
+
+Start = Callable[[Conditions], AbstractContextManager[Steered]]
+
+
+class InMemory:
+    """The fake that the unit tests live on."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.clock = SimulatedClock()
+        self.cloud = SimulatedCloud(self.clock, Boundaries())
+        self.cloud.latencies.create = conditions.create_seconds
+        self.cloud.latencies.visible = conditions.visible_seconds
+        self.cloud.latencies.attach = conditions.attach_seconds
+        self.cloud.hidden_names |= set(conditions.hidden_names)
+        self.cloud.quota_volumes = conditions.quota_volumes
+
+    def delete(self, volume_id: str) -> None:
+        """Let it be gone."""
+        self.cloud.volumes.remove(self.cloud.find(volume_id))
+
+    def count(self) -> int:
+        """All there are."""
+        return len(self.cloud.volumes)
+
+
+class AdvancingClock(SimulatedClock):
+    """A clock that takes the sandbox along."""
+
+    def __init__(self, control: SandboxControl, *, wall_seconds: float) -> None:
+        super().__init__()
+        self._control = control
+        self._began_seconds = self.now_seconds()
+        self._wall_seconds = wall_seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Pass here and there."""
+        super().sleep(seconds)
+        self._control.advance(seconds)
+
+    def wall_seconds(self) -> float:
+        """The sandbox's date and time."""
+        return self._wall_seconds + self.now_seconds() - self._began_seconds
+
+
+class OverHttp:
+    """Ec2Volumes with the real boto3, talking to the sandbox."""
+
+    def __init__(self, server: SandboxServer, spec: VolumeSpec) -> None:
+        self.control = SandboxControl(server.url)
+        wall_seconds = server.world.timeline.clock.moment(0).timestamp()
+        self.clock = AdvancingClock(self.control, wall_seconds=wall_seconds)
+        self.identity = Imds(self.clock, self.control.environment).identity()
+        self.cloud = Ec2Volumes(self.identity, spec, mountpoint="/scratch", clock=self.clock)
+
+    @property
+    def ec2(self) -> EC2Client:
+        """EC2 as somebody else uses it."""
+        return boto3.client("ec2", region_name=self.identity.region)
+
+    def delete(self, volume_id: str) -> None:
+        """Delete it as an operator would."""
+        self.ec2.delete_volume(VolumeId=volume_id)
+
+    def count(self) -> int:
+        """All but the root volume."""
+        return len(self.control.state().volumes) - 1
+
+
+@contextmanager
+def in_memory(conditions: Conditions) -> Iterator[Steered]:
+    """Start with the fake."""
+    yield InMemory(conditions)
+
+
+def over_http(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AbstractContextManager[OverHttp]]:
+    """Start with the sandbox and boto3; time moves only by the clock's sleeps."""
+
+    @contextmanager
+    def start(
+        conditions: Conditions | None = None, *, spec: VolumeSpec | None = None, **settings: Any
+    ) -> Iterator[OverHttp]:
+        chosen = conditions or Conditions()
+        sandbox = SandboxSettings(
+            **{
+                "speed": 0.0,
+                "create_seconds": (chosen.create_seconds,) * 2,
+                "visibility_seconds": (chosen.visible_seconds,) * 2,
+                "attach_seconds": (chosen.attach_seconds,) * 2,
+                "hidden_device_names": chosen.hidden_names,
+                # The root volume counts too.
+                "quota_volumes": chosen.quota_volumes + 1,
+                **settings,
+            }
+        )
+        with SandboxServer(sandbox, directory=directory) as server:
+            for name, value in SandboxControl(server.url).environment.items():
+                monkeypatch.setenv(name, value)
+            yield OverHttp(server, spec or VolumeSpec())
+
+    return start

@@ -1,0 +1,197 @@
+"""What only the real EC2 client can get wrong: tags, tokens, errors, rehearsals."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from tests.contract.clouds import OverHttp, over_http
+from tests.unit.samples import FILESYSTEM
+
+GROWTH = GrowthId(FILESYSTEM, 7)
+StartHttp = Callable[..., AbstractContextManager[OverHttp]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartHttp:
+    """Begin with the sandbox and boto3."""
+    return over_http(tmp_path, monkeypatch)
+
+
+def buy_as_somebody_else(http: OverHttp, tags: dict[str, str]) -> str:
+    """Create a volume that no growth of ours asked for."""
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    parameters: dict[str, Any] = {
+        "TagSpecifications": [{"ResourceType": "volume", "Tags": pairs}] if pairs else [],
+    }
+    zone = http.identity.availability_zone
+    return http.ec2.create_volume(AvailabilityZone=zone, Size=1, **parameters)["VolumeId"]
+
+
+OURS = {"ebs-autoscale:filesystem": FILESYSTEM, "ebs-autoscale:growth": "3"}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        OURS,
+        OURS | {"ebs-autoscale:owner": "arn:aws:ec2:us-east-1:123456789012:instance/i-other"},
+        {"ebs-autoscale:owner": "OWNER", "ebs-autoscale:filesystem": FILESYSTEM},
+        {"ebs-autoscale:owner": "OWNER", "ebs-autoscale:growth": "3"},
+        *(
+            OURS | {"ebs-autoscale:owner": "OWNER", "ebs-autoscale:growth": growth}
+            for growth in ("", "-1", "3.0", "three", "0x3", " 3", "²")
+        ),
+    ],
+)
+def test_without_our_tags_a_volume_is_invisible(start: StartHttp, tags: dict[str, str]) -> None:
+    """A volume that lacks one of our three tags, or has a growth that is no ordinal, is not ours."""
+    with start() as http:
+        owner = http.identity.owner
+        given = {key: owner if value == "OWNER" else value for key, value in tags.items()}
+        buy_as_somebody_else(http, given)
+        http.clock.sleep(10)
+        assert http.cloud.inventory(FILESYSTEM).volumes == ()
+
+
+def test_with_our_tags_a_volume_is_ours(start: StartHttp) -> None:
+    """The three tags are all it takes, whoever made the volume."""
+    with start() as http:
+        volume_id = buy_as_somebody_else(http, OURS | {"ebs-autoscale:owner": http.identity.owner})
+        http.clock.sleep(10)
+        (volume,) = http.cloud.inventory(FILESYSTEM).volumes
+        assert (volume.id, volume.growth) == (volume_id, GrowthId(FILESYSTEM, 3))
+
+
+def test_the_spec_is_bought(start: StartHttp) -> None:
+    """Type, encryption and tags arrive at EC2 in the create call itself."""
+    with start(spec=VolumeSpec(type="gp2", tags={"team": "genomics"})) as http:
+        volume = http.cloud.create(GROWTH, 20 * GIB)
+        seen = next(v for v in http.control.state().volumes if v.id == volume.id)
+        assert (seen.type, seen.encrypted, seen.size_gib) == ("gp2", True, 20)
+        assert seen.tags["team"] == "genomics"
+        assert seen.tags["ebs-autoscale:owner"] == http.identity.owner
+        assert not http.control.calls("CreateTags")
+
+
+def test_instance_tags_are_copied_when_asked(start: StartHttp) -> None:
+    """The instance's tags go along, EC2's own excepted, once the inventory has shown them."""
+    spec = VolumeSpec(copy_instance_tags=True)
+    with start(spec=spec, instance_tags={"cost-center": "42"}) as http:
+        http.cloud.inventory(FILESYSTEM)
+        volume = http.cloud.create(GROWTH, 20 * GIB)
+        seen = next(v for v in http.control.state().volumes if v.id == volume.id)
+        assert seen.tags["cost-center"] == "42"
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER, FaultKind.HTTP])
+def test_a_lost_answer_buys_once(start: StartHttp, kind: FaultKind) -> None:
+    """A create whose answer is lost is repeated with the same token: one volume, one growth."""
+    with start() as http:
+        http.control.add_fault(FaultRule(kind=kind, action="CreateVolume", times=1))
+        http.cloud.create(GROWTH, 20 * GIB)
+        assert len(http.control.calls("CreateVolume")) == 2
+        assert http.count() == 1
+
+
+def test_another_size_finds_what_was_bought(start: StartHttp) -> None:
+    """A repetition with another size, as after a restart, gets the volume that there is."""
+    with start() as http:
+        first = http.cloud.create(GROWTH, 20 * GIB)
+        again = http.cloud.create(GROWTH, 30 * GIB)
+        assert (again.id, again.size_bytes) == (first.id, 20 * GIB)
+        assert http.count() == 1
+
+
+def test_burned_tokens_come_to_an_end(start: StartHttp) -> None:
+    """When every token of a growth is burned a human is told, and nothing more is bought."""
+    with start() as http:
+        code = "IdempotentParameterMismatch"
+        http.control.add_fault(FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code=code))
+        with pytest.raises(Unfit, match="client tokens in a row are burned") as caught:
+            http.cloud.create(GROWTH, 20 * GIB)
+        assert caught.value.cause == "token burned"
+        assert len(http.control.calls("CreateVolume")) == 5
+        assert http.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "family", "cause"),
+    [
+        ("UnauthorizedOperation", Unfit, "denied"),
+        ("InsufficientVolumeCapacity", Transient, "capacity"),
+        ("AuthFailure", Unfit, "credentials"),
+        ("SomethingNew", Unfit, "unknown code SomethingNew"),
+    ],
+)
+def test_errors_are_translated(
+    start: StartHttp, code: str, family: type[EbsAutoscaleError], cause: str
+) -> None:
+    """Every call's refusal is one of ours, with what failed and EC2's own words."""
+    with start() as http:
+        rule = FaultRule(kind=FaultKind.ERROR, code=code, message="No.")
+        http.control.add_fault(rule)
+        with pytest.raises(family, match=f"list volumes: {code}: No") as caught:
+            http.cloud.inventory(FILESYSTEM)
+        assert caught.value.cause == cause
+        with pytest.raises(family, match=f"create a volume of 20 GiB in us-east-1a: {code}"):
+            http.cloud.create(GROWTH, 20 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("settings", "slots_free"),
+    [
+        ({"attachment_limit": 28, "attachment_limit_type": "shared"}, 27),
+        ({"attachment_limit": 28, "network_interfaces": 3}, 25),
+        (
+            {"attachment_limit": 28, "attachment_limit_type": "dedicated", "network_interfaces": 3},
+            27,
+        ),
+        ({"attachment_limit": None}, None),
+    ],
+)
+def test_slots_follow_the_instance_type(
+    start: StartHttp, settings: dict[str, Any], slots_free: int | None
+) -> None:
+    """Slots are what the type has, less volumes and, where shared, further interfaces."""
+    with start(**settings) as http:
+        assert http.cloud.inventory(FILESYSTEM).slots_free == slots_free
+
+
+def test_a_long_list_is_read_to_its_end(start: StartHttp) -> None:
+    """Volumes on later pages count like those on the first."""
+    with start() as http:
+        for ordinal in range(1, 206):
+            http.cloud.create(GrowthId(FILESYSTEM, ordinal), 1 * GIB)
+        http.clock.sleep(10)
+        assert len(http.cloud.inventory(FILESYSTEM).volumes) == 205
+
+
+def test_a_rehearsal_changes_nothing(start: StartHttp) -> None:
+    """Every call can be tried without effect; with rights and room nothing forbids one."""
+    with start() as http:
+        http.cloud.create(GROWTH, 20 * GIB)
+        http.clock.sleep(10)
+        verdicts = dict(http.cloud.rehearse(FILESYSTEM))
+        assert set(verdicts.values()) == {None}
+        assert "AttachVolume" in verdicts
+        assert http.count() == 1
+        assert http.cloud.inventory(FILESYSTEM).volumes[0].attached_to == ""
+
+
+def test_a_rehearsal_finds_what_is_denied(start: StartHttp) -> None:
+    """A call that is denied is named with its error, and the others are tried all the same."""
+    with start() as http:
+        rule = FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation")
+        http.control.add_fault(rule)
+        verdicts = dict(http.cloud.rehearse(FILESYSTEM))
+        denied = verdicts.pop("CreateVolume, CreateTags")
+        assert isinstance(denied, Unfit)
+        assert denied.cause == "denied"
+        assert set(verdicts.values()) == {None}
