@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +36,10 @@ class Conditions:
 class Steered(Protocol):
     """A cloud, its clock, and what happens to it from outside."""
 
-    clock: SimulatedClock
+    @property
+    def clock(self) -> SimulatedClock:
+        """Its time."""
+        ...
 
     @property
     def cloud(self) -> Cloud:
@@ -104,7 +108,7 @@ class OverHttp:
         self.identity = Imds(self.clock, self.control.environment).identity()
         self.cloud = Ec2Volumes(self.identity, spec, mountpoint="/scratch", clock=self.clock)
 
-    @property
+    @cached_property
     def ec2(self) -> EC2Client:
         """EC2 as somebody else uses it."""
         return boto3.client("ec2", region_name=self.identity.region)

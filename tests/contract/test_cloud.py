@@ -17,7 +17,9 @@ NAME = "/dev/xvdba"
 @pytest.fixture(params=["in memory", "over http"])
 def start(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Begin with each implementation in turn."""
-    return in_memory if request.param == "in memory" else over_http(tmp_path, monkeypatch)
+    if request.param == "in memory":
+        return in_memory
+    return over_http(tmp_path, monkeypatch)
 
 
 def refreshed(steered: Steered, volume: Volume) -> Volume:
@@ -83,7 +85,7 @@ def test_an_empty_inventory(start: Start) -> None:
 
 
 def test_the_inventory_shows_what_stages_need(start: Start) -> None:
-    """Growth, size, state, attachment, name, protection: all in the inventory, for one filesystem."""
+    """All that stages are derived from is in the inventory, and nothing of other filesystems."""
     with start(Conditions()) as steered:
         volume = attached(steered)
         available(steered, OTHER)

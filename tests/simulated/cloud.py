@@ -1,6 +1,7 @@
 """EC2 in memory, with the promises and the delays of the real one."""
 
 from dataclasses import dataclass
+from itertools import count
 from math import inf
 
 from ebs_autoscale.attachment_names import DEVICE_NAMES
@@ -46,6 +47,7 @@ class SimulatedCloud:
     def __init__(self, clock: SimulatedClock, boundaries: Boundaries) -> None:
         self._clock = clock
         self._at = boundaries
+        self._numbers = count(1)
         self.volumes: list[Ebs] = []
         self.latencies = Latencies()
         self.foreign_names: set[str] = {"/dev/xvda"}
@@ -82,7 +84,7 @@ class SimulatedCloud:
     def put(self, growth: GrowthId, size_bytes: int) -> Ebs:
         """Make a volume without asking anybody."""
         volume = Ebs(
-            id=f"vol-{len(self.volumes) + 1:017x}",
+            id=f"vol-{next(self._numbers):017x}",
             growth=growth,
             size_bytes=size_bytes,
             created_at=self._clock.now_seconds(),
