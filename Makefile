@@ -28,7 +28,7 @@ demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS a
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux
 test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
-	@exec $(SUDO) $(if $(CI),CI=$(CI)) $(BIN)/python -m pytest $(ARGS)
+	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
 	@$(BIN)/ruff format --quiet --check .

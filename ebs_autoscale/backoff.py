@@ -18,7 +18,8 @@ BY_CAUSE = {
     "limits.volumes": RECHECK,
     "limits.total": RECHECK,
     "limits.cooldown": Backoff(30.0, 30.0),
-    "slots": RECHECK,
+    # Each look costs a volume for some seconds when the slot limit is not the one EC2 publishes.
+    "slots": Backoff(300.0, 1800.0),
     "quota": Backoff(600.0, 3600.0),
     "capacity": Backoff(60.0, 900.0),
     "denied": Backoff(600.0, 600.0),

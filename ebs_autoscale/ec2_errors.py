@@ -7,6 +7,7 @@ EC2's service model declares no error shapes, so the code string is all there is
 from typing import NamedTuple
 
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+from ebs_autoscale.iam import denial_in
 
 
 class Meaning(NamedTuple):
@@ -24,7 +25,7 @@ _UNSEEN = Meaning(Transient, "not visible")
 _CREDENTIALS = Meaning(Unfit, "credentials", "check the instance profile and the clock")
 _ACCOUNT = Meaning(Unfit, "credentials", "check that the account and its role are active")
 _DENIED = Meaning(
-    Unfit, "denied", "allow it in the instance's role; the README's permissions name each action"
+    Unfit, "denied", "allow it in the instance's role; `ebs-autoscale iam-policy` prints the policy"
 )
 _QUOTA = Meaning(Unfit, "quota", "raise the account's EBS quota in this Region")
 _CAPACITY = Meaning(Transient, "capacity", "EC2 has no room for this volume type in the zone now")
@@ -96,6 +97,7 @@ MEANINGS: dict[str, Meaning] = {
     "EncryptedVolumesNotSupported": _KMS,
     "InvalidVolume.NotFound": _UNSEEN,
     "IncorrectState": _STATE,
+    "InvalidAttachment.NotFound": _STATE,
     "VolumeInUse": _STATE,
     "AttachmentLimitExceeded": _SLOTS,
     "InvalidInstanceID.NotFound": _INSTANCE,
@@ -123,4 +125,6 @@ def translated(what: str, *, code: str, message: str, status: int) -> EbsAutosca
     if "is already in use" in message and "ttachment point" in message:
         return NameTaken(f"{what}: {message}", cause="name taken")
     family, cause, hint = meaning_of(code, status=status)
+    if cause == "denied" and (denial := denial_in(message)):
+        return family(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=cause)
     return family(f"{what}: {code}: {message}", hint=hint, cause=cause)

@@ -1,13 +1,15 @@
 """One growth from look to result: observe, decide, carry out; the same after a crash."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from enum import StrEnum
 
+from ebs_autoscale.attaching import protect
 from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.executor import carry_out
 from ebs_autoscale.model import Decision, Finish, Grow, Hold, Inventory, Reading, Refuse, Volume
-from ebs_autoscale.policy import decide, steps_for
+from ebs_autoscale.policy import LOST_HINT, decide, lost_members, steps_for
 from ebs_autoscale.ports import World
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import Forecast
@@ -26,6 +28,8 @@ class Outcome(StrEnum):
 def observe(world: World) -> tuple[Reading, Inventory]:
     """Look at the filesystem and at EC2, and join what both say about each volume."""
     reading = world.filesystem.read()
+    if lost := lost_members(reading):
+        raise Unfit(lost, hint=LOST_HINT, cause="missing member")
     inventory = world.cloud.inventory(world.filesystem.uuid)
     volumes = tuple(_with_node(volume, world) for volume in inventory.volumes)
     members = [v for v in volumes if v.node and reading.has_member(v.node)]
@@ -60,6 +64,7 @@ def grow_once(
                 wanted_bytes=wanted_bytes,
                 set_aside=set_aside,
             )
+            _protect_members(reading, inventory, world)
             return _execute(decision, inventory, world)
         except Stopped:
             _tell(
@@ -68,17 +73,35 @@ def grow_once(
             return Outcome.STOPPED
         except EbsAutoscaleError as error:
             _tell(world, EventKind.GROWTH_FAILED, str(error), decision, cause=error.cause)
-            volume = _unusable(error, decision, inventory) if isinstance(decision, Finish) else None
-            if volume is None:
+            if not isinstance(decision, Finish) or not _can_go_on(error, set_aside):
                 return Outcome.FAILED
-            set_aside.add(volume.id)
+            set_aside.add(decision.volume_id)
 
 
-def _unusable(error: EbsAutoscaleError, decision: Finish, inventory: Inventory) -> Volume | None:
-    """The volume that no repetition will ever bring into the filesystem, if that is the failure."""
-    if not isinstance(error, Unfit) or error.cause not in {"not blank", "attached elsewhere"}:
-        return None
-    return next((v for v in inventory.volumes if v.growth == decision.growth), None)
+# A human has to look at these volumes; growing goes on without them.
+FOR_A_HUMAN = frozenset({"not blank", "attached elsewhere"})
+
+
+def _can_go_on(error: EbsAutoscaleError, set_aside: AbstractSet[str]) -> bool:
+    """Whether a growth that cannot be finished may be left for now, and another volume bought.
+
+    One that hangs may be left so only once: when EC2 attaches nothing at all, buying
+    volume after volume would not help.
+    """
+    return error.cause in FOR_A_HUMAN or (error.cause == "stuck attach" and not set_aside)
+
+
+def _protect_members(reading: Reading, inventory: Inventory, world: World) -> None:
+    """Repair DeleteOnTermination of members that lost it, or never got it."""
+    for volume in inventory.volumes:
+        if (
+            world.delete_on_termination
+            and not volume.delete_on_termination
+            and volume.attached_to == inventory.instance_id
+            and volume.node
+            and reading.has_member(volume.node)
+        ):
+            protect(volume, world)
 
 
 def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:
@@ -93,11 +116,17 @@ def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:
     what = "finish" if isinstance(decision, Finish) else "grow"
     _tell(world, EventKind.DECIDED, f"{what}: {decision.reason}", decision)
     began = world.clock.now_seconds()
-    carry_out(steps_for(decision), inventory, world)
+    carry_out(steps_for(decision), _volume_of(decision, inventory), inventory, world)
     seconds = round(world.clock.now_seconds() - began, 3)
     sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
     _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds)
     return Outcome.DONE
+
+
+def _volume_of(decision: Grow | Finish, inventory: Inventory) -> Volume | None:
+    if isinstance(decision, Grow):
+        return None
+    return next(volume for volume in inventory.volumes if volume.id == decision.volume_id)
 
 
 _LOUD = {EventKind.GROWTH_FAILED: Level.ERROR, EventKind.GROWTH_REFUSED: Level.WARNING}

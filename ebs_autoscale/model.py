@@ -174,9 +174,10 @@ class Grow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """Complete a growth that an earlier run left half-way."""
+    """Complete a growth that an earlier run left half-way, with the volume that it has."""
 
     growth: GrowthId
+    volume_id: str
     stage: Stage
     reason: str
 

@@ -10,6 +10,7 @@ from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import Reading
+from ebs_autoscale.policy import LOST_HINT, lost_members
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import (
     FILL_RATE_WINDOWS_SECONDS,
@@ -145,10 +146,14 @@ class Monitor:
             self._readings.clear()
             self._publish(self._report(None, str(error)))
             return self._policy.polling.max_seconds
-        self._mount_conditions.only(())
+        lost = lost_members(reading)
+        if lost:
+            self._mount_conditions.raised("missing member", f"{lost}; {LOST_HINT}")
+        self._mount_conditions.only({"missing member"} if lost else ())
         self._remember(reading)
         low = shortage(reading, self._policy, self._forecast)
-        self._act(low)
+        if not lost:
+            self._act(low)
         self._beat(reading)
         self._publish(self._report(reading, low))
         if self._growths.running:

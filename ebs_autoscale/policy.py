@@ -26,6 +26,19 @@ from ebs_autoscale.space import Forecast, available, gib, next_size_bytes, short
 # EC2 volumes in these states are gone or can never be used again.
 DEAD_STATES = frozenset({"deleting", "deleted", "error"})
 
+LOST_HINT = "nothing is bought: unmount it and bring the volume back, or restore the data"
+
+
+def lost_members(reading: Reading) -> str:
+    """Which members the kernel has lost, in a sentence; empty while all are there.
+
+    Data with the `single` profile is on them: nothing bought can repair that.
+    """
+    lost = [str(m.devid) for m in reading.members if m.missing or not m.name]
+    if not lost:
+        return ""
+    return f"{reading.mountpoint} has lost its member with devid {', '.join(lost)}"
+
 
 def stage_of(volume: Volume, reading: Reading, inventory: Inventory) -> Stage:
     """How far the growth behind this volume has come, from what EC2 and the kernel show."""
@@ -81,15 +94,21 @@ def decide(
     if volume := unfinished(reading, inventory, set_aside):
         stage = stage_of(volume, reading, inventory)
         reason = f"growth {volume.growth} stopped at {stage}: {volume.id} is {volume.state}"
-        return Finish(growth=volume.growth, stage=stage, reason=reason)
+        return Finish(growth=volume.growth, volume_id=volume.id, stage=stage, reason=reason)
     reason = shortage(reading, policy, forecast)
     if wanted_bytes is not None:
         reason = "asked for by an operator"
     if reason:
         return _grow_within_limits(reading, inventory, policy, reason, wanted_bytes or 0)
-    if inventory.volumes and not inventory.metadata_settled:
-        newest = max(v.growth for v in inventory.volumes)
-        return Finish(growth=newest, stage=Stage.MEMBER, reason="metadata is not settled yet")
+    if not inventory.metadata_settled:
+        members = [v for v in inventory.volumes if reading.has_member(v.node)]
+        newest = max(members, key=lambda volume: volume.growth)
+        return Finish(
+            growth=newest.growth,
+            volume_id=newest.id,
+            stage=Stage.MEMBER,
+            reason="metadata is not settled yet",
+        )
     return Hold(available(reading))
 
 

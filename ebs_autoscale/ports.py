@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.events import Event
+from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
 
 
@@ -26,6 +26,14 @@ class Cloud(Protocol):
 
     def attach(self, volume: Volume, device_name: str) -> None:
         """Begin to attach; raises NameTaken when another name is needed."""
+        ...
+
+    def detach(self, volume: Volume) -> None:
+        """Begin to detach a volume that never came to us; done when it is detached."""
+        ...
+
+    def delete(self, volume: Volume) -> None:
+        """Delete a volume that was never attached; raises when it is anything else by now."""
         ...
 
     def delete_on_termination(self, volume: Volume) -> None:
@@ -85,3 +93,15 @@ class World:
     emit: Callable[[Event], None]
     rebalance: Rebalance = Rebalance.BOUNDED
     delete_on_termination: bool = True
+
+    def progress(self, volume: Volume, sentence: str) -> None:
+        """Tell what is being waited for; shown by `status`, not logged."""
+        fields = {"volume": volume.id, "growth": str(volume.growth)}
+        kind = EventKind.STEP_PROGRESS
+        self.emit(Event(kind=kind, sentence=sentence, level=Level.DEBUG, fields=fields))
+
+    def warn(self, volume: Volume, sentence: str, cause: str) -> None:
+        """Tell what went wrong without ending the growth."""
+        fields = {"volume": volume.id, "growth": str(volume.growth), "cause": cause}
+        kind = EventKind.WARNING
+        self.emit(Event(kind=kind, sentence=sentence, level=Level.WARNING, fields=fields))

@@ -140,6 +140,21 @@ class Ec2Volumes:
                 BlockDeviceMappings=[{"DeviceName": volume.device_name, "Ebs": ebs}],
             )
 
+    def detach(self, volume: Volume) -> None:
+        """Ask EC2 to take back an attachment that never came to us; done when there is none."""
+        instance_id = self.identity.instance_id
+        try:
+            with _meant(f"detach {volume.id} from {instance_id}"):
+                self._ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
+        except Transient as error:
+            if error.cause != "state":
+                raise
+
+    def delete(self, volume: Volume) -> None:
+        """Delete a volume that was never attached; EC2 refuses it if it is attached after all."""
+        with _meant(f"delete {volume.id}"):
+            self._ec2.delete_volume(VolumeId=volume.id)
+
     def rehearse(self, filesystem: str) -> Iterator[tuple[str, EbsAutoscaleError | None]]:
         """Try each call a growth makes without effect; yields the action and what forbids it.
 

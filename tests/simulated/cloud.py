@@ -25,6 +25,7 @@ class Ebs:
     dead_from: float = 0.0
     attached_to: str = ""
     attached_at: float = inf
+    detached_at: float = inf
     device_name: str = ""
     protected_at: float = inf
     blank: bool = True
@@ -38,6 +39,7 @@ class Latencies:
     visible: float = 0.0
     attach: float = 2.0
     node: float = 2.3
+    detach: float = 2.0
     mapping: float = 0.0
 
 
@@ -52,6 +54,8 @@ class SimulatedCloud:
         self.latencies = Latencies()
         self.foreign_names: set[str] = {"/dev/xvda"}
         self.hidden_names: set[str] = set()
+        self.hanging_names: set[str] = set()
+        self.attachments_max = inf
         self.slots: int | None = 27
         self.quota_volumes = inf
 
@@ -104,11 +108,30 @@ class SimulatedCloud:
             ebs = self.find(volume.id)
             if self._shown(ebs).state != "available":
                 raise Transient(f"attach {ebs.id}: IncorrectState", cause="state")
+            if sum(bool(v.attached_to) for v in self.volumes) >= self.attachments_max:
+                raise Unfit("attach: AttachmentLimitExceeded", cause="slots")
             names = self.foreign_names | self.hidden_names | {v.device_name for v in self.volumes}
             if device_name in names or device_name not in DEVICE_NAMES:
                 raise NameTaken(f"{device_name} is already in use", cause="name taken")
             ebs.attached_to, ebs.device_name = INSTANCE, device_name
-            ebs.attached_at = self._clock.now_seconds()
+            hangs = device_name in self.hanging_names
+            ebs.attached_at = inf if hangs else self._clock.now_seconds()
+
+    def detach(self, volume: Volume) -> None:
+        """Begin to take back an attachment to us; nothing to do when there is none."""
+        with self._at.call("detach"):
+            ebs = self.find(volume.id)
+            if ebs.attached_to:
+                assert ebs.attached_to == INSTANCE
+                ebs.detached_at = self._clock.now_seconds() + self.latencies.detach
+
+    def delete(self, volume: Volume) -> None:
+        """Delete a volume that nobody has."""
+        with self._at.call("delete"):
+            ebs = self.find(volume.id)
+            if self._shown(ebs).state not in {"available", "creating"}:
+                raise Transient(f"delete {ebs.id}: VolumeInUse", cause="state")
+            self.volumes.remove(ebs)
 
     def delete_on_termination(self, volume: Volume) -> None:
         """Set it, once the mapping shows."""
@@ -120,7 +143,14 @@ class SimulatedCloud:
 
     def find(self, volume_id: str) -> Ebs:
         """A volume that exists, be it visible or not."""
-        return next(volume for volume in self.volumes if volume.id == volume_id)
+        found = next(volume for volume in self.volumes if volume.id == volume_id)
+        self._let_go(found)
+        return found
+
+    def _let_go(self, ebs: Ebs) -> None:
+        if self._clock.now_seconds() >= ebs.detached_at:
+            ebs.attached_to = ebs.device_name = ""
+            ebs.attached_at = ebs.detached_at = ebs.protected_at = inf
 
     def _age(self, volume: Ebs) -> float:
         return self._clock.now_seconds() - volume.created_at
@@ -129,11 +159,14 @@ class SimulatedCloud:
         return self._age(volume) >= self.latencies.visible
 
     def _shown(self, volume: Ebs) -> Volume:
+        self._let_go(volume)
         steady = "in-use" if volume.attached_to else "available"
         state = steady if self._age(volume) >= self.latencies.create else "creating"
         if volume.dead_as and self._clock.now_seconds() >= volume.dead_from:
             state = volume.dead_as
         attached = self._clock.now_seconds() >= volume.attached_at + self.latencies.attach
+        arrival = "attached" if attached else "attaching"
+        attachment = arrival if volume.detached_at == inf else "detaching"
         return Volume(
             id=volume.id,
             growth=volume.growth,
@@ -141,11 +174,7 @@ class SimulatedCloud:
             state=state,
             attached_to=volume.attached_to,
             device_name=volume.device_name,
-            attachment_state=""
-            if not volume.attached_to
-            else "attached"
-            if attached
-            else "attaching",
+            attachment_state=attachment if volume.attached_to else "",
             delete_on_termination=volume.protected_at < inf,
         )
 

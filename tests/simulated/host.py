@@ -23,6 +23,7 @@ class SimulatedNodes:
         """Its kernel name, empty while there is none."""
         ebs = self._cloud.find(volume.id)
         here = self._clock.now_seconds() >= ebs.attached_at + self._cloud.latencies.node
+        here = here and ebs.device_name not in self._cloud.hanging_names
         return node_name(ebs) if ebs.attached_to == INSTANCE and here else ""
 
     def require_blank(self, name: str, *, size_bytes: int) -> None:
@@ -53,6 +54,7 @@ class SimulatedFilesystem:
         self.settled = True
         self.settle_seconds = 0.0
         self.read_only = False
+        self.lost = False
 
     @property
     def uuid(self) -> str:
@@ -81,7 +83,13 @@ class SimulatedFilesystem:
                 metadata_headroom_bytes=self.metadata_headroom_bytes,
                 metadata_profile="single",
                 members=tuple(
-                    Member(devid=devid, name=name, size_bytes=size, unallocated_bytes=0)
+                    Member(
+                        devid=devid,
+                        name=name,
+                        size_bytes=size,
+                        unallocated_bytes=0,
+                        missing=self.lost and devid == 1,
+                    )
                     for devid, (name, size) in members
                 ),
             )

@@ -5,19 +5,20 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.attachment_names import DEVICE_NAMES
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.events import EventKind
-from ebs_autoscale.executor import (
+from ebs_autoscale.attaching import (
     ATTACH_STUCK_AFTER_SECONDS,
     CREATE_PATIENCE_SECONDS,
     LOOK_MAX_SECONDS,
     NAMES_TRIED_MAX,
     NODE_USUALLY_HERE_SECONDS,
 )
+from ebs_autoscale.attachment_names import DEVICE_NAMES
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.events import EventKind
 from ebs_autoscale.growth import Outcome
-from ebs_autoscale.model import GIB
+from ebs_autoscale.model import GIB, GrowthId
 from tests.simulated.cloud import node_name
+from tests.simulated.host import FILESYSTEM
 from tests.simulated.world import SimulatedWorld
 
 
@@ -73,14 +74,80 @@ def test_a_late_node_is_waited_for(world: SimulatedWorld, seconds: float) -> Non
     assert volume.protected_at - volume.attached_at <= NODE_USUALLY_HERE_SECONDS + 1
 
 
-def test_a_node_that_never_comes_ends_the_step(world: SimulatedWorld) -> None:
-    """Without a block device the step fails within its bound, the volume being protected."""
+def test_a_node_that_never_comes_is_tried_under_another_name(world: SimulatedWorld) -> None:
+    """Without a block device the attach is taken back once, then the step fails in time."""
     world.cloud.latencies.node = inf
     began = world.clock.now_seconds()
     assert world.grow() is Outcome.FAILED
-    assert world.causes(EventKind.GROWTH_FAILED) == ["no node"]
-    assert world.clock.now_seconds() - began < 2 * ATTACH_STUCK_AFTER_SECONDS
+    assert world.causes(EventKind.GROWTH_FAILED) == ["stuck attach"]
+    assert world.causes(EventKind.WARNING) == ["stuck attach"] * 2
+    assert world.at.calls["attach"] == 2
+    assert world.clock.now_seconds() - began < 3 * ATTACH_STUCK_AFTER_SECONDS
+    assert not world.cloud.volumes[0].attached_to
+
+
+def test_an_attach_that_hangs_succeeds_under_another_name(world: SimulatedWorld) -> None:
+    """An attach still attaching after its patience is detached and done anew in the same run."""
+    world.cloud.hanging_names.add(DEVICE_NAMES[0])
+    assert world.grow() is Outcome.DONE
+    (volume,) = world.cloud.volumes
+    assert volume.device_name == DEVICE_NAMES[1]
+    assert node_name(volume) in world.filesystem.members
+
+
+def test_one_hanging_volume_is_gone_without_but_not_two(world: SimulatedWorld) -> None:
+    """A volume that hangs for ever costs one more volume at the most, however often it is tried."""
+    world.cloud.latencies.attach = inf
+    for _ in range(5):
+        assert world.grow() is Outcome.FAILED
+    assert len(world.cloud.volumes) == 2
+
+    world.cloud.latencies.attach = 2.0
+    assert world.grow() is Outcome.DONE
+    assert world.grow() is Outcome.DONE
+    assert len(world.filesystem.members) == 3
+
+
+def test_an_attach_whose_answer_was_lost_is_taken_as_done(world: SimulatedWorld) -> None:
+    """When EC2 says on a repetition that the volume is in use, by us, the growth goes on."""
+    lost = Transient("VolumeInUse", cause="state")
+    world.fail("attach", lost, answer_lost=True)
+    assert world.grow() is Outcome.DONE
+    assert len(world.cloud.volumes) == 1
+
+
+def test_a_volume_without_a_slot_is_given_back(world: SimulatedWorld) -> None:
+    """When the instance takes no more volumes the fresh one is deleted, and the limit is told."""
+    world.cloud.attachments_max = 0
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["slots"]
+    assert not world.cloud.volumes
+
+
+def test_an_older_volume_without_a_slot_is_kept(world: SimulatedWorld) -> None:
+    """What an earlier run may have attached is not known to be blank, so it is kept and told."""
+    world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
+    world.cloud.attachments_max = 0
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["slots"]
+    assert len(world.cloud.volumes) == 1
+
+
+def test_members_that_lost_their_protection_get_it_back(world: SimulatedWorld) -> None:
+    """DeleteOnTermination of every member is looked at in each run, and repaired."""
+    assert world.grow() is Outcome.DONE
+    world.cloud.volumes[0].protected_at = inf
+    assert world.grow() is Outcome.HELD
     assert world.cloud.volumes[0].protected_at < inf
+
+
+def test_a_lost_member_stops_buying(world: SimulatedWorld) -> None:
+    """When the kernel has lost a member nothing is bought, and the member is named."""
+    world.filesystem.lost = True
+    assert world.grow() is Outcome.FAILED
+    assert world.causes(EventKind.GROWTH_FAILED) == ["missing member"]
+    assert "devid 1" in world.told(EventKind.GROWTH_FAILED)[0]
+    assert not world.cloud.volumes
 
 
 @pytest.mark.parametrize(
@@ -88,7 +155,7 @@ def test_a_node_that_never_comes_ends_the_step(world: SimulatedWorld) -> None:
     [
         ("create", "slow create", CREATE_PATIENCE_SECONDS),
         ("visible", "slow create", CREATE_PATIENCE_SECONDS),
-        ("attach", "stuck attach", ATTACH_STUCK_AFTER_SECONDS),
+        ("attach", "stuck attach", 2 * ATTACH_STUCK_AFTER_SECONDS + 10),
         ("mapping", "mapping not visible", ATTACH_STUCK_AFTER_SECONDS),
     ],
 )

@@ -1,16 +1,18 @@
 """A growth from look to result, stopped and killed wherever that can happen."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
 
 from ebs_autoscale.errors import Transient, Unfit
-from ebs_autoscale.events import EventKind
-from ebs_autoscale.growth import Outcome
+from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.growth import Outcome, grow_once
 from ebs_autoscale.model import GIB, GrowthId, Rebalance
 from ebs_autoscale.rules import GrowthPolicy, Limits
+from ebs_autoscale.space import Forecast
 from tests.simulated.clock import Killed
-from tests.simulated.cloud import node_name
+from tests.simulated.cloud import Latencies, node_name
 from tests.simulated.host import FILESYSTEM
 from tests.simulated.world import SimulatedWorld
 
@@ -88,6 +90,25 @@ def test_a_stop_at_any_time_loses_nothing(tenths: int) -> None:
 
     assert world.grow() in {Outcome.STOPPED, Outcome.DONE}
     world.restart().grow()
+    require_one_good_volume(world)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_stop_takes_effect_between_steps(number: int) -> None:
+    """A stop that comes as a step ends is obeyed before the next one begins."""
+    world = low_world()
+    world.cloud.latencies = Latencies(create=0, attach=0, node=0)
+    world.filesystem.settle_seconds = 0
+
+    def stop_after(event: Event) -> None:
+        world.events.append(event)
+        done = event.kind is EventKind.STEP_DONE and event.fields["number"] == number
+        world.clock.stopping = world.clock.stopping or done
+
+    ports = replace(world.ports(), emit=stop_after)
+    assert grow_once(ports, GrowthPolicy(), Forecast()) is Outcome.STOPPED
+    assert len(world.told(EventKind.STEP_STARTED)) == number
+    assert world.restart().grow() is Outcome.DONE
     require_one_good_volume(world)
 
 

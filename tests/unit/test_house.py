@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,15 @@ def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The file as Python reads it."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """All functions and methods of a file."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -31,7 +38,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 @pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=named)
 def test_a_file_says_what_it_is(path: Path) -> None:
     """Every file opens with a docstring."""
-    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    assert ast.get_docstring(tree_of(path))
 
 
 @pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=named)
@@ -58,7 +65,7 @@ def test_a_test_states_its_law(path: Path) -> None:
 @pytest.mark.parametrize("path", TESTS, ids=named)
 def test_nothing_of_ours_is_mocked(path: Path) -> None:
     """No test uses mocks, and none sleeps to synchronise."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     imported = {
         name
         for node in ast.walk(tree)
@@ -103,7 +110,7 @@ def test_the_daemon_stays_small(module: str) -> None:
 
 def argv_lists(path: Path) -> Iterator[list[str]]:
     """Every list or tuple display that begins with words of a command line."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.List | ast.Tuple):
             words = [
                 part.value

@@ -1,24 +1,23 @@
-"""The loop: when it starts growths, how it waits, what it tells and when."""
+"""The loop: when it starts growths, how it ends, what it tells and when."""
 
 from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.backoff import BY_CAUSE, DEFAULT, retry_delay_seconds
-from ebs_autoscale.conditions import REMIND_AFTER_SECONDS
-from ebs_autoscale.errors import LockHeld, Unfit
+from ebs_autoscale.errors import Unfit
 from ebs_autoscale.events import EventKind
 from ebs_autoscale.monitor import (
     BUGS_IN_A_ROW_MAX,
-    DISAGREEMENT_SECONDS,
     GROWING_POLL_SECONDS,
     HEARTBEAT_EVERY_SECONDS,
 )
 from ebs_autoscale.rules import GrowthPolicy, Polling
 from ebs_autoscale.space import GROWTH_SECONDS_PRIOR
-from tests.simulated.growths import Watch, done, failed, held, refused, said
+from tests.simulated.growths import Watch, done, held, said
 
 HOUR = 3600.0
+
+
 SLOW = GrowthPolicy(polling=Polling(min_seconds=5.0, max_seconds=5.0))
 
 
@@ -81,110 +80,6 @@ def test_growths_teach_how_long_they_take(watch: Watch) -> None:
     assert watch.view["growths_since_start"] == 4
 
 
-def test_a_growth_that_sees_no_need_is_not_asked_at_once(watch: Watch) -> None:
-    """When loop and growth disagree about the need, there is a pause between two growths."""
-    watch.available_gib = 15
-    watch.look_for(120)
-    gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
-    assert gaps
-    assert min(gaps) >= DISAGREEMENT_SECONDS
-
-
-@pytest.mark.parametrize("cause", [*sorted(BY_CAUSE.keys() - {"unsettled"}), "some other"])
-def test_failures_wait_by_their_cause(cause: str) -> None:
-    """Growths that fail come never faster than the table says for the cause, and never stop."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed(cause)
-    watch.look_for(5 * HOUR)
-    gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
-    longest = BY_CAUSE.get(cause, DEFAULT).max_seconds
-    assert len(gaps) >= 5 * HOUR / (longest + 11) - 1
-    for attempts, gap in enumerate(gaps, start=1):
-        delay = retry_delay_seconds(cause, attempts=attempts, jitter=1.0)
-        assert delay <= gap <= delay + 11
-
-
-def test_causes_do_not_inherit_each_others_waits() -> None:
-    """A new cause begins with its own first wait, however often another one failed before."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed("throttled")
-    watch.look_for(HOUR)
-    watch.growths.starts_at.clear()
-    watch.growths.course = lambda: failed("capacity")
-    watch.look_for(HOUR)
-    first, second = watch.growths.starts_at[:2]
-    assert second - first <= BY_CAUSE["capacity"].first_seconds + 11
-
-
-def test_waiting_for_a_lock_teaches_nothing_about_failures() -> None:
-    """After a long wait for somebody else's growth, a first failure has its first wait."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
-    watch.look_for(HOUR)
-    watch.growths.error = None
-    watch.growths.course = lambda: failed("throttled")
-    watch.look_for(60)
-    assert len(watch.growths.starts_at) >= 3
-
-
-def test_success_ends_the_back_off() -> None:
-    """After a growth went well, the next failure begins with the first wait again."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed("throttled")
-    watch.look_for(HOUR)
-    watch.growths.course = done
-    watch.look_for(DEFAULT.max_seconds + 20)
-    watch.growths.course = lambda: failed("throttled")
-    watch.growths.starts_at.clear()
-    watch.look_for(60)
-    assert len(watch.growths.starts_at) >= 3
-
-
-def test_a_failure_is_told_when_it_begins_at_times_and_when_it_ends() -> None:
-    """A cause is told once, reminded of every quarter of an hour or more, and its end is told."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed("throttled")
-    watch.look_for(2 * HOUR)
-    assert watch.causes(EventKind.CONDITION_BEGAN) == ["throttled"]
-    assert watch.told(EventKind.CONDITION_BEGAN) == ["it failed: throttled (next try in 5 s)"]
-    reminders = watch.told(EventKind.CONDITION_LASTS)
-    assert 4 <= len(reminders) <= 2 * HOUR / REMIND_AFTER_SECONDS
-    assert not watch.told(EventKind.GROWTH_FAILED)
-    assert "throttled" in str(watch.view["conditions"])
-
-    watch.growths.course = done
-    watch.available_gib = 50
-    watch.look_for(HOUR)
-    assert watch.causes(EventKind.CONDITION_ENDED) == ["throttled"]
-    assert watch.view["conditions"] == {}
-
-
-def test_a_refused_limit_is_looked_at_again() -> None:
-    """A limit is re-checked every few minutes as long as space is low, however long it lasts."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: refused("limits.volumes")
-    watch.look_for(24 * HOUR)
-    gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
-    assert len(gaps) > 200
-    assert max(gaps) <= 315
-    assert watch.causes(EventKind.CONDITION_BEGAN) == ["limits.volumes"]
-
-
-def test_a_refusal_ends_with_its_need() -> None:
-    """When files are deleted while a limit refuses, the refusal is over and that is told."""
-    watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: refused("limits.volumes")
-    watch.look_for(HOUR)
-    watch.growths.course = held
-    watch.available_gib = 50
-    watch.look_for(600)
-    assert watch.causes(EventKind.CONDITION_ENDED) == ["limits.volumes"]
-    assert watch.view["conditions"] == {}
-    looks = len(watch.growths.starts_at)
-    watch.look_for(HOUR)
-    assert len(watch.growths.starts_at) == looks
-
-
 def test_a_missing_mount_is_an_alarm(watch: Watch) -> None:
     """Without the mount nothing grows; it is told once, reminded of, and its end is told."""
     watch.look_for(60)
@@ -212,43 +107,6 @@ def test_one_mount_alarm_at_a_time(watch: Watch) -> None:
     assert watch.causes(EventKind.CONDITION_ENDED) == ["not mounted"]
 
 
-def test_somebody_elses_growth_is_waited_for(watch: Watch) -> None:
-    """While another process grows, it is asked again every few seconds and nothing is alarmed."""
-    watch.available_gib = 5
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
-    watch.look_for(120)
-    assert 120 / 6 <= watch.growths.attempts <= 120
-    assert not watch.events
-    assert watch.view["activity"] == "another process is growing this filesystem"
-
-    watch.growths.error, watch.growths.course = None, done
-    watch.look_for(10)
-    assert len(watch.growths.starts_at) >= 1
-
-
-@pytest.mark.parametrize("available_gib", [5, 50])
-def test_somebody_elses_growth_is_forgotten_when_it_is_over(
-    watch: Watch, available_gib: float
-) -> None:
-    """Once the lock is free, nothing claims that another process grows."""
-    watch.look_for(60)
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
-    watch.available_gib = 5
-    watch.look_for(20)
-    watch.growths.error = None
-    watch.available_gib = available_gib
-    watch.look_for(20)
-    assert watch.view["activity"] == ""
-
-
-def test_what_cannot_start_is_a_condition(watch: Watch) -> None:
-    """A growth that cannot even be started is told, and tried again with a back-off."""
-    watch.growths.error = Unfit("cannot start a growth", cause="process")
-    watch.look_for(60)
-    assert watch.causes(EventKind.CONDITION_BEGAN) == ["process"]
-    assert 2 <= watch.growths.attempts <= 6
-
-
 def test_settling_gives_way_to_growing(watch: Watch) -> None:
     """When space gets low while a growth only settles metadata, it is stopped for the next one."""
     settle = said(EventKind.STEP_STARTED, "settle metadata", step="Settle")
@@ -268,28 +126,6 @@ def test_other_steps_are_not_stopped(watch: Watch) -> None:
     watch.available_gib = 1
     watch.look_for(300)
     assert not watch.growths.stops_at
-
-
-def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth() -> None:
-    """Settling again waits for its back-off; a growth that is needed does not wait for it."""
-    watch = Watch(policy=SLOW)
-    warning = said(EventKind.WARNING, "not settled", cause="unsettled")
-    end = said(EventKind.GROWTH_DONE, decision="grow", seconds=6.0)
-    watch.growths.course = lambda: [(5.0, warning), (6.0, end)]
-    watch.look_for(590)
-    assert len(watch.growths.starts_at) == 1
-    assert watch.causes(EventKind.CONDITION_BEGAN) == ["unsettled"]
-    assert watch.view["growths_since_start"] == 1
-
-    watch.available_gib = 5
-    watch.look_for(4)
-    assert len(watch.growths.starts_at) == 2
-
-    watch.available_gib = 50
-    watch.growths.course = lambda: done(decision="finish")
-    watch.look_for(HOUR)
-    assert watch.causes(EventKind.CONDITION_ENDED) == ["unsettled"]
-    assert watch.view["conditions"] == {}
 
 
 def test_a_stop_ends_the_growth_in_order(watch: Watch) -> None:

@@ -18,10 +18,8 @@ from ebs_autoscale.model import (
     Grow,
     GrowthId,
     Hold,
-    Refuse,
     Settle,
     Stage,
-    Volume,
 )
 from ebs_autoscale.policy import (
     DEAD_STATES,
@@ -31,13 +29,17 @@ from ebs_autoscale.policy import (
     steps_for,
     unfinished,
 )
-from ebs_autoscale.rules import GrowthPolicy, Limits, Sizing
+from ebs_autoscale.rules import GrowthPolicy, Limits
 from ebs_autoscale.space import Forecast
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import FILESYSTEM, inventory_of, reading_of, volume_of
 
 QUIET = Forecast()
+
+
 ROOMY = reading_of(100, 50)
+
+
 FULL = reading_of(100, 5)
 
 
@@ -74,145 +76,9 @@ def test_an_operator_may_grow_at_will(wanted_gib: int, size_gib: int) -> None:
 
 
 TWO = (volume_of(1), volume_of(2))
+
+
 TWO_MEMBERS = reading_of(100, 5, members=3)
-
-
-@pytest.mark.parametrize("wanted_bytes", [None, 0, 30 * GIB])
-@pytest.mark.parametrize(
-    ("limits", "inventory", "limit", "said"),
-    [
-        ({"volumes": 2}, {}, "limits.volumes", "2 of 2 volumes"),
-        ({"volumes": 1}, {}, "limits.volumes", "2 of 1 volumes"),
-        ({"volumes": 0}, {}, "limits.volumes", "2 of 0 volumes"),
-        ({}, {"slots_free": 0}, "limits.volumes", "no attachment slot left"),
-        ({}, {"slots_free": -1}, "limits.volumes", "no attachment slot left"),
-        ({"volumes": 9}, {"slots_free": 0}, "limits.volumes", "no attachment slot left"),
-        ({"total_bytes": 40 * GIB}, {}, "limits.total", "have 40 of 40 GiB"),
-        ({"total_bytes": 41 * GIB - 1}, {}, "limits.total", "have 40 of 41 GiB"),
-        ({"total_bytes": 0}, {}, "limits.total", "have 40 of 0 GiB"),
-        (
-            {"cooldown_seconds": 60},
-            {"seconds_since_last_create": 59.0},
-            "limits.cooldown",
-            "only 59 s old",
-        ),
-    ],
-)
-def test_each_limit_refuses_under_its_own_key(
-    limits: dict[str, Any],
-    inventory: dict[str, Any],
-    limit: str,
-    said: str,
-    wanted_bytes: int | None,
-) -> None:
-    """A limit refuses growth, wished for or needed, by its key, with its figures and a hint."""
-    decision = decide(
-        TWO_MEMBERS,
-        inventory_of(*TWO, **inventory),
-        limited(**limits),
-        forecast=QUIET,
-        wanted_bytes=wanted_bytes,
-    )
-    assert isinstance(decision, Refuse)
-    assert decision.limit == limit
-    assert said in decision.reason
-    assert decision.hint
-    assert steps_for(decision) == ()
-
-
-@pytest.mark.parametrize(
-    ("limits", "inventory"),
-    [
-        ({"volumes": 3}, {}),
-        ({"volumes": 3}, {"slots_free": 1}),
-        ({}, {"slots_free": None}),
-        ({"cooldown_seconds": 60}, {"seconds_since_last_create": 60.0}),
-        ({"cooldown_seconds": 60}, {"seconds_since_last_create": None}),
-        ({"cooldown_seconds": 0}, {"seconds_since_last_create": 0.0}),
-    ],
-)
-def test_a_limit_not_reached_allows(limits: dict[str, Any], inventory: dict[str, Any]) -> None:
-    """One volume, slot or second inside the limit is enough; what is unknown limits nothing."""
-    decision = decide(
-        TWO_MEMBERS, inventory_of(*TWO, **inventory), limited(**limits), forecast=QUIET
-    )
-    assert isinstance(decision, Grow)
-
-
-def test_the_last_volume_is_trimmed_to_the_total() -> None:
-    """The size that would cross limits.total is cut to whole GiB that fit, and that is said."""
-    decision = decide(
-        TWO_MEMBERS, inventory_of(*TWO), limited(total_bytes=63 * GIB + 5), forecast=QUIET
-    )
-    assert isinstance(decision, Grow)
-    assert decision.size_bytes == 23 * GIB
-    assert "50 GiB trimmed" in decision.reason
-
-
-volumes = st.lists(
-    st.builds(
-        volume_of,
-        st.integers(1, 99),
-        size_bytes=st.integers(1, 100).map(lambda gib: gib * GIB),
-        state=st.sampled_from(["in-use", "available", "creating", *sorted(DEAD_STATES)]),
-        attached_to=st.sampled_from(["", "i-0123456789abcdef0", "i-elsewhere"]),
-        node=st.sampled_from(["", "nvme1n1", "nvme2n1", "nvme9n1"]),
-    ),
-    unique_by=lambda volume: volume.growth,
-    max_size=6,
-)
-limits = st.builds(
-    Limits,
-    volumes=st.none() | st.integers(0, 8),
-    total_bytes=st.integers(0, 600 * GIB),
-    cooldown_seconds=st.floats(0, 100),
-)
-readings = st.builds(reading_of, st.integers(1, 4000), st.floats(0, 1), members=st.integers(1, 5))
-
-
-@given(
-    present=volumes,
-    reading=readings,
-    limits=limits,
-    slots=st.none() | st.integers(-2, 30),
-    age=st.none() | st.floats(0, 200),
-    wanted=st.none() | st.integers(0, 65536).map(lambda gib: gib * GIB),
-)
-def test_no_growth_exceeds_a_limit(
-    present: list[Volume],
-    reading: Any,
-    limits: Limits,
-    slots: int | None,
-    age: float | None,
-    wanted: int | None,
-) -> None:
-    """Whatever the world looks like and whoever asks, a growth stays within every limit."""
-    inventory = inventory_of(*present, slots_free=slots, seconds_since_last_create=age)
-    decision = decide(
-        reading, inventory, GrowthPolicy(limits=limits), forecast=QUIET, wanted_bytes=wanted
-    )
-    if isinstance(decision, Grow):
-        assert decision.size_bytes % GIB == 0
-        assert decision.size_bytes > 0
-        assert inventory.managed_bytes + decision.size_bytes <= limits.total_bytes
-        assert limits.volumes is None or len(present) < limits.volumes
-        assert slots is None or slots > 0
-        assert age is None or age >= limits.cooldown_seconds
-        assert decision.growth not in {volume.growth for volume in present}
-
-
-def test_growing_on_and_on_ends_at_the_limits() -> None:
-    """A filesystem that is always full grows up to its limits exactly, then is refused."""
-    world = SimulatedWorld()
-    policy = GrowthPolicy(
-        sizing=Sizing(percent=30), limits=Limits(volumes=9, total_bytes=333 * GIB)
-    )
-    for _ in range(12):
-        world.fill(percent=99)
-        world.grow(policy)
-    assert sum(volume.size_bytes for volume in world.cloud.volumes) == 333 * GIB
-    assert len(world.cloud.volumes) <= 9
-    assert world.causes(world.events[-1].kind) == ["limits.total"] * (12 - len(world.cloud.volumes))
 
 
 @given(available=st.floats(20, 100), more=st.floats(0, 80))
@@ -326,6 +192,8 @@ def test_a_name_is_never_given_twice(members: int, bought: int, hidden: int) -> 
 
 
 GROWTH = GrowthId(FILESYSTEM, 7)
+
+
 ALL_STEPS = (
     CreateVolume(growth=GROWTH, size_bytes=GIB),
     AttachVolume(growth=GROWTH),
@@ -341,7 +209,10 @@ ALL_STEPS = (
 def test_steps_that_are_done_are_dropped(stage: Stage, done: int) -> None:
     """To finish a growth is the rest of the same steps in the same order."""
     assert steps_for(Grow(growth=GROWTH, size_bytes=GIB, reason="")) == ALL_STEPS
-    assert steps_for(Finish(growth=GROWTH, stage=stage, reason="")) == ALL_STEPS[done:]
+    assert (
+        steps_for(Finish(growth=GROWTH, volume_id="vol-1", stage=stage, reason=""))
+        == ALL_STEPS[done:]
+    )
 
 
 @pytest.mark.parametrize("done", range(5))
@@ -352,7 +223,7 @@ def test_planning_again_leaves_the_rest(done: int) -> None:
     reading, inventory = observe(world.ports())
     plan = steps_for(decide(reading, inventory, GrowthPolicy(), forecast=QUIET))
     if done:
-        carry_out(plan[:done], inventory, world.ports())
+        carry_out(plan[:done], None, inventory, world.ports())
 
     again = decide(*observe(world.ports()), GrowthPolicy(), forecast=QUIET)
 
