@@ -39,6 +39,8 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Volume:
     Safe to repeat from whatever an earlier run left. Raises Transient, Unfit or Stopped.
     """
     volume = _wait_available(volume, world)
+    # What was attached before this run may be a member whose node cannot be told now.
+    may_be_member = volume.attachment_state not in {"", "attaching"}
     refused: set[str] = set()
     for _ in range(ATTACH_TRIES):
         if not volume.attached_to:
@@ -51,6 +53,12 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Volume:
             )
         if arrived := _arrived(volume, world):
             return arrived
+        if may_be_member:
+            raise Transient(
+                f"{volume.id} is attached as {volume.device_name}, but no block device shows it",
+                hint="see `lsblk`, and `dmesg` for NVMe errors; detach it if it is no member",
+                cause="stuck attach",
+            )
         refused.add(volume.device_name)
         volume = _take_back(volume, world)
     raise Transient(
@@ -62,15 +70,15 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Volume:
 
 def _arrived(volume: Volume, world: World) -> Volume | None:
     """The volume with its node once EC2 says attached; None when it hangs."""
-    # The node tells for nothing that the attach has come through; DeleteOnTermination
-    # cannot be set before, and must not wait for a node that is late.
+    # The node tells for nothing that the attach has come through. DeleteOnTermination cannot
+    # be set before, since EC2 knows no mapping of it, and must not wait for a node that is late.
     if not _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
         world.progress(volume, f"the block device of {volume.id} is late")
-    if world.delete_on_termination and not volume.delete_on_termination:
-        protect(volume, world)
     attached = _wait_attached(volume, world)
     if attached is None:
         return None
+    if world.delete_on_termination and not attached.delete_on_termination:
+        protect(attached, world)
     node = _wait_node(attached, world, ATTACH_STUCK_AFTER_SECONDS)
     return replace(attached, node=node) if node else None
 

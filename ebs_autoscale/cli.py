@@ -119,6 +119,11 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     check = commands.add_parser("check", help="rehearse everything; changes nothing")
     check.add_argument("--json", action="store_true", help="for machines")
     check.set_defaults(verb=verbs.check)
+    policy = commands.add_parser("iam-policy", help="the least rights that the instance needs")
+    policy.add_argument(
+        "--kms-key", metavar="ARN", help="also what volumes encrypted with this key need"
+    )
+    policy.set_defaults(verb=verbs.iam_policy)
     demo = commands.add_parser(
         "demo", help="the whole product on this machine, without an AWS account (as root)"
     )

@@ -64,7 +64,7 @@ def grow_once(
                 wanted_bytes=wanted_bytes,
                 set_aside=set_aside,
             )
-            _protect_members(reading, inventory, world)
+            _tend(reading, inventory, world)
             return _execute(decision, inventory, world)
         except Stopped:
             _tell(
@@ -78,8 +78,10 @@ def grow_once(
             set_aside.add(decision.volume_id)
 
 
-# A human has to look at these volumes; growing goes on without them.
-FOR_A_HUMAN = frozenset({"not blank", "attached elsewhere"})
+# A human has to look at these volumes; growing goes on without them, but not for ever:
+# when volume after volume turns out so, buying more is no answer.
+FOR_A_HUMAN = frozenset({"not blank", "in use", "size", "attached elsewhere"})
+SET_ASIDE_MAX = 2
 
 
 def _can_go_on(error: EbsAutoscaleError, set_aside: AbstractSet[str]) -> bool:
@@ -88,13 +90,18 @@ def _can_go_on(error: EbsAutoscaleError, set_aside: AbstractSet[str]) -> bool:
     One that hangs may be left so only once: when EC2 attaches nothing at all, buying
     volume after volume would not help.
     """
-    return error.cause in FOR_A_HUMAN or (error.cause == "stuck attach" and not set_aside)
+    if error.cause == "stuck attach":
+        return not set_aside
+    return error.cause in FOR_A_HUMAN and len(set_aside) < SET_ASIDE_MAX
 
 
-def _protect_members(reading: Reading, inventory: Inventory, world: World) -> None:
-    """Repair DeleteOnTermination of members that lost it, or never got it."""
+def _tend(reading: Reading, inventory: Inventory, world: World) -> None:
+    """Repair DeleteOnTermination of members, and name what only a human can judge."""
     for volume in inventory.volumes:
-        if (
+        if volume.state == "error":
+            what = f"{volume.id} of growth {volume.growth} is in state error and still costs money"
+            world.warn(volume, f"{what}; look at it in EC2 and delete it", "volume error")
+        elif (
             world.delete_on_termination
             and not volume.delete_on_termination
             and volume.attached_to == inventory.instance_id

@@ -2,7 +2,6 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from ebs_autoscale.backoff import retry_delay_seconds
 from ebs_autoscale.clock import Clock
@@ -11,6 +10,7 @@ from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy import LOST_HINT, lost_members
+from ebs_autoscale.ports import Growths, Watched
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import (
     FILL_RATE_WINDOWS_SECONDS,
@@ -23,6 +23,9 @@ from ebs_autoscale.space import (
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
 
+# What waits for a human is looked at again this often, and only while there is such a thing.
+RECONCILE_EVERY_SECONDS = 3600.0
+
 # While a growth runs there are its events to pass on.
 GROWING_POLL_SECONDS = 0.25
 
@@ -31,49 +34,6 @@ DISAGREEMENT_SECONDS = 5.0
 
 # So many unexpected errors in a row are no accident: end, so that systemd shows it.
 BUGS_IN_A_ROW_MAX = 5
-
-
-class Watched(Protocol):
-    """The filesystem as the loop sees it."""
-
-    def read(self) -> Reading:
-        """Prove the mount and look; raises Unfit or Transient."""
-        ...
-
-
-class Growths(Protocol):
-    """Growths, which run beside the loop one at a time."""
-
-    @property
-    def running(self) -> bool:
-        """Whether one is under way."""
-        ...
-
-    @property
-    def settling(self) -> bool:
-        """Whether the running one has already made its space usable."""
-        ...
-
-    @property
-    def step(self) -> str:
-        """The step it is in."""
-        ...
-
-    def start(self, forecast: Forecast) -> None:
-        """Begin one; raises LockHeld or Unfit."""
-        ...
-
-    def events(self) -> list[Event]:
-        """What it said since the last call."""
-        ...
-
-    def stop(self) -> None:
-        """Ask it to end early."""
-        ...
-
-    def close(self) -> list[Event]:
-        """End it, wait for it, and return its last words."""
-        ...
 
 
 class Monitor:
@@ -101,6 +61,10 @@ class Monitor:
         self._forecast = Forecast()
         # What an earlier run left half-done is finished first.
         self._pending = True
+        # A fleet that restarts together does not ask EC2 together.
+        spread = clock.jitter() * policy.polling.max_seconds
+        self._quiet_until_seconds = clock.now_seconds() + spread
+        self._asked_at_seconds = clock.now_seconds()
         self._not_before_seconds = float("-inf")
         self._attempts: Counter[str] = Counter()
         self._causes: set[str] = set()
@@ -177,12 +141,15 @@ class Monitor:
                 # Space matters more than tidy metadata: the next growth settles again.
                 self._growths.stop()
             return
-        waiting = self._clock.now_seconds() < self._not_before_seconds
-        if waiting and not (low and self._causes == {"unsettled"}):
+        now = self._clock.now_seconds()
+        if now < self._not_before_seconds and not (low and self._causes == {"unsettled"}):
             return
         self._activity = ""
-        if not (low or self._pending):
+        if self._growth_conditions.sentences:
+            self._pending |= now - self._asked_at_seconds >= RECONCILE_EVERY_SECONDS
+        if not low and (not self._pending or now < self._quiet_until_seconds):
             return
+        self._asked_at_seconds = now
         self._causes = set()
         self._started_because_low = bool(low)
         try:
@@ -216,6 +183,10 @@ class Monitor:
             case EventKind.WARNING if event.fields.get("cause") == "unsettled":
                 self._pending = True
                 self._back_off("unsettled", event.sentence)
+            case EventKind.WARNING if "cause" in event.fields:
+                cause = f"{event.fields['cause']} {event.fields.get('volume', '')}".strip()
+                self._causes.add(cause)
+                self._growth_conditions.raised(cause, event.sentence, event.level)
             case EventKind.GROWTH_DONE:
                 self._done(event)
             case EventKind.GROWTH_STOPPED:

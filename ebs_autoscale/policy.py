@@ -99,7 +99,9 @@ def decide(
     if wanted_bytes is not None:
         reason = "asked for by an operator"
     if reason:
-        return _grow_within_limits(reading, inventory, policy, reason, wanted_bytes or 0)
+        decision = _grow_within_limits(reading, inventory, policy, reason, wanted_bytes or 0)
+        if isinstance(decision, Grow) or inventory.metadata_settled:
+            return decision
     if not inventory.metadata_settled:
         members = [v for v in inventory.volumes if reading.has_member(v.node)]
         newest = max(members, key=lambda volume: volume.growth)

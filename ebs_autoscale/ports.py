@@ -1,4 +1,4 @@
-"""What a growth needs of the world: EC2, block devices, the filesystem, time."""
+"""What the core needs of the world: EC2, block devices, the filesystem, growths, time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Protocol
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
+from ebs_autoscale.space import Forecast
 
 
 class Cloud(Protocol):
@@ -79,6 +80,49 @@ class Filesystem(Protocol):
 
     def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
         """Do what the mode asks for; returns a sentence saying what and why."""
+        ...
+
+
+class Watched(Protocol):
+    """The filesystem as the loop sees it."""
+
+    def read(self) -> Reading:
+        """Prove the mount and look; raises Unfit or Transient."""
+        ...
+
+
+class Growths(Protocol):
+    """Growths, which run beside the loop one at a time."""
+
+    @property
+    def running(self) -> bool:
+        """Whether one is under way."""
+        ...
+
+    @property
+    def settling(self) -> bool:
+        """Whether the running one has already made its space usable."""
+        ...
+
+    @property
+    def step(self) -> str:
+        """The step it is in."""
+        ...
+
+    def start(self, forecast: Forecast) -> None:
+        """Begin one; raises LockHeld or Unfit."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What it said since the last call."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end early."""
+        ...
+
+    def close(self) -> list[Event]:
+        """End it, wait for it, and return its last words."""
         ...
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from ebs_autoscale import __version__, config
+from ebs_autoscale import __version__, config, iam
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.child import GrowthProcess
 from ebs_autoscale.clock import SystemClock
@@ -224,6 +224,12 @@ def check(arguments: argparse.Namespace) -> int:
     from ebs_autoscale import check as room  # noqa: PLC0415 -- loads boto3
 
     return room.show(arguments.config, as_json=arguments.json)
+
+
+def iam_policy(arguments: argparse.Namespace) -> int:
+    """Print the policy for the instance's role; asks nothing and nobody."""
+    print(json.dumps(iam.policy_document(kms_key_arn=arguments.kms_key), indent=2))
+    return Exit.FINE
 
 
 def demo(arguments: argparse.Namespace) -> int:

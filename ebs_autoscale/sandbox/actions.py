@@ -11,6 +11,7 @@ from ebs_autoscale.sandbox import (
     volumes_api,
 )
 from ebs_autoscale.sandbox.apierror import ApiError
+from ebs_autoscale.sandbox.iam_requests import authorize
 from ebs_autoscale.sandbox.request import Action, Request
 from ebs_autoscale.sandbox.world import World
 
@@ -41,6 +42,7 @@ def perform(world: World, action: str, request: Request) -> dict[str, Any] | Non
         )
     with world.lock:
         world.timeline.run_due()
+        authorize(world, action, request.params)
         effect = ACTIONS[action](world, request)
         if request.params.get("DryRun"):
             raise ApiError(

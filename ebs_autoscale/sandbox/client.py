@@ -105,6 +105,10 @@ class SandboxControl:
         """Let calls go right again."""
         self._ask("DELETE", "faults")
 
+    def set_policy(self, document: Mapping[str, Any] | None) -> None:
+        """Let the instance's role have this IAM policy and no other; None allows everything."""
+        self._ask("POST", "policy", {"policy": document})
+
     def advance(self, seconds: float) -> None:
         """Let the sandbox clock jump; what falls due has happened when this returns."""
         self._ask("POST", "clock", {"advance_seconds": seconds})

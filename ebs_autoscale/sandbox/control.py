@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.sandbox.endpoint import Answer
 from ebs_autoscale.sandbox.faults import FaultBook, FaultRule
+from ebs_autoscale.sandbox.iam_policy import Policy
 from ebs_autoscale.sandbox.journal import Journal
 from ebs_autoscale.sandbox.world import Volume, World
 
@@ -17,7 +18,7 @@ _Handler = Callable[[Mapping[str, Any]], Any]
 
 
 class Control:
-    """Serves JSON under `/_sandbox/`: health, settings, state, journal, faults, clock."""
+    """Serves JSON under `/_sandbox/`: health, settings, state, journal, faults, policy, clock."""
 
     def __init__(self, world: World, *, faults: FaultBook, journal: Journal) -> None:
         self._world = world
@@ -31,6 +32,7 @@ class Control:
             ("GET", "faults"): lambda _: faults.listing(),
             ("POST", "faults"): self._add_fault,
             ("DELETE", "faults"): lambda _: faults.clear(),
+            ("POST", "policy"): self._set_policy,
             ("GET", "clock"): lambda _: self._clock(),
             ("POST", "clock"): self._advance,
         }
@@ -49,6 +51,12 @@ class Control:
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> None:
         self._faults.add(FaultRule.from_mapping(wanted))
+
+    def _set_policy(self, wanted: Mapping[str, Any]) -> None:
+        document = wanted["policy"]
+        policy = None if document is None else Policy.from_document(document)
+        with self._world.lock:
+            self._world.policy = policy
 
     def _clock(self) -> dict[str, float]:
         return {"seconds": self._world.timeline.clock.seconds()}

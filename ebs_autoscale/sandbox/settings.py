@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
 from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.sandbox.iam_policy import Policy
 
 Span = tuple[float, float]
 """The least and the most of something, in seconds; each case is drawn evenly from between."""
@@ -42,6 +43,8 @@ class SandboxSettings:
     tags_in_metadata: bool = True
     image_id: str = "ami-0123456789abcdef0"
     role: str | None = "ebs-autoscale"
+    policy: Mapping[str, Any] | None = None
+    """The one IAM policy of the role, for whoever calls; None allows everything."""
     root_device: str = "/dev/xvda"
     root_size_gib: int = 8
     network_interfaces: int = 1
@@ -161,6 +164,11 @@ def _problems(settings: SandboxSettings) -> Iterator[str]:
         yield f"block_devices is {settings.block_devices!r}, not one of {known}"
     if not 0 <= settings.flicker_probability <= 1:
         yield f"flicker_probability {settings.flicker_probability} is not between 0 and 1"
+    if settings.policy is not None:
+        try:
+            Policy.from_document(settings.policy)
+        except ConfigInvalid as error:
+            yield error.what
     if settings.speed < 0:
         yield f"speed {settings.speed} would let time run backwards"
 

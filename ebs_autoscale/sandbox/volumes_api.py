@@ -1,10 +1,12 @@
 """Actions on volumes: create, list, delete, modify."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from ebs_autoscale.sandbox import checks, filters, lifecycle, purchase, views
 from ebs_autoscale.sandbox.apierror import ApiError
+from ebs_autoscale.sandbox.iam_requests import may_use_key
 from ebs_autoscale.sandbox.request import Effect, Request
 from ebs_autoscale.sandbox.world import Volume, VolumeState, World
 
@@ -48,7 +50,7 @@ def create_volume(world: World, request: Request) -> Effect:
         volume.encrypted = key_arn is not None
         volume.kms_key_arn = key_arn
         purchase.remember(world, params, volume)
-        fails = params.get("KmsKeyId") in world.settings.failing_kms_keys
+        fails = bool(params.get("KmsKeyId")) and not _key_serves(world, params, key_arn)
         lifecycle.begin_create(world, volume, fails=fails, stuck=request.stuck)
         return views.volume(world, volume)
 
@@ -84,6 +86,11 @@ def delete_volume(world: World, request: Request) -> Effect:
         return lambda: None
     _require_available(volume)
     return partial(lifecycle.begin_delete, world, volume, stuck=request.stuck)
+
+
+def _key_serves(world: World, params: Mapping[str, Any], key_arn: str | None) -> bool:
+    refused = params["KmsKeyId"] in world.settings.failing_kms_keys
+    return not refused and may_use_key(world, str(key_arn))
 
 
 def _of_attachment(volume: Volume, attribute: str) -> list[str]:

@@ -12,6 +12,7 @@ from ebs_autoscale.model import GIB
 from ebs_autoscale.sandbox.apierror import ApiError
 from ebs_autoscale.sandbox.blockdevices import BlockDevicePort
 from ebs_autoscale.sandbox.clock import SandboxClock, Timeline
+from ebs_autoscale.sandbox.iam_policy import Policy
 from ebs_autoscale.sandbox.settings import SandboxSettings, Span
 
 
@@ -132,6 +133,8 @@ class World:
         self.volumes: dict[str, Volume] = {}
         self.tokens: dict[str, Remembered] = {}
         self.problems: list[str] = []
+        document = settings.policy
+        self.policy = None if document is None else Policy.from_document(document)
         self._ids = Random(f"{settings.seed}-ids")  # noqa: S311 -- repeatable on purpose
         self._dice = Random(f"{settings.seed}-dice")  # noqa: S311 -- repeatable on purpose
         self._created = 0

@@ -209,3 +209,32 @@ def test_a_deleted_volume_is_replaced(start: Start) -> None:
             steered.delete(volume.id)
             steered.clock.sleep(10)
         assert len(seen) == 3
+
+
+def test_what_is_detached_can_be_attached_again(start: Start) -> None:
+    """A detach takes its time, frees the name, and repeats without harm."""
+    with start(Conditions()) as steered:
+        volume = attached(steered)
+        for _ in range(2):
+            steered.cloud.detach(volume)
+            steered.clock.sleep(10)
+        seen = refreshed(steered, volume)
+        assert (seen.state, seen.attached_to, seen.device_name) == ("available", "", "")
+        assert steered.cloud.inventory(FILESYSTEM).device_names == {"/dev/xvda"}
+        steered.cloud.attach(seen, NAME)
+        steered.clock.sleep(10)
+        assert not refreshed(steered, volume).delete_on_termination
+
+
+def test_only_a_free_volume_is_deleted(start: Start) -> None:
+    """An attached volume is refused, for now; an available one is gone."""
+    with start(Conditions()) as steered:
+        volume = attached(steered)
+        with pytest.raises(Transient) as caught:
+            steered.cloud.delete(volume)
+        assert caught.value.cause == "state"
+        assert refreshed(steered, volume).attachment_state == "attached"
+        spare = available(steered, GrowthId(FILESYSTEM, 8))
+        steered.cloud.delete(spare)
+        steered.clock.sleep(10)
+        assert steered.cloud.refresh(spare) is None

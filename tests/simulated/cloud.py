@@ -56,6 +56,7 @@ class SimulatedCloud:
         self.hidden_names: set[str] = set()
         self.hanging_names: set[str] = set()
         self.attachments_max = inf
+        self.all_blank = True
         self.slots: int | None = 27
         self.quota_volumes = inf
 
@@ -92,6 +93,7 @@ class SimulatedCloud:
             growth=growth,
             size_bytes=size_bytes,
             created_at=self._clock.now_seconds(),
+            blank=self.all_blank,
         )
         self.volumes.append(volume)
         return volume

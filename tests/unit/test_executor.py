@@ -15,7 +15,7 @@ from ebs_autoscale.attaching import (
 from ebs_autoscale.attachment_names import DEVICE_NAMES
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.events import EventKind
-from ebs_autoscale.growth import Outcome
+from ebs_autoscale.growth import SET_ASIDE_MAX, Outcome
 from ebs_autoscale.model import GIB, GrowthId
 from tests.simulated.cloud import node_name
 from tests.simulated.host import FILESYSTEM
@@ -93,6 +93,18 @@ def test_an_attach_that_hangs_succeeds_under_another_name(world: SimulatedWorld)
     (volume,) = world.cloud.volumes
     assert volume.device_name == DEVICE_NAMES[1]
     assert node_name(volume) in world.filesystem.members
+
+
+def test_a_member_is_never_detached(world: SimulatedWorld) -> None:
+    """A member whose block device cannot be told for a while is not taken for one that hangs."""
+    assert world.grow() is Outcome.DONE
+    attached_at = world.cloud.volumes[0].attached_at
+    world.cloud.latencies.node = inf
+    for _ in range(3):
+        world.grow()
+        world.fill(percent=95)
+    world.clock.sleep(60)
+    assert world.cloud.find(world.cloud.volumes[0].id).attached_at == attached_at
 
 
 def test_one_hanging_volume_is_gone_without_but_not_two(world: SimulatedWorld) -> None:
@@ -239,13 +251,22 @@ def test_a_failed_add_is_repeated_with_the_same_volume(
 
 
 def test_the_size_is_proved_before_the_add(world: SimulatedWorld) -> None:
-    """A node of another size than EC2 told is never added."""
+    """A node of another size than EC2 told is never added; the next growth goes on without it."""
     world.fail("add_device", Transient("not now", cause="add"))
     world.grow()
-    assert node_name(world.cloud.volumes[0]) not in world.filesystem.members
-    world.nodes.sizes[node_name(world.cloud.volumes[0])] = 49 * GIB
-    assert world.grow() is Outcome.FAILED
+    odd = node_name(world.cloud.volumes[0])
+    world.nodes.sizes[odd] = 49 * GIB
+    assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.GROWTH_FAILED)[-1] == "size"
+    assert odd not in world.filesystem.members
+
+
+def test_buying_stops_when_nothing_is_ever_blank(world: SimulatedWorld) -> None:
+    """Volume after volume with something on it ends in a bounded number of purchases."""
+    world.cloud.all_blank = False
+    for _ in range(10):
+        assert world.grow() is Outcome.FAILED
+    assert len(world.cloud.volumes) == SET_ASIDE_MAX + 1
 
 
 def test_steps_are_told_with_their_fields(world: SimulatedWorld) -> None:

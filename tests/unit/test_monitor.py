@@ -154,10 +154,16 @@ def test_a_stop_before_the_first_look_is_obeyed(watch: Watch) -> None:
 def test_a_stopped_growth_is_taken_up_again(watch: Watch) -> None:
     """A growth that somebody ended is finished by the next one, though space is not low."""
     watch.growths.course = lambda: [(1.0, said(EventKind.GROWTH_STOPPED))]
-    watch.look_for(1)
+    watch.look_for(6)
     watch.growths.course = held
     watch.look_for(60)
     assert len(watch.growths.starts_at) == 2
+
+
+def test_the_first_look_is_spread(watch: Watch) -> None:
+    """A fleet that restarts together spreads its first looks at EC2 over a poll period."""
+    watch.look_for(60)
+    assert watch.growths.starts_at == [1000 + watch.policy.polling.max_seconds]
 
 
 def test_a_bug_ends_its_tick_only(watch: Watch) -> None:
@@ -190,6 +196,7 @@ def test_a_decision_is_told_when_it_changes(watch: Watch) -> None:
 def test_a_growth_is_looked_after_often(watch: Watch) -> None:
     """While a growth runs the loop looks several times a second, and shows its step."""
     watch.growths.course = lambda: done(30.0)
+    watch.look_for(5)
     watch.look_for(10)
     assert watch.clock.slept >= 10 / GROWING_POLL_SECONDS
     assert watch.view["state"] == "growing"

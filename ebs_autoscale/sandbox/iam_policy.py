@@ -1,0 +1,126 @@
+"""An IAM policy: which of its statements speak of an access, and what they come to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.sandbox.iam_conditions import (
+    Context,
+    Keys,
+    expanded,
+    holds,
+    is_arn_like,
+    is_like,
+    knows,
+)
+
+_ELEMENTS = frozenset({"Sid", "Effect", "Action", "Resource", "Condition"})
+
+
+class Verdict(StrEnum):
+    """What a policy says of an access; silence is a denial, too."""
+
+    ALLOWED = "allowed"
+    DENIED = "explicitly denied"
+    NOT_ALLOWED = "not allowed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One action on one resource, `*` for actions that have none."""
+
+    action: str
+    resource: str
+    context: Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement of an identity-based policy."""
+
+    allows: bool
+    actions: Sequence[str]
+    resources: Sequence[str]
+    condition: Mapping[str, Keys]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read one; raises ConfigInvalid for what would otherwise be misread."""
+        name = document.get("Sid", "without Sid")
+        if unknown := document.keys() - _ELEMENTS:
+            raise ConfigInvalid(f"policy statement {name}: no element {', '.join(sorted(unknown))}")
+        if missing := _ELEMENTS - {"Sid", "Condition"} - document.keys():
+            raise ConfigInvalid(f"policy statement {name} lacks {', '.join(sorted(missing))}")
+        if document["Effect"] not in {"Allow", "Deny"}:
+            raise ConfigInvalid(f"policy statement {name}: no effect {document['Effect']!r}")
+        condition = {
+            operator: {key: _listed(values) for key, values in keys.items()}
+            for operator, keys in document.get("Condition", {}).items()
+        }
+        if strange := [operator for operator in condition if not knows(operator)]:
+            raise ConfigInvalid(f"policy statement {name}: no operator {', '.join(strange)}")
+        return cls(
+            allows=document["Effect"] == "Allow",
+            actions=_listed(document["Action"]),
+            resources=_listed(document["Resource"]),
+            condition=condition,
+        )
+
+    def speaks_of(self, access: Access) -> bool:
+        """Whether action, resource and condition all fit."""
+        return (
+            any(_action_fits(pattern, access.action) for pattern in self.actions)
+            and any(_resource_fits(pattern, access) for pattern in self.resources)
+            and holds(self.condition, access.context)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The one policy of the instance's role."""
+
+    statements: Sequence[Statement]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read a policy document; raises ConfigInvalid."""
+        if not isinstance(document, Mapping) or document.keys() - {"Version", "Id", "Statement"}:
+            raise ConfigInvalid("a policy is an object with Version and Statement")
+        statements = document.get("Statement", [])
+        each = [statements] if isinstance(statements, Mapping) else statements
+        return cls([Statement.from_document(statement) for statement in each])
+
+    def verdict(self, access: Access) -> Verdict:
+        """An explicit denial wins over everything, an allowance over silence."""
+        speaking = [each for each in self.statements if each.speaks_of(access)]
+        if any(not each.allows for each in speaking):
+            return Verdict.DENIED
+        return Verdict.ALLOWED if speaking else Verdict.NOT_ALLOWED
+
+    def first_denied(self, accesses: Iterable[Access]) -> tuple[Access, Verdict] | None:
+        """The access that decides over a request which needs all of them."""
+        for access in accesses:
+            verdict = self.verdict(access)
+            if verdict is not Verdict.ALLOWED:
+                return access, verdict
+        return None
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    """One value or many; numbers and booleans as IAM reads them, as text."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
+
+
+def _action_fits(pattern: str, action: str) -> bool:
+    wanted = expanded(pattern.lower(), {})
+    return wanted is not None and is_like(action.lower(), wanted)
+
+
+def _resource_fits(pattern: str, access: Access) -> bool:
+    if pattern == "*":
+        return True
+    wanted = expanded(pattern, access.context)
+    return wanted is not None and is_arn_like(access.resource, wanted)
