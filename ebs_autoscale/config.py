@@ -27,6 +27,7 @@ class Settings:
     policy: GrowthPolicy = field(default_factory=GrowthPolicy)
     volume: VolumeSpec = field(default_factory=VolumeSpec)
     rebalance: Rebalance = Rebalance.BOUNDED
+    adopt: bool = False
     log_format: LogFormat = "auto"
 
 
@@ -93,6 +94,7 @@ KEYS = (
         Settings,
         "rebalance",
     ),
+    Key("adopt", _BOOLEAN, "false", Settings, "adopt"),
     Key("poll.min", _POLL, "100ms", Polling, "min_seconds"),
     Key("poll.max", _POLL, "5s", Polling, "max_seconds"),
     Key("logging.format", _LOG_FORMAT, "auto", Settings, "log_format"),

@@ -15,6 +15,7 @@ class EventKind(StrEnum):
     STEP_STARTED = "step_started"
     STEP_DONE = "step_done"
     STEP_PROGRESS = "step_progress"
+    TENDED = "tended"
     GROWTH_DONE = "growth_done"
     GROWTH_STOPPED = "growth_stopped"
     GROWTH_REFUSED = "growth_refused"

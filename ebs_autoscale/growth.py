@@ -4,6 +4,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from enum import StrEnum
 
+from ebs_autoscale.adoption import adopt_predecessors
 from ebs_autoscale.attaching import protect
 from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
 from ebs_autoscale.events import Event, EventKind, Level
@@ -56,6 +57,8 @@ def grow_once(
         decision: Decision = Hold("nothing looked at yet")
         try:
             reading, inventory = observe(world)
+            if world.adopt:
+                inventory = adopt_predecessors(reading, inventory, world)
             decision = decide(
                 reading,
                 inventory,

@@ -29,6 +29,14 @@ class Cloud(Protocol):
         """Begin to attach; raises NameTaken when another name is needed."""
         ...
 
+    def predecessors(self) -> tuple[Volume, ...]:
+        """Volumes that an older autoscaler made for this instance; their growth is void."""
+        ...
+
+    def claim(self, volume: Volume) -> None:
+        """Make the volume ours, as this growth."""
+        ...
+
     def detach(self, volume: Volume) -> None:
         """Begin to detach a volume that never came to us; done when it is detached."""
         ...
@@ -137,12 +145,18 @@ class World:
     emit: Callable[[Event], None]
     rebalance: Rebalance = Rebalance.BOUNDED
     delete_on_termination: bool = True
+    adopt: bool = False
 
     def progress(self, volume: Volume, sentence: str) -> None:
         """Tell what is being waited for; shown by `status`, not logged."""
         fields = {"volume": volume.id, "growth": str(volume.growth)}
         kind = EventKind.STEP_PROGRESS
         self.emit(Event(kind=kind, sentence=sentence, level=Level.DEBUG, fields=fields))
+
+    def tell(self, volume: Volume, sentence: str) -> None:
+        """Tell what was done beside the plan."""
+        fields = {"volume": volume.id, "growth": str(volume.growth)}
+        self.emit(Event(kind=EventKind.TENDED, sentence=sentence, fields=fields))
 
     def warn(self, volume: Volume, sentence: str, cause: str) -> None:
         """Tell what went wrong without ending the growth."""

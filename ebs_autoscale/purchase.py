@@ -18,6 +18,9 @@ FILESYSTEM_TAG = "ebs-autoscale:filesystem"
 GROWTH_TAG = "ebs-autoscale:growth"
 MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 
+# On every volume of awslabs, clintval and the Go rewrite; the value is the instance id.
+PREDECESSOR_TAG = "source-instance"
+
 # A token answers for a deleted or failed volume for about 12 h (measured by the EBS
 # CSI driver): then the next of a predictable series is used, by every process alike.
 TOKEN_SERIES_MAX = 5
@@ -72,6 +75,12 @@ class Purchase:
             "Name": f"ebs-autoscale {self.mountpoint} {growth.ordinal}",
             **self.spec.tags,
             MOUNTPOINT_TAG: self.mountpoint,
+            **self.owner_tags(growth),
+        }
+
+    def owner_tags(self, growth: GrowthId) -> dict[str, str]:
+        """The three tags that make a volume ours; one that lacks any is invisible to us."""
+        return {
             OWNER_TAG: self.identity.owner,
             FILESYSTEM_TAG: growth.filesystem,
             GROWTH_TAG: str(growth.ordinal),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -11,6 +11,7 @@ import boto3
 import botocore.config
 import botocore.exceptions
 
+from ebs_autoscale.ec2_answers import growth_of, slots_free, tags_of, volume_of
 from ebs_autoscale.ec2_errors import translated
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, Identity, Inventory, Volume, VolumeSpec
@@ -18,6 +19,7 @@ from ebs_autoscale.purchase import (
     FILESYSTEM_TAG,
     GROWTH_TAG,
     OWNER_TAG,
+    PREDECESSOR_TAG,
     TOKEN_SERIES_MAX,
     Purchase,
 )
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
         EbsInstanceBlockDeviceSpecificationTypeDef,
         FilterTypeDef,
         InstanceTypeDef,
-        TagTypeDef,
-        VolumeAttachmentTypeDef,
-        VolumeResponseTypeDef,
         VolumeTypeDef,
     )
 
@@ -76,7 +75,9 @@ class Ec2Volumes:
         volumes = self._list(filesystem)
         instance = self._instance()
         if self._spec.copy_instance_tags:
-            self._purchase = replace(self._purchase, instance_tags=_tags(instance.get("Tags", [])))
+            self._purchase = replace(
+                self._purchase, instance_tags=tags_of(instance.get("Tags", []))
+            )
         mappings = instance.get("BlockDeviceMappings", [])
         newest = max((created for _, created in volumes), default=None)
         return Inventory(
@@ -109,13 +110,36 @@ class Ec2Volumes:
                     raise
                 continue
             if answer.get("State") not in {"deleting", "deleted", "error"}:
-                return self._volume(answer)
+                return volume_of(answer, growth)
         raise Unfit(
             f"growth {growth}: {TOKEN_SERIES_MAX} client tokens in a row are burned",
             hint="volumes of this growth were created and vanished: check KMS rights and who "
             "deletes volumes; it is tried again as EC2 forgets the tokens (about 12 h)",
             cause="token burned",
         )
+
+    def predecessors(self) -> tuple[Volume, ...]:
+        """Volumes that an older autoscaler made for this instance and nobody has adopted.
+
+        awslabs, clintval and the Go rewrite all tag with `source-instance`.
+        """
+        filters: Sequence[FilterTypeDef] = [
+            {"Name": f"tag:{PREDECESSOR_TAG}", "Values": [self.identity.instance_id]}
+        ]
+        found = self._found(filters)
+        return tuple(
+            volume_of(answer, GrowthId("", 0))
+            for answer in found
+            if OWNER_TAG not in tags_of(answer.get("Tags", []))
+        )
+
+    def claim(self, volume: Volume) -> None:
+        """Put our three owner tags on a volume that an older autoscaler made."""
+        tags = self._purchase.owner_tags(volume.growth)
+        with _meant(f"tag {volume.id} as ours"):
+            self._ec2.create_tags(
+                Resources=[volume.id], Tags=[{"Key": key, "Value": tags[key]} for key in tags]
+            )
 
     def refresh(self, volume: Volume) -> Volume | None:
         """The volume as EC2 shows it now; None while EC2 does not show it."""
@@ -207,34 +231,22 @@ class Ec2Volumes:
         Filters and not VolumeIds: an empty list instead of an error, and the larger throttling
         bucket (EC2 developer guide, "Request throttling").
         """
-        with _meant("list volumes"):
-            pages = self._ec2.get_paginator("describe_volumes").paginate(
-                Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
-            )
-            found = [volume for page in pages for volume in page.get("Volumes", [])]
+        found = self._found(filters)
         try:
             return [
-                (self._volume(volume), volume["CreateTime"].timestamp())
+                (volume_of(volume, growth), volume["CreateTime"].timestamp())
                 for volume in found
-                if _tags(volume.get("Tags", [])).get(GROWTH_TAG, "").isdecimal()
+                if (growth := growth_of(volume))
             ]
         except KeyError as error:
             raise Transient(f"EC2's list of volumes lacks {error}", cause="ec2 ill") from error
 
-    def _volume(self, answer: VolumeTypeDef | VolumeResponseTypeDef) -> Volume:
-        tags = _tags(answer.get("Tags", []))
-        attachments = answer.get("Attachments", [])
-        attachment: VolumeAttachmentTypeDef = attachments[0] if attachments else {}
-        return Volume(
-            id=answer["VolumeId"],
-            growth=GrowthId(tags[FILESYSTEM_TAG], int(tags[GROWTH_TAG])),
-            size_bytes=answer["Size"] * GIB,
-            state=answer["State"],
-            attached_to=attachment.get("InstanceId", ""),
-            device_name=attachment.get("Device", ""),
-            attachment_state=attachment.get("State", ""),
-            delete_on_termination=attachment.get("DeleteOnTermination", False),
-        )
+    def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
+        with _meant("list volumes"):
+            pages = self._ec2.get_paginator("describe_volumes").paginate(
+                Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
+            )
+            return [volume for page in pages for volume in page.get("Volumes", [])]
 
     def _instance(self) -> InstanceTypeDef:
         instance_id = self.identity.instance_id
@@ -248,26 +260,12 @@ class Ec2Volumes:
         raise Transient(f"EC2 does not show {instance_id}", cause="instance")
 
     def _slots_free(self, instance: InstanceTypeDef) -> int | None:
-        """Attachment slots left, as far as EC2's table of instance types can be believed.
-
-        For shared Nitro types the table assumes one network interface (EBS CSI driver).
-        Older models lack the fields, Xen has no hard limit: unknown, never zero.
-        """
         kind = self.identity.instance_type
         with _meant(f"describe instance type {kind}"):
             answer = self._ec2.describe_instance_types(
                 InstanceTypes=[cast("InstanceTypeType", kind)]
             )
-        for found in answer.get("InstanceTypes", []):
-            ebs = found.get("EbsInfo", {})
-            maximum = ebs.get("MaximumEbsAttachments")
-            if maximum is None or found.get("Hypervisor") == "xen":
-                return None
-            interfaces = len(instance.get("NetworkInterfaces", []))
-            shared = ebs.get("AttachmentLimitType") == "shared"
-            taken = max(interfaces - 1, 0) if shared else 0
-            return maximum - taken - len(instance.get("BlockDeviceMappings", []))
-        return None
+        return slots_free(answer, instance)
 
 
 class _Verdict:
@@ -305,9 +303,3 @@ def _meant(what: str) -> Iterator[None]:
         raise Unfit(f"{what}: no AWS credentials", hint=hint, cause="credentials") from error
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
         raise Transient(f"{what}: {error}", cause="ec2 unreachable") from error
-
-
-def _tags(tags: Iterable[TagTypeDef]) -> dict[str, str]:
-    """EC2's own tags (aws:…) cannot be set by anyone, so they are left out."""
-    pairs = {tag["Key"]: tag["Value"] for tag in tags}
-    return {key: value for key, value in pairs.items() if not key.startswith("aws:")}

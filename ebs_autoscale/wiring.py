@@ -75,6 +75,7 @@ def world_of(
         emit=emit,
         rebalance=settings.rebalance,
         delete_on_termination=settings.volume.delete_on_termination,
+        adopt=settings.adopt,
     )
 
 

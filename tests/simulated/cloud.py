@@ -119,6 +119,16 @@ class SimulatedCloud:
             hangs = device_name in self.hanging_names
             ebs.attached_at = inf if hangs else self._clock.now_seconds()
 
+    def predecessors(self) -> tuple[Volume, ...]:
+        """What an older autoscaler left."""
+        with self._at.call("predecessors"):
+            return tuple(self._shown(v) for v in self.volumes if not v.growth.filesystem)
+
+    def claim(self, volume: Volume) -> None:
+        """Tag it."""
+        with self._at.call("claim"):
+            self.find(volume.id).growth = volume.growth
+
     def detach(self, volume: Volume) -> None:
         """Begin to take back an attachment to us; nothing to do when there is none."""
         with self._at.call("detach"):

@@ -27,6 +27,7 @@ class SimulatedWorld:
     events: list[Event] = field(default_factory=list)
     rebalance: Rebalance = Rebalance.BOUNDED
     delete_on_termination: bool = True
+    adopt: bool = False
 
     def __post_init__(self) -> None:
         self.cloud = SimulatedCloud(self.clock, self.at)
@@ -43,6 +44,7 @@ class SimulatedWorld:
             emit=self.events.append,
             rebalance=self.rebalance,
             delete_on_termination=self.delete_on_termination,
+            adopt=self.adopt,
         )
 
     def fill(self, percent: float) -> None:

@@ -1,0 +1,66 @@
+"""EC2's answers as our nouns. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ebs_autoscale.model import GIB, GrowthId, Volume
+from ebs_autoscale.purchase import FILESYSTEM_TAG, GROWTH_TAG
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.type_defs import (
+        DescribeInstanceTypesResultTypeDef,
+        InstanceTypeDef,
+        TagTypeDef,
+        VolumeAttachmentTypeDef,
+        VolumeResponseTypeDef,
+        VolumeTypeDef,
+    )
+
+
+def slots_free(answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTypeDef) -> int | None:
+    """Attachment slots left, as far as EC2's table of instance types can be believed.
+
+    For shared Nitro types the table assumes one network interface (EBS CSI driver).
+    Older models lack the fields, Xen has no hard limit: unknown, never zero.
+    """
+    for found in answer.get("InstanceTypes", []):
+        ebs = found.get("EbsInfo", {})
+        maximum = ebs.get("MaximumEbsAttachments")
+        if maximum is None or found.get("Hypervisor") == "xen":
+            return None
+        interfaces = len(instance.get("NetworkInterfaces", []))
+        shared = ebs.get("AttachmentLimitType") == "shared"
+        taken = max(interfaces - 1, 0) if shared else 0
+        return maximum - taken - len(instance.get("BlockDeviceMappings", []))
+    return None
+
+
+def growth_of(answer: VolumeTypeDef) -> GrowthId | None:
+    """The growth that its tags name; None when they name none."""
+    tags = tags_of(answer.get("Tags", []))
+    ordinal = tags.get(GROWTH_TAG, "")
+    return GrowthId(tags.get(FILESYSTEM_TAG, ""), int(ordinal)) if ordinal.isdecimal() else None
+
+
+def volume_of(answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -> Volume:
+    """The volume in our words; raises KeyError for an answer without the essentials."""
+    attachments = answer.get("Attachments", [])
+    attachment: VolumeAttachmentTypeDef = attachments[0] if attachments else {}
+    return Volume(
+        id=answer["VolumeId"],
+        growth=growth,
+        size_bytes=answer["Size"] * GIB,
+        state=answer["State"],
+        attached_to=attachment.get("InstanceId", ""),
+        device_name=attachment.get("Device", ""),
+        attachment_state=attachment.get("State", ""),
+        delete_on_termination=attachment.get("DeleteOnTermination", False),
+    )
+
+
+def tags_of(tags: Iterable[TagTypeDef]) -> dict[str, str]:
+    """EC2's own tags (aws:…) cannot be set by anyone, so they are left out."""
+    pairs = {tag["Key"]: tag["Value"] for tag in tags}
+    return {key: value for key, value in pairs.items() if not key.startswith("aws:")}

@@ -1,0 +1,54 @@
+"""What an older autoscaler left, and what becomes of it."""
+
+import pytest
+
+from ebs_autoscale.growth import Outcome
+from ebs_autoscale.model import GIB, GrowthId
+from tests.simulated.cloud import INSTANCE, Ebs, node_name
+from tests.simulated.world import SimulatedWorld
+
+NOBODYS = GrowthId("", 0)
+
+
+@pytest.fixture
+def world() -> SimulatedWorld:
+    """A comfortable world with a member, a loose volume and one elsewhere, all a predecessor's."""
+    world = SimulatedWorld()
+    member, _, elsewhere = (world.cloud.put(NOBODYS, 10 * GIB) for _ in range(3))
+    for volume, instance in ((member, INSTANCE), (elsewhere, "i-elsewhere")):
+        volume.attached_to, volume.attached_at = instance, 0.0
+    world.filesystem.members[node_name(member)] = member.size_bytes
+    world.clock.sleep(10)
+    return world
+
+
+def ours(world: SimulatedWorld) -> list[Ebs]:
+    """The volumes that have become ours."""
+    return [volume for volume in world.cloud.volumes if volume.growth != NOBODYS]
+
+
+def test_without_the_wish_nothing_is_touched(world: SimulatedWorld) -> None:
+    """Volumes without our tags are invisible unless the operator wants them adopted."""
+    assert world.grow() is Outcome.HELD
+    assert not ours(world)
+    assert not world.at.calls["predecessors"]
+
+
+def test_members_and_loose_volumes_are_adopted(world: SimulatedWorld) -> None:
+    """A member becomes ours and protected, a loose one a member; one attached elsewhere stays."""
+    world.adopt = True
+    assert world.grow() is Outcome.DONE
+    member, loose = ours(world)
+    assert member.protected_at <= world.clock.now_seconds()
+    assert node_name(loose) in world.filesystem.members
+    assert {member.growth.ordinal, loose.growth.ordinal} == {2, 3}
+    assert world.grow() is Outcome.HELD
+    assert len(ours(world)) == 2
+
+
+def test_what_is_not_blank_is_never_added(world: SimulatedWorld) -> None:
+    """A loose volume with something on it is claimed and named, and left as it is."""
+    world.adopt = True
+    world.cloud.volumes[1].blank = False
+    world.grow()
+    assert node_name(world.cloud.volumes[1]) not in world.filesystem.members
