@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from uuid import UUID, uuid5
 
 from ebs_autoscale.events import Event, EventKind, Level
 
@@ -19,6 +20,9 @@ _LOGGING_LEVELS = {
     Level.WARNING: logging.WARNING,
     Level.ERROR: logging.ERROR,
 }
+
+# Drawn once at random (`journalctl --new-id128`), to be kept for ever.
+_MESSAGE_IDS = UUID("0f6c39c4-64c3-4c7e-9d0d-1f8f5f1d2b7a")
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -92,6 +96,7 @@ class JournalHandler(logging.Handler):
         }
         if event:
             entry["EBS_AUTOSCALE_EVENT"] = event.kind.value
+            entry["MESSAGE_ID"] = message_id(event.kind)
             for key, value in event.fields.items():
                 name = {"volume": "VOLUME_ID", "growth": "GROWTH"}.get(key, key.upper())
                 entry[name] = value
@@ -102,6 +107,11 @@ class JournalHandler(logging.Handler):
         """Hang up."""
         self._socket.close()
         super().close()
+
+
+def message_id(kind: EventKind) -> str:
+    """The event's own 128-bit id for `journalctl MESSAGE_ID=`; the same in every version."""
+    return uuid5(_MESSAGE_IDS, kind.value).hex
 
 
 def _journal_field(name: str, value: str) -> bytes:

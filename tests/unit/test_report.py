@@ -157,6 +157,7 @@ def test_a_journal_entry(journal: Journal) -> None:
         "PRIORITY": "6",
         "SYSLOG_IDENTIFIER": "ebs-autoscale",
         "EBS_AUTOSCALE_EVENT": "step_done",
+        "MESSAGE_ID": "b496d76d132e547b86e4743b45b0dbe4",
         "GROWTH": "6a92f8de-3",
         "VOLUME_ID": "vol-0a1",
         "SECONDS": "4.2",
