@@ -15,6 +15,8 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.instance import Imds
+from ebs_autoscale.model import Inventory, Volume
+from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.space import available
 from ebs_autoscale.volumes import Ec2Volumes
 from ebs_autoscale.wiring import filesystem_of, require_fit_host
@@ -94,26 +96,52 @@ def _ec2(settings: Settings, clock: SystemClock, filesystem: str | None) -> Iter
         return
     # Any UUID will do to rehearse with when nothing is mounted yet.
     uuid = filesystem or "00000000-0000-0000-0000-000000000000"
-    for action, forbidden in cloud.rehearse(uuid):
-        if forbidden is None:
-            yield Line("ec2", "ok", f"{action} allowed")
-        else:
-            yield Line("ec2", "fail", f"{action}: {forbidden.what}", forbidden.hint)
-    yield from _slots(cloud, uuid)
-
-
-def _slots(cloud: Ec2Volumes, uuid: str) -> Iterator[Line]:
+    yield from (_rehearsed(*each) for each in rehearse(cloud, uuid))
     try:
         inventory = cloud.inventory(uuid)
+        strangers = cloud.predecessors()
     except EbsAutoscaleError:
-        # Told above, as the first rehearsed call.
+        # Told above, as rehearsed calls.
         return
+    yield from _on_own_volume(cloud, inventory)
+    yield _slots(inventory)
+    yield from _leftovers(inventory, strangers, adopt=settings.adopt)
+
+
+def _rehearsed(action: str, refusal: EbsAutoscaleError | None) -> Line:
+    if refusal is None:
+        return Line("ec2", "ok", f"{action} allowed")
+    return Line("ec2", "fail", f"{action}: {refusal.what}", refusal.hint)
+
+
+def _on_own_volume(cloud: Ec2Volumes, inventory: Inventory) -> Iterator[Line]:
+    if inventory.volumes:
+        yield from (_rehearsed(*each) for each in rehearse_with(cloud, inventory.volumes[0]))
+    else:
+        actions = ", ".join(NEED_A_VOLUME)
+        yield Line("ec2", "ok", f"{actions}: can be rehearsed once there is a volume of ours")
+
+
+def _slots(inventory: Inventory) -> Line:
     free = inventory.slots_free
     if free is None:
-        yield Line("slots", "warn", "EC2 does not say how many volumes this type takes")
-    elif free < 1:
+        return Line("slots", "warn", "EC2 does not say how many volumes this type takes")
+    if free < 1:
         hint = "use a larger instance type or detach what is not needed"
-        yield Line("slots", "fail", "no attachment slot is left", hint)
-    else:
-        ours = len(inventory.volumes)
-        yield Line("slots", "ok", f"{free} attachment slots left, {ours} volumes of ours")
+        return Line("slots", "fail", "no attachment slot is left", hint)
+    ours = len(inventory.volumes)
+    return Line("slots", "ok", f"{free} attachment slots left, {ours} volumes of ours")
+
+
+def _leftovers(
+    inventory: Inventory, strangers: tuple[Volume, ...], *, adopt: bool
+) -> Iterator[Line]:
+    """Volumes that cost money without serving the filesystem, or that nobody looks after."""
+    loose = [v.id for v in inventory.volumes if v.state in {"available", "error"}]
+    if loose:
+        hint = "the next growth finishes those that can be; see `ebs-autoscale plan`"
+        yield Line("leftovers", "warn", f"in no filesystem: {', '.join(loose)}", hint)
+    if strangers and not adopt:
+        names = ", ".join(volume.id for volume in strangers)
+        hint = "set `adopt: true` to make them ours, or delete what is not needed"
+        yield Line("leftovers", "warn", f"of an older autoscaler: {names}", hint)

@@ -61,11 +61,11 @@ class Ec2Volumes:
     ) -> None:
         self.identity = identity
         self._spec = spec
-        self._purchase = Purchase(identity=identity, spec=spec, mountpoint=mountpoint)
+        self.purchase = Purchase(identity=identity, spec=spec, mountpoint=mountpoint)
         self._clock = clock
         try:
             session = boto3.session.Session(region_name=identity.region)
-            self._ec2: EC2Client = session.client("ec2", config=CLIENT_CONFIG)
+            self.ec2: EC2Client = session.client("ec2", config=CLIENT_CONFIG)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             hint = "check the AWS_* environment and ~/.aws of this user"
             raise Unfit(f"no EC2 client: {error}", hint=hint, cause="credentials") from error
@@ -75,9 +75,7 @@ class Ec2Volumes:
         volumes = self._list(filesystem)
         instance = self._instance()
         if self._spec.copy_instance_tags:
-            self._purchase = replace(
-                self._purchase, instance_tags=tags_of(instance.get("Tags", []))
-            )
+            self.purchase = replace(self.purchase, instance_tags=tags_of(instance.get("Tags", [])))
         mappings = instance.get("BlockDeviceMappings", [])
         newest = max((created for _, created in volumes), default=None)
         return Inventory(
@@ -95,9 +93,9 @@ class Ec2Volumes:
         for series in range(1, TOKEN_SERIES_MAX + 1):
             try:
                 zone = self.identity.availability_zone
-                with _meant(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
-                    answer = self._ec2.create_volume(
-                        **self._purchase.parameters(growth, size_bytes, series)
+                with meant(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
+                    answer = self.ec2.create_volume(
+                        **self.purchase.parameters(growth, size_bytes, series)
                     )
             except EbsAutoscaleError as error:
                 # Quotas are checked before idempotency: a create that did succeed can
@@ -135,9 +133,9 @@ class Ec2Volumes:
 
     def claim(self, volume: Volume) -> None:
         """Put our three owner tags on a volume that an older autoscaler made."""
-        tags = self._purchase.owner_tags(volume.growth)
-        with _meant(f"tag {volume.id} as ours"):
-            self._ec2.create_tags(
+        tags = self.purchase.owner_tags(volume.growth)
+        with meant(f"tag {volume.id} as ours"):
+            self.ec2.create_tags(
                 Resources=[volume.id], Tags=[{"Key": key, "Value": tags[key]} for key in tags]
             )
 
@@ -149,8 +147,8 @@ class Ec2Volumes:
     def attach(self, volume: Volume, device_name: str) -> None:
         """Ask EC2 to attach; raises NameTaken when another name is needed."""
         instance_id = self.identity.instance_id
-        with _meant(f"attach {volume.id} to {instance_id} as {device_name}"):
-            self._ec2.attach_volume(VolumeId=volume.id, InstanceId=instance_id, Device=device_name)
+        with meant(f"attach {volume.id} to {instance_id} as {device_name}"):
+            self.ec2.attach_volume(VolumeId=volume.id, InstanceId=instance_id, Device=device_name)
 
     def delete_on_termination(self, volume: Volume) -> None:
         """Have EC2 delete the volume with the instance; attached volumes only."""
@@ -158,8 +156,8 @@ class Ec2Volumes:
             "VolumeId": volume.id,
             "DeleteOnTermination": True,
         }
-        with _meant(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
-            self._ec2.modify_instance_attribute(
+        with meant(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
+            self.ec2.modify_instance_attribute(
                 InstanceId=self.identity.instance_id,
                 BlockDeviceMappings=[{"DeviceName": volume.device_name, "Ebs": ebs}],
             )
@@ -168,42 +166,16 @@ class Ec2Volumes:
         """Ask EC2 to take back an attachment that never came to us; done when there is none."""
         instance_id = self.identity.instance_id
         try:
-            with _meant(f"detach {volume.id} from {instance_id}"):
-                self._ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
+            with meant(f"detach {volume.id} from {instance_id}"):
+                self.ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
         except Transient as error:
             if error.cause != "state":
                 raise
 
     def delete(self, volume: Volume) -> None:
         """Delete a volume that was never attached; EC2 refuses it if it is attached after all."""
-        with _meant(f"delete {volume.id}"):
-            self._ec2.delete_volume(VolumeId=volume.id)
-
-    def rehearse(self, filesystem: str) -> Iterator[tuple[str, EbsAutoscaleError | None]]:
-        """Try each call a growth makes without effect; yields the action and what forbids it.
-
-        Attaching can be judged only on a volume of ours: conditions on tags decide it.
-        """
-        inventory, error = None, None
-        try:
-            inventory = self.inventory(filesystem)
-        except EbsAutoscaleError as denied:
-            error = denied
-        yield "DescribeVolumes, DescribeInstances, DescribeInstanceTypes", error
-        parameters = self._purchase.parameters(GrowthId(filesystem, 1), 20 * GIB, 1)
-        parameters["DryRun"] = True
-        with _dry() as verdict:
-            self._ec2.create_volume(**parameters)
-        yield "CreateVolume, CreateTags", verdict.error
-        for volume in inventory.volumes[:1] if inventory else ():
-            with _dry() as verdict:
-                self._ec2.attach_volume(
-                    VolumeId=volume.id,
-                    InstanceId=self.identity.instance_id,
-                    Device="/dev/xvdcz",
-                    DryRun=True,
-                )
-            yield "AttachVolume", verdict.error
+        with meant(f"delete {volume.id}"):
+            self.ec2.delete_volume(VolumeId=volume.id)
 
     def _find(self, growth: GrowthId) -> Volume | None:
         """Look for the growth's volume by its tags, as long as it may still be invisible."""
@@ -242,16 +214,16 @@ class Ec2Volumes:
             raise Transient(f"EC2's list of volumes lacks {error}", cause="ec2 ill") from error
 
     def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
-        with _meant("list volumes"):
-            pages = self._ec2.get_paginator("describe_volumes").paginate(
+        with meant("list volumes"):
+            pages = self.ec2.get_paginator("describe_volumes").paginate(
                 Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
             )
             return [volume for page in pages for volume in page.get("Volumes", [])]
 
     def _instance(self) -> InstanceTypeDef:
         instance_id = self.identity.instance_id
-        with _meant(f"describe {instance_id}"):
-            answer = self._ec2.describe_instances(
+        with meant(f"describe {instance_id}"):
+            answer = self.ec2.describe_instances(
                 Filters=[{"Name": "instance-id", "Values": [instance_id]}]
             )
         for reservation in answer.get("Reservations", []):
@@ -261,33 +233,15 @@ class Ec2Volumes:
 
     def _slots_free(self, instance: InstanceTypeDef) -> int | None:
         kind = self.identity.instance_type
-        with _meant(f"describe instance type {kind}"):
-            answer = self._ec2.describe_instance_types(
+        with meant(f"describe instance type {kind}"):
+            answer = self.ec2.describe_instance_types(
                 InstanceTypes=[cast("InstanceTypeType", kind)]
             )
         return slots_free(answer, instance)
 
 
-class _Verdict:
-    """What a rehearsal found; no error means the call would have succeeded."""
-
-    error: EbsAutoscaleError | None = None
-
-
 @contextmanager
-def _dry() -> Iterator[_Verdict]:
-    """Judge a DryRun call, which never succeeds: `DryRunOperation` is the good answer."""
-    verdict = _Verdict()
-    try:
-        with _meant("rehearse"):
-            yield verdict
-    except EbsAutoscaleError as error:
-        if error.cause != "dry run":
-            verdict.error = error
-
-
-@contextmanager
-def _meant(what: str) -> Iterator[None]:
+def meant(what: str) -> Iterator[None]:
     """Turn boto's errors inside into ours; botocore has retried what it retries by then."""
     try:
         yield

@@ -10,6 +10,7 @@ import pytest
 from ebs_autoscale import volumes
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
+from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.contract.clouds import OverHttp, over_http
 from tests.unit.samples import FILESYSTEM
@@ -180,11 +181,11 @@ def test_a_long_list_is_read_to_its_end(start: StartHttp, monkeypatch: pytest.Mo
 def test_a_rehearsal_changes_nothing(start: StartHttp) -> None:
     """Every call can be tried without effect; with rights and room nothing forbids one."""
     with start() as http:
-        http.cloud.create(GROWTH, 20 * GIB)
+        volume = http.cloud.create(GROWTH, 20 * GIB)
         http.clock.sleep(10)
-        verdicts = dict(http.cloud.rehearse(FILESYSTEM))
+        verdicts = dict(rehearse(http.cloud, FILESYSTEM)) | dict(rehearse_with(http.cloud, volume))
         assert set(verdicts.values()) == {None}
-        assert "AttachVolume" in verdicts
+        assert set(NEED_A_VOLUME) < set(verdicts)
         assert http.count() == 1
         assert http.cloud.inventory(FILESYSTEM).volumes[0].attached_to == ""
 
@@ -194,7 +195,7 @@ def test_a_rehearsal_finds_what_is_denied(start: StartHttp) -> None:
     with start() as http:
         rule = FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation")
         http.control.add_fault(rule)
-        verdicts = dict(http.cloud.rehearse(FILESYSTEM))
+        verdicts = dict(rehearse(http.cloud, FILESYSTEM))
         denied = verdicts.pop("CreateVolume, CreateTags")
         assert isinstance(denied, Unfit)
         assert denied.cause == "denied"
