@@ -27,10 +27,17 @@ BY_CAUSE = {
     "request": Backoff(600.0, 600.0),
     "volume kind": Backoff(600.0, 600.0),
     "kms": Backoff(600.0, 600.0),
+    "program": Backoff(600.0, 600.0),
     "token burned": Backoff(600.0, 3600.0),
     "unsettled": Backoff(600.0, 3600.0),
     "locked": Backoff(1.0, 5.0),
 }
+
+
+def backoff_of(cause: str) -> Backoff:
+    """The waits for this cause; a refusal that nobody knows is tried as rarely as a denial."""
+    unknown = BY_CAUSE["denied"] if cause.startswith("unknown code") else DEFAULT
+    return BY_CAUSE.get(cause, unknown)
 
 
 def retry_delay_seconds(cause: str, *, attempts: int, jitter: float) -> float:
@@ -38,6 +45,6 @@ def retry_delay_seconds(cause: str, *, attempts: int, jitter: float) -> float:
 
     Never less than a tenth of the bound, so that a lucky draw is no hammer either.
     """
-    backoff = BY_CAUSE.get(cause, DEFAULT)
+    backoff = backoff_of(cause)
     bound = min(backoff.max_seconds, backoff.first_seconds * 2.0 ** min(attempts - 1, 30))
     return bound * max(jitter, 0.1)

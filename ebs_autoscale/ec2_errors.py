@@ -35,6 +35,8 @@ _KMS = Meaning(Unfit, "kms", "check volume.kms_key_id and the role's rights on t
 _SLOTS = Meaning(Unfit, "slots", "use an instance type with more attachment slots")
 _INSTANCE = Meaning(Unfit, "instance", "the instance is going away or its identity is stale")
 _MAPPING = Meaning(Transient, "mapping not visible")
+# Nothing that an operator wrote leads to these.
+_PROGRAM = Meaning(Unfit, "program", "this is a mistake in ebs-autoscale itself: please report it")
 
 _BURNED = Meaning(Transient, "token burned")
 
@@ -91,6 +93,15 @@ MEANINGS: dict[str, Meaning] = {
     "InvalidRequest": _REQUEST,
     "InvalidZone.NotFound": _REQUEST,
     "InvalidAvailabilityZone": _REQUEST,
+    "InvalidClientToken": _PROGRAM,
+    "InvalidVolumeID.Malformed": _PROGRAM,
+    "InvalidInstanceID.Malformed": _PROGRAM,
+    "InvalidFilter": _PROGRAM,
+    "FilterLimitExceeded": _PROGRAM,
+    "InvalidMaxResults": _PROGRAM,
+    # The next look begins with the first page again.
+    "InvalidNextToken": _SERVER,
+    "InvalidPaginationToken": _SERVER,
     "TagLimitExceeded": _REQUEST,
     "InvalidTagKey.Malformed": _REQUEST,
     "CustomerKeyHasBeenRevoked": _KMS,
@@ -102,6 +113,7 @@ MEANINGS: dict[str, Meaning] = {
     "AttachmentLimitExceeded": _SLOTS,
     "InvalidInstanceID.NotFound": _INSTANCE,
     "IncorrectInstanceState": _INSTANCE,
+    "NonEBSInstance": _INSTANCE,
     "InvalidVolume.ZoneMismatch": _INSTANCE,
     "InvalidVolumeID.ZoneMismatch": _INSTANCE,
     "InvalidInstanceAttributeValue": _MAPPING,

@@ -31,10 +31,14 @@ _VIA_EC2 = {"kms:ViaService": "ec2.*.amazonaws.com*"}
 
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 
-# EC2's words since 2023; Describe calls have no resource.
+# EC2's words since 2023; Describe calls have no resource. Source: IAM user guide,
+# "Troubleshoot access denied error messages".
 _DENIED = re.compile(
     r"is not authorized to perform: (?P<action>\w+:\w+)(?: on resource: (?P<resource>arn:\S+))?"
+    r"(?: with an explicit deny in (?P<denier>an? [a-z -]+)"
+    r"| because no (?P<silent>[a-z -]+) allows)?"
 )
+_OF_THE_ROLE = "identity-based policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,19 +142,29 @@ STATEMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """What EC2 said that the role may not do; `resource` is `*` for calls that have none."""
+    """What EC2 said that the role may not do; `resource` is `*` for calls that have none.
+
+    `denier` is the kind of policy that denies explicitly, `silent` the kind that lacks a right.
+    """
 
     action: str
     resource: str
+    denier: str = ""
+    silent: str = _OF_THE_ROLE
 
     @property
     def sentence(self) -> str:
         """The denied action, and on what."""
-        return f"{self.action} is denied" + (f" on {self.resource}" * (self.resource != "*"))
+        on = "" if self.resource == "*" else f" on {self.resource}"
+        return f"{self.action} is denied{on}"
 
     @property
     def hint(self) -> str:
-        """What to add to the role."""
+        """What to add to the role, or where else the answer is."""
+        if self.denier:
+            return f"an explicit deny in {self.denier} forbids it, whatever else allows it"
+        if self.silent != _OF_THE_ROLE:
+            return f"the {self.silent} must allow it, too"
         option = " --kms-key ARN" if self.action.startswith("kms:") else ""
         found = next((s for s in STATEMENTS if s.covers(self.action, self.resource)), None)
         what = f"add the statement {found.sid}" if found else "allow it in the instance's role"
@@ -160,7 +174,14 @@ class Denial:
 def denial_in(message: str) -> Denial | None:
     """Read EC2's message; None when it does not say what was denied."""
     found = _DENIED.search(message)
-    return Denial(found["action"], found["resource"] or "*") if found else None
+    if found is None:
+        return None
+    return Denial(
+        found["action"],
+        found["resource"] or "*",
+        denier=found["denier"] or "",
+        silent=found["silent"] or _OF_THE_ROLE,
+    )
 
 
 def policy_document(

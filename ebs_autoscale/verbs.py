@@ -52,22 +52,27 @@ def run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
     require_fit_host()
-    clock = SystemClock()
-    filesystem = filesystem_of(settings, clock)
-    filesystem.read()
     with ExitStack() as stack:
-        lock = stack.enter_context(Lock(daemon_lock_path(filesystem.uuid)))
+        lock = stack.enter_context(Lock(daemon_lock_path(_proved(settings))))
         if arguments.detach:
-            # New descriptors after detaching: the old process's are closed with it.
-            keep = (lock.fileno(),)
             pid_path = status_path(settings.mountpoint).with_suffix(".pid")
+            keep = (lock.fileno(),)
             stack.enter_context(detached(pid_path=pid_path, log_path=LOG_PATH, keep=keep))
             set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
-            clock = SystemClock()
-            filesystem = filesystem_of(settings, clock)
             lock.sign()
+        clock = SystemClock()
         clock.stop_on(signal.SIGTERM, signal.SIGINT)
-        return _watch(settings, filesystem, clock, arguments)
+        return _watch(settings, filesystem_of(settings, clock), clock, arguments)
+
+
+def _proved(settings: config.Settings) -> str:
+    """The filesystem's UUID, once it is seen to be fit; nothing of the look stays open.
+
+    Detaching closes descriptors, so whatever the daemon holds is opened after it.
+    """
+    filesystem = filesystem_of(settings, SystemClock())
+    filesystem.read()
+    return filesystem.uuid
 
 
 def _watch(

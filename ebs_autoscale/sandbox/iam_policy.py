@@ -18,6 +18,9 @@ from ebs_autoscale.sandbox.iam_conditions import (
 
 _ELEMENTS = frozenset({"Sid", "Effect", "Action", "Resource", "Condition"})
 
+# The one in which policy variables mean something; without Version it would be 2008-10-17.
+_VERSION = "2012-10-17"
+
 
 class Verdict(StrEnum):
     """What a policy says of an access; silence is a denial, too."""
@@ -48,6 +51,8 @@ class Statement:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Read one; raises ConfigInvalid for what would otherwise be misread."""
+        if not isinstance(document, Mapping):
+            raise ConfigInvalid(f"policy statement {document!r} is not an object")
         name = document.get("Sid", "without Sid")
         if unknown := document.keys() - _ELEMENTS:
             raise ConfigInvalid(f"policy statement {name}: no element {', '.join(sorted(unknown))}")
@@ -55,17 +60,11 @@ class Statement:
             raise ConfigInvalid(f"policy statement {name} lacks {', '.join(sorted(missing))}")
         if document["Effect"] not in {"Allow", "Deny"}:
             raise ConfigInvalid(f"policy statement {name}: no effect {document['Effect']!r}")
-        condition = {
-            operator: {key: _listed(values) for key, values in keys.items()}
-            for operator, keys in document.get("Condition", {}).items()
-        }
-        if strange := [operator for operator in condition if not knows(operator)]:
-            raise ConfigInvalid(f"policy statement {name}: no operator {', '.join(strange)}")
         return cls(
             allows=document["Effect"] == "Allow",
             actions=_listed(document["Action"]),
             resources=_listed(document["Resource"]),
-            condition=condition,
+            condition=_condition(document.get("Condition", {}), name),
         )
 
     def speaks_of(self, access: Access) -> bool:
@@ -86,10 +85,15 @@ class Policy:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Read a policy document; raises ConfigInvalid."""
-        if not isinstance(document, Mapping) or document.keys() - {"Version", "Id", "Statement"}:
+        if not isinstance(document, Mapping) or document.keys() - {"Id"} != {
+            "Version",
+            "Statement",
+        }:
             raise ConfigInvalid("a policy is an object with Version and Statement")
-        statements = document.get("Statement", [])
-        each = [statements] if isinstance(statements, Mapping) else statements
+        if document["Version"] != _VERSION:
+            raise ConfigInvalid(f"policy Version {document['Version']!r} is not {_VERSION!r}")
+        statements = document["Statement"]
+        each = statements if isinstance(statements, list | tuple) else [statements]
         return cls([Statement.from_document(statement) for statement in each])
 
     def verdict(self, access: Access) -> Verdict:
@@ -106,6 +110,18 @@ class Policy:
             if verdict is not Verdict.ALLOWED:
                 return access, verdict
         return None
+
+
+def _condition(block: Any, name: str) -> Mapping[str, Keys]:
+    operators = block.values() if isinstance(block, Mapping) else [block]
+    if not all(isinstance(keys, Mapping) for keys in operators):
+        raise ConfigInvalid(f"policy statement {name}: Condition is not operators with keys")
+    if strange := [operator for operator in block if not knows(operator)]:
+        raise ConfigInvalid(f"policy statement {name}: no operator {', '.join(strange)}")
+    return {
+        operator: {key: _listed(values) for key, values in keys.items()}
+        for operator, keys in block.items()
+    }
 
 
 def _listed(value: Any) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_program() -> None:
     """A key in the README's table stands there with the default it has."""
     defaults = {key.path: key.default for key in KEYS}
     rows = [line for line in README.splitlines() if line.startswith("| `") and line.count("|") == 4]
-    told = {}
+    told: dict[str, str] = {}
     for row in rows:
         names, values, _ = (cell.strip() for cell in row.strip("|").split("|"))
         told |= dict(zip(names.split(", "), values.split(", "), strict=False))
