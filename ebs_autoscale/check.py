@@ -24,6 +24,8 @@ from ebs_autoscale.wiring import filesystem_of, require_fit_host
 # `check` is run by a person who waits; the daemon is more patient.
 IMDS_PATIENCE_SECONDS = 5.0
 
+PROTECTION = "ModifyInstanceAttribute"
+
 Verdict = Literal["ok", "warn", "fail"]
 
 
@@ -103,7 +105,8 @@ def _ec2(settings: Settings, clock: SystemClock, filesystem: str | None) -> Iter
     except EbsAutoscaleError:
         # Told above, as rehearsed calls.
         return
-    yield from _on_own_volume(cloud, inventory)
+    protects = settings.volume.delete_on_termination
+    yield from _on_own_volume(cloud, inventory, protects=protects)
     yield _slots(inventory)
     yield from _leftovers(inventory, strangers, adopt=settings.adopt)
 
@@ -111,12 +114,18 @@ def _ec2(settings: Settings, clock: SystemClock, filesystem: str | None) -> Iter
 def _rehearsed(action: str, refusal: EbsAutoscaleError | None) -> Line:
     if refusal is None:
         return Line("ec2", "ok", f"{action} allowed")
-    return Line("ec2", "fail", f"{action}: {refusal.what}", refusal.hint)
+    # A growth does without DeleteOnTermination, and says so each time.
+    verdict: Verdict = "warn" if action == PROTECTION else "fail"
+    return Line("ec2", verdict, f"{action}: {refusal.what}", refusal.hint)
 
 
-def _on_own_volume(cloud: Ec2Volumes, inventory: Inventory) -> Iterator[Line]:
-    if inventory.volumes:
-        yield from (_rehearsed(*each) for each in rehearse_with(cloud, inventory.volumes[0]))
+def _on_own_volume(cloud: Ec2Volumes, inventory: Inventory, *, protects: bool) -> Iterator[Line]:
+    # One that is attached, if there is one: what EC2 says of it says the most.
+    volumes = sorted(inventory.volumes, key=lambda v: v.attached_to != inventory.instance_id)
+    if volumes:
+        for action, refusal in rehearse_with(cloud, volumes[0]):
+            if protects or action != PROTECTION:
+                yield _rehearsed(action, refusal)
     else:
         actions = ", ".join(NEED_A_VOLUME)
         yield Line("ec2", "ok", f"{actions}: can be rehearsed once there is a volume of ours")

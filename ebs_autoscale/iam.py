@@ -54,6 +54,11 @@ class Statement:
     def covers(self, action: str, resource: str) -> bool:
         """Whether it is the one that grants this action on this resource."""
         pattern = self.resource or "arn:*:kms:*"
+        # What is being created has no id yet: EC2 denies its tags on `volume/*` as such
+        # (kubernetes-sigs/karpenter, issue 1713). What exists cannot be tagged by this right.
+        at_creation = "ec2:CreateAction" in (self.condition or {}).get("StringEquals", {})
+        if at_creation and not resource.endswith("/*"):
+            return False
         return action in self.actions and (pattern == "*" or fnmatchcase(resource, pattern))
 
 
