@@ -1,25 +1,23 @@
 """The printed policy, enforced: what Ec2Volumes needs of it, and what it keeps out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.iam import STATEMENTS, policy_document
-from ebs_autoscale.model import GIB, GrowthId, Volume, VolumeSpec
+from ebs_autoscale.model import GIB, Volume, VolumeSpec
 from ebs_autoscale.purchase import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG
 from ebs_autoscale.rehearsal import rehearse, rehearse_with
 from ebs_autoscale.sandbox.iam_policy import Access, Policy, Verdict
 from tests.contract.clouds import OverHttp, over_http
-from tests.contract.rights import KEY, POLICY, SEED, without
+from tests.contract.rights import GROWTH, KEY, POLICY, SEED, Life, without
 from tests.unit.samples import FILESYSTEM
 
-GROWTH = GrowthId(FILESYSTEM, 1)
 KEYED = VolumeSpec(kms_key_id=KEY)
 ANOTHER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0fedcba9876543210"
 
@@ -30,74 +28,6 @@ StartHttp = Callable[..., AbstractContextManager[OverHttp]]
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartHttp:
     """Begin with the sandbox and boto3."""
     return over_http(tmp_path, monkeypatch)
-
-
-@dataclass(slots=True)
-class Life:
-    """One volume from purchase to deletion, call by call."""
-
-    http: OverHttp
-    policy: Mapping[str, Any] | None = None
-
-    def look(self) -> None:
-        """See what there is."""
-        self.http.cloud.inventory(FILESYSTEM)
-
-    def create(self) -> None:
-        """Buy it, and see it come to be."""
-        bought = self.http.cloud.create(GROWTH, GIB)
-        self.http.clock.sleep(10)
-        if all(seen.id != bought.id for seen in self.http.control.state().volumes):
-            raise Transient("it vanished")
-
-    def attach(self) -> None:
-        """Attach it here."""
-        self.http.cloud.attach(self._known(), "/dev/xvdba")
-        self.http.clock.sleep(10)
-
-    def delete_on_termination(self) -> None:
-        """Let it end with the instance."""
-        self.http.cloud.delete_on_termination(self._known())
-
-    def detach(self) -> None:
-        """Take it away again."""
-        self.http.cloud.detach(self._known())
-        self.http.clock.sleep(10)
-
-    def delete(self) -> None:
-        """Be rid of it."""
-        self.http.cloud.delete(self._known())
-
-    def _known(self) -> Volume:
-        """The volume, looked at with rights of an operator."""
-        self.http.control.set_policy(None)
-        [volume] = self.http.cloud.inventory(FILESYSTEM).volumes
-        self.http.control.set_policy(self.policy)
-        return volume
-
-    def _be_allowed(self, policy: Mapping[str, Any] | None) -> None:
-        self.policy = policy
-        self.http.control.set_policy(policy)
-
-    def live(self, policy: Mapping[str, Any]) -> dict[str, str]:
-        """Do all of it under a policy; what fails is told, and then done without one."""
-        failures = {}
-        for step in (
-            self.look,
-            self.create,
-            self.attach,
-            self.delete_on_termination,
-            self.detach,
-            self.delete,
-        ):
-            self._be_allowed(policy)
-            try:
-                step()
-            except EbsAutoscaleError as error:
-                failures[step.__name__] = str(error)
-                self._be_allowed(None)
-                step()
-        return failures
 
 
 def test_a_whole_life(start: StartHttp) -> None:

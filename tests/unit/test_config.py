@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,98 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ebs_autoscale
-from ebs_autoscale.config import KEYS, Key, Settings, load, parse
+from ebs_autoscale.config import KEYS, Key, load, parse
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
-from ebs_autoscale.rules import GrowthPolicy, LadderStep, Limits, Polling, Sizing, Threshold
+from ebs_autoscale.model import GIB
+from ebs_autoscale.rules import LadderStep
+from tests.unit.good_settings import DEFAULT, GOOD
 
 SAMPLES = Path(__file__).parent / "config"
 SHIPPED = Path(ebs_autoscale.__file__).with_name("config.yaml")
-
-DEFAULT = Settings(
-    mountpoint="/scratch",
-    policy=GrowthPolicy(
-        threshold=Threshold(
-            available_percent=20.0, available_min_bytes=10 * GIB, lead_time_seconds=None
-        ),
-        sizing=Sizing(
-            percent=50.0, fixed_bytes=None, min_bytes=20 * GIB, max_bytes=1024 * GIB, steps=()
-        ),
-        limits=Limits(volumes=None, total_bytes=16 * 1024 * GIB, cooldown_seconds=0.0),
-        polling=Polling(min_seconds=0.1, max_seconds=5.0),
-    ),
-    volume=VolumeSpec(
-        type="gp3",
-        iops=None,
-        throughput_mib_per_second=None,
-        encrypted=True,
-        kms_key_id=None,
-        delete_on_termination=True,
-        tags={},
-        copy_instance_tags=False,
-    ),
-    rebalance=Rebalance.BOUNDED,
-    log_format="auto",
-)
-
-GOOD = {
-    "minimal": DEFAULT,
-    "empty-sections": replace(DEFAULT, mountpoint="/var/lib/docker"),
-    "odd-mountpoint": replace(DEFAULT, mountpoint="/data/two\nlines and spaces"),
-    "anchors": replace(
-        DEFAULT,
-        policy=GrowthPolicy(sizing=Sizing(min_bytes=50 * GIB, max_bytes=50 * GIB)),
-        volume=VolumeSpec(tags={"where": "/scratch"}),
-    ),
-    "throughput": replace(
-        DEFAULT,
-        policy=GrowthPolicy(
-            threshold=Threshold(lead_time_seconds=0.0), sizing=Sizing(percent=200.0)
-        ),
-        volume=VolumeSpec(iops=10_000, throughput_mib_per_second=500),
-    ),
-    "unwritten-bounds": replace(
-        DEFAULT,
-        policy=GrowthPolicy(
-            sizing=Sizing(fixed_bytes=2048 * GIB, min_bytes=5 * GIB, max_bytes=2048 * GIB),
-            limits=Limits(total_bytes=5 * GIB),
-        ),
-    ),
-    "ladder": replace(
-        DEFAULT,
-        policy=GrowthPolicy(
-            sizing=Sizing(
-                max_bytes=1500 * GIB,
-                steps=(
-                    LadderStep(members=1, available_percent=50.0, size_bytes=150 * GIB),
-                    LadderStep(members=4, available_percent=20.0, size_bytes=1500 * GIB),
-                ),
-            )
-        ),
-    ),
-    "everything": Settings(
-        mountpoint="/mnt/genomics",
-        policy=GrowthPolicy(
-            threshold=Threshold(
-                available_percent=12.5, available_min_bytes=GIB * 3 // 2, lead_time_seconds=90.0
-            ),
-            sizing=Sizing(fixed_bytes=100 * GIB, min_bytes=64 * GIB, max_bytes=2048 * GIB),
-            limits=Limits(volumes=12, total_bytes=20 * 1024 * GIB, cooldown_seconds=300.0),
-            polling=Polling(min_seconds=0.05, max_seconds=30.0),
-        ),
-        volume=VolumeSpec(
-            type="io2",
-            iops=20_000,
-            encrypted=True,
-            kms_key_id="arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-            delete_on_termination=False,
-            tags={"team": "genomics", "cost:center": "4711", "empty": ""},
-            copy_instance_tags=True,
-        ),
-        rebalance=Rebalance.OFF,
-        log_format="json",
-    ),
-}
 
 
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("good/*.yaml")), ids=lambda path: path.stem)
