@@ -111,7 +111,11 @@ def _tend(reading: Reading, inventory: Inventory, world: World) -> None:
             and volume.node
             and reading.has_member(volume.node)
         ):
-            protect(volume, world)
+            try:
+                protect(volume, world)
+            except EbsAutoscaleError as error:
+                # Space matters more: the growth goes on, and the next look repairs it.
+                world.warn(volume, f"{volume.id} is still unprotected: {error}", "unprotected")
 
 
 def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:
