@@ -17,7 +17,7 @@ JUNK := $(VENV) build dist ebs_autoscale.egg-info .pytest_cache .mypy_cache .ruf
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format tools clean
+.PHONY: help demo test chaos check format tools clean
 .DELETE_ON_ERROR:
 
 help: ## show this
@@ -29,6 +29,9 @@ demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS a
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux
 test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest $(ARGS)
+
+chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
+	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
 	@$(BIN)/ruff format --quiet --check .

@@ -51,8 +51,16 @@ def carry_out(
 
 
 def _give_back(volume: Volume, world: World) -> None:
-    """Delete a volume that was bought a moment ago and never attached: nothing can be on it."""
-    world.cloud.delete(volume)
+    """Delete a volume that was bought a moment ago and never attached: nothing can be on it.
+
+    That it cannot be deleted is told beside the lack of a slot, never instead of it: the wait
+    for slots is long, since each look buys a volume.
+    """
+    try:
+        world.cloud.delete(volume)
+    except EbsAutoscaleError as error:
+        world.warn(volume, f"{volume.id} has no slot and is not deleted: {error}", "slots")
+        return
     world.warn(volume, f"deleted {volume.id} again: the instance has no slot for it", "slots")
 
 

@@ -169,13 +169,20 @@ class Ec2Volumes:
             with meant(f"detach {volume.id} from {instance_id}"):
                 self.ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
         except Transient as error:
-            if error.cause != "state":
+            if error.cause not in {"state", "not visible"}:
                 raise
 
     def delete(self, volume: Volume) -> None:
-        """Delete a volume that was never attached; EC2 refuses it if it is attached after all."""
-        with meant(f"delete {volume.id}"):
-            self.ec2.delete_volume(VolumeId=volume.id)
+        """Delete a volume that was never attached; EC2 refuses it if it is attached after all.
+
+        One that is gone is deleted: this is how a repetition after a lost answer ends.
+        """
+        try:
+            with meant(f"delete {volume.id}"):
+                self.ec2.delete_volume(VolumeId=volume.id)
+        except Transient as error:
+            if error.cause != "not visible":
+                raise
 
     def _find(self, growth: GrowthId) -> Volume | None:
         """Look for the growth's volume by its tags, as long as it may still be invisible."""

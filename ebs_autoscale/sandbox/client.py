@@ -79,9 +79,9 @@ class SandboxControl:
         """Variables that a client process needs; it must have no AWS keys of its own."""
         return client_environment(self.endpoint_url)
 
-    def journal(self) -> list[Call]:
-        """Every call so far, EC2's and metadata's, in order of arrival."""
-        return [Call(**call) for call in self._ask("GET", "journal")]
+    def journal(self, since: int = 0) -> list[Call]:
+        """Every call from this sequence number on, EC2's and metadata's, in order of arrival."""
+        return [Call(**call) for call in self._ask("GET", f"journal?since={since}")]
 
     def calls(self, action: str | None = None) -> list[Call]:
         """EC2 calls so far, of one action or of all."""

@@ -11,11 +11,15 @@ from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 # before it takes such a volume back, and nothing makes that shorter.
 HANGING_EVERY = 80
 
+# One round in so many has to come to rest by the daemon's own waits, however long they are.
+PATIENT_EVERY = 50
+
 MUTATIONS = ("CreateVolume", "AttachVolume", "ModifyInstanceAttribute")
 ACTIONS = (*MUTATIONS, "DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
 
-# What the daemon's log says when a step begins; a kill that waits for it falls inside the step.
-STEPS = ("growing", "create a volume", "attach the volume", "add the device", "settle metadata")
+# What the daemon's log says when a step begins: a kill that waits for it falls inside the step,
+# one that waits for nothing into the look before.
+STEPS = ("", "grow: ", "create a volume", "attach the volume", "add the device", "settle metadata")
 
 
 class Victim(StrEnum):
@@ -118,8 +122,8 @@ def storm_of(dice: Random, *, number: int) -> Storm:
         # Which volume is no member yet can be known for sure only while the growth stands still.
         kills=kills if deed is Deed.NONE else (),
         deed=deed,
-        patient=False,
-        seconds=dice.uniform(2.0, 6.0),
+        patient=number % PATIENT_EVERY == PATIENT_EVERY - 1,
+        seconds=dice.uniform(1.5, 5.0),
     )
 
 

@@ -4,12 +4,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Literal
 
 import pytest
 
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from tests.system.bench import Host, until
+from ebs_autoscale.sandbox.journal import PENDING
+from tests.system.bench import CONVERGED, Host, until
 
 pytestmark = pytest.mark.kernel
 
@@ -39,20 +41,35 @@ def assert_grown_once(host: Host, members: int = 2) -> None:
     }
 
 
-def finish(host: Host) -> None:
-    """Start a new daemon and let it come to rest."""
-    with host.daemon() as daemon:
-        daemon.wait_for("growth")
-        until(lambda: not daemon.children() and host.members > 1, "the growth's end")
-        assert_grown_once(host)
-        assert daemon.stop() == 0
+Finish = Callable[[Host], None]
+
+
+@pytest.fixture
+def finish(record_property: Callable[[str, object], None]) -> Finish:
+    """Start a new daemon and let it come to rest; how long that took is in the summary."""
+
+    def finishing(host: Host) -> None:
+        began = monotonic()
+        with host.daemon() as daemon:
+            daemon.wait_for("growth")
+            until(lambda: not daemon.children() and host.members > 1, "the growth's end")
+            assert_grown_once(host)
+            record_property(CONVERGED, monotonic() - began)
+            assert daemon.stop() == 0
+
+    return finishing
 
 
 @pytest.mark.parametrize("with_children", [True, False], ids=["with the growth", "daemon only"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("action", ["CreateVolume", "AttachVolume", "ModifyInstanceAttribute"])
 def test_kill_around_a_call(
-    host: Host, action: str, when: Literal["before", "after"], *, with_children: bool
+    host: Host,
+    action: str,
+    when: Literal["before", "after"],
+    finish: Finish,
+    *,
+    with_children: bool,
 ) -> None:
     """Killed before or after a call took effect, the growth is finished with that one volume."""
     rule = FaultRule(kind=FaultKind.DELAY, action=action, when=when, seconds=HELD_SECONDS, times=1)
@@ -65,9 +82,39 @@ def test_kill_around_a_call(
     finish(host)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("waiting_for", ["CreateVolume", "AttachVolume"])
+def test_kill_in_a_wait(
+    make_host: Callable[..., Host],
+    waiting_for: str,
+    when: Literal["before", "after"],
+    finish: Finish,
+) -> None:
+    """Killed inside a look whether EC2 is done, the growth is finished with that one volume."""
+    host = make_host(create_seconds=(2.0, 2.0), attach_seconds=(2.0, 2.0))
+    looks = "DescribeVolumes"
+    host.fill(20)
+    with host.daemon() as daemon:
+        until(lambda: host.sandbox.calls(waiting_for), f"the call of {waiting_for}")
+        rule = FaultRule(kind=FaultKind.DELAY, action=looks, when=when, seconds=HELD_SECONDS)
+        host.sandbox.add_fault(rule)
+        until(lambda: host.sandbox.calls(looks)[-1].outcome == PENDING, "a look")
+        daemon.kill()
+    host.sandbox.clear_faults()
+
+    finish(host)
+
+
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("held", ["device add", "balance start"])
-def test_kill_around_a_tool(host: Host, tmp_path: Path, held: str, *, done: bool) -> None:
+def test_kill_around_a_tool(
+    host: Host,
+    tmp_path: Path,
+    held: str,
+    record_property: Callable[[str, object], None],
+    *,
+    done: bool,
+) -> None:
     """Killed before or after btrfs did its work, the growth is finished with that one volume."""
     host.configure(metadata={"rebalance": "full"})
     reached, path = held_tool(tmp_path, held=held, done=done)
@@ -76,9 +123,11 @@ def test_kill_around_a_tool(host: Host, tmp_path: Path, held: str, *, done: bool
         until(reached.exists, held)
         daemon.kill()
 
+    began = monotonic()
     with host.daemon() as daemon:
         until(lambda: "is complete" in daemon.log or "hold: " in daemon.log, "the growth's end")
         assert_grown_once(host)
+        record_property(CONVERGED, monotonic() - began)
         metadata_on_newest = "relocate" in daemon.log
         assert metadata_on_newest == (not (held == "balance start" and done))
         assert daemon.stop() == 0
@@ -97,7 +146,7 @@ def held_tool(folder: Path, *, held: str, done: bool) -> tuple[Path, str]:
     return reached, f"{tool.parent}:{os.environ['PATH']}"
 
 
-def test_terminate_inside_a_step(make_host: Callable[..., Host]) -> None:
+def test_terminate_inside_a_step(make_host: Callable[..., Host], finish: Finish) -> None:
     """SIGTERM during a slow attach ends both processes soon, with 0; the next daemon finishes."""
     host = make_host(attach_seconds=(4.0, 4.0))
     host.fill(20)

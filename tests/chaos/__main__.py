@@ -1,0 +1,63 @@
+"""`python -m tests.chaos`: hundreds of growths under faults, on real BTRFS, proved at the end."""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
+from ebs_autoscale.wiring import RUNTIME_DIRECTORY
+from tests.chaos.campaign import campaign
+
+
+def main() -> int:
+    """Run what the arguments ask for; 1 when a promise was broken, 5 when it cannot run here."""
+    arguments = _arguments()
+    say = partial(print, flush=True)
+    if reason := why_not():
+        say(f"cannot run: {reason}")
+        return 5
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    try:
+        enter_private_namespace()
+    except EbsAutoscaleError as error:
+        say(f"cannot run: {error}")
+        return 5
+    # Daemons, sandboxes, mounts and devices end with this process, however it ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+    say(f"seed {arguments.seed}: {arguments.growths} growths on {arguments.hosts} hosts")
+    tally = campaign(
+        growths=arguments.growths,
+        hosts=arguments.hosts,
+        seed=arguments.seed,
+        seconds=arguments.minutes * 60,
+        # Private to this namespace: what is in it vanishes with the last process that sees it.
+        folder=Path(tempfile.mkdtemp(prefix="chaos-", dir=RUNTIME_DIRECTORY)),
+        say=say,
+    )
+    for title, figure in tally.summary():
+        say(f"{title:<16}{figure}")
+    for wrong in tally.wrongs:
+        say(f"WRONG: {wrong}")
+    say(f"seed {arguments.seed}: {'FAILED' if tally.wrongs else 'every promise kept'}")
+    return 1 if tally.wrongs else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--growths", type=int, default=500)
+    parser.add_argument("--hosts", type=int, default=10, help="side by side")
+    parser.add_argument("--minutes", type=float, default=30, help="the run ends then at the latest")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

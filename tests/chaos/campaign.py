@@ -1,0 +1,223 @@
+"""Rounds of misfortune on several hosts side by side, counted and judged."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+from statistics import median
+from threading import Event, Lock
+from time import monotonic
+
+from tests.chaos.ground import Ground, wait
+from tests.chaos.interference import interfere
+from tests.chaos.weather import Deed, Storm, Victim, storm_of
+
+# 27 slots less the root's, less some for a round that grows twice.
+MEMBERS_MAX = 20
+
+# An orderly end after a restart takes up to 20 s of looking for a volume that nobody shows,
+# and the waits of a growth; one that hangs takes 90 s more, for each of two names.
+CONVERGE_SECONDS = 120.0
+CONVERGE_PATIENTLY_SECONDS = 420.0
+
+# A growth is a new process, and begins within a second on a machine with nothing else to do.
+BEGIN_SECONDS = 30.0
+
+# A back-off or the patience with a volume that nobody shows may last minutes: not waited for
+# in each round, since a daemon that starts afresh knows of neither.
+CALM_SECONDS = 6.0
+
+# So many wrongs are enough to look into.
+WRONGS_MAX = 5
+
+
+@dataclass(slots=True)
+class Tally:
+    """What all hosts have done so far, and what went wrong."""
+
+    growths_wanted: int
+    growths: int = 0
+    rounds: int = 0
+    filesystems: int = 0
+    files: int = 0
+    leaked: int = 0
+    doubled: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    storms: Counter[str] = field(default_factory=Counter)
+    struck: Counter[str] = field(default_factory=Counter)
+    converge_seconds: list[float] = field(default_factory=list)
+    wrongs: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
+    lock: Lock = field(default_factory=Lock)
+    over: Event = field(default_factory=Event)
+
+    def note_round(self, storm: Storm, *, growths: int, seconds: float) -> None:
+        """Count a round that came to rest."""
+        with self.lock:
+            self.rounds += 1
+            self.growths += growths
+            self.storms.update(storm.names)
+            self.converge_seconds.append(seconds)
+            if self.growths >= self.growths_wanted:
+                self.over.set()
+
+    def note_wrong(self, where: str, wrongs: list[str], log: str) -> None:
+        """Keep what went wrong, with what the daemon said last."""
+        with self.lock:
+            last = "\n".join(f"    {line}" for line in log.splitlines()[-15:])
+            self.wrongs += [f"{where}: {wrong}\n{last}" for wrong in wrongs]
+            if len(self.wrongs) >= WRONGS_MAX:
+                self.over.set()
+
+    def summary(self) -> Iterator[tuple[str, str]]:
+        """A line for each figure."""
+        yield "growths", f"{self.growths} in {self.rounds} rounds"
+        yield "kill -9", _counted(self.kills)
+        yield "storms", _counted(self.storms)
+        yield "struck calls", _counted(self.struck)
+        if self.converge_seconds:
+            middle, most = median(self.converge_seconds), max(self.converge_seconds)
+            yield "converged", f"after {middle:.1f} s at the median, {most:.1f} s at most"
+        yield "leaked volumes", str(self.leaked)
+        yield "double volumes", str(self.doubled)
+        yield (
+            "proved",
+            f"{self.filesystems} filesystems: {self.files} checksums, scrub, btrfs check",
+        )
+        yield "wrong", str(len(self.wrongs))
+
+
+def _counted(counter: Counter[str]) -> str:
+    counts = ", ".join(f"{name} {number}" for name, number in counter.most_common())
+    return f"{counter.total()}: {counts}"
+
+
+def campaign(
+    *,
+    growths: int,
+    hosts: int,
+    seed: int,
+    seconds: float,
+    folder: Path,
+    say: Callable[[str], object] = lambda _: None,
+) -> Tally:
+    """Grow so often, on so many hosts; no round begins after so many seconds."""
+    tally = Tally(growths_wanted=growths)
+    began = monotonic()
+    until = began + seconds
+    with ThreadPoolExecutor(hosts) as pool:
+        playing = [
+            pool.submit(_Theatre(folder / str(number), seed, tally, until).play)
+            for number in range(hosts)
+        ]
+        try:
+            for each in playing:
+                while not _has_ended(each):
+                    say(f"{tally.growths} growths after {monotonic() - began:.0f} s")
+        finally:
+            tally.over.set()
+    if tally.growths < growths and not tally.wrongs:
+        tally.wrongs.append(f"only {tally.growths} of {growths} growths in {seconds:.0f} s")
+    return tally
+
+
+def _has_ended(playing: Future[None]) -> bool:
+    """Whether it ends within a minute; raises what it raised."""
+    try:
+        playing.result(timeout=60)
+    except TimeoutError:
+        return playing.done()
+    return True
+
+
+def _has_begun(ground: Ground) -> bool:
+    return any(map(ground.has_said, ("decision=grow", "decision=finish", "next try in")))
+
+
+class _Theatre:
+    """One host after the other, each with a filesystem that is proved and replaced when full."""
+
+    def __init__(self, folder: Path, seed: int, tally: Tally, until: float) -> None:
+        self._folder = folder
+        self._dice = Random(f"{seed}-{folder.name}")  # noqa: S311 -- repeatable on purpose
+        self._tally = tally
+        self._until = until
+
+    @property
+    def _is_over(self) -> bool:
+        return self._tally.over.is_set() or monotonic() > self._until
+
+    def play(self) -> None:
+        """Until enough growths are done, time is up, or too much is wrong."""
+        for act in count():
+            if self._is_over:
+                return
+            seed = self._dice.getrandbits(32)
+            with Ground(self._folder / str(act), seed=seed) as ground:
+                self._play_on(ground)
+
+    def _play_on(self, ground: Ground) -> None:
+        wrongs: list[str] = []
+        while not self._is_over and not wrongs and ground.growths < MEMBERS_MAX:
+            if wrong := self._round(ground):
+                wrongs = [wrong]
+        log = ground.daemon.log
+        with self._tally.lock:
+            self._tally.leaked += len(ground.leaked())
+            self._tally.doubled += ground.doubled()
+            calls = ground.host.sandbox.calls()
+            self._tally.struck.update(
+                call.outcome if call.fault == "error" else call.fault
+                for call in calls
+                if call.fault
+            )
+        if not wrongs:
+            wrongs = ground.proved()
+            with self._tally.lock:
+                self._tally.filesystems += 1
+                self._tally.files += ground.files
+        self._tally.note_wrong(f"host {self._folder.name}", wrongs, log)
+
+    def _round(self, ground: Ground) -> str:
+        """One storm; what was wrong afterwards."""
+        storm = storm_of(self._dice, number=next(self._tally.numbers))
+        before = ground.growths
+        for rule in storm.faults:
+            ground.host.sandbox.add_fault(rule)
+        ground.make_low()
+        self._rage(ground, storm)
+        ground.host.sandbox.clear_faults()
+        began = monotonic()
+        if not storm.patient and not wait(lambda: not ground.unrest(), seconds=CALM_SECONDS):
+            self._kill(ground, Victim.BOTH)
+        patience = CONVERGE_PATIENTLY_SECONDS if storm.patient else CONVERGE_SECONDS
+        if not wait(lambda: not ground.unrest(), seconds=patience):
+            names = ", ".join(storm.names) or "kills"
+            return f"after {names}: {ground.unrest()} for {patience:.0f} s"
+        ground.write_files()
+        seconds = monotonic() - began
+        self._tally.note_round(storm, growths=ground.growths - before, seconds=seconds)
+        return ""
+
+    def _rage(self, ground: Ground, storm: Storm) -> None:
+        """Let it all happen while files are being written."""
+        if all(kill.words for kill in storm.kills):
+            wait(partial(_has_begun, ground), seconds=BEGIN_SECONDS)
+        ends = monotonic() + storm.seconds
+        for kill in storm.kills:
+            wait(partial(ground.has_said, kill.words), seconds=ends - monotonic())
+            Event().wait(kill.seconds)
+            self._kill(ground, kill.victim)
+            ground.write_files(count=1)
+        if storm.deed is not Deed.NONE:
+            interfere(ground, storm.deed, seconds=storm.seconds)
+        wait(lambda: not ground.unrest(), seconds=ends - monotonic())
+
+    def _kill(self, ground: Ground, victim: Victim) -> None:
+        ground.kill(victim)
+        with self._tally.lock:
+            self._tally.kills[victim] += 1

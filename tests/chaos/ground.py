@@ -1,0 +1,231 @@
+"""One host of the chaos run: a filesystem with files whose bytes are known, an EC2, a daemon."""
+
+import hashlib
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any, Self
+
+import psutil
+
+from ebs_autoscale import config
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
+from ebs_autoscale.sandbox.demo_scrub import scrub
+from ebs_autoscale.sandbox.loop import LoopDevice
+from ebs_autoscale.sandbox.settings import SandboxSettings
+from ebs_autoscale.space import Forecast, shortage
+from tests.chaos.weather import Victim
+from tests.system.bench import GIB, MIB, Host
+
+# How EC2 answers on a hurried day: slow enough to be killed in, quick enough for 500 growths.
+LATENCIES: Mapping[str, Any] = {
+    "create_seconds": (0.1, 0.8),
+    "visibility_seconds": (0.0, 1.0),
+    "flicker_seconds": (0.0, 1.0),
+    "attach_seconds": (0.1, 0.8),
+    "device_seconds": (-0.1, 0.3),
+    "detach_seconds": (0.1, 0.5),
+    "delete_seconds": (0.1, 0.5),
+}
+
+POLL_SECONDS = 0.1
+UNMOUNT_SECONDS = 20.0
+
+
+def wait(condition: Callable[[], object], *, seconds: float) -> bool:
+    """Whether the condition comes true within so many seconds."""
+    until = monotonic() + seconds
+    pause = Event()
+    while not condition():
+        if monotonic() > until:
+            return False
+        pause.wait(POLL_SECONDS)
+    return True
+
+
+class Ground:
+    """A filesystem of 2 GiB on a host of its own; a context manager that leaves nothing behind.
+
+    The daemon always runs, but for the moments in which it is killed and started again.
+    """
+
+    def __init__(self, folder: Path, *, seed: int) -> None:
+        self._stack = ExitStack()
+        self._folder = folder
+        self._digests: dict[Path, str] = {}
+        self._fillings = 0
+        self._heard = 0
+        mountpoint = folder / "scratch"
+        mountpoint.mkdir(parents=True)
+        shm = Path("/dev/shm")
+        store = shm if shm.is_dir() else folder
+        try:
+            self._base = LoopDevice.create(2 * GIB, directory=store)
+            self._stack.callback(self._base.close)
+            _tool("mkfs.btrfs", "--quiet", self._base.node)
+            _tool("mount", self._base.node, str(mountpoint))
+            self._stack.callback(self._is_unmounted)
+            settings = SandboxSettings(block_devices="nitro", seed=seed, **LATENCIES)
+            sandbox = self._stack.enter_context(Sandbox.start(settings, directory=store))
+            self.host = Host(sandbox, mountpoint=mountpoint, folder=folder)
+            self.policy = config.load(self.host.config).policy
+            self._stack.callback(self._end_daemon)
+            self.daemon = self._stack.enter_context(self.host.daemon())
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _is_unmounted(self) -> bool:
+        """Unmount, which other threads' processes prevent between their fork and exec."""
+        argv = ["umount", str(self.host.mountpoint)]
+        subprocess.run(argv, check=False, capture_output=True)
+        return not self.host.mountpoint.is_mount()
+
+    def _end_daemon(self) -> None:
+        """End whatever works on this filesystem, orphans of killed daemons included."""
+        for process in psutil.process_iter(["cmdline"]):
+            if str(self.host.config) in (process.info["cmdline"] or ()):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        if self.daemon.process.poll() is None:
+            self.daemon.kill()
+        self.daemon.process.wait()
+
+    @property
+    def low(self) -> str:
+        """Why the filesystem needs to grow, by the daemon's own judgement; empty when not."""
+        return shortage(self.host.read(), self.policy, Forecast())
+
+    @property
+    def growths(self) -> int:
+        """How many volumes have become members."""
+        return self.host.members - 1
+
+    def make_low(self) -> None:
+        """Book space until a volume is needed and one of 1 GiB is enough; a round begins."""
+        self._heard = len(self.daemon.log)
+        reading = self.host.read()
+        left = reading.size_bytes * 0.30 - 0.35 * GIB
+        wanted = int(reading.available_bytes - max(left, 64 * MIB))
+        self._fillings += 1
+        path = self.host.mountpoint / f"filling-{self._fillings}"
+        with path.open("wb") as file, suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, max(wanted, MIB))
+
+    def write_files(self, *, count: int = 2) -> None:
+        """Write files of which every byte is remembered, whatever the filesystem goes through."""
+        for _ in range(count):
+            content = os.urandom(256 * 1024) + os.urandom(64 * 1024) * 12
+            path = self.host.mountpoint / f"file-{len(self._digests)}"
+            with path.open("wb") as file:
+                file.write(content)
+                os.fsync(file.fileno())
+            self._digests[path] = hashlib.sha256(content).hexdigest()
+
+    def kill(self, victim: Victim) -> None:
+        """SIGKILL; a daemon that died is started again at once, as systemd would."""
+        if victim is Victim.GROWTH:
+            for child in self.daemon.children():
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            return
+        if victim is Victim.BOTH:
+            self.daemon.kill()
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+        self.daemon = self._stack.enter_context(self.host.daemon())
+        self._heard = 0
+
+    def has_said(self, words: str) -> bool:
+        """Whether the daemon of this moment has said that in this round."""
+        return words in self.daemon.log[self._heard :]
+
+    def unrest(self) -> str:
+        """What keeps the world from being as it should be at rest; empty when it is so."""
+        if (status := self.daemon.process.poll()) is not None:
+            return f"the daemon has ended with {status}"
+        if self._has_children():
+            return "a growth runs"
+        if "hold: " not in self.daemon.log and "is complete" not in self.daemon.log:
+            return "the daemon has not looked yet"
+        try:
+            return self.low or self._disorder()
+        except EbsAutoscaleError as error:
+            return str(error)
+
+    def _has_children(self) -> bool:
+        # psutil would look at every process of this machine, ten times a second for each host.
+        pid = self.daemon.process.pid
+        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii"))
+
+    def _disorder(self) -> str:
+        reading = self.host.read()
+        volumes = self.host.volumes()
+        ordinals = Counter(volume.tags["ebs-autoscale:growth"] for volume in volumes)
+        if outside := [_named(v) for v in volumes if not reading.has_member(v.node)]:
+            return f"not in the filesystem: {', '.join(outside)}"
+        if double := [ordinal for ordinal, count in ordinals.items() if count > 1]:
+            return f"growths with two volumes: {', '.join(double)}"
+        if len(reading.members) != len(volumes) + 1:
+            return f"{len(reading.members)} members, {len(volumes)} volumes"
+        if bare := [volume.id for volume in volumes if not volume.delete_on_termination]:
+            return f"without DeleteOnTermination: {', '.join(bare)}"
+        return ""
+
+    def leaked(self) -> list[VolumeSeen]:
+        """Volumes of ours outside the filesystem."""
+        return self.host.leaked()
+
+    def doubled(self) -> int:
+        """How many volumes share their growth with another one."""
+        volumes = self.host.volumes()
+        return len(volumes) - len({v.tags["ebs-autoscale:growth"] for v in volumes})
+
+    def proved(self) -> list[str]:
+        """Read everything back, scrub, unmount and check: what was wrong. Ends the daemon."""
+        status = self.daemon.stop()
+        wrong = [f"the daemon ended with {status}"] if status else []
+        wrong += [f"wrong bytes in {path.name}" for path in self._digests if self._differs(path)]
+        members = self.host.read().members
+        scrubbed = scrub(self.host.mountpoint, [member.devid for member in members])
+        if scrubbed.errors:
+            wrong.append(f"the scrub found {scrubbed.errors} errors")
+        wrong += [f"the sandbox: {problem}" for problem in self.host.sandbox.state().problems]
+        if not wait(self._is_unmounted, seconds=UNMOUNT_SECONDS):
+            return [*wrong, f"{self.host.mountpoint} stays busy"]
+        check = ["btrfs", "check", "--readonly", "--check-data-csum", self._base.node]
+        done = subprocess.run(check, capture_output=True, text=True, check=False)
+        if done.returncode:
+            wrong.append(f"btrfs check: {done.stderr.strip()[-400:]}")
+        return wrong
+
+    @property
+    def files(self) -> int:
+        """How many files have known bytes."""
+        return len(self._digests)
+
+    def _differs(self, path: Path) -> bool:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return hashlib.file_digest(file, "sha256").hexdigest() != self._digests[path]
+
+
+def _named(volume: VolumeSeen) -> str:
+    attachment = volume.attachment_state or "not attached"
+    return f"{volume.id} of growth {volume.tags['ebs-autoscale:growth']}: {attachment}"
+
+
+def _tool(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True, timeout=120)

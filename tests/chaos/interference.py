@@ -1,0 +1,83 @@
+"""An operator who detaches or deletes a volume in mid-growth, but never a member's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection
+from urllib.parse import urlencode, urlsplit
+
+import psutil
+
+from ebs_autoscale.sandbox.client import VolumeSeen
+from tests.chaos.ground import Ground, wait
+from tests.chaos.weather import Deed
+
+_STOP_SECONDS = 2.0
+
+
+def interfere(ground: Ground, deed: Deed, *, seconds: float) -> bool:
+    """Do the deed to the first volume it can be done to; False when there was none in time."""
+    done: list[str] = []
+
+    def tried() -> bool:
+        if _victims(ground, deed):
+            with _stopped_growth(ground) as is_safe:
+                victims = _victims(ground, deed) if is_safe else []
+                if victims and _do(ground, deed, victims[0]):
+                    done.append(victims[0].id)
+        return bool(done)
+
+    return wait(tried, seconds=seconds)
+
+
+def _victims(ground: Ground, deed: Deed) -> list[VolumeSeen]:
+    wanted = {Deed.DETACH: "in-use", Deed.DELETE: "available"}[deed]
+    return [volume for volume in ground.leaked() if volume.state == wanted]
+
+
+def _do(ground: Ground, deed: Deed, volume: VolumeSeen) -> bool:
+    """Ask without boto3, whose clients cost half a second each; whether EC2 agreed."""
+    action = {Deed.DETACH: "DetachVolume", Deed.DELETE: "DeleteVolume"}[deed]
+    form = urlencode({"Action": action, "VolumeId": volume.id, "Version": "2016-11-15"})
+    address = urlsplit(ground.host.sandbox.endpoint_url).netloc
+    connection = HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", f"/?{form}")
+        return connection.getresponse().status == HTTPStatus.OK
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _stopped_growth(ground: Ground) -> Iterator[bool]:
+    """Let the growth stand still; False when a tool of it runs, which could be adding the device.
+
+    A tool that has begun goes on by itself, so only a growth without one is safe to meddle with.
+    """
+    children = ground.daemon.children()
+    growths = [child for child in children if _is_growth(child)]
+    for growth in growths:
+        with suppress(psutil.NoSuchProcess):
+            growth.suspend()
+    try:
+        still = wait(lambda: all(_stands(growth) for growth in growths), seconds=_STOP_SECONDS)
+        tools = [child for child in ground.daemon.children() if not _is_growth(child)]
+        yield bool(growths) and still and not tools
+    finally:
+        for growth in growths:
+            with suppress(psutil.NoSuchProcess):
+                growth.resume()
+
+
+def _is_growth(process: psutil.Process) -> bool:
+    try:
+        return "grow" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _stands(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,104 @@
+"""An instance whose EC2 is the sandbox over HTTP, and whose devices and filesystem are simulated.
+
+What a growth does to EC2 is real down to the bytes on the wire; time passes only by waiting.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.growth import Outcome, grow_once
+from ebs_autoscale.model import GIB, Member, Reading, Rebalance, Volume
+from ebs_autoscale.ports import World
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.sandbox.client import SandboxControl, VolumeSeen
+from ebs_autoscale.space import Forecast
+from tests.contract.clouds import OverHttp
+from tests.unit.samples import FILESYSTEM, reading_of
+
+
+class Devices:
+    """The nodes of this host: one for each volume that EC2 has attached, named after it."""
+
+    def __init__(self, control: SandboxControl) -> None:
+        self._control = control
+
+    def node_of(self, volume: Volume) -> str:
+        """Its name while it is attached, else empty."""
+        for seen in self._control.state().volumes:
+            if seen.id == volume.id and seen.attachment_state == "attached":
+                return f"node-{seen.id}"
+        return ""
+
+    def require_blank(self, name: str, *, size_bytes: int) -> None:
+        """Everything is blank here."""
+
+    def names_present(self) -> frozenset[str]:
+        """No names but those EC2 knows."""
+        return frozenset()
+
+
+@dataclass(slots=True)
+class Filesystem:
+    """A filesystem that is too small until it has so many members."""
+
+    members: list[str] = field(default_factory=lambda: ["root"])
+    enough: int = 2
+    uuid: str = FILESYSTEM
+
+    def read(self) -> Reading:
+        """What is full but for the newest volume."""
+        size = 100 * len(self.members)
+        available = 1 if len(self.members) < self.enough else size / 2
+        members = tuple(
+            Member(devid=devid, name=name, size_bytes=GIB, unallocated_bytes=0)
+            for devid, name in enumerate(self.members, start=1)
+        )
+        return replace(reading_of(size, available, filesystem=self.uuid), members=members)
+
+    def add_device(self, name: str) -> None:
+        """Make it a member, once."""
+        if name not in self.members:
+            self.members.append(name)
+
+    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
+        """Nothing to settle."""
+        del mode, newest
+        return False
+
+    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
+        """Nothing to do."""
+        del mode, stopping
+        return "settled metadata"
+
+
+class Instance:
+    """Grows, process after process, over whatever EC2 does to it."""
+
+    def __init__(self, http: OverHttp) -> None:
+        self.http = http
+        self.filesystem = Filesystem()
+        self.events: list[Event] = []
+
+    def grow(self) -> Outcome:
+        """Be one process that grows if that is needed."""
+        world = World(
+            cloud=self.http.cloud,
+            nodes=Devices(self.http.control),
+            filesystem=self.filesystem,
+            clock=self.http.clock,
+            emit=self.events.append,
+        )
+        return grow_once(world, GrowthPolicy(), Forecast())
+
+    def grow_to_the_end(self, *, tries: int = 5) -> int:
+        """Grow until all is well, with a daemon's wait after each failure; how often it took."""
+        for attempt in range(1, tries + 1):
+            if self.grow() in {Outcome.DONE, Outcome.HELD}:
+                return attempt
+            self.http.clock.sleep(60)
+        raise AssertionError([e.sentence for e in self.events if e.kind is EventKind.GROWTH_FAILED])
+
+    def volumes(self) -> list[VolumeSeen]:
+        """The volumes there are, but the root's."""
+        return [v for v in self.http.control.state().volumes if "ebs-autoscale:owner" in v.tags]
