@@ -41,12 +41,14 @@ class SystemClock:
 
     def __init__(self) -> None:
         self.stopping = False
-        self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._write_end = write_end
+        # What a signal writes to, so that it ends a wait; nothing before `stop_on`.
+        self._wakeup: tuple[int, ...] = ()
 
     def stop_on(self, *signals: signal.Signals) -> None:
         """From now on these signals only set `stopping`; call it from the main thread."""
-        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup = (read_end,)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in signals:
             signal.signal(number, self._stop)
 
@@ -65,9 +67,9 @@ class SystemClock:
         """Wait that long, or raise `Stopped` at once when a stop is requested."""
         deadline = time.monotonic() + seconds
         while not self.stopping and (left := deadline - time.monotonic()) > 0:
-            readable, _, _ = select.select([self._wakeup], [], [], left)
+            readable, _, _ = select.select(self._wakeup, [], [], left)
             if readable:
-                os.read(self._wakeup, 512)
+                os.read(readable[0], 512)
         if self.stopping:
             raise Stopped
 
