@@ -9,8 +9,9 @@ from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy import DEAD_STATES
 from ebs_autoscale.ports import World
 
-# csi-driver's tuned poller: creation takes 1.5 s at the median, 4 s at the 99th percentile.
-FIRST_LOOK_AFTER_CREATE_SECONDS = 1.25
+# Creation takes 1.5 s at the median, 4 s at the 99th percentile (EBS CSI driver): a look before
+# the median mostly costs a call and, by the wait for the next look, time.
+FIRST_LOOK_AFTER_CREATE_SECONDS = 2.0
 CREATE_PATIENCE_SECONDS = 120.0
 
 # A healthy attach takes seconds. One that is still "attaching" after this long stays so
@@ -70,15 +71,19 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Volume:
 
 def _arrived(volume: Volume, world: World) -> Volume | None:
     """The volume with its node once EC2 says attached; None when it hangs."""
-    # The node tells for nothing that the attach has come through. DeleteOnTermination cannot
-    # be set before, since EC2 knows no mapping of it, and must not wait for a node that is late.
-    if not _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
+    # The node tells for nothing that the attach has come through: from then on EC2 has a mapping
+    # to set DeleteOnTermination on. A node that is late must not delay that for long.
+    may_protect = True
+    if _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
+        may_protect = _protect_if_wanted(volume, world)
+    else:
         world.progress(volume, f"the block device of {volume.id} is late")
     attached = _wait_attached(volume, world)
     if attached is None:
         return None
-    if world.delete_on_termination and not attached.delete_on_termination:
-        protect(attached, world)
+    # What was set is read back with this look; what is not there is set (again).
+    if may_protect:
+        _protect_if_wanted(attached, world)
     node = _wait_node(attached, world, ATTACH_STUCK_AFTER_SECONDS)
     return replace(attached, node=node) if node else None
 
@@ -176,8 +181,14 @@ def _wait_node(volume: Volume, world: World, patience_seconds: float) -> str:
     return node
 
 
-def protect(volume: Volume, world: World) -> None:
-    """Set DeleteOnTermination; a volume in service matters more than a denial of this."""
+def _protect_if_wanted(volume: Volume, world: World) -> bool:
+    if world.delete_on_termination and not volume.delete_on_termination:
+        return protect(volume, world)
+    return True
+
+
+def protect(volume: Volume, world: World) -> bool:
+    """Set DeleteOnTermination; False when that is denied, which a volume in service outweighs."""
     deadline = world.clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
     delay = 0.5
     while True:
@@ -185,7 +196,7 @@ def protect(volume: Volume, world: World) -> None:
             world.cloud.delete_on_termination(volume)
         except Unfit as error:
             world.warn(volume, f"{volume.id} will outlive this instance: {error}", error.cause)
-            return
+            return False
         except Transient as error:
             # EC2 may not show the mapping to this call for a moment after the attach.
             if error.cause != "mapping not visible" or world.clock.now_seconds() > deadline:
@@ -193,7 +204,7 @@ def protect(volume: Volume, world: World) -> None:
             world.clock.sleep(delay)
             delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
         else:
-            return
+            return True
 
 
 def _wait_attached(volume: Volume, world: World) -> Volume | None:

@@ -129,6 +129,16 @@ def test_killed_daemon_leaves_nothing_in_the_way(host: Host) -> None:
     assert host.status()["daemon"] is None
 
 
+def test_calls_of_a_growth(make_host: Callable[..., Host]) -> None:
+    """An undisturbed growth makes eight EC2 calls at the most, with the latencies EC2 has."""
+    host = make_host(
+        create_seconds=(1.0, 2.0), attach_seconds=(1.5, 3.0), device_seconds=(0.05, 0.5)
+    )
+    assert host.run("grow").returncode == 0
+    assert len(host.sandbox.calls()) <= 8
+    assert all(volume.delete_on_termination for volume in host.volumes())
+
+
 @pytest.fixture
 def private_log() -> Iterator[Path]:
     """Where a detached daemon logs, for this test alone."""

@@ -292,7 +292,7 @@ def test_steps_are_told_with_their_fields(world: SimulatedWorld) -> None:
     ]
     assert {event.fields["volume"] for event in ends} == {world.cloud.volumes[0].id}
     assert {event.fields["growth"] for event in ends} == {"6a92f8de-1"}
-    assert ends[1].sentence == f"attached {world.cloud.volumes[0].id} as nvme1n1 (5.5 s)"
+    assert ends[1].sentence == f"attached {world.cloud.volumes[0].id} as nvme1n1 (4.4 s)"
     told = [event.kind for event in world.events]
     starts = [i for i, kind in enumerate(told) if kind is EventKind.STEP_STARTED]
     for start, following in pairwise([*starts, len(told) - 1]):
