@@ -1,5 +1,6 @@
 """Rounds of misfortune on several hosts side by side, counted and judged."""
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,6 +43,7 @@ class Tally:
     growths_wanted: int
     growths: int = 0
     rounds: int = 0
+    playing: int = 0
     filesystems: int = 0
     files: int = 0
     leaked: int = 0
@@ -59,11 +61,17 @@ class Tally:
         """Count a round that came to rest."""
         with self.lock:
             self.rounds += 1
+            self.playing -= 1
             self.growths += growths
             self.storms.update(storm.names)
             self.converge_seconds.append(seconds)
-            if self.growths >= self.growths_wanted:
-                self.over.set()
+
+    def has_begun_round(self) -> bool:
+        """Count a round that begins; False when those that go on are enough."""
+        with self.lock:
+            enough = self.growths + self.playing >= self.growths_wanted
+            self.playing += not enough
+            return not enough
 
     def note_wrong(self, where: str, wrongs: list[str], log: str) -> None:
         """Keep what went wrong, with what the daemon said last."""
@@ -154,16 +162,23 @@ class _Theatre:
     def play(self) -> None:
         """Until enough growths are done, time is up, or too much is wrong."""
         for act in count():
-            if self._is_over:
+            if self._is_over or self._tally.growths >= self._tally.growths_wanted:
                 return
             seed = self._dice.getrandbits(32)
-            with Ground(self._folder / str(act), seed=seed) as ground:
-                self._play_on(ground)
+            try:
+                with Ground(self._folder / str(act), seed=seed) as ground:
+                    if not self._play_on(ground):
+                        return
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the summary has to have it
+                self._note_wrong([f"{type(error).__name__}: {error}"], traceback.format_exc())
 
-    def _play_on(self, ground: Ground) -> None:
+    def _play_on(self, ground: Ground) -> bool:
+        """Fill this filesystem and prove it; False when nothing is left to do."""
         wrongs: list[str] = []
-        while not self._is_over and not wrongs and ground.growths < MEMBERS_MAX:
-            if wrong := self._round(ground):
+        goes_on = True
+        while goes_on and not wrongs and ground.growths < MEMBERS_MAX:
+            goes_on = not self._is_over and self._tally.has_begun_round()
+            if goes_on and (wrong := self._round(ground)):
                 wrongs = [wrong]
         log = ground.daemon.log
         with self._tally.lock:
@@ -180,6 +195,10 @@ class _Theatre:
             with self._tally.lock:
                 self._tally.filesystems += 1
                 self._tally.files += ground.files
+        self._note_wrong(wrongs, log)
+        return goes_on
+
+    def _note_wrong(self, wrongs: list[str], log: str) -> None:
         self._tally.note_wrong(f"host {self._folder.name}", wrongs, log)
 
     def _round(self, ground: Ground) -> str:

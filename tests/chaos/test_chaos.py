@@ -14,10 +14,10 @@ SEED = 20
 
 def test_a_dozen_growths_under_faults(tmp_path: Path) -> None:
     """Whatever is killed, lost, refused or meddled with: no leak, no double, no changed byte."""
-    tally = campaign(growths=12, hosts=6, seed=SEED, seconds=240, folder=tmp_path)
+    tally = campaign(growths=12, hosts=4, seed=SEED, seconds=240, folder=tmp_path)
 
     assert not tally.wrongs, "\n".join(tally.wrongs)
     assert (tally.leaked, tally.doubled) == (0, 0)
     assert tally.growths >= 12
     assert tally.kills.total() >= 6
-    assert tally.filesystems == 6
+    assert tally.filesystems == 4

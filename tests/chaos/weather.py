@@ -18,8 +18,16 @@ MUTATIONS = ("CreateVolume", "AttachVolume", "ModifyInstanceAttribute")
 ACTIONS = (*MUTATIONS, "DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
 
 # What the daemon's log says when a step begins: a kill that waits for it falls inside the step,
-# one that waits for nothing into the look before.
-STEPS = ("", "grow: ", "create a volume", "attach the volume", "add the device", "settle metadata")
+# one that waits for nothing into the look before. The volume that was bought a moment ago and is
+# not to be seen yet is the likeliest to be bought again.
+STEPS = {
+    "": 1,
+    "grow: ": 1,
+    "create a volume": 1,
+    "attach the volume": 3,
+    "add the device": 1,
+    "settle metadata": 1,
+}
 
 
 class Victim(StrEnum):
@@ -140,7 +148,7 @@ def _hanging(kind: FaultKind) -> Storm:
 
 def _kill(dice: Random) -> Kill:
     return Kill(
-        victim=dice.choice(list(Victim)),
-        words=dice.choice(STEPS),
+        victim=dice.choices(list(Victim), (1, 1, 2))[0],
+        words=dice.choices(list(STEPS), list(STEPS.values()))[0],
         seconds=dice.choice((0.0, dice.uniform(0, 0.3), dice.uniform(0, 2.0))),
     )

@@ -95,6 +95,8 @@ class Host:
         self.mountpoint = mountpoint
         self.folder = folder
         self.config = folder / "config.yaml"
+        # Each has a pipe of its own, for good.
+        self._clock = SystemClock()
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
             **sandbox.environment,
@@ -150,7 +152,7 @@ class Host:
 
     def read(self) -> Reading:
         """Look at the filesystem without a process."""
-        return BtrfsFilesystem(str(self.mountpoint), clock=SystemClock()).read()
+        return BtrfsFilesystem(str(self.mountpoint), clock=self._clock).read()
 
     @property
     def members(self) -> int:
