@@ -78,8 +78,9 @@ class _Backed:
 class LoopBlockDevices:
     """Volumes over loop devices, linked in /dev as a Nitro or a Xen instance would show them.
 
-    A loop device lasts from the first attach to the deletion of its volume, so that data
-    survive a detach; only its link comes and goes.
+    The file behind a loop device lasts from the first attach to the deletion of its volume, so
+    that data survive a detach; the device comes and goes with its link. One that is mounted
+    stays when its volume is torn away.
     """
 
     def __init__(self, kind: BlockDevices, *, directory: Path, dev: Path = Path("/dev")) -> None:
@@ -95,9 +96,10 @@ class LoopBlockDevices:
         """
         if volume_id not in self._backed:
             loop = LoopDevice.create(size_bytes, directory=self._directory)
-            self._remove_stale_links(loop.name)
             self._backed[volume_id] = _Backed(loop)
         backed = self._backed[volume_id]
+        backed.loop.bind()
+        self._remove_stale_links(backed.loop.name)
         link = self._link_for(volume_id, device_name)
         if self._is_stale(link):
             link.unlink()
@@ -105,10 +107,12 @@ class LoopBlockDevices:
         backed.link = link
 
     def disappear(self, volume_id: str) -> None:
-        """Remove the link."""
+        """Remove the link, and the device unless it is in use."""
         if (backed := self._backed.get(volume_id)) and backed.link:
             _remove_own(backed.link, backed.loop.name)
             backed.link = None
+            if not self.is_held(volume_id):
+                backed.loop.unbind()
 
     def discard(self, volume_id: str) -> None:
         """Remove the link and let go of the loop device; a mounted one lasts until unmounted."""
@@ -124,7 +128,7 @@ class LoopBlockDevices:
     def is_held(self, volume_id: str) -> bool:
         """Ask the kernel: whoever mounts a device holds it exclusively."""
         backed = self._backed.get(volume_id)
-        if backed is None:
+        if backed is None or not backed.loop.is_bound:
             return False
         try:
             os.close(os.open(f"/dev/{backed.loop.name}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))

@@ -78,7 +78,23 @@ class LoopDevice:
     def resize(self, size_bytes: int) -> None:
         """Give file and device this size; a filesystem on it is not told."""
         os.ftruncate(self._file_fd, size_bytes)
-        fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
+        if self.is_bound:
+            fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is a device at present."""
+        return self._device_fd >= 0
+
+    def unbind(self) -> None:
+        """Take the device away and keep the file; while it is mounted it stays until unmounted."""
+        os.close(self._device_fd)
+        self._device_fd = -1
+
+    def bind(self) -> None:
+        """Give the file a device again, which may have another name; the old content is on it."""
+        if not self.is_bound:
+            self.name, self._device_fd = _attach(self._file_fd)
 
     def close(self) -> None:
         """Let go; a second time does nothing. What is mounted stays usable until unmounted."""
