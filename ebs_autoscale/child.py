@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Unfit
@@ -33,11 +34,14 @@ class GrowthProcess:
     """Runs `ebs-autoscale grow` beside the loop and passes on its events.
 
     The growth lock is taken here and inherited: it lasts as long as the growth does,
-    even when this process is killed.
+    even when this process is killed. `config_text` is what the next growth goes by.
     """
 
-    def __init__(self, *, config_path: Path, lock_path: Path, clock: Clock) -> None:
+    def __init__(
+        self, *, config_path: Path, config_text: str, lock_path: Path, clock: Clock
+    ) -> None:
         self._config_path = config_path
+        self.config_text = config_text
         self._lock_path = lock_path
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,14 +64,14 @@ class GrowthProcess:
 
     def start(self, forecast: Forecast) -> None:
         """Begin a growth if one is needed; raises LockHeld while somebody else grows."""
-        with Lock(self._lock_path) as lock:
+        with Lock(self._lock_path) as lock, self._config() as config:
             self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(write_end, True)
             try:
                 self._process = subprocess.Popen(
-                    self._argv(forecast, write_end, lock.fileno()),
+                    self._argv(forecast, write_end, lock.fileno(), config.fileno()),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(write_end, lock.fileno()),
+                    pass_fds=(write_end, lock.fileno(), config.fileno()),
                 )
             except OSError as error:
                 os.close(self._pipe)
@@ -79,7 +83,17 @@ class GrowthProcess:
         self._ended = False
         self._unread = b""
 
-    def _argv(self, forecast: Forecast, events_fd: int, lock_fd: int) -> list[str]:
+    def _config(self) -> BinaryIO:
+        """The configuration that the daemon was started with or has accepted since, as a file.
+
+        What is at its path may be half-written by now, or have been refused.
+        """
+        file = os.fdopen(os.memfd_create("config.yaml"), "w+b")
+        file.write(self.config_text.encode())
+        file.seek(0)
+        return file
+
+    def _argv(self, forecast: Forecast, events_fd: int, lock_fd: int, config_fd: int) -> list[str]:
         return [
             *(sys.executable, "-I", "-m", "ebs_autoscale"),
             *("--config", str(self._config_path)),
@@ -87,6 +101,7 @@ class GrowthProcess:
             "--if-needed",
             *("--events-fd", str(events_fd)),
             *("--lock-fd", str(lock_fd)),
+            *("--config-fd", str(config_fd)),
             *("--fill-rate", str(forecast.fill_bytes_per_second)),
             *("--growth-seconds", str(forecast.growth_seconds)),
         ]

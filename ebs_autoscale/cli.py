@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ebs_autoscale import __version__, verbs
+from ebs_autoscale import __version__, daemon, verbs
 from ebs_autoscale.errors import (
     CommandFailed,
     ConfigInvalid,
@@ -89,20 +89,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = commands.add_parser("run", help="watch the filesystem and grow it: the daemon")
-    run.add_argument(
+    how = run.add_mutually_exclusive_group()
+    how.add_argument(
         "--detach",
         action="store_true",
         help="go to the background, with a pid file and a log file (hosts without systemd)",
     )
-    run.set_defaults(verb=verbs.run)
+    how.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for the filesystem to be mounted, and say what keeps it from being so",
+    )
+    how.add_argument(
+        "--test", action="store_true", help="only read the configuration: 0 when it is good, else 2"
+    )
+    run.set_defaults(verb=daemon.run)
     grow = commands.add_parser("grow", help="one growth now, within the same limits; waits for it")
     grow.add_argument(
         "--size", metavar="SIZE", type=_size, help="size of the volume (as configured)"
     )
     grow.set_defaults(verb=verbs.grow)
     # How the daemon runs its growths; see child.py.
-    for hidden, kind in (("--events-fd", int), ("--lock-fd", int)):
-        grow.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    for hidden in ("--events-fd", "--lock-fd", "--config-fd"):
+        grow.add_argument(hidden, type=int, help=argparse.SUPPRESS)
     for hidden in ("--fill-rate", "--growth-seconds"):
         grow.add_argument(hidden, type=float, help=argparse.SUPPRESS)
     grow.add_argument("--if-needed", action="store_true", help=argparse.SUPPRESS)
@@ -124,6 +133,10 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "--kms-key", metavar="ARN", help="also what volumes encrypted with this key need"
     )
     policy.set_defaults(verb=verbs.iam_policy)
+    # What the daemon asks while a member is missing; see mounting.py.
+    absent = commands.add_parser("absent")
+    absent.add_argument("filesystem")
+    absent.set_defaults(verb=verbs.absent)
     demo = commands.add_parser(
         "demo", help="the whole product on this machine, without an AWS account (as root)"
     )

@@ -41,6 +41,7 @@ class SystemClock:
 
     def __init__(self) -> None:
         self.stopping = False
+        self._asked = False
         # What a signal writes to, so that it ends a wait; nothing before `stop_on`.
         self._wakeup: tuple[int, ...] = ()
 
@@ -52,8 +53,20 @@ class SystemClock:
         for number in signals:
             signal.signal(number, self._stop)
 
+    def wake_on(self, number: signal.Signals) -> None:
+        """From now on this signal ends a wait, and is there for `was_asked`; after `stop_on`."""
+        signal.signal(number, self._ask)
+
+    def was_asked(self) -> bool:
+        """Whether the signal of `wake_on` has come since the last call."""
+        asked, self._asked = self._asked, False
+        return asked
+
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self.stopping = True
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
 
     def now_seconds(self) -> float:
         """Monotonic time; differences only."""
@@ -64,14 +77,18 @@ class SystemClock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Wait that long, or raise `Stopped` at once when a stop is requested."""
+        """Wait that long, or until woken; raise `Stopped` at once when a stop is requested."""
         deadline = time.monotonic() + seconds
-        while not self.stopping and (left := deadline - time.monotonic()) > 0:
+        while not self._is_due and (left := deadline - time.monotonic()) > 0:
             readable, _, _ = select.select(self._wakeup, [], [], left)
             if readable:
                 os.read(readable[0], 512)
         if self.stopping:
             raise Stopped
+
+    @property
+    def _is_due(self) -> bool:
+        return self.stopping or self._asked
 
     def jitter(self) -> float:
         """A uniform random number in [0, 1)."""

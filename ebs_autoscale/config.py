@@ -110,7 +110,7 @@ KEYS = (
 
 def load(path: Path) -> Settings:
     """The settings in a file. Raises ConfigInvalid with everything that is wrong, by line."""
-    return parse(_text_of(path), name=str(path))
+    return parse(text_of(path), name=str(path))
 
 
 def parse(text: str, *, name: str) -> Settings:
@@ -132,7 +132,8 @@ def parse(text: str, *, name: str) -> Settings:
     return settings
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What stands in the file. Raises ConfigInvalid for what cannot be a configuration."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

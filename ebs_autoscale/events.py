@@ -10,6 +10,7 @@ class EventKind(StrEnum):
     """What happened; also the value of EBS_AUTOSCALE_EVENT in the journal."""
 
     STARTED = "started"
+    RELOADED = "reloaded"
     STOPPING = "stopping"
     DECIDED = "decided"
     STEP_STARTED = "step_started"

@@ -57,6 +57,7 @@ class Monitor:
         self._publish = publish
         self._mount_conditions = Conditions(clock, emit)
         self._growth_conditions = Conditions(clock, emit)
+        self._config_conditions = Conditions(clock, emit)
         self._readings: deque[Reading] = deque()
         self._forecast = Forecast()
         # What an earlier run left half-done is finished first.
@@ -74,7 +75,18 @@ class Monitor:
         self._growths_done = 0
         self._heartbeat_at_seconds = clock.now_seconds() + HEARTBEAT_EVERY_SECONDS
 
-    def run(self, *, on_stop: Callable[[], None]) -> int:
+    def follow(self, policy: GrowthPolicy) -> None:
+        """Judge by this policy from now on; what the last one made wait is tried again at once."""
+        self._policy = policy
+        self._config_conditions.only(())
+        self._attempts.clear()
+        self._not_before_seconds = float("-inf")
+
+    def refuse_configuration(self, sentence: str) -> None:
+        """Tell, for as long as it is so, that the configuration is not what the operator wrote."""
+        self._config_conditions.raised("configuration", sentence)
+
+    def run(self, *, before_tick: Callable[[], None], on_stop: Callable[[], None]) -> int:
         """Tick until a stop is requested (0), or the program proves to be broken (1).
 
         `on_stop` is called before a running growth is waited for.
@@ -83,6 +95,7 @@ class Monitor:
         try:
             while bugs < BUGS_IN_A_ROW_MAX:
                 try:
+                    before_tick()
                     delay = self.tick()
                     bugs = 0
                 except Exception as error:  # noqa: BLE001 -- a bug ends this tick, not the daemon
@@ -239,7 +252,11 @@ class Monitor:
 
     def _report(self, reading: Reading | None, reason: str) -> dict[str, object]:
         """What the daemon knows, for `status`, systemd and the curious."""
-        conditions = {**self._mount_conditions.sentences, **self._growth_conditions.sentences}
+        conditions = {
+            **self._config_conditions.sentences,
+            **self._mount_conditions.sentences,
+            **self._growth_conditions.sentences,
+        }
         wait = max(0.0, self._not_before_seconds - self._clock.now_seconds())
         return {
             "state": "growing" if self._growths.running else "unfit" if not reading else "watching",

@@ -137,10 +137,23 @@ def _quoted(value: str | float) -> str:
 
 
 def set_up_logging(
-    log_format: str, level: str, environment: Mapping[str, str], *, timed: bool = False
+    log_format: str,
+    level: str,
+    environment: Mapping[str, str],
+    *,
+    timed: bool = False,
+    log_path: Path | None = None,
 ) -> None:
-    """Choose the handler: the journal when systemd gave us to it, else lines on stderr."""
+    """Choose the handler: the journal when systemd gave us to it, else lines on stderr.
+
+    With `log_path` the lines go to that file: to the one that has this name at that moment,
+    so that rotating it needs neither a restart nor a signal.
+    """
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if log_path:
+        from logging.handlers import WatchedFileHandler  # noqa: PLC0415 -- for this alone, 2 MB
+
+        handler = WatchedFileHandler(log_path, encoding="utf-8")
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(timed=timed))
     in_journal = log_format == "auto" and _stderr_is_the_journal(environment)
     if in_journal or log_format == "journald":

@@ -13,7 +13,7 @@ WATCHDOG_EVERY_SECONDS = 1.0
 
 
 class Notifier:
-    """sd_notify(3): READY, STATUS, WATCHDOG and STOPPING; silent when nobody listens."""
+    """sd_notify(3): READY, RELOADING, STATUS, WATCHDOG and STOPPING; silent when nobody listens."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -21,15 +21,20 @@ class Notifier:
         self._fed_at_seconds = float("-inf")
 
     def ready(self) -> None:
-        """The first reading was good: the service is up."""
+        """The service is up: it watches, or waits for what it is to watch."""
         self._send("READY=1")
+
+    def reloading(self, now_seconds: float) -> None:
+        """The configuration is read anew; `ready` says when that is over, well or not."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_seconds * 1e6:.0f}")
 
     def stopping(self) -> None:
         """The end has begun and may take as long as a step takes."""
         self._send("STOPPING=1")
 
     def status(self, sentence: str) -> None:
-        """What `systemctl status` shows; sent when it changes."""
+        """What `systemctl status` shows, in one line; sent when it changes."""
+        sentence = " ".join(sentence.split())
         if sentence != self._status:
             self._status = sentence
             self._send(f"STATUS={sentence}")

@@ -5,38 +5,31 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
-from ebs_autoscale import __version__, config, iam
-from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.child import GrowthProcess
+from ebs_autoscale import config, iam
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.growth import Outcome, grow_once, observe
 from ebs_autoscale.lock import Lock
 from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
-from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.policy import decide, steps_for
-from ebs_autoscale.report import LogSink, Sinks, StatusFile, set_up_logging
-from ebs_autoscale.service import Notifier, detached, die_with_parent
-from ebs_autoscale.space import Forecast, available
+from ebs_autoscale.policy import DEAD_STATES, decide, steps_for
+from ebs_autoscale.report import LogSink
+from ebs_autoscale.service import die_with_parent
+from ebs_autoscale.space import Forecast
 from ebs_autoscale.wiring import (
-    daemon_lock_path,
+    cloud_of,
     filesystem_of,
     growth_lock_path,
     require_fit_host,
-    status_path,
     world_of,
 )
 
 # The largest volume of any type (EC2 API reference, CreateVolume).
 VOLUME_MAX_BYTES = 64 * 1024 * GIB
-
-LOG_PATH = Path("/var/log/ebs-autoscale.log")
 
 _EXIT_OF = {
     Outcome.DONE: Exit.FINE,
@@ -47,90 +40,9 @@ _EXIT_OF = {
 }
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Be the daemon until SIGTERM or SIGINT."""
-    settings = config.load(arguments.config)
-    set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
-    require_fit_host()
-    with ExitStack() as stack:
-        lock = stack.enter_context(Lock(daemon_lock_path(_proved(settings))))
-        if arguments.detach:
-            pid_path = status_path(settings.mountpoint).with_suffix(".pid")
-            keep = (lock.fileno(),)
-            stack.enter_context(detached(pid_path=pid_path, log_path=LOG_PATH, keep=keep))
-            set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
-            lock.sign()
-        clock = SystemClock()
-        clock.stop_on(signal.SIGTERM, signal.SIGINT)
-        return _watch(settings, filesystem_of(settings, clock), clock, arguments)
-
-
-def _proved(settings: config.Settings) -> str:
-    """The filesystem's UUID, once it is seen to be fit; nothing of the look stays open.
-
-    Detaching closes descriptors, so whatever the daemon holds is opened after it.
-    """
-    filesystem = filesystem_of(settings, SystemClock())
-    filesystem.read()
-    return filesystem.uuid
-
-
-def _watch(
-    settings: config.Settings,
-    filesystem: BtrfsFilesystem,
-    clock: SystemClock,
-    arguments: argparse.Namespace,
-) -> int:
-    sinks = Sinks(LogSink())
-    notifier = Notifier()
-    report = StatusFile(status_path(settings.mountpoint))
-
-    def publish(view: Mapping[str, object]) -> None:
-        notifier.feed_watchdog(clock.now_seconds())
-        notifier.status(_one_line(view))
-        report.write({"version": __version__, "pid": os.getpid(), **_without_reading(view)})
-
-    monitor = Monitor(
-        filesystem=filesystem,
-        growths=GrowthProcess(
-            config_path=arguments.config,
-            lock_path=growth_lock_path(filesystem.uuid),
-            clock=clock,
-        ),
-        policy=settings.policy,
-        clock=clock,
-        emit=sinks,
-        publish=publish,
-    )
-    started = f"watching {filesystem.mountpoint}: {available(filesystem.read())}"
-    fields = {"filesystem": filesystem.uuid, "version": __version__}
-    sinks(Event(kind=EventKind.STARTED, sentence=started, fields=fields))
-    notifier.ready()
-    try:
-        return monitor.run(on_stop=notifier.stopping)
-    finally:
-        report.remove()
-        sinks(
-            Event(kind=EventKind.STOPPING, sentence=f"no longer watching {filesystem.mountpoint}")
-        )
-
-
-def _one_line(view: Mapping[str, object]) -> str:
-    conditions = view["conditions"]
-    if isinstance(conditions, Mapping) and conditions:
-        return "; ".join(str(sentence) for sentence in conditions.values())
-    return str(view["activity"] or view["low"] or view["state"])
-
-
-def _without_reading(view: Mapping[str, object]) -> dict[str, object]:
-    """`status` looks for itself; a report that changed with every reading would be all writes."""
-    volatile = {"reading", "fill_bytes_per_second", "next_try_in_seconds"}
-    return {key: value for key, value in view.items() if key not in volatile}
-
-
 def grow(arguments: argparse.Namespace) -> int:
     """Grow once: for an operator, or as the daemon's child with its events on a pipe."""
-    settings = config.load(arguments.config)
+    settings = _settings_of_growth(arguments)
     wanted = _wanted_bytes(arguments)
     require_fit_host()
     clock = SystemClock()
@@ -157,6 +69,14 @@ def grow(arguments: argparse.Namespace) -> int:
     finally:
         if lock:
             lock.close()
+
+
+def _settings_of_growth(arguments: argparse.Namespace) -> config.Settings:
+    """The daemon hands its child the configuration it goes by itself; see child.py."""
+    if arguments.config_fd is None:
+        return config.load(arguments.config)
+    with os.fdopen(arguments.config_fd, encoding="utf-8") as file:
+        return config.parse(file.read(), name=str(arguments.config))
 
 
 def _wanted_bytes(arguments: argparse.Namespace) -> int | None:
@@ -229,6 +149,18 @@ def check(arguments: argparse.Namespace) -> int:
     from ebs_autoscale import check as room  # noqa: PLC0415 -- loads boto3
 
     return room.show(arguments.config, as_json=arguments.json)
+
+
+def absent(arguments: argparse.Namespace) -> int:
+    """Name the filesystem's volumes that this host does not show: for the daemon that waits."""
+    settings = config.load(arguments.config)
+    clock = SystemClock()
+    cloud, nodes = cloud_of(settings, clock), BlockDevices()
+    for volume in cloud.inventory(arguments.filesystem).volumes:
+        if volume.state not in DEAD_STATES and not nodes.node_of(volume):
+            where = f"attached to {volume.attached_to}" if volume.attached_to else volume.state
+            print(f"{volume.id} of growth {volume.growth} is not here: {where}")
+    return Exit.FINE
 
 
 def iam_policy(arguments: argparse.Namespace) -> int:

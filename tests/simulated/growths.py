@@ -143,7 +143,7 @@ class Watch:
         """Let the loop run that long, then go on as if it had never stopped."""
         self.clock.start_again()
         self.clock.stop_at_seconds = self.clock.now_seconds() + seconds
-        return self.monitor.run(on_stop=lambda: None)
+        return self.monitor.run(before_tick=lambda: None, on_stop=lambda: None)
 
     def look_for(self, seconds: float) -> None:
         """Let it tick that long without an end."""

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import psutil
 import pytest
@@ -75,6 +78,10 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
+    def reload(self) -> None:
+        """Ask it to read its configuration again."""
+        self.process.send_signal(signal.SIGHUP)
+
     def kill(self, *, with_children: bool = True) -> None:
         """SIGKILL, as the kernel or systemd would."""
         children = self.children()
@@ -129,12 +136,12 @@ class Host:
         )
 
     @contextmanager
-    def daemon(self, **environment: str) -> Iterator[Daemon]:
+    def daemon(self, *options: str, **environment: str) -> Iterator[Daemon]:
         """Run the daemon, and end it however the test ends."""
         log = self.folder / f"daemon-{len(list(self.folder.glob('daemon-*')))}.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *self.argv, "run"],
+                ["setpriv", "--pdeathsig", "KILL", "--", *self.argv, "run", *options],
                 env={**self.environment, **environment},
                 stderr=stderr,
             )
@@ -144,6 +151,20 @@ class Host:
         finally:
             if process.poll() is None:
                 daemon.kill()
+
+    def ask_ec2(self, action: str, volume_id: str) -> bool:
+        """Do to a volume what an operator does from the console; whether EC2 agreed.
+
+        Without boto3, whose clients cost half a second each.
+        """
+        form = urlencode({"Action": action, "VolumeId": volume_id, "Version": "2016-11-15"})
+        address = urlsplit(self.sandbox.endpoint_url).netloc
+        connection = HTTPConnection(address, timeout=10)
+        try:
+            connection.request("GET", f"/?{form}")
+            return connection.getresponse().status == HTTPStatus.OK
+        finally:
+            connection.close()
 
     def status(self) -> dict[str, Any]:
         """What `status --json` says."""

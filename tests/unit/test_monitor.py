@@ -138,7 +138,7 @@ def test_a_stop_ends_the_growth_in_order(watch: Watch) -> None:
         assert not watch.growths.is_closed
         order.append("on_stop")
 
-    assert watch.monitor.run(on_stop=stopping) == 0
+    assert watch.monitor.run(before_tick=lambda: None, on_stop=stopping) == 0
     assert order == ["on_stop"]
     assert watch.growths.is_closed
     assert len(watch.told(EventKind.GROWTH_STOPPED)) == 1
@@ -147,7 +147,7 @@ def test_a_stop_ends_the_growth_in_order(watch: Watch) -> None:
 def test_a_stop_before_the_first_look_is_obeyed(watch: Watch) -> None:
     """Whoever is asked to stop before it began ends at its first wait."""
     watch.clock.stopping = True
-    assert watch.monitor.run(on_stop=lambda: None) == 0
+    assert watch.monitor.run(before_tick=lambda: None, on_stop=lambda: None) == 0
     assert watch.growths.is_closed
 
 

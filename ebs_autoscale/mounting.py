@@ -1,0 +1,185 @@
+"""A filesystem that is not mounted: what is missing, and the mount once all members are here."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebs_autoscale import fstab
+from ebs_autoscale.clock import Clock
+from ebs_autoscale.command import run
+from ebs_autoscale.conditions import Conditions
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient
+from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.services import mount_unit, systemd_runs
+
+FSTAB = Path("/etc/fstab")
+
+# A device that appears is usable at once; a look costs two processes.
+LOOK_EVERY_SECONDS = 10.0
+# EC2 is asked which volume is away: three calls, and only while a member is.
+ASK_EVERY_SECONDS = 900.0
+MOUNT_RETRY_SECONDS = 60.0
+
+# Large filesystems read their block groups and replay a log: minutes in the worst case.
+_MOUNT_TIMEOUT_SECONDS = 600.0
+_LOOK_TIMEOUT_SECONDS = 60.0
+_ASK_TIMEOUT_SECONDS = 180.0
+
+_TOTAL = re.compile(r"Total devices (\d+)")
+_DEVID = re.compile(r"^\s*devid\s+(\d+) .* path (/dev/\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """How many members a filesystem has, and which of them this host shows."""
+
+    total: int
+    devids: tuple[int, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all are here: only then is a mount tried, and never a degraded one."""
+        return self.total > 0 and len(self.devids) >= self.total
+
+    @property
+    def sentence(self) -> str:
+        """What is here and what is not."""
+        if not self.devids:
+            return "none of its members is here"
+        here = ", ".join(map(str, self.devids))
+        return f"{len(self.devids)} of its {self.total} members are here (devid {here})"
+
+
+def presence_in(shown: str) -> Presence:
+    """Read `btrfs filesystem show --raw`: the form is the same from 4.15 to 6.19."""
+    total = _TOTAL.search(shown)
+    devids = tuple(int(found[1]) for found in _DEVID.finditer(shown))
+    return Presence(int(total[1]) if total else 0, devids)
+
+
+def _uuid_in_fstab(mountpoint: str) -> str:
+    try:
+        lines = fstab.parse(FSTAB.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Transient(f"cannot read {FSTAB}: {error}", cause="fstab") from error
+    found = [line.uuid for line in lines if (line.mountpoint, line.kind) == (mountpoint, "btrfs")]
+    return found[-1] if found else ""
+
+
+class Awaited:
+    """A filesystem to be mounted; `look` as often as one likes, it works at its own pace.
+
+    `stopping` is asked five times a second while a tool runs.
+    """
+
+    def __init__(
+        self,
+        mountpoint: str,
+        *,
+        config_path: Path,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._mountpoint = mountpoint
+        self._config_path = config_path
+        self._clock = clock
+        self._emit = emit
+        self._stopping = stopping
+        self._conditions = Conditions(clock, emit)
+        self._looked_at_seconds = self._asked_at_seconds = float("-inf")
+        self._mounted_at_seconds = float("-inf")
+        self._away = ""
+        self._detail = ""
+
+    def look(self, prove: Callable[[], object]) -> Mapping[str, object] | None:
+        """None once `prove` is content with the mount, else what the daemon reports meanwhile."""
+        try:
+            prove()
+        except EbsAutoscaleError as error:
+            if error.cause in {"not mounted", "missing"} and self._is_due():
+                self._detail = self._bring_back()
+            sentence = "; ".join(filter(None, [str(error), self._detail]))
+            self._conditions.raised(error.cause, sentence)
+            self._conditions.only({error.cause})
+            return self._report(sentence)
+        self._conditions.only(())
+        return None
+
+    def _is_due(self) -> bool:
+        now = self._clock.now_seconds()
+        if now - self._looked_at_seconds < LOOK_EVERY_SECONDS:
+            return False
+        self._looked_at_seconds = now
+        return True
+
+    def _bring_back(self) -> str:
+        """Mount it if fstab wants that and all members are here; what keeps it from being so."""
+        try:
+            uuid = _uuid_in_fstab(self._mountpoint)
+            if not uuid:
+                return f"no line of {FSTAB} mounts it by UUID"
+            present = self._presence(uuid)
+            if not present.complete:
+                return f"{uuid}: {present.sentence}{self._which_is_away(uuid)}"
+            return self._mount()
+        except EbsAutoscaleError as error:
+            return str(error)
+
+    def _presence(self, uuid: str) -> Presence:
+        with suppress(CommandFailed):
+            # What udev has not told the kernel; harmless where it has.
+            self._run("btrfs", "device", "scan", timeout_seconds=_LOOK_TIMEOUT_SECONDS)
+        try:
+            argv = ("btrfs", "filesystem", "show", "--raw", uuid)
+            return presence_in(self._run(*argv, timeout_seconds=_LOOK_TIMEOUT_SECONDS))
+        except CommandFailed:
+            # Its word for a filesystem of which no device is here.
+            return Presence(0, ())
+
+    def _mount(self) -> str:
+        """Never with `degraded`: a missing member of single data would be lost for good."""
+        now = self._clock.now_seconds()
+        if now - self._mounted_at_seconds < MOUNT_RETRY_SECONDS:
+            return self._detail
+        self._mounted_at_seconds = now
+        argv = ["mount", self._mountpoint]
+        if systemd_runs():
+            # The daemon has mounts of its own; systemd mounts for all.
+            argv = ["systemctl", "start", mount_unit(self._mountpoint)]
+        self._run(*argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+        sentence = f"mounted {self._mountpoint}: all its members are here"
+        self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
+        return ""
+
+    def _which_is_away(self, uuid: str) -> str:
+        """The volumes of this filesystem that EC2 knows and this host does not show."""
+        now = self._clock.now_seconds()
+        if now - self._asked_at_seconds >= ASK_EVERY_SECONDS:
+            self._asked_at_seconds = now
+            argv = (*_OURSELVES, "--config", str(self._config_path), "absent", uuid)
+            try:
+                self._away = self._run(*argv, timeout_seconds=_ASK_TIMEOUT_SECONDS).strip()
+            except EbsAutoscaleError as error:
+                self._away = f"EC2 cannot be asked which is missing: {error}"
+        return f"; {self._away}" if self._away else ""
+
+    def _run(self, *argv: str, timeout_seconds: float) -> str:
+        return run(argv, timeout_seconds=timeout_seconds, stopping=self._stopping)
+
+    def _report(self, sentence: str) -> dict[str, object]:
+        return {
+            "state": "waiting",
+            "activity": f"waiting for {self._mountpoint} to be mounted",
+            "step": "",
+            "low": sentence,
+            "conditions": dict(self._conditions.sentences),
+            "growths_since_start": 0,
+        }
+
+
+# 45 MB and half a second for boto3, which the daemon never has.
+_OURSELVES = (sys.executable, "-I", "-m", "ebs_autoscale")
