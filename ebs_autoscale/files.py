@@ -1,49 +1,76 @@
-"""Files of the host that we write: whole, or as they were."""
+"""Small files of the system, written whole or not at all."""
 
-import contextlib
 import os
-import tempfile
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from ebs_autoscale.errors import Transient
+from ebs_autoscale.errors import Unfit
+
+_ENCODING = ("utf-8", "surrogateescape")
 
 
-def replace_text(path: Path, text: str) -> bool:
-    """Have the file hold this text whenever the machine stops; False when it held it before.
-
-    Its folder is made; mode and owner of a file that is there stay, and a symlink stays one.
-    A new one can be read by everybody. Raises Transient.
-    """
+def read_text(path: Path) -> str:
+    """What stands in the file, each byte recoverable; empty when there is none."""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        target = path.resolve()
-        with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
-            if target.read_text("utf-8") == text:
-                return False
-        _replace(target, text)
+        return path.read_bytes().decode(*_ENCODING)
+    except FileNotFoundError:
+        return ""
     except OSError as error:
-        raise Transient(f"cannot write {path}: {error.strerror}", cause="file") from error
-    return True
+        raise Unfit(f"cannot read {path}: {error.strerror}", cause="file") from error
 
 
-def _replace(target: Path, text: str) -> None:
-    fd, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+def replace(path: Path, text: str) -> None:
+    """Give the file this content at once, through a crash too; a symlink to it is followed.
+
+    Mode, owner and SELinux label stay. Two writers at a time need a lock of their own.
+    """
+    real = path.resolve()
+    _write(real, text, keep=real.exists(), publish=os.replace)
+
+
+def create(path: Path, text: str) -> None:
+    """Make a new file, readable by all, with this content; one that exists is never overwritten."""
+    _write(path, text, keep=False, publish=_link_new)
+
+
+def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path], None]) -> None:
+    # One name for all tries: what a killed one left is overwritten, and nothing piles up.
+    part = real.with_name(f".{real.name}.ebs-autoscale")
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(fd, 0o644)
-            with contextlib.suppress(FileNotFoundError):
-                there = target.stat()
-                os.fchmod(fd, there.st_mode & 0o7777)
-                os.fchown(fd, there.st_uid, there.st_gid)
+        real.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
+            if keep:
+                status = real.stat()
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+                shutil.copystat(real, part)
+            else:
+                os.fchmod(file.fileno(), 0o644)
+            file.write(text.encode(*_ENCODING))
             file.flush()
-            os.fsync(fd)
-        Path(part).replace(target)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(file.fileno())
+        publish(part, real)
+        _sync_folder(real.parent)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise Unfit(
+            f"cannot write {real}: {error.strerror}",
+            hint="is its filesystem writable, and the file not mounted by itself?",
+            cause="file",
+        ) from error
+
+
+def _link_new(part: Path, real: Path) -> None:
+    os.link(part, real)
+    part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)

@@ -7,15 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebs_autoscale import fstab
+from ebs_autoscale import files, fstab
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.command import run
 from ebs_autoscale.conditions import Conditions
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.services import mount_unit, systemd_runs
-
-FSTAB = Path("/etc/fstab")
 
 # A device that appears is usable at once; a look costs two processes.
 LOOK_EVERY_SECONDS = 10.0
@@ -58,15 +56,6 @@ def presence_in(shown: str) -> Presence:
     total = _TOTAL.search(shown)
     devids = tuple(int(found[1]) for found in _DEVID.finditer(shown))
     return Presence(int(total[1]) if total else 0, devids)
-
-
-def _uuid_in_fstab(mountpoint: str) -> str:
-    try:
-        lines = fstab.parse(FSTAB.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Transient(f"cannot read {FSTAB}: {error}", cause="fstab") from error
-    found = [line.uuid for line in lines if (line.mountpoint, line.kind) == (mountpoint, "btrfs")]
-    return found[-1] if found else ""
 
 
 class Awaited:
@@ -119,9 +108,9 @@ class Awaited:
     def _bring_back(self) -> str:
         """Mount it if fstab wants that and all members are here; what keeps it from being so."""
         try:
-            uuid = _uuid_in_fstab(self._mountpoint)
+            uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
-                return f"no line of {FSTAB} mounts it by UUID"
+                return f"no line of {fstab.FSTAB} mounts it by UUID"
             present = self._presence(uuid)
             if not present.complete:
                 return f"{uuid}: {present.sentence}{self._which_is_away(uuid)}"

@@ -1,25 +1,25 @@
 """The service manager: our units installed, enabled, started, and removed again."""
 
-import string
 import sys
 from pathlib import Path
 
+from ebs_autoscale import files
 from ebs_autoscale.command import run
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.files import replace_text
+from ebs_autoscale.unit_names import escape_path
 
-UNIT_FOLDER = Path("/etc/systemd/system")
 CONFIG_FOLDER = Path("/etc/ebs-autoscale")
-DROP_IN = "mountpoint.conf"
+UNIT_FOLDER = Path("/etc/systemd/system")
 UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
 
+# Where a package of a distribution would put them; ours would hide those.
+_PACKAGED_FOLDER = Path("/usr/lib/systemd/system")
 # Where the units as shipped expect the program.
 _SHIPPED_PREFIX = "/opt/ebs-autoscale/"
-# The unit keeps out of these; a mountpoint below one of them is what it is there for.
-_HOMES = ("/home", "/root", "/run/user")
-# Stopping lasts as long as the step of a growth does: a minute at the most, see the unit.
+# The units keep out of these; a mountpoint below one of them is what its unit is there for.
+_HOMES = ("/home/", "/root/", "/run/user/")
+# A stop lasts as long as the step of a growth does; see TimeoutStopSec in the unit.
 _TIMEOUT_SECONDS = 120.0
-_PLAIN = frozenset(string.ascii_letters + string.digits + ":_.")
 
 
 def systemd_runs() -> bool:
@@ -27,42 +27,23 @@ def systemd_runs() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def escaped(path: str) -> str:
-    r"""A path as unit names have it, `systemd-escape --path`: `/a/b-c` is `a-b\x2dc`."""
-    parts = [part for part in path.split("/") if part]
-    if not parts:
-        return "-"
-    name = "-".join("".join(map(_escape, part.encode())) for part in parts)
-    return rf"\x2e{name[1:]}" if name.startswith(".") else name
-
-
-def _escape(byte: int) -> str:
-    return chr(byte) if chr(byte) in _PLAIN else rf"\x{byte:02x}"
-
-
 def mount_unit(mountpoint: str) -> str:
     """The unit that systemd makes of the mountpoint's line in fstab."""
-    return f"{escaped(mountpoint)}.mount"
-
-
-def config_path_of(mountpoint: str) -> Path:
-    """The configuration that `ebs-autoscale@.service` reads for this mountpoint."""
-    return CONFIG_FOLDER / f"{escaped(mountpoint)}.yaml"
+    return f"{escape_path(mountpoint)}.mount"
 
 
 def unit_of(config_path: Path, mountpoint: str) -> str:
-    """The unit that reads this configuration; empty when none does."""
+    """The unit that reads this configuration for this mountpoint; empty when none does."""
     if config_path == CONFIG_FOLDER / "config.yaml":
         return "ebs-autoscale.service"
-    if config_path == config_path_of(mountpoint):
-        return f"ebs-autoscale@{escaped(mountpoint)}.service"
-    return ""
+    name = escape_path(mountpoint)
+    return f"ebs-autoscale@{name}.service" if config_path == CONFIG_FOLDER / f"{name}.yaml" else ""
 
 
 def ensure(*, mountpoint: str, config_path: Path) -> str:
-    """Have the daemon run now and after every boot; says how, or what the operator has to do.
+    """Have the daemon run now and after every boot; says so, or what the operator has to do.
 
-    Safe to repeat. It does not wait for the start: during boot that would be to wait for
+    Safe to repeat. It does not wait for the start, which during boot would be to wait for
     oneself. Raises Unfit, Transient or CommandFailed.
     """
     unit = unit_of(config_path, mountpoint)
@@ -70,13 +51,48 @@ def ensure(*, mountpoint: str, config_path: Path) -> str:
         why = f"no unit reads {config_path}" if systemd_runs() else "systemd does not run here"
         return f"{why}: start it with `ebs-autoscale --config {config_path} run --detach`"
     for name in UNITS:
-        if not _is_packaged(name):
-            replace_text(UNIT_FOLDER / name, _ours(shipped(f"systemd/{name}")))
-    replace_text(UNIT_FOLDER / f"{unit}.d" / DROP_IN, _drop_in(mountpoint))
-    _systemctl("daemon-reload")
+        if not (_PACKAGED_FOLDER / name).exists():
+            files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
+    files.replace(_drop_in_path(unit), _drop_in(mountpoint))
+    reload_units()
     _systemctl("enable", unit)
     _systemctl("start", "--no-block", unit)
-    return f"{unit} is enabled and started"
+    return f"enabled and started {unit}"
+
+
+def remove(*, mountpoint: str, config_path: Path) -> list[str]:
+    """Stop the daemon and keep it from starting again; says what was done, nothing when it was so.
+
+    Raises Unfit, Transient or CommandFailed.
+    """
+    unit = unit_of(config_path, mountpoint)
+    done = []
+    if unit and systemd_runs() and _is_known(unit):
+        _systemctl("disable", "--now", unit)
+        done.append(f"stopped and disabled {unit}")
+    drop_in = _drop_in_path(unit)
+    if unit and drop_in.exists():
+        drop_in.unlink()
+        _remove_empty(drop_in.parent)
+        done.append(f"removed {drop_in}")
+    return done
+
+
+def remove_units() -> list[str]:
+    """Remove the units themselves, once no configuration is left that they would read."""
+    if any(CONFIG_FOLDER.glob("*.yaml")):
+        return []
+    found = [UNIT_FOLDER / name for name in UNITS if (UNIT_FOLDER / name).is_file()]
+    for path in found:
+        path.unlink()
+    reload_units()
+    return [f"removed {path}" for path in found]
+
+
+def reload_units() -> None:
+    """Let systemd read its units and fstab again, where it runs."""
+    if systemd_runs():
+        _systemctl("daemon-reload")
 
 
 def shipped(name: str) -> str:
@@ -87,46 +103,30 @@ def shipped(name: str) -> str:
     raise Unfit(f"this installation lacks {name}", hint="install it again", cause="installation")
 
 
-def _is_packaged(unit: str) -> bool:
-    return any((Path(folder) / unit).exists() for folder in ("/usr/lib/systemd/system",))
-
-
-def _ours(unit: str) -> str:
+def _for_this_program(unit: str) -> str:
     return unit.replace(_SHIPPED_PREFIX, f"{sys.prefix}/")
+
+
+def _drop_in_path(unit: str) -> Path:
+    return UNIT_FOLDER / f"{unit}.d/mountpoint.conf"
 
 
 def _drop_in(mountpoint: str) -> str:
     mount = mount_unit(mountpoint)
-    lines = [f"[Unit]\nAfter={mount}\nWants={mount}\n"]
-    if any(mountpoint == home or mountpoint.startswith(f"{home}/") for home in _HOMES):
-        lines.append("[Service]\nProtectHome=no\n")
-    return "\n".join(lines)
+    text = f"[Unit]\nAfter={mount}\nWants={mount}\n"
+    if f"{mountpoint}/".startswith(_HOMES):
+        text += "\n[Service]\nProtectHome=no\n"
+    return text
 
 
-def remove(*, mountpoint: str, config_path: Path) -> list[str]:
-    """Stop the daemon, keep it from starting again, and take its units away; says what was done.
-
-    The units themselves stay as long as another one of them is in use.
-    """
-    unit = unit_of(config_path, mountpoint)
-    done = []
-    if unit and systemd_runs() and _is_known(unit):
-        _systemctl("disable", "--now", unit)
-        done.append(f"stopped and disabled {unit}")
-    drop_in = UNIT_FOLDER / f"{unit}.d" / DROP_IN
-    if unit and drop_in.exists():
-        drop_in.unlink()
-        if not any(drop_in.parent.iterdir()):
-            drop_in.parent.rmdir()
-        done.append(f"removed {drop_in}")
-    return done
+def _remove_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _is_known(unit: str) -> bool:
-    return run(
-        ["systemctl", "show", "--property=LoadState", "--value", unit],
-        timeout_seconds=_TIMEOUT_SECONDS,
-    ).strip() not in {"not-found", ""}
+    argv = ["systemctl", "show", "--property=LoadState", "--value", unit]
+    return run(argv, timeout_seconds=_TIMEOUT_SECONDS).strip() not in {"not-found", ""}
 
 
 def _systemctl(*arguments: str) -> None:
