@@ -133,6 +133,15 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "--kms-key", metavar="ARN", help="also what volumes encrypted with this key need"
     )
     policy.set_defaults(verb=verbs.iam_policy)
+    uninstall = commands.add_parser(
+        "uninstall", help="remove unit, line of fstab and configuration; volumes and data stay"
+    )
+    uninstall.add_argument(
+        "--purge-empty",
+        action="store_true",
+        help="if the filesystem is empty, also unmount it and delete its volumes",
+    )
+    uninstall.set_defaults(verb=verbs.uninstall)
     # What the daemon asks while a member is missing; see mounting.py.
     absent = commands.add_parser("absent")
     absent.add_argument("filesystem")

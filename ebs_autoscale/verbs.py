@@ -163,6 +163,13 @@ def absent(arguments: argparse.Namespace) -> int:
     return Exit.FINE
 
 
+def uninstall(arguments: argparse.Namespace) -> int:
+    """Take away what `init` put on this host."""
+    from ebs_autoscale import uninstall as room  # noqa: PLC0415 -- for this verb only
+
+    return room.uninstall(arguments)
+
+
 def iam_policy(arguments: argparse.Namespace) -> int:
     """Print the policy for the instance's role; asks nothing and nobody."""
     print(json.dumps(iam.policy_document(kms_key_arn=arguments.kms_key), indent=2))

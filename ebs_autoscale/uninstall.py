@@ -1,0 +1,83 @@
+"""What `init` put on a host, taken away again: unit, line of fstab, configuration."""
+
+import argparse
+from contextlib import ExitStack, suppress
+
+from ebs_autoscale import config, files, fstab, services
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.exits import Exit
+from ebs_autoscale.lock import Lock
+from ebs_autoscale.purging import purge_empty, require_empty
+from ebs_autoscale.report import LogSink
+from ebs_autoscale.wiring import (
+    daemon_lock_path,
+    filesystem_of,
+    growth_lock_path,
+    require_fit_host,
+    world_of,
+)
+
+
+def uninstall(arguments: argparse.Namespace) -> int:
+    """Stop the daemon and take its traces away; safe to repeat.
+
+    Volumes and data stay, unless `purge_empty` and the filesystem is empty.
+    """
+    if not arguments.config.exists():
+        print(f"nothing to do: there is no {arguments.config}")
+        return Exit.FINE
+    settings = config.load(arguments.config)
+    require_fit_host()
+    mountpoint = settings.mountpoint
+    if arguments.purge_empty:
+        require_empty(mountpoint)
+    uuid, members = _filesystem(settings)
+    for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):
+        print(sentence)
+    with ExitStack() as stack:
+        if uuid:
+            # A daemon that systemd does not know of, or a growth, would go on without these.
+            stack.enter_context(Lock(daemon_lock_path(uuid)))
+            stack.enter_context(Lock(growth_lock_path(uuid)))
+        if arguments.purge_empty:
+            _purge(settings)
+            members = 0
+        if uuid and _forget_mount(uuid, mountpoint):
+            print(f"removed the line of {mountpoint} from {fstab.FSTAB}")
+    arguments.config.unlink()
+    print(f"removed {arguments.config}")
+    for sentence in services.remove_units():
+        print(sentence)
+    with suppress(OSError):
+        arguments.config.parent.rmdir()
+    if members:
+        print(f"kept: {mountpoint} stays mounted, with its data on {members} volumes")
+        print(f"      after a boot: mount UUID={uuid} {mountpoint}")
+    return Exit.FINE
+
+
+def _filesystem(settings: Settings) -> tuple[str, int]:
+    """UUID and number of members; of one that is not mounted fstab knows the UUID, and no more."""
+    try:
+        reading = filesystem_of(settings, SystemClock()).read()
+    except EbsAutoscaleError:
+        return fstab.uuid_at(files.read_text(fstab.FSTAB), settings.mountpoint), 0
+    return reading.filesystem, len(reading.members)
+
+
+def _forget_mount(uuid: str, mountpoint: str) -> bool:
+    table = files.read_text(fstab.FSTAB)
+    shorter = fstab.without_line(table, uuid=uuid, mountpoint=mountpoint)
+    if shorter == table:
+        return False
+    files.replace(fstab.FSTAB, shorter)
+    return True
+
+
+def _purge(settings: Settings) -> None:
+    clock = SystemClock()
+    filesystem = filesystem_of(settings, clock)
+    world = world_of(settings, filesystem, clock, LogSink())
+    purge_empty(settings.mountpoint, world, print)
