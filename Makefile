@@ -6,6 +6,12 @@ PYTHON ?= $(shell if ! command -v python3 || python3 -c 'import sys; \
 # What the demo or pytest shall be told, such as: make demo ARGS='--rate 40MiB'
 ARGS =
 
+# Where `make install` puts things. DESTDIR is for packagers: a tree that becomes the root later.
+DESTDIR =
+APPDIR = /opt/ebs-autoscale
+PREFIX = /usr/local
+UNITDIR = /etc/systemd/system
+
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -15,9 +21,14 @@ SOURCES := ebs_autoscale tests
 JUNK := $(VENV) build dist ebs_autoscale.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	.import_linter_cache .hypothesis .coverage
 
+INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
+	/etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
+	$(PREFIX)/share/man/man8/ebs-autoscale.8
+RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format tools clean
+.PHONY: help demo test chaos check format install uninstall tools clean
 .DELETE_ON_ERROR:
 
 help: ## show this
@@ -43,6 +54,40 @@ check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spel
 
 format: $(VENV)/.dev-ready ## bring the code into the one format
 	@$(BIN)/ruff format .
+
+# The folders it has to make are noted, so that `make uninstall` leaves what was there before.
+install: ## into a Python environment of its own in APPDIR, with units and man page (as root)
+	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$app/made-by-install"; new=""; \
+	for folder in "$$app" $(foreach file,$(INSTALLED),"$(DESTDIR)$(dir $(file))"); do \
+		folder="$${folder%/}"; \
+		while [ ! -e "$$folder" ]; do new="$$new$$folder\n"; folder="$$(dirname "$$folder")"; done; \
+	done; \
+	[ -e "$$made" ] || { mkdir -p "$$app"; printf "$$new" | sort -ru >"$$made"; }; \
+	echo "installing into $$app"; \
+	$(PYTHON) -m venv "$$app"; \
+	"$$app/bin/python" -m pip -qq --disable-pip-version-check install --no-compile .; \
+	grep -rlIF "$$app" "$$app/bin" "$$app/pyvenv.cfg" | xargs sed -i "s|$$app|$(APPDIR)|g"; \
+	"$$app/bin/python" -m compileall -q -s "$(DESTDIR)" "$$app/lib"; \
+	for unit in systemd/*.service; do \
+		install -Dm 644 "$$unit" "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
+		sed -i 's|/opt/ebs-autoscale/|$(APPDIR)/|' "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
+	done; \
+	install -Dm 644 logrotate/ebs-autoscale "$(DESTDIR)/etc/logrotate.d/ebs-autoscale"; \
+	install -Dm 644 docs/ebs-autoscale.8 "$(DESTDIR)$(PREFIX)/share/man/man8/ebs-autoscale.8"; \
+	install -d "$(DESTDIR)$(PREFIX)/bin"; \
+	ln -sfn "$(APPDIR)/bin/ebs-autoscale" "$(DESTDIR)$(PREFIX)/bin/ebs-autoscale"
+	@$(RELOAD_UNITS)
+	@echo "next: ebs-autoscale init /scratch"
+
+uninstall: ## what `make install` made; filesystems, volumes and configuration stay (as root)
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { \
+		systemctl stop 'ebs-autoscale*.service'; \
+		systemctl -q disable ebs-autoscale.service ebs-autoscale@.service; }
+	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$(cat "$$app/made-by-install" 2>/dev/null)" || true; \
+	rm -rf "$$app"; \
+	for file in $(INSTALLED); do rm -f "$(DESTDIR)$$file"; done; \
+	for folder in $$made; do rmdir "$$folder" 2>/dev/null || true; done
+	@$(RELOAD_UNITS)
 
 clean: ## remove the venv, caches and build products
 	@rm -rf $(JUNK) 2>/dev/null || $(SUDO) rm -rf $(JUNK)
