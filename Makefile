@@ -39,7 +39,7 @@ demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS a
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux
 test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
-	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest $(ARGS)
+	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)

@@ -31,8 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_REASON] = why_not()
     if sys.platform != "linux" or os.geteuid() != 0:
         return
+    # The one other thread of a pytest-xdist worker only speaks with the process that started it.
+    is_worker = hasattr(config, "workerinput")
     try:
-        enter_private_namespace()
+        enter_private_namespace(leave_threads=is_worker)
     except EbsAutoscaleError as error:
         config.stash[_REASON] = config.stash[_REASON] or str(error)
 

@@ -42,16 +42,16 @@ def why_not() -> str:
     return next(_obstacles(), "")
 
 
-def enter_private_namespace() -> None:
+def enter_private_namespace(*, leave_threads: bool = False) -> None:
     """Move this process and its future children to a mount namespace of their own.
 
     There, /dev is a private tmpfs with the nodes a sandbox needs and an empty
     disk/by-id, and so is /run/ebs-autoscale: nodes, links, mounts and lock files made from
     now on vanish with the last process that sees them. Outside, at most the empty
-    folder /run/ebs-autoscale stays. Raises Unfit when not permitted, or
-    when other threads run, which would stay outside.
+    folder /run/ebs-autoscale stays. Raises Unfit when not permitted, or when other threads
+    run, which stay outside; `leave_threads` is for those that have no business inside.
     """
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
+    if not leave_threads and len(list(Path("/proc/self/task").iterdir())) > 1:
         raise Unfit(
             "other threads of this process would stay outside of the private namespace",
             hint="enter it before the first thread starts",
