@@ -37,7 +37,8 @@ help: ## show this
 demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS account
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
-test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux
+test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
+	systemd-analyze:systemd
 test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 

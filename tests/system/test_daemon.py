@@ -1,10 +1,8 @@
 """The daemon as systemd and the operator see it."""
 
-import os
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -137,34 +135,3 @@ def test_calls_of_a_growth(make_host: Callable[..., Host]) -> None:
     assert host.run("grow").returncode == 0
     assert len(host.sandbox.calls()) <= 8
     assert all(volume.delete_on_termination for volume in host.volumes())
-
-
-@pytest.fixture
-def private_log() -> Iterator[Path]:
-    """Where a detached daemon logs, for this test alone."""
-    subprocess.run(["mount", "-t", "tmpfs", "none", "/var/log"], check=True)
-    yield Path("/var/log/ebs-autoscale.log")
-    subprocess.run(["umount", "--lazy", "/var/log"], check=True)
-
-
-def test_detached(host: Host, private_log: Path) -> None:
-    """`run --detach` returns at once and leaves a daemon, which takes its pid file along."""
-    pid_path = Path(f"/run/ebs-autoscale/{str(host.mountpoint).strip('/').replace('/', '-')}.pid")
-    pid_path.parent.mkdir(exist_ok=True)
-    pid_path.write_text("4194304\n")
-    assert host.run("run", "--detach").returncode == 0
-    until(lambda: private_log.exists() and "hold: " in private_log.read_text(), "the first look")
-    pid = int(pid_path.read_text())
-    try:
-        assert host.status()["daemon"]["pid"] == pid
-        assert host.run("run", "--detach").returncode == 3
-        host.fill(20)
-        until(lambda: "is complete" in private_log.read_text(), "a growth")
-        os.kill(pid, signal.SIGTERM)
-        until(lambda: not psutil.pid_exists(pid), "its end")
-    finally:
-        if psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGKILL)
-    assert not pid_path.exists()
-    assert "Traceback" not in private_log.read_text()
-    assert host.leaked() == []
