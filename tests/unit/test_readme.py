@@ -26,7 +26,13 @@ def test_each_exit_code_is_documented() -> None:
     ]
 
 
-@pytest.mark.parametrize("verb", ["run", "status", "plan", "grow", "check", "iam-policy", "demo"])
+VERBS = (
+    *("run", "status", "plan", "grow", "check", "iam-policy", "demo"),
+    *("init", "uninstall"),
+)
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_is_named(verb: str) -> None:
     """An operator finds every verb."""
     assert f"ebs-autoscale {verb}" in README
