@@ -4,14 +4,14 @@ import argparse
 import os
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ebs_autoscale import __version__, config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.child import GrowthProcess
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import ConfigInvalid, Stopped
+from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Stopped
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.lock import Lock
@@ -86,6 +86,11 @@ class Daemon:
     def has_seen_mount(self) -> bool:
         """Wait until the filesystem is mounted, an orderly state too; False when told to stop."""
         self.heed_signals()
+        with suppress(EbsAutoscaleError):
+            _proved(self._settings)
+            return True
+        # What follows may take longer than a start: it asks EC2, and mounts.
+        self._notifier.ready()
         awaited = Awaited(
             self._settings.mountpoint,
             config_path=self._config_path,
@@ -95,7 +100,6 @@ class Daemon:
         )
         try:
             while view := awaited.look(lambda: _proved(self._settings)):
-                self._notifier.ready()
                 self._publish(view)
                 self._clock.sleep(self._settings.policy.polling.max_seconds)
         except Stopped:
