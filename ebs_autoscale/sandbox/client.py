@@ -109,6 +109,13 @@ class SandboxControl:
         """Let the instance's role have this IAM policy and no other; None allows everything."""
         self._ask("POST", "policy", {"policy": document})
 
+    def show_device(self, volume_id: str, *, shown: bool) -> None:
+        """Let the device of an attached volume be late, or come, whatever EC2 says of it.
+
+        As at a boot before all devices are there; it comes back under the next free name.
+        """
+        self._ask("POST", "device", {"volume_id": volume_id, "shown": shown})
+
     def advance(self, seconds: float) -> None:
         """Let the sandbox clock jump; what falls due has happened when this returns."""
         self._ask("POST", "clock", {"advance_seconds": seconds})

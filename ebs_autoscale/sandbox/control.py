@@ -33,6 +33,7 @@ class Control:
             ("POST", "faults"): self._add_fault,
             ("DELETE", "faults"): lambda _: faults.clear(),
             ("POST", "policy"): self._set_policy,
+            ("POST", "device"): self._show_device,
             ("GET", "clock"): lambda _: self._clock(),
             ("POST", "clock"): self._advance,
         }
@@ -57,6 +58,18 @@ class Control:
         policy = None if document is None else Policy.from_document(document)
         with self._world.lock:
             self._world.policy = policy
+
+    def _show_device(self, wanted: Mapping[str, Any]) -> None:
+        volume = self._world.volumes[wanted["volume_id"]]
+        with self._world.lock:
+            if not wanted["shown"]:
+                self._world.devices.disappear(volume.id)
+            elif volume.attachment:
+                self._world.devices.appear(
+                    volume.id,
+                    size_bytes=volume.size_bytes,
+                    device_name=volume.attachment.device,
+                )
 
     def _clock(self) -> dict[str, float]:
         return {"seconds": self._world.timeline.clock.seconds()}

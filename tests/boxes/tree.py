@@ -1,0 +1,155 @@
+"""The Debian tree that boxes boot from: made once by debootstrap, kept outside of the checkout."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebs_autoscale.command import run
+
+PACKAGES = (
+    *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "procps"),
+    *("btrfs-progs", "e2fsprogs", "xfsprogs", "logrotate", "cloud-init"),
+    *("python3", "python3-venv"),
+    # debootstrap sees no virtual packages; python3-cryptography, which cloud-init needs, wants
+    # two that this one provides.
+    "python3-cffi-backend",
+)
+CACHE = Path("/var/cache/ebs-autoscale-tests")
+
+# 90 s here; a slow mirror takes longer.
+_BUILD_SECONDS = 900.0
+_PIP_SECONDS = 300.0
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A root filesystem, and the wheels of the dependencies for its Python."""
+
+    root: Path
+    wheels: Path
+
+
+def why_no_tree() -> str:
+    """Say in one sentence why no tree can be made or found here; empty when one can."""
+    if not (shutil.which("debootstrap") and shutil.which("apt-get")):
+        return "no debootstrap: boxes need a Debian or Ubuntu host with it"
+    return ""
+
+
+def cached_tree(project: Path) -> Tree:
+    """Give the tree for these packages and the wheels for this project, from the cache or made now.
+
+    Two test runs at once make it once; what a killed one left is made anew.
+    Raises CommandFailed when the mirror or the index does not answer.
+    """
+    root = _cached(f"{_suite()}-{_digest(*PACKAGES)}", _build)
+    dependencies = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
+    python = next((root / "usr/bin").glob("python3.*[0-9]")).name.removeprefix("python")
+    wheels = _cached(
+        f"wheels-{_digest(*dependencies, python)}",
+        lambda folder: _download(dependencies, python, folder),
+    )
+    return Tree(root, wheels)
+
+
+def build_wheel(project: Path, folder: Path) -> Path:
+    """Make the wheel of a checkout, from a copy: setuptools leaves its traces where it builds."""
+    copy = folder / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(project, copy, ignore=ignored)
+    argv = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy)]
+    _pip(*argv)
+    shutil.rmtree(copy)
+    return next(folder.glob("*.whl"))
+
+
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    place = CACHE / name
+    with _locked(name):
+        if not place.exists():
+            unfinished = CACHE / f"{name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished)
+            unfinished.rename(place)
+    return place
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fd = os.open(CACHE / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _build(root: Path) -> None:
+    mirror, components = _mirror()
+    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    argv += [f"--components={','.join(components)}", _suite(), str(root), mirror]
+    _run(argv, seconds=_BUILD_SECONDS, **_proxies())
+    shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
+
+
+def _download(dependencies: list[str], python: str, folder: Path) -> None:
+    argv = ["download", "--only-binary=:all:", "--python-version", python]
+    _pip(*argv, "--dest", str(folder), *dependencies)
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
+
+
+def _suite() -> str:
+    lines = Path("/etc/os-release").read_text("utf-8").splitlines()
+    named = dict(line.split("=", 1) for line in lines if "=" in line)
+    return named["VERSION_CODENAME"].strip('"')
+
+
+def _mirror() -> tuple[str, list[str]]:
+    """Where apt of this host gets the suite from, and which of its components."""
+    listing = run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"],
+        timeout_seconds=60,
+    )
+    found = [line.split() for line in listing.splitlines()]
+    ours = [(uri, component) for uri, release, component in found if release == _suite()]
+    uri = ours[0][0]
+    return uri, list(dict.fromkeys(component for each, component in ours if each == uri))
+
+
+def _proxies() -> dict[str, str]:
+    shell = ["apt-config", "shell", "http_proxy", "Acquire::http::Proxy"]
+    shell += ["https_proxy", "Acquire::https::Proxy"]
+    lines = run(shell, timeout_seconds=60).splitlines()
+    return {name: value.strip("'") for name, value in (line.split("=", 1) for line in lines)}
+
+
+def _pip(*arguments: str) -> None:
+    argv = [sys.executable, "-I", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    _run([*argv, *arguments], seconds=_PIP_SECONDS)
+
+
+def _run(argv: list[str], *, seconds: float, **environment: str) -> None:
+    """Run a tool that needs the environment of whoever runs the tests, proxies included."""
+    done = subprocess.run(
+        argv,
+        env={**os.environ, "LC_ALL": "C", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise RuntimeError(f"{argv[0]} failed ({done.returncode}):\n{said}")
