@@ -4,6 +4,7 @@ import re
 import socket
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -38,6 +39,7 @@ class SandboxServer:
         self.world = World(settings, clock=SandboxClock(settings.speed), devices=devices)
         faults, journal = FaultBook(settings.seed), Journal()
         self._http = _Server((_HOST, port), _Handler)
+        self._http.world = self.world
         self._http.ec2 = Ec2Endpoint(self.world, faults=faults, journal=journal)
         self._http.metadata = MetadataService(self.world, faults=faults, journal=journal)
         self._http.control = control.Control(self.world, faults=faults, journal=journal)
@@ -93,6 +95,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # A client that waits for its own timeout must not hold up the end of the sandbox.
     block_on_close = False
+    world: World
     ec2: Ec2Endpoint
     metadata: MetadataService
     control: control.Control
@@ -136,6 +139,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- named by the base
         """Stay silent: the journal has every call."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """What the Date header says."""
+        if timestamp is None:
+            world = self.server.world
+            ahead = timedelta(seconds=world.settings.date_ahead_seconds)
+            timestamp = (world.timeline.clock.wall() + ahead).timestamp()
+        return super().date_time_string(timestamp)
 
     def _route(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -60,6 +60,8 @@ class SandboxSettings:
     failing_kms_keys: tuple[str, ...] = ()
     """Keys that EC2 accepts and then cannot use: the volume silently vanishes."""
 
+    date_ahead_seconds: float = 0.0
+    """How far the Date of every answer is ahead of this host's clock."""
     speed: float = 1.0
     call_seconds: Span = _NO_TIME
     create_seconds: Span = _NO_TIME
