@@ -71,6 +71,16 @@ class BtrfsSysfs:
         except FileNotFoundError:
             return False
 
+    def errors(self, devid: int) -> dict[str, int]:
+        """The member's error counters since they were reset; none before Linux 5.14."""
+        try:
+            rows = [
+                line.split() for line in self._read(f"devinfo/{devid}/error_stats").splitlines()
+            ]
+        except OSError:
+            return {}
+        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+
     def _allocated(self, kind: str) -> Allocated:
         counted = {name: int(self._read(f"allocation/{kind}/{name}")) for name in _COUNTERS}
         return Allocated(

@@ -1,6 +1,7 @@
 """The only door to subprocess."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,11 @@ _LOOK_EVERY_SECONDS = 0.2
 # up to 20 s for 1 GiB (measured at 125 MiB/s). Then it has to be gone.
 _TERMINATE_GRACE_SECONDS = 30.0
 _KILL_GRACE_SECONDS = 10.0
+
+
+def path_of(tool: str) -> str | None:
+    """Where `run` finds this tool; None when it is not installed."""
+    return shutil.which(tool, path=_search_path())
 
 
 def never() -> bool:
@@ -50,15 +56,13 @@ def run(
 
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
-    # `su` without a dash, and some cron jobs, leave root without the sbin folders.
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     try:
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C", "PATH": path},
+            env={**os.environ, "LC_ALL": "C", "PATH": _search_path()},
             encoding="utf-8",
             errors="replace",
             process_group=0,
@@ -72,6 +76,11 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
         ) from error
     except OSError as error:
         raise Transient(f"cannot start {argv[0]}: {error.strerror}", cause="host") from error
+
+
+def _search_path() -> str:
+    # `su` without a dash, and some cron jobs, leave root without the sbin folders.
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 def _finish(

@@ -28,6 +28,8 @@ class Imds:
     def __init__(self, clock: Clock, environment: Mapping[str, str] = os.environ) -> None:
         self._clock = clock
         self.endpoint = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT_DEFAULT
+        self.date = ""
+        """The Date header of its last answer."""
 
     def identity(self, *, patience_seconds: float = PATIENCE_SECONDS) -> Identity:
         """Ask who this instance is; raises Unfit when IMDS stays silent or says no."""
@@ -77,6 +79,7 @@ class Imds:
                 connection.request(method, path, headers=dict(headers))
                 response = connection.getresponse()
                 text = response.read().decode()
+                self.date = response.getheader("Date", "")
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:

@@ -4,10 +4,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import psutil
-
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
+from ebs_autoscale.daemon_report import living_report
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.model import Reading
@@ -31,7 +30,10 @@ def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
 
 def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
     """What a fresh reading and the daemon's own report say."""
-    found: dict[str, Any] = {"mountpoint": settings.mountpoint, "daemon": _daemon(settings)}
+    found: dict[str, Any] = {
+        "mountpoint": settings.mountpoint,
+        "daemon": living_report(status_path(settings.mountpoint)),
+    }
     try:
         reading = filesystem_of(settings, clock).read()
     except EbsAutoscaleError as error:
@@ -57,19 +59,6 @@ def _figures(reading: Reading) -> dict[str, Any]:
         "exclusive_operation": reading.exclusive_operation,
         "members": [asdict(member) for member in reading.members],
     }
-
-
-def _daemon(settings: Settings) -> dict[str, Any] | None:
-    """The living daemon's report, None when there is no daemon."""
-    try:
-        report: dict[str, Any] = json.loads(status_path(settings.mountpoint).read_text())
-        process = psutil.Process(report["pid"])
-        if not any("ebs" in part for part in process.cmdline()):
-            return None
-        report["resident_bytes"] = process.memory_info().rss
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return None
-    return report
 
 
 def _exit_of(found: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.parsers
 
 from ebs_autoscale.ec2_answers import growth_of, slots_free, tags_of, volume_of
 from ebs_autoscale.ec2_errors import translated
@@ -44,6 +45,13 @@ CLIENT_CONFIG = botocore.config.Config(
     user_agent_extra="ebs-autoscale",
 )
 
+# For somebody who waits for the answer: with the first that does not come he knows enough.
+HASTY_CONFIG = CLIENT_CONFIG.merge(
+    botocore.config.Config(
+        retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5
+    )
+)
+
 # A volume may stay invisible to Describe for seconds after its creation.
 VISIBLE_AFTER_SECONDS = 20.0
 
@@ -57,7 +65,13 @@ class Ec2Volumes:
     """
 
     def __init__(
-        self, identity: Identity, spec: VolumeSpec, *, mountpoint: str, clock: Clock
+        self,
+        identity: Identity,
+        spec: VolumeSpec,
+        *,
+        mountpoint: str,
+        clock: Clock,
+        config: botocore.config.Config = CLIENT_CONFIG,
     ) -> None:
         self.identity = identity
         self._spec = spec
@@ -65,7 +79,7 @@ class Ec2Volumes:
         self._clock = clock
         try:
             session = boto3.session.Session(region_name=identity.region)
-            self.ec2: EC2Client = session.client("ec2", config=CLIENT_CONFIG)
+            self.ec2: EC2Client = session.client("ec2", config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             hint = "check the AWS_* environment and ~/.aws of this user"
             raise Unfit(f"no EC2 client: {error}", hint=hint, cause="credentials") from error
@@ -184,6 +198,14 @@ class Ec2Volumes:
             if error.cause != "not visible":
                 raise
 
+    def owned(self) -> tuple[Volume, ...]:
+        """The volumes of this instance, of whichever filesystem."""
+        filters: Sequence[FilterTypeDef] = [
+            {"Name": f"tag:{OWNER_TAG}", "Values": [self.identity.owner]},
+            {"Name": "tag-key", "Values": [GROWTH_TAG]},
+        ]
+        return tuple(volume for volume, _ in self._describe(filters))
+
     def _find(self, growth: GrowthId) -> Volume | None:
         """Look for the growth's volume by its tags, as long as it may still be invisible."""
         deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
@@ -263,4 +285,11 @@ def meant(what: str) -> Iterator[None]:
         hint = "attach an instance profile to this instance"
         raise Unfit(f"{what}: no AWS credentials", hint=hint, cause="credentials") from error
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
-        raise Transient(f"{what}: {error}", cause="ec2 unreachable") from error
+        hint = "check the way to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
+        raise Transient(f"{what}: {error}", hint=hint, cause="ec2 unreachable") from error
+    except botocore.parsers.ResponseParserError as error:
+        # A proxy, a captive portal: somebody answers, and it is not EC2.
+        hint = "is a proxy between this instance and EC2?"
+        raise Transient(
+            f"{what}: the answer is not EC2's", hint=hint, cause="ec2 unreachable"
+        ) from error

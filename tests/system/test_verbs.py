@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale import __version__
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bench import GIB, Host, until
 
 pytestmark = pytest.mark.kernel
@@ -179,27 +178,6 @@ def test_limit(host: Host, verb: str) -> None:
     assert len(host.volumes()) == 1
 
 
-def test_check(host: Host) -> None:
-    """`check` rehearses a fit host with exit 0, and buys nothing."""
-    ran = host.run("check")
-    assert ran.returncode == 0, ran.stdout
-    lines = json.loads(host.run("check", "--json").stdout)
-    assert {line["verdict"] for line in lines} == {"ok"}
-    assert host.volumes() == []
-
-
-def test_check_without_rights(host: Host) -> None:
-    """`check` names the denied action, says what to do, and ends with exit 5."""
-    rule = FaultRule(
-        kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
-    )
-    host.sandbox.add_fault(rule)
-    ran = host.run("check")
-    assert ran.returncode == 5
-    assert "fail ec2         CreateVolume, CreateTags: " in ran.stdout
-    assert "UnauthorizedOperation" in ran.stdout
-
-
 def test_status_of_the_daemon(host: Host) -> None:
     """`status` works without a daemon and shows the one there is."""
     assert host.status()["daemon"] is None
@@ -210,11 +188,3 @@ def test_status_of_the_daemon(host: Host) -> None:
         assert found["decision"] == "hold"
         assert f"pid {daemon.process.pid}" in host.run("status").stdout
         assert daemon.stop() == 0
-
-
-def test_no_metadata_service(host: Host) -> None:
-    """Off EC2 there is one sentence, exit 5, and nothing is changed."""
-    host.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = "http://127.0.0.1:9"
-    ran = host.run("check")
-    assert ran.returncode == 5
-    assert "instance metadata" in ran.stdout

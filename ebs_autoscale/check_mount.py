@@ -1,0 +1,145 @@
+"""`check` on the filesystem: mount, members, their errors, and its line in fstab."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
+from ebs_autoscale.check_line import Line, Verdict, failed
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
+from ebs_autoscale.fstab import FSTAB, FstabLine, line_for, parse
+from ebs_autoscale.model import Reading
+from ebs_autoscale.mounting import presence_in
+from ebs_autoscale.policy import LOST_HINT, lost_members
+from ebs_autoscale.services import UNIT_FOLDER, mount_unit
+from ebs_autoscale.space import available
+from ebs_autoscale.units import format_size
+
+_UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
+_SHOW_TIMEOUT_SECONDS = 3.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of the filesystem for the looks that follow; `filesystem` is its UUID."""
+
+    mountpoint: str
+    filesystem: str = ""
+    reading: Reading | None = None
+
+
+def look(seen: Seen, clock: SystemClock) -> Iterator[Line]:
+    """Every line on the filesystem; fills in what it has seen."""
+    text = ""
+    with suppress(OSError):
+        text = FSTAB.read_text("utf-8", errors="replace")
+    lines = [line for line in parse(text) if line.mountpoint == seen.mountpoint]
+    seen.filesystem = next((line.uuid for line in lines if line.uuid), "")
+    try:
+        reading = BtrfsFilesystem(seen.mountpoint, clock=clock).read()
+    except EbsAutoscaleError as error:
+        yield failed("mount", error)
+        if error.cause == "not mounted" and seen.filesystem:
+            yield _absent_members(seen.filesystem)
+        yield from fstab_lines(lines, seen.mountpoint, "", by_unit=_has_unit(seen.mountpoint))
+        return
+    seen.filesystem, seen.reading = reading.filesystem, reading
+    what = f"{available(reading)}, metadata {reading.metadata_profile}"
+    yield Line("mount", "ok", f"{reading.filesystem}: {what}")
+    yield _members(reading)
+    yield from _operation(reading)
+    yield from _errors(reading)
+    by_unit = _has_unit(seen.mountpoint)
+    yield from fstab_lines(lines, seen.mountpoint, reading.filesystem, by_unit=by_unit)
+
+
+def _members(reading: Reading) -> Line:
+    if lost := lost_members(reading):
+        return Line("members", "fail", lost, LOST_HINT)
+    each = (f"{m.name} ({format_size(m.size_bytes)})" for m in reading.members)
+    return Line("members", "ok", ", ".join(each))
+
+
+def _operation(reading: Reading) -> Iterator[Line]:
+    operation, point = reading.exclusive_operation, reading.mountpoint
+    if operation == "balance paused":
+        # One that `balance status` knows nothing of is left by two adds at once (measured).
+        hint = f"`btrfs balance resume {point}`; when that finds none, unmount and mount it again"
+        yield Line("operation", "warn", "a balance is paused", hint)
+    elif operation != "none":
+        yield Line("operation", "ok", f"{operation} is under way; a growth waits for its end")
+
+
+def _errors(reading: Reading) -> Iterator[Line]:
+    sysfs = BtrfsSysfs(reading.filesystem)
+    for member in reading.members:
+        counted = {name: n for name, n in sysfs.errors(member.devid).items() if n}
+        if counted:
+            what = ", ".join(f"{name} {number}" for name, number in counted.items())
+            hint = (
+                f"see `dmesg`, then `btrfs scrub start {reading.mountpoint}`; "
+                f"`btrfs device stats --reset {reading.mountpoint}` once it is understood"
+            )
+            yield Line("errors", "warn", f"{member.name or member.devid}: {what}", hint)
+
+
+def _absent_members(filesystem: str) -> Line:
+    """Which members of a filesystem that is not mounted this host has."""
+    argv = ["btrfs", "filesystem", "show", "--raw", filesystem]
+    shown = ""
+    with suppress(CommandFailed):  # its word for a filesystem of which no device is here
+        shown = run(argv, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
+    present = presence_in(shown)
+    if present.complete:
+        return Line("members", "ok", f"{filesystem}: {present.sentence}")
+    hint = "attach the volumes that are not here, see `lsblk`; never mount it degraded for writing"
+    return Line("members", "fail", f"{filesystem}: {present.sentence}", hint)
+
+
+def _has_unit(mountpoint: str) -> bool:
+    """Whether a mount unit mounts it without a line in fstab."""
+    return any((folder / mount_unit(mountpoint)).exists() for folder in _UNIT_FOLDERS)
+
+
+def fstab_lines(
+    lines: Sequence[FstabLine], mountpoint: str, filesystem: str, *, by_unit: bool
+) -> Iterator[Line]:
+    """The verdicts on the lines for this mountpoint; `filesystem` is what is mounted there now."""
+    uuid = filesystem or next((line.uuid for line in lines if line.uuid), "…")
+    wanted = f"`{line_for(uuid, mountpoint)}`"
+    if not lines and by_unit:
+        yield Line("fstab", "ok", f"a mount unit mounts {mountpoint}")
+    elif not lines:
+        what = f"no line for {mountpoint}: it is not mounted at boot"
+        yield Line("fstab", "warn", what, f"add {wanted}")
+    elif len(lines) > 1:
+        what = f"{len(lines)} lines for {mountpoint}"
+        yield Line("fstab", "warn", what, f"keep only {wanted}")
+    else:
+        found = list(_faults(lines[0], filesystem))
+        for verdict, what in found:
+            yield Line("fstab", verdict, what, f"make it {wanted}")
+        if not found:
+            yield Line("fstab", "ok", f"{lines[0].source} on {mountpoint}")
+
+
+def _faults(line: FstabLine, filesystem: str) -> Iterator[tuple[Verdict, str]]:
+    if line.kind not in {"btrfs", "auto"}:
+        yield "fail", f"the line for {line.mountpoint} mounts {line.kind}, not btrfs"
+    if filesystem and line.uuid and line.uuid != filesystem:
+        what = f"names filesystem {line.uuid}; mounted is {filesystem}"
+        yield "fail", f"the line for {line.mountpoint} {what}"
+    if line.is_by_device:
+        # Names of NVMe devices change over a reboot, and systemd waits for one member for
+        # ever where the others are late (systemd#6605).
+        yield "warn", f"{line.source} may be another device after the next boot"
+    if not {"nofail", "noauto"} & {*line.options}:
+        yield "warn", "without nofail a volume that is late at boot ends in emergency mode"
+    if "degraded" in line.options:
+        yield "warn", "degraded lets it be mounted without a member, and written to"
+    if any(option.startswith("device=") for option in line.options):
+        yield "warn", "with device= the mount fails as soon as one of these names has changed"

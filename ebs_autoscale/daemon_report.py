@@ -1,0 +1,20 @@
+"""What a living daemon reports of itself, for those who look from outside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def living_report(path: Path) -> dict[str, Any] | None:
+    """The report at this path with what its process costs; None when its daemon is not alive."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        process = psutil.Process(report["pid"])
+        if not any("ebs" in part for part in process.cmdline()):
+            return None
+        report["resident_bytes"] = process.memory_info().rss
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    return report
