@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,24 @@ def slots_free(answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTyp
         taken = max(interfaces - 1, 0) if shared else 0
         return maximum - taken - len(instance.get("BlockDeviceMappings", []))
     return None
+
+
+def cards_by_load(
+    answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTypeDef
+) -> tuple[int, ...]:
+    """The EBS cards of the instance, the one with the fewest volumes first; none if it has but one.
+
+    Without a card named EC2 takes card 0, which is full at half of what the type takes (EBS CSI
+    driver, v1.57). Models before botocore 1.42.32 know no cards, neither here nor in the call.
+    """
+    for found in answer.get("InstanceTypes", []):
+        ebs = found.get("EbsInfo", {})
+        named = [card["EbsCardIndex"] for card in ebs.get("EbsCards", []) if "EbsCardIndex" in card]
+        cards = named or range(ebs.get("MaximumEbsCards", 1))
+        mappings = instance.get("BlockDeviceMappings", [])
+        taken = Counter(mapping.get("Ebs", {}).get("EbsCardIndex", 0) for mapping in mappings)
+        return tuple(sorted(cards, key=lambda card: (taken[card], card))) if len(cards) > 1 else ()
+    return ()
 
 
 def growth_of(answer: VolumeTypeDef) -> GrowthId | None:

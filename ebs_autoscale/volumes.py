@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import boto3
 import botocore.config
 import botocore.exceptions
-import botocore.parsers
 
-from ebs_autoscale.ec2_answers import growth_of, slots_free, tags_of, volume_of
-from ebs_autoscale.ec2_errors import translated
+from ebs_autoscale.ec2_answers import cards_by_load, growth_of, slots_free, tags_of, volume_of
+from ebs_autoscale.ec2_calls import meant
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, Identity, Inventory, Volume, VolumeSpec
 from ebs_autoscale.purchase import (
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from types_boto3_ec2.client import EC2Client
     from types_boto3_ec2.literals import InstanceTypeType
     from types_boto3_ec2.type_defs import (
+        AttachVolumeRequestTypeDef,
+        DescribeInstanceTypesResultTypeDef,
         EbsInstanceBlockDeviceSpecificationTypeDef,
         FilterTypeDef,
         InstanceTypeDef,
@@ -57,6 +57,9 @@ VISIBLE_AFTER_SECONDS = 20.0
 
 PAGE_SIZE = 200
 
+# Causes that another EBS card may not have: this one is full, or there is no such card.
+OF_THE_CARD = frozenset({"slots", "request", "volume kind"})
+
 
 class Ec2Volumes:
     """The volumes of one filesystem on one instance; raises Transient or Unfit, never boto's own.
@@ -77,6 +80,7 @@ class Ec2Volumes:
         self._spec = spec
         self.purchase = Purchase(identity=identity, spec=spec, mountpoint=mountpoint)
         self._clock = clock
+        self._cards: tuple[int, ...] = ()
         try:
             session = boto3.session.Session(region_name=identity.region)
             self.ec2: EC2Client = session.client("ec2", config=config)
@@ -87,7 +91,8 @@ class Ec2Volumes:
     def inventory(self, filesystem: str) -> Inventory:
         """What belongs to this filesystem, the names taken here and the slots left; 3 calls."""
         volumes = self._list(filesystem)
-        instance = self._instance()
+        instance, kind = self._instance(), self._instance_type()
+        self._cards = cards_by_load(kind, instance)
         if self._spec.copy_instance_tags:
             self.purchase = replace(self.purchase, instance_tags=tags_of(instance.get("Tags", [])))
         mappings = instance.get("BlockDeviceMappings", [])
@@ -96,7 +101,7 @@ class Ec2Volumes:
             instance_id=self.identity.instance_id,
             volumes=tuple(volume for volume, _ in volumes),
             device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
-            slots_free=self._slots_free(instance),
+            slots_free=slots_free(kind, instance),
             seconds_since_last_create=None
             if newest is None
             else self._clock.wall_seconds() - newest,
@@ -159,10 +164,29 @@ class Ec2Volumes:
         return found[0][0] if found else None
 
     def attach(self, volume: Volume, device_name: str) -> None:
-        """Ask EC2 to attach; raises NameTaken when another name is needed."""
+        """Ask EC2 to attach; raises NameTaken when another name is needed.
+
+        On the EBS card with the fewest volumes where the type has several. What is known of cards
+        is a hint: one that EC2 refuses gives way to the next, and at last to EC2's own choice.
+        """
         instance_id = self.identity.instance_id
-        with meant(f"attach {volume.id} to {instance_id} as {device_name}"):
-            self.ec2.attach_volume(VolumeId=volume.id, InstanceId=instance_id, Device=device_name)
+        call: AttachVolumeRequestTypeDef = {
+            "VolumeId": volume.id,
+            "InstanceId": instance_id,
+            "Device": device_name,
+        }
+        on_cards: list[AttachVolumeRequestTypeDef] = [
+            {**call, "EbsCardIndex": card} for card in self._cards
+        ]
+        for choice in (*on_cards, call):
+            try:
+                with meant(f"attach {volume.id} to {instance_id} as {device_name}"):
+                    self.ec2.attach_volume(**choice)
+            except Unfit as error:
+                if choice is call or error.cause not in OF_THE_CARD:
+                    raise
+            else:
+                return
 
     def delete_on_termination(self, volume: Volume) -> None:
         """Have EC2 delete the volume with the instance; attached volumes only."""
@@ -260,36 +284,7 @@ class Ec2Volumes:
                 return instance
         raise Transient(f"EC2 does not show {instance_id}", cause="instance")
 
-    def _slots_free(self, instance: InstanceTypeDef) -> int | None:
+    def _instance_type(self) -> DescribeInstanceTypesResultTypeDef:
         kind = self.identity.instance_type
         with meant(f"describe instance type {kind}"):
-            answer = self.ec2.describe_instance_types(
-                InstanceTypes=[cast("InstanceTypeType", kind)]
-            )
-        return slots_free(answer, instance)
-
-
-@contextmanager
-def meant(what: str) -> Iterator[None]:
-    """Turn boto's errors inside into ours; botocore has retried what it retries by then."""
-    try:
-        yield
-    except botocore.exceptions.ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        message = error.response.get("Error", {}).get("Message", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-        raise translated(what, code=code, message=message, status=status) from error
-    except botocore.exceptions.ParamValidationError as error:
-        raise Unfit(f"{what}: {error}", cause="request") from error
-    except botocore.exceptions.NoCredentialsError as error:
-        hint = "attach an instance profile to this instance"
-        raise Unfit(f"{what}: no AWS credentials", hint=hint, cause="credentials") from error
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
-        hint = "check the way to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
-        raise Transient(f"{what}: {error}", hint=hint, cause="ec2 unreachable") from error
-    except botocore.parsers.ResponseParserError as error:
-        # A proxy, a captive portal: somebody answers, and it is not EC2.
-        hint = "is a proxy between this instance and EC2?"
-        raise Transient(
-            f"{what}: the answer is not EC2's", hint=hint, cause="ec2 unreachable"
-        ) from error
+            return self.ec2.describe_instance_types(InstanceTypes=[cast("InstanceTypeType", kind)])

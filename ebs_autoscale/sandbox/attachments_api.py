@@ -29,8 +29,9 @@ def instance_named(world: World, instance_id: str) -> Instance:
 def attach_volume(world: World, request: Request) -> Effect:
     """Attach an available volume under a free name, while there are slots."""
     params = request.params
-    if params.get("EbsCardIndex"):
-        raise ApiError("InvalidParameterValue", "The instance type has one EBS card, index 0")
+    card = params.get("EbsCardIndex", 0)
+    if not 0 <= card < world.settings.ebs_cards:
+        raise ApiError("InvalidParameterValue", f"The instance type has no EBS card {card}")
     device = checks.device_name(params["Device"])
     volume = world.volume(checks.well_formed(params["VolumeId"], "vol"))
     instance = instance_named(world, params["InstanceId"])
@@ -41,11 +42,12 @@ def attach_volume(world: World, request: Request) -> Effect:
     if instance.state is not InstanceState.RUNNING:
         raise ApiError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
     _check_name_is_free(world, device)
-    _check_slots(world)
+    _check_slots(world, card)
+    attachment = Attachment(device=device, attached_at=world.now, card=card)
     stuck = request.stuck or _collides(world, device)
 
     def effect() -> dict[str, Any] | None:
-        lifecycle.begin_attach(world, volume, device, stuck=stuck, ghost=request.ghost)
+        lifecycle.begin_attach(world, volume, attachment, stuck=stuck, ghost=request.ghost)
         return _shown(world, volume, AttachmentState.ATTACHING)
 
     return effect
@@ -126,9 +128,10 @@ def _check_name_is_free(world: World, device: str) -> None:
         )
 
 
-def _check_slots(world: World) -> None:
+def _check_slots(world: World, card: int) -> None:
     slots = world.settings.slots
-    if slots is not None and len(world.attached()) >= slots:
+    taken = sum(attachment.card == card for _, attachment in world.attached())
+    if slots is not None and taken >= slots // world.settings.ebs_cards:
         raise ApiError(
             "AttachmentLimitExceeded",
             f"You have exceeded the maximum number of attachments of instance "

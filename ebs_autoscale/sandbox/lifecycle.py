@@ -34,9 +34,10 @@ def begin_create(world: World, volume: Volume, *, fails: bool, stuck: bool) -> N
     _later(world, settings.create_seconds, ending, stuck=stuck)
 
 
-def begin_attach(world: World, volume: Volume, device: str, *, stuck: bool, ghost: bool) -> None:
+def begin_attach(
+    world: World, volume: Volume, attachment: Attachment, *, stuck: bool, ghost: bool
+) -> None:
     """Attach a volume, and show its device around the time when the API says so."""
-    attachment = Attachment(device=device, attached_at=world.now)
     volume.state = VolumeState.IN_USE
     volume.attachment = attachment
     if stuck:

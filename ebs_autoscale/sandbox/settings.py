@@ -52,6 +52,8 @@ class SandboxSettings:
     attachment_limit: int | None = 27
     """As DescribeInstanceTypes says it; None: unknown there, and never enforced."""
     attachment_limit_type: str = "shared"
+    ebs_cards: int = 1
+    """Each takes its share of the attachments; a call that names none means card 0."""
     quota_volumes: int = 5000
     quota_gib: int = 50 * 1024
     hidden_device_names: tuple[str, ...] = ()

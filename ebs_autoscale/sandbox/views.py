@@ -58,6 +58,7 @@ def attachment(
         "State": state or link.state,
         "AttachTime": world.timeline.clock.moment(link.attached_at),
         "DeleteOnTermination": link.delete_on_termination,
+        "EbsCardIndex": link.card if world.settings.ebs_cards > 1 else None,
     }
 
 
@@ -136,6 +137,8 @@ def instance_type(world: World) -> View:
             "NvmeSupport": "required" if nitro else "unsupported",
             "MaximumEbsAttachments": limit,
             "AttachmentLimitType": settings.attachment_limit_type if limit is not None else None,
+            "MaximumEbsCards": settings.ebs_cards,
+            "EbsCards": [{"EbsCardIndex": card} for card in range(settings.ebs_cards)],
         },
         "NetworkInfo": {"MaximumNetworkInterfaces": 3},
     }
@@ -143,7 +146,9 @@ def instance_type(world: World) -> View:
 
 def _mapping(world: World, each: Volume, link: Attachment) -> View:
     shown = attachment(world, each, link)
-    ebs = {key: shown[key] for key in ("VolumeId", "AttachTime", "DeleteOnTermination")}
+    ebs = {
+        key: shown[key] for key in ("VolumeId", "AttachTime", "DeleteOnTermination", "EbsCardIndex")
+    }
     return {"DeviceName": link.device, "Ebs": {**ebs, "Status": _mapping_status(link.state)}}
 
 

@@ -50,6 +50,7 @@ class Attachment:
     attached_at: float
     state: AttachmentState = AttachmentState.ATTACHING
     delete_on_termination: bool = False
+    card: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -166,6 +166,52 @@ def test_slots_follow_the_instance_type(
         assert http.cloud.inventory(FILESYSTEM).slots_free == slots_free
 
 
+def attach_some(http: OverHttp, count: int) -> list[int | None]:
+    """Buy and attach volumes one growth after the other; the cards that were asked for."""
+    for ordinal in range(1, count + 1):
+        volume = http.cloud.create(GrowthId(FILESYSTEM, ordinal), GIB)
+        http.clock.sleep(10)
+        http.cloud.inventory(FILESYSTEM)
+        http.cloud.attach(volume, f"/dev/xvdb{'abcdefgh'[ordinal]}")
+    return [call.params.get("EbsCardIndex") for call in http.control.calls("AttachVolume")]
+
+
+def test_volumes_are_spread_over_the_cards(start: StartHttp) -> None:
+    """Each volume goes to the card with the fewest: twice as many fit as on card 0 alone."""
+    with start(ebs_cards=2, attachment_limit=6, attachment_limit_type="dedicated") as http:
+        # The root volume is on card 0.
+        assert attach_some(http, 5) == [1, 0, 1, 0, 1]
+        assert http.cloud.inventory(FILESYSTEM).slots_free == 0
+
+
+def test_one_card_is_not_named(start: StartHttp) -> None:
+    """Where a type has one card, or the model knows none, the call is as it always was."""
+    with start() as http:
+        assert attach_some(http, 2) == [None, None]
+
+
+@pytest.mark.parametrize("code", ["AttachmentLimitExceeded", "InvalidParameterValue"])
+def test_a_card_that_is_refused_gives_way(start: StartHttp, code: str) -> None:
+    """A card that EC2 refuses gives way to the next, and all of them to EC2's own choice."""
+    with start(ebs_cards=2) as http:
+        http.control.add_fault(
+            FaultRule(kind=FaultKind.ERROR, action="AttachVolume", code=code, times=2)
+        )
+        assert attach_some(http, 1) == [1, 0, None]
+        assert http.control.state().volumes[-1].state == "in-use"
+
+
+def test_a_full_instance_is_full(start: StartHttp) -> None:
+    """When no card has room the answer is that of an instance without slots."""
+    with start(ebs_cards=2, attachment_limit=2) as http:
+        attach_some(http, 1)
+        volume = http.cloud.create(GROWTH, GIB)
+        http.clock.sleep(10)
+        with pytest.raises(Unfit, match="AttachmentLimitExceeded") as caught:
+            http.cloud.attach(volume, "/dev/xvdcc")
+        assert caught.value.cause == "slots"
+
+
 def test_a_long_list_is_read_to_its_end(start: StartHttp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Volumes on later pages count like those on the first."""
     # The smallest page that EC2 gives.
