@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from ebs_autoscale import volumes
+from ebs_autoscale.check_ec2 import Ec2Date, clock_lines
+from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
 from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with
@@ -234,6 +236,15 @@ def test_a_rehearsal_changes_nothing(start: StartHttp) -> None:
         assert set(NEED_A_VOLUME) < set(verdicts)
         assert http.count() == 1
         assert http.cloud.inventory(FILESYSTEM).volumes[0].attached_to == ""
+
+
+def test_the_date_of_a_rehearsal(start: StartHttp) -> None:
+    """EC2's date is known from any answer, also when all of them are refusals."""
+    with start(date_ahead_seconds=1000.0) as http:
+        answered = Ec2Date(http.cloud, SystemClock())
+        assert list(rehearse(http.cloud, FILESYSTEM))
+        [line] = clock_lines(answered.date, answered.wall_seconds)
+        assert "s behind EC2" in line.sentence
 
 
 def test_a_rehearsal_finds_what_is_denied(start: StartHttp) -> None:
