@@ -132,6 +132,9 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     policy.add_argument(
         "--kms-key", metavar="ARN", help="also what volumes encrypted with this key need"
     )
+    policy.add_argument(
+        "--adopt", action="store_true", help="also what `adopt: true` needs, while it is set"
+    )
     policy.set_defaults(verb=verbs.iam_policy)
     uninstall = commands.add_parser(
         "uninstall", help="remove unit, line of fstab and configuration; volumes and data stay"

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.purchase import OWNER_TAG
+from ebs_autoscale.purchase import OWNER_TAG, PREDECESSOR_TAG
 
 # Any partition, so that one policy is right in aws, aws-cn and aws-us-gov; AWS's own
 # managed policies are written so (AmazonEKSComputePolicy).
@@ -23,6 +23,9 @@ _CALLER = "${ec2:SourceInstanceARN}"
 # `aws:ARN = ${ec2:SourceInstanceARN}` is seen in the wild, but IAM Access Analyzer calls
 # the key unsupported, and there are reports that it never matches.
 _ITSELF = {"ArnLike": {"ec2:SourceInstanceARN": "arn:*:ec2:*:*:instance/${ec2:InstanceID}"}}
+
+# The same trick with the tag that an older autoscaler wrote; without the tag nothing matches.
+_PREDECESSORS_INSTANCE = f"arn:*:ec2:*:*:instance/${{ec2:ResourceTag/{PREDECESSOR_TAG}}}"
 
 _OWN_VOLUME = {"StringEquals": {f"ec2:ResourceTag/{OWNER_TAG}": _CALLER}}
 
@@ -50,6 +53,8 @@ class Statement:
     actions: tuple[str, ...]
     resource: str = ""
     condition: Mapping[str, Mapping[str, str]] | None = None
+    option: str = ""
+    """The option of `iam-policy` that it takes to have it printed."""
 
     def covers(self, action: str, resource: str) -> bool:
         """Whether it is the one that grants this action on this resource."""
@@ -129,18 +134,31 @@ STATEMENTS = (
         resource=VOLUMES,
         condition=_OWN_VOLUME,
     ),
+    Statement(
+        sid="AdoptVolumesOfAnOlderOne",
+        why="Make volumes of an older autoscaler on this instance ours; only with `--adopt`.",
+        actions=("ec2:CreateTags",),
+        resource=VOLUMES,
+        condition={
+            "ArnLike": {"ec2:SourceInstanceARN": _PREDECESSORS_INSTANCE},
+            "StringEquals": {f"aws:RequestTag/{OWNER_TAG}": _CALLER},
+        },
+        option="--adopt",
+    ),
     # Blank volumes need no ReEncrypt (EBS user guide, "How Amazon EBS encryption works").
     Statement(
         sid="UseTheKey",
         why="Let EC2 make and open the data keys of the volumes; only with `--kms-key`.",
         actions=("kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt"),
         condition={"StringLike": _VIA_EC2},
+        option="--kms-key ARN",
     ),
     Statement(
         sid="LendTheKeyToEc2",
         why="Let EC2 keep on using the key while a volume is attached; only with `--kms-key`.",
         actions=("kms:CreateGrant",),
         condition={"Bool": {"kms:GrantIsForAWSResource": "true"}, "StringLike": _VIA_EC2},
+        option="--kms-key ARN",
     ),
 )
 
@@ -170,10 +188,10 @@ class Denial:
             return f"an explicit deny in {self.denier} forbids it, whatever else allows it"
         if self.silent != _OF_THE_ROLE:
             return f"the {self.silent} must allow it, too"
-        option = " --kms-key ARN" if self.action.startswith("kms:") else ""
         found = next((s for s in STATEMENTS if s.covers(self.action, self.resource)), None)
         what = f"add the statement {found.sid}" if found else "allow it in the instance's role"
-        return f"{what}; `ebs-autoscale iam-policy{option}` prints the policy"
+        verb = f"iam-policy {found.option}" if found and found.option else "iam-policy"
+        return f"{what}; `ebs-autoscale {verb}` prints the policy"
 
 
 def denial_in(message: str) -> Denial | None:
@@ -190,7 +208,7 @@ def denial_in(message: str) -> Denial | None:
 
 
 def policy_document(
-    *, kms_key_arn: str | None, delete_on_termination: bool = True
+    *, kms_key_arn: str | None, delete_on_termination: bool = True, adopt: bool = False
 ) -> dict[str, Any]:
     """The policy for the role of an instance; raises ConfigInvalid for what is no key's ARN."""
     if kms_key_arn is not None and not _KEY_ARN.fullmatch(kms_key_arn):
@@ -202,6 +220,7 @@ def policy_document(
         statement
         for statement in STATEMENTS
         if (statement.resource or kms_key_arn)
+        and (adopt or statement.option != "--adopt")
         and (delete_on_termination or "ec2:ModifyInstanceAttribute" not in statement.actions)
     ]
     return {

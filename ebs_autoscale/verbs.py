@@ -172,7 +172,8 @@ def uninstall(arguments: argparse.Namespace) -> int:
 
 def iam_policy(arguments: argparse.Namespace) -> int:
     """Print the policy for the instance's role; asks nothing and nobody."""
-    print(json.dumps(iam.policy_document(kms_key_arn=arguments.kms_key), indent=2))
+    document = iam.policy_document(kms_key_arn=arguments.kms_key, adopt=arguments.adopt)
+    print(json.dumps(document, indent=2))
     return Exit.FINE
 
 

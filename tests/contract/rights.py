@@ -12,7 +12,7 @@ from tests.unit.samples import FILESYSTEM
 
 GROWTH = GrowthId(FILESYSTEM, 1)
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-POLICY = policy_document(kms_key_arn=KEY)
+POLICY = policy_document(kms_key_arn=KEY, adopt=True)
 
 # What the first version of this program asked for, word for word.
 SEED: dict[str, Any] = {

@@ -25,11 +25,13 @@ def test_the_verb_prints_the_policy(
     assert json.loads(capsys.readouterr().out) == policy_document(kms_key_arn=None)
     assert main(["iam-policy", "--kms-key", KEY]) == 0
     assert json.loads(capsys.readouterr().out) == policy_document(kms_key_arn=KEY)
+    assert main(["iam-policy", "--adopt"]) == 0
+    assert json.loads(capsys.readouterr().out) == policy_document(kms_key_arn=None, adopt=True)
 
 
 def test_statements_have_names_of_their_own() -> None:
     """A Sid is letters and digits (IAM refuses others) and names one statement alone."""
-    sids = [each["Sid"] for each in policy_document(kms_key_arn=KEY)["Statement"]]
+    sids = [each["Sid"] for each in policy_document(kms_key_arn=KEY, adopt=True)["Statement"]]
     assert sids == [statement.sid for statement in STATEMENTS]
     assert len(set(sids)) == len(sids)
     assert all(sid.isascii() and sid.isalnum() for sid in sids)
@@ -87,7 +89,7 @@ def test_only_looking_is_unbound() -> None:
 
 def test_a_policy_is_small_enough() -> None:
     """It fits into an inline policy of a role (2048 to 10240 characters, IAM quotas)."""
-    written = json.dumps(policy_document(kms_key_arn=KEY), separators=(",", ":"))
+    written = json.dumps(policy_document(kms_key_arn=KEY, adopt=True), separators=(",", ":"))
     assert len(written) < 6144
 
 
@@ -114,11 +116,11 @@ def test_a_policy_is_small_enough() -> None:
             f"ec2:CreateTags is denied on {VOLUMES}",
             "add the statement TagVolumesAsTheyAreCreated; `ebs-autoscale iam-policy` prints",
         ),
-        # To tag a volume that exists, as `adopt: true` does: no statement of ours allows that.
+        # To tag a volume that exists, as `adopt: true` does.
         (
             f"{USER}ec2:CreateTags on resource: {VOLUME} because no identity-based policy allows",
             f"ec2:CreateTags is denied on {VOLUME}",
-            "allow it in the instance's role; `ebs-autoscale iam-policy` prints",
+            "add the statement AdoptVolumesOfAnOlderOne; `ebs-autoscale iam-policy --adopt` prints",
         ),
         (
             f"{USER}ec2:RunInstances on resource: {VOLUME} because",

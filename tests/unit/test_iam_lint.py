@@ -17,7 +17,7 @@ from ebs_autoscale import volumes
 from ebs_autoscale.iam import STATEMENTS, Statement, policy_document
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-POLICY = policy_document(kms_key_arn=KEY)
+POLICY = policy_document(kms_key_arn=KEY, adopt=True)
 
 # Any volume or instance, as far as ids go: what binds them is the condition, and a volume
 # to be created has no id to name.
@@ -36,6 +36,7 @@ FALSE_ALARMS = {
     "DeleteVolumesOfThisInstance": {ANY},
     "EndVolumesWithThisInstance": {ANY, CALLER},
     "EndOnlyVolumesOfThisInstance": {HALF},
+    "AdoptVolumesOfAnOlderOne": {CALLER},
 }
 
 
