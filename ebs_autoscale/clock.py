@@ -27,6 +27,10 @@ class Clock(Protocol):
         """Time since the epoch."""
         ...
 
+    def since_boot_seconds(self) -> float:
+        """How long this host has been up."""
+        ...
+
     def sleep(self, seconds: float) -> None:
         """Wait that long, or raise `Stopped` at once when a stop is requested."""
         ...
@@ -75,6 +79,10 @@ class SystemClock:
     def wall_seconds(self) -> float:
         """Time since the epoch."""
         return time.time()
+
+    def since_boot_seconds(self) -> float:
+        """How long this host has been up; a container has its host's."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def sleep(self, seconds: float) -> None:
         """Wait that long, or until woken; raise `Stopped` at once when a stop is requested."""

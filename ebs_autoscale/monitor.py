@@ -26,6 +26,10 @@ HEARTBEAT_EVERY_SECONDS = 3600.0
 # What waits for a human is looked at again this often, and only while there is such a thing.
 RECONCILE_EVERY_SECONDS = 3600.0
 
+# EC2 answers 20 describing calls a second of an account in a Region, after a burst of 100 (EC2
+# developer guide, "Request throttling"): so 2400 instances can boot at once.
+BOOT_SPREAD_SECONDS = 120.0
+
 # While a growth runs there are its events to pass on.
 GROWING_POLL_SECONDS = 0.25
 
@@ -62,8 +66,9 @@ class Monitor:
         self._forecast = Forecast()
         # What an earlier run left half-done is finished first.
         self._pending = True
-        # A fleet that restarts together does not ask EC2 together.
-        spread = clock.jitter() * policy.polling.max_seconds
+        # A fleet that starts together does not ask EC2 together.
+        left_of_boot = BOOT_SPREAD_SECONDS - clock.since_boot_seconds()
+        spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
         self._quiet_until_seconds = clock.now_seconds() + spread
         self._asked_at_seconds = clock.now_seconds()
         self._not_before_seconds = float("-inf")

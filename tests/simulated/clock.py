@@ -22,6 +22,7 @@ class SimulatedClock:
         self.sleeps_left = inf
         self.slept = 0
         self._now_seconds = 1000.0
+        self.booted_at_seconds = -inf
 
     def now_seconds(self) -> float:
         """Seconds since nothing in particular."""
@@ -30,6 +31,10 @@ class SimulatedClock:
     def wall_seconds(self) -> float:
         """The same, as if it were the epoch's."""
         return self._now_seconds
+
+    def since_boot_seconds(self) -> float:
+        """For ever, unless a test says when it booted."""
+        return self._now_seconds - self.booted_at_seconds
 
     def sleep(self, seconds: float) -> None:
         """Pass at once, or raise Stopped when the stop falls into it."""

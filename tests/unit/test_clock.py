@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +105,9 @@ def test_jitter_is_spread() -> None:
 def test_wall_time_is_the_epochs() -> None:
     """Wall time counts from 1970 and has passed the year in which this was written."""
     assert SystemClock().wall_seconds() > 1_700_000_000
+
+
+def test_time_since_boot() -> None:
+    """It is what the kernel says in /proc/uptime."""
+    before = float(Path("/proc/uptime").read_text("ascii").split()[0])
+    assert before <= SystemClock().since_boot_seconds() <= before + 60

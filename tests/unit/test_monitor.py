@@ -7,12 +7,14 @@ import pytest
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.events import EventKind
 from ebs_autoscale.monitor import (
+    BOOT_SPREAD_SECONDS,
     BUGS_IN_A_ROW_MAX,
     GROWING_POLL_SECONDS,
     HEARTBEAT_EVERY_SECONDS,
 )
 from ebs_autoscale.rules import GrowthPolicy, Polling
 from ebs_autoscale.space import GROWTH_SECONDS_PRIOR
+from tests.simulated.clock import SimulatedClock
 from tests.simulated.growths import Watch, done, held, said
 
 HOUR = 3600.0
@@ -164,6 +166,21 @@ def test_the_first_look_is_spread(watch: Watch) -> None:
     """A fleet that restarts together spreads its first looks at EC2 over a poll period."""
     watch.look_for(60)
     assert watch.growths.starts_at == [1000 + watch.policy.polling.max_seconds]
+
+
+@pytest.mark.parametrize(
+    ("booted_at", "available_gib", "looks_at"),
+    [(980.0, 50, 1100.0), (980.0, 5, 1000.0), (1000.0 - BOOT_SPREAD_SECONDS, 50, 1005.0)],
+)
+def test_a_fleet_does_not_boot_to_one_moment(
+    booted_at: float, available_gib: float, looks_at: float
+) -> None:
+    """First looks are spread over two minutes from boot, unless space is short."""
+    clock = SimulatedClock()
+    clock.booted_at_seconds = booted_at
+    watch = Watch(clock=clock, available_gib=available_gib)
+    watch.look_for(150)
+    assert watch.growths.starts_at[0] == looks_at
 
 
 def test_a_bug_ends_its_tick_only(watch: Watch) -> None:
