@@ -125,7 +125,8 @@ def parse(text: str, *, name: str) -> Settings:
     settings = _settings(parsed)
     unread = parsed.lines.keys() - parsed.values.keys()
     for paths, sentence in broken_laws(settings.policy, settings.volume, unread):
-        line = next(parsed.lines[path] for path in paths if path in parsed.lines)
+        # None of them need be written: what is may have made a default give way.
+        line = next((parsed.lines[path] for path in paths if path in parsed.lines), 0)
         parsed.mistakes.append(Mistake(line, f"{paths[0]}: {sentence}"))
     if parsed.mistakes:
         raise _invalid(name, parsed.mistakes)
