@@ -3,14 +3,18 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.formatting import is_left_by_mkfs
 from ebs_autoscale.model import Volume
 from ebs_autoscale.mounts import MountTable
 
 _EBS_MODEL = "Amazon Elastic Block Store"
+_BY_ID = "nvme-Amazon_Elastic_Block_Store_"
 _SECTOR_BYTES = 512  # the unit of sysfs, whatever the device's own sectors are
 # Some AMIs map the root volume as /dev/sda1, and old guests see a /dev/xvda1 without its xvda.
 _NAMES = re.compile(r"((?:sd|xvd)[a-z]{1,2})\d*")
@@ -54,28 +58,62 @@ class BlockDevices:
         found = (_NAMES.fullmatch(path.name) for path in self._dev.iterdir())
         return frozenset(f"/dev/{match[1]}" for match in found if match)
 
-    def require_blank(self, name: str, *, size_bytes: int) -> None:
+    def name_of(self, path: str) -> str:
+        """The kernel's name of the whole device that this path leads to; raises Unfit."""
+        try:
+            node = Path(path).resolve(strict=True)
+        except OSError as error:
+            raise Unfit(
+                f"{path}: {error.strerror}",
+                hint="see `lsblk` for the devices there are; on Nitro they are /dev/nvme...",
+                cause="device",
+            ) from error
+        if not node.is_block_device() or not (self._block / node.name).is_dir():
+            raise _unfit(path, "is not a whole block device", cause="device")
+        return node.name
+
+    def size_of(self, name: str) -> int:
+        """Size of the device in bytes."""
+        return int(self._attribute(name, "size") or 0) * _SECTOR_BYTES
+
+    def volume_id_of(self, name: str) -> str:
+        """The EBS volume behind this node; empty when it does not say. See node_of."""
+        serials = [self.serial_of(name)] if self._is_ebs(name) else []
+        links = (self._dev / "disk/by-id").glob(f"{_BY_ID}*")
+        serials += [link.name.removeprefix(_BY_ID) for link in links if link.resolve().name == name]
+        found = (re.fullmatch(r"vol([0-9a-f]+)", serial) for serial in serials)
+        return next((f"vol-{match[1]}" for match in found if match), "")
+
+    def require_blank(self, name: str, *, size_bytes: int, unfinished: str = "") -> None:
         """Prove that this device is the whole, unused, empty one we bought; changes nothing on it.
 
+        What a killed mkfs.btrfs of the filesystem `unfinished` left counts as empty.
         Raises Unfit that says what was found: `btrfs device add` itself overwrites whatever
         has no signature. Raises Transient when it cannot be read.
         """
+        self.require_unused(name, size_bytes=size_bytes)
+        try:
+            self._require_no_signature(name)
+            self._require_zeroes(name, size_bytes, unfinished)
+        except OSError as error:
+            raise Transient(f"cannot inspect {name}: {error}", cause="device") from error
+
+    def require_unused(self, name: str, *, size_bytes: int) -> None:
+        """Prove that nothing uses this whole device, whatever is on it; raises as require_blank."""
         try:
             self._require_unused(name, size_bytes)
-            self._require_no_signature(name)
-            self._require_zeroes(name, size_bytes)
         except OSError as error:
             raise Transient(f"cannot inspect {name}: {error}", cause="device") from error
 
     def _by_serial(self, volume: Volume) -> str:
         wanted = _serial(volume)
         for path in sorted(self._block.glob("nvme*n*")):
-            if self._serial_of(path.name) == wanted and self._is_ebs(path.name):
+            if self.serial_of(path.name) == wanted and self._is_ebs(path.name):
                 return path.name
         return ""
 
     def _by_link(self, volume: Volume) -> str:
-        link = f"disk/by-id/nvme-Amazon_Elastic_Block_Store_{_serial(volume)}"
+        link = f"disk/by-id/{_BY_ID}{_serial(volume)}"
         name = (self._dev / link).resolve().name
         if not (self._dev / link).exists() or not (self._block / name).exists():
             return ""
@@ -94,10 +132,10 @@ class BlockDevices:
 
     def _is_plausible(self, name: str, volume: Volume) -> bool:
         """Nothing about this node says that it is another volume."""
-        serial = self._serial_of(name)
+        serial = self.serial_of(name)
         if serial or name.startswith("nvme"):
             return serial == _serial(volume) and self._is_ebs(name)
-        return self._size_of(name) == volume.size_bytes
+        return self.size_of(name) == volume.size_bytes
 
     def _is_ebs(self, name: str) -> bool:
         # Instance store is NVMe too: "Amazon EC2 NVMe Instance Storage".
@@ -107,7 +145,7 @@ class BlockDevices:
         folder = self._block / name
         if not folder.is_dir() or not (self._dev / name).is_block_device():
             raise _unfit(name, "is not a whole block device", cause="device")
-        if (size := self._size_of(name)) != size_bytes:
+        if (size := self.size_of(name)) != size_bytes:
             raise _unfit(name, f"has {size} bytes, not {size_bytes}", cause="size")
         if self._attribute(name, "ro") != "0":
             raise _unfit(name, "is read-only", cause="device")
@@ -117,6 +155,8 @@ class BlockDevices:
             raise _unfit(name, f"is held by {', '.join(holders)}", cause="in use")
         if user := self._user_of(name):
             raise _unfit(name, f"is in use as {user}", cause="in use")
+        with self._claimed(name):
+            pass
 
     def _user_of(self, name: str) -> str:
         number = self._attribute(name, "dev")
@@ -126,6 +166,11 @@ class BlockDevices:
         for line in Path("/proc/swaps").read_text("utf-8").splitlines()[1:]:
             if Path(line.split()[0]).name == name:
                 return "swap"
+        for member in self._sysfs.glob(f"fs/btrfs/*/devices/{name}"):
+            return f"a member of the mounted BTRFS {member.parent.parent.name}"
+        for backing in self._block.glob("loop*/loop/backing_file"):
+            if backing.read_text("utf-8", "replace").strip() == str(self._dev / name):
+                return f"what {backing.parent.parent.name} lies on"
         return ""
 
     def _require_no_signature(self, name: str) -> None:
@@ -141,27 +186,34 @@ class BlockDevices:
             raise _unfit(name, f"cannot be told to be blank: {error}") from error
         raise _unfit(name, f"carries {_signature(found)}")
 
-    def _require_zeroes(self, name: str, size_bytes: int) -> None:
+    def _require_zeroes(self, name: str, size_bytes: int, unfinished: str) -> None:
+        with self._claimed(name) as fd:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            for offset, length in _places(size_bytes):
+                content = os.pread(fd, length, offset)
+                if content == bytes(length):
+                    continue
+                if not unfinished or not is_left_by_mkfs(content, at=offset, filesystem=unfinished):
+                    raise _unfit(name, f"is not empty: there is content at {offset} bytes")
+
+    @contextmanager
+    def _claimed(self, name: str) -> Iterator[int]:
+        """The device, open for reading, with no other claim (O_EXCL) on it."""
         flags = os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(self._dev / name, flags)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise _unfit(name, "is claimed by somebody else", cause="in use") from error
+                raise _unfit(name, "is claimed by somebody else", cause="claimed") from error
             raise
         try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            for offset, length in _places(size_bytes):
-                if not _is_zero(fd, offset, length):
-                    raise _unfit(name, f"is not empty: there is content at {offset} bytes")
+            yield fd
         finally:
             os.close(fd)
 
-    def _serial_of(self, name: str) -> str:
+    def serial_of(self, name: str) -> str:
+        """The serial number of an NVMe device, without dashes; empty when it has none."""
         return self._attribute(name, "device/serial").replace("-", "")
-
-    def _size_of(self, name: str) -> int:
-        return int(self._attribute(name, "size") or 0) * _SECTOR_BYTES
 
     def _attribute(self, name: str, attribute: str) -> str:
         """What sysfs says, without its padding; empty when it says nothing."""
@@ -195,10 +247,6 @@ def _places(size_bytes: int) -> list[tuple[int, int]]:
     edge_bytes = min(_EDGE_BYTES, size_bytes)
     edges = [(0, edge_bytes), (size_bytes - edge_bytes, edge_bytes)]
     return edges + [(at, length) for at, length in copies if at + length <= size_bytes]
-
-
-def _is_zero(fd: int, offset: int, length: int) -> bool:
-    return os.pread(fd, length, offset) == bytes(length)
 
 
 def _unfit(name: str, found: str, *, cause: str = "not blank") -> Unfit:

@@ -83,7 +83,7 @@ def grow_once(
 
 # A human has to look at these volumes; growing goes on without them, but not for ever:
 # when volume after volume turns out so, buying more is no answer.
-FOR_A_HUMAN = frozenset({"not blank", "in use", "size", "attached elsewhere"})
+FOR_A_HUMAN = frozenset({"not blank", "in use", "claimed", "size", "attached elsewhere"})
 SET_ASIDE_MAX = 2
 
 

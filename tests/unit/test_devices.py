@@ -134,3 +134,15 @@ def test_names_present(host: FakeHost) -> None:
         host.add(name)
     names = BlockDevices(dev=host.dev, sysfs=host.sysfs).names_present()
     assert names == {"/dev/xvdba", "/dev/sdf", "/dev/xvda", "/dev/sda"}
+
+
+def test_the_volume_behind_a_node(host: FakeHost) -> None:
+    """Serial or link name the volume; an instance store and a plain device are none."""
+    host.add("nvme1n1", serial="vol0123abcd")
+    host.add("nvme2n1", serial="AWS0123", model=INSTANCE_STORE)
+    host.add("xvdba")
+    host.add("loop7")
+    host.link("vol-00ff", "loop7")
+    nodes = BlockDevices(dev=host.dev, sysfs=host.sysfs)
+    found = [nodes.volume_id_of(name) for name in ("nvme1n1", "nvme2n1", "xvdba", "loop7")]
+    assert found == ["vol-0123abcd", "", "", "vol-00ff"]
