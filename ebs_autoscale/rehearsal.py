@@ -12,9 +12,9 @@ Rehearsed = tuple[str, EbsAutoscaleError | None]
 # Conditions on tags decide these calls, so they can be judged only on a volume of ours.
 NEED_A_VOLUME = ("AttachVolume", "DetachVolume", "ModifyInstanceAttribute", "DeleteVolume")
 
-# Growths count from 1. The token of one that happened would remember what it bought: an
-# IdempotentParameterMismatch instead of a verdict.
-_NO_ORDINAL = 0
+# No filesystem has this name. The token of a growth that happened would remember what it
+# bought: an IdempotentParameterMismatch instead of a verdict.
+_REHEARSAL = "{}-rehearsal"
 
 # The name is never used: the calls have no effect.
 _SOME_NAME = "/dev/xvdcz"
@@ -27,7 +27,8 @@ def rehearse(cloud: Ec2Volumes, filesystem: str) -> Iterator[Rehearsed]:
     yield "DescribeInstances", _refusal(lambda: ec2.describe_instances(DryRun=True))
     types = _refusal(lambda: ec2.describe_instance_types(DryRun=True))
     yield "DescribeInstanceTypes", types
-    parameters = cloud.purchase.parameters(GrowthId(filesystem, _NO_ORDINAL), 20 * GIB, 1)
+    growth = GrowthId(_REHEARSAL.format(filesystem), 0)
+    parameters = cloud.purchase.parameters(growth, 20 * GIB, 1)
     parameters["DryRun"] = True
     yield "CreateVolume, CreateTags", _refusal(lambda: ec2.create_volume(**parameters))
 
