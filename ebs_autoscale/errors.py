@@ -34,6 +34,10 @@ class LockHeld(EbsAutoscaleError):
     """Another instance works on this filesystem: exit 3, having changed nothing."""
 
 
+class Refused(EbsAutoscaleError):
+    """A limit forbids it: exit 4, having bought nothing."""
+
+
 class ConfigInvalid(EbsAutoscaleError):
     """The configuration or the command line is wrong: exit 2, having changed nothing."""
 

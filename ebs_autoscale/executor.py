@@ -19,10 +19,11 @@ from ebs_autoscale.ports import World
 
 def carry_out(
     plan: tuple[Step, ...], volume: Volume | None, inventory: Inventory, world: World
-) -> None:
+) -> Volume | None:
     """Do the steps in order; each is safe to repeat, so a failed plan is simply planned again.
 
-    `volume` is what an earlier run left, None at the beginning. Raises Stopped, Transient,
+    `volume` is what an earlier run left, None at the beginning; returns it as the steps leave
+    it. Raises Stopped, Transient,
     Unfit or CommandFailed. All that is undone on the way out is a volume that was created
     here and that the instance has no slot for.
     """
@@ -48,6 +49,7 @@ def carry_out(
         fields = {**fields, "volume": volume.id, "seconds": seconds}
         sentence = f"{done} ({seconds:.1f} s)"
         world.emit(Event(kind=EventKind.STEP_DONE, sentence=sentence, fields=fields))
+    return volume
 
 
 def _give_back(volume: Volume, world: World) -> None:

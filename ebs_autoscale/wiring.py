@@ -12,11 +12,13 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.events import Event
-from ebs_autoscale.ports import World
+from ebs_autoscale.model import Identity
+from ebs_autoscale.ports import Filesystem, World
 
 if TYPE_CHECKING:
     from ebs_autoscale.volumes import Ec2Volumes
 
+CONFIG_DEFAULT = Path("/etc/ebs-autoscale/config.yaml")
 RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
 
 
@@ -33,6 +35,11 @@ def daemon_lock_path(filesystem: str) -> Path:
 def growth_lock_path(filesystem: str) -> Path:
     """Held by whoever grows, daemon or operator, as long as the growth takes."""
     return RUNTIME_DIRECTORY / f"{filesystem}.growth.lock"
+
+
+def init_lock_path() -> Path:
+    """Held by `init`: one at a time on a host, since all of them write the same fstab."""
+    return RUNTIME_DIRECTORY / "init.lock"
 
 
 def require_fit_host() -> None:
@@ -58,13 +65,14 @@ def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:
 
 def world_of(
     settings: Settings,
-    filesystem: BtrfsFilesystem,
+    filesystem: Filesystem,
     clock: SystemClock,
     emit: Callable[[Event], None],
+    identity: Identity | None = None,
 ) -> World:
-    """Everything a growth touches; asks IMDS who we are, and loads boto3."""
+    """Everything a growth touches; asks IMDS who we are if that is not known, and loads boto3."""
     return World(
-        cloud=cloud_of(settings, clock),
+        cloud=cloud_of(settings, clock, identity),
         nodes=BlockDevices(),
         filesystem=filesystem,
         clock=clock,
@@ -75,11 +83,13 @@ def world_of(
     )
 
 
-def cloud_of(settings: Settings, clock: SystemClock) -> "Ec2Volumes":
-    """EC2 as this instance; asks IMDS who that is. Raises Unfit or Stopped."""
+def cloud_of(
+    settings: Settings, clock: SystemClock, identity: Identity | None = None
+) -> "Ec2Volumes":
+    """EC2 as this instance; asks IMDS who that is unless it is known. Raises Unfit or Stopped."""
     # 50 MB and half a second: paid by the process that talks to EC2, never by the daemon.
     from ebs_autoscale.instance import Imds  # noqa: PLC0415
     from ebs_autoscale.volumes import Ec2Volumes  # noqa: PLC0415
 
-    identity = Imds(clock).identity()
+    identity = identity or Imds(clock).identity()
     return Ec2Volumes(identity, settings.volume, mountpoint=settings.mountpoint, clock=clock)

@@ -1,0 +1,79 @@
+"""The volume that a filesystem begins with: one, however often it is asked for."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from ebs_autoscale.errors import Refused
+from ebs_autoscale.first_volume import NoFilesystem, name_of_filesystem, obtain
+from ebs_autoscale.model import GIB, GrowthId
+from ebs_autoscale.policy import next_growth
+from ebs_autoscale.rules import GrowthPolicy, Limits
+from tests.simulated.clock import Killed
+from tests.simulated.world import SimulatedWorld
+
+OWNER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"
+
+
+def test_a_name_that_never_changes() -> None:
+    """The name comes from instance and mountpoint alone, the same in every version."""
+    name = name_of_filesystem(OWNER, "/scratch")
+    assert name == "1786edb8-522e-5536-96ac-0fb546f6e8d0"
+    assert UUID(name).version == 5
+    assert len({name, name_of_filesystem(OWNER, "/a"), name_of_filesystem("", "/scratch")}) == 3
+
+
+@pytest.fixture
+def world() -> SimulatedWorld:
+    """A world that needs one growth."""
+    return SimulatedWorld()
+
+
+def first(world: SimulatedWorld, policy: GrowthPolicy | None = None) -> str:
+    """The id of the first volume, as one run of `init` obtains it."""
+    ports = replace(world.ports(), filesystem=NoFilesystem(world.filesystem.uuid, "/scratch"))
+    volume = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
+    assert volume.node
+    return volume.id
+
+
+def test_bought_as_growth_zero(world: SimulatedWorld) -> None:
+    """It is attached, tied to the instance and named 0; a second run finds it."""
+    first_id = first(world)
+    assert first(world) == first_id
+    (volume,) = world.cloud.volumes
+    assert (volume.growth, volume.size_bytes) == (GrowthId(world.filesystem.uuid, 0), 20 * GIB)
+    assert volume.protected_at > 0
+
+
+def test_killed_anywhere_it_is_bought_once(world: SimulatedWorld) -> None:
+    """Whatever call a run dies before or after, the next run ends with that one volume."""
+    deaths = 0
+    while True:
+        world = SimulatedWorld()
+        world.at.kill_at = deaths
+        try:
+            first(world)
+        except Killed:
+            deaths += 1
+            first(world.restart())
+            assert len(world.cloud.volumes) == 1
+        else:
+            break
+    assert deaths > 10
+
+
+def test_within_the_limits(world: SimulatedWorld) -> None:
+    """What a growth may not buy, `init` may not buy either."""
+    with pytest.raises(Refused) as caught:
+        first(world, GrowthPolicy(limits=Limits(total_bytes=GIB // 2)))
+    assert caught.value.cause == "limits.total"
+    assert world.cloud.volumes == []
+
+
+def test_the_next_growth_is_the_first(world: SimulatedWorld) -> None:
+    """With the volume of ordinal 0 as its only member, a filesystem grows by growth 1."""
+    first(world)
+    inventory = world.cloud.inventory(world.filesystem.uuid)
+    assert next_growth(world.filesystem.read(), inventory).ordinal == 1
