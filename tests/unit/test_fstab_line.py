@@ -1,0 +1,97 @@
+"""One line for our filesystem, and not a byte of anybody else's changed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebs_autoscale.errors import Unfit
+from ebs_autoscale.fstab import parse, with_line, without_line
+
+UUID = "6d2f7d5c-1111-5222-8333-444455556666"
+OTHER = "0d2f7d5c-1111-5222-8333-444455556667"
+LINE = f"UUID={UUID} /scratch btrfs defaults,nofail,x-systemd.device-timeout=120s 0 0"
+ROOT = "LABEL=cloudimg-rootfs\t/\t ext4\tdiscard,errors=remount-ro\t0 1\n"
+
+
+def ours(table: str, mountpoint: str = "/scratch", same: tuple[str, ...] = ()) -> str:
+    """The table with our line."""
+    return with_line(table, uuid=UUID, mountpoint=mountpoint, is_same=lambda source: source in same)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", f"{LINE}\n"),
+        (ROOT, f"{ROOT}{LINE}\n"),
+        (ROOT.rstrip(), f"{ROOT.rstrip()}\n{LINE}\n"),
+        (f"{ROOT}\n\n", f"{ROOT}\n\n{LINE}\n"),
+        (f"#{LINE}\n", f"#{LINE}\n{LINE}\n"),
+        ("nonsense\n/dev/sdz\n", f"nonsense\n/dev/sdz\n{LINE}\n"),
+    ],
+)
+def test_a_line_is_added_once(before: str, after: str) -> None:
+    """It comes last, on a line of its own, and a second time changes nothing."""
+    assert ours(before) == after
+    assert ours(after) == after
+    assert without_line(after, uuid=UUID, mountpoint="/scratch").rstrip("\n") == before.rstrip("\n")
+
+
+@given(st.text(st.sampled_from("ab /#\t\r\\-\n\udc80\x0b\u2028"), max_size=60))
+def test_other_lines_stay_as_they_are(before: str) -> None:
+    """Whatever else is in the table is there afterwards, byte by byte, and once is enough."""
+    after = ours(before)
+    assert after.replace(f"{LINE}\n", "").rstrip("\n") == before.rstrip("\n")
+    assert ours(after) == after
+    assert [line.uuid for line in parse(after) if line.mountpoint == "/scratch"] == [UUID]
+
+
+def test_a_line_by_device_name_gives_way() -> None:
+    """A predecessor's line becomes one by UUID in its place, with its options."""
+    before = f"{ROOT}/dev/xvdba\t/scratch\tbtrfs\tnoatime,nofail\t0\t0\n# end\n"
+    after = ours(before, same=("/dev/xvdba",))
+    line = f"UUID={UUID} /scratch btrfs noatime,nofail,x-systemd.device-timeout=120s 0 0"
+    assert after == f"{ROOT}{line}\n# end\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"UUID={UUID} /scratch btrfs compress=zstd 0 0",
+        f'UUID="{UUID.upper()}" /scratch/ btrfs noatime 0 0',
+        "LABEL=scratch /scratch btrfs",
+    ],
+)
+def test_an_operators_own_line_stays(line: str) -> None:
+    """A line that finds this filesystem whatever its devices are called is kept as it is."""
+    assert ours(f"{ROOT}{line}\n", same=("LABEL=scratch",)) == f"{ROOT}{line}\n"
+
+
+def test_one_line_only() -> None:
+    """Of several lines for this filesystem here, one stays."""
+    before = f"/dev/sdf /scratch btrfs\n{LINE}\n{ROOT}{LINE}\n"
+    assert ours(before, same=("/dev/sdf",)) == f"{ROOT}{LINE}\n"
+
+
+@pytest.mark.parametrize(
+    "source", [f"UUID={OTHER}", "/dev/sdf", "LABEL=scratch", "tmpfs", "host:/export"]
+)
+def test_another_filesystem_is_refused(source: str) -> None:
+    """A line for this mountpoint that means something else is for a human to judge."""
+    with pytest.raises(Unfit, match=source) as caught:
+        ours(f"{ROOT}{source} /scratch auto defaults 0 0\n")
+    assert caught.value.cause == "fstab"
+
+
+def test_the_same_filesystem_elsewhere_is_no_matter() -> None:
+    """Other mountpoints are other lines, also of this filesystem."""
+    before = f"UUID={UUID} /srv btrfs subvol=srv 0 0\n{OTHER} /scratch2 btrfs\n"
+    assert ours(before) == f"{before}{LINE}\n"
+
+
+@pytest.mark.parametrize("mountpoint", ["/a b", r"/a\b", "/groß", "/a#b", "/#"])
+def test_escapes(mountpoint: str) -> None:
+    """Blanks and backslashes are written as mount(8) reads them, and found again."""
+    after = ours("", mountpoint)
+    assert len(after.split(" ")) == 6
+    assert ours(after, mountpoint) == after
+    assert [line.mountpoint for line in parse(after)] == [mountpoint]

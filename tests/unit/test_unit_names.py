@@ -1,0 +1,46 @@
+"""Unit names are those that systemd makes of a path."""
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebs_autoscale.unit_names import escape_path
+
+KNOWN = {
+    "/": "-",
+    "/scratch": "scratch",
+    "/scratch/two": "scratch-two",
+    "/var/lib/docker/": "var-lib-docker",
+    "/srv/my-own": r"srv-my\x2down",
+    "/.cache/.x": r"\x2ecache-.x",
+    "/a b": r"a\x20b",
+    "/groß": r"gro\xc3\x9f",
+    r"/back\slash": r"back\x5cslash",
+}
+
+
+@pytest.mark.parametrize(("path", "name"), KNOWN.items())
+def test_known(path: str, name: str) -> None:
+    """Slashes are dashes, and all but letters, digits and :_. is written in hex."""
+    assert escape_path(path) == name
+
+
+@pytest.mark.skipif(not shutil.which("systemd-escape"), reason="systemd-escape is not installed")
+def test_as_systemd_does() -> None:
+    """What systemd's own tool says is what we say, whatever is in the path."""
+    letters = [chr(code) for code in range(1, 256) if chr(code) != "/"]
+    paths = [*KNOWN, *(f"/{letter}x/{letter}" for letter in letters if letter != ".")]
+    argv = ["systemd-escape", "--path", *paths]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [escape_path(path) for path in paths]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1), min_size=1))
+def test_no_two_paths_share_a_name(parts: list[str]) -> None:
+    """A name can be read back: dashes are slashes, and the hex is what was written."""
+    path = "/" + "/".join(parts)
+    unescaped = escape_path(path).replace("-", "/").encode("latin-1").decode("unicode_escape")
+    assert f"/{unescaped}".encode("latin-1").decode("utf-8", "surrogatepass") == path
