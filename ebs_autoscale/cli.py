@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ebs_autoscale import __version__, daemon, verbs
+from ebs_autoscale import __version__, daemon, host_verbs, verbs
 from ebs_autoscale.errors import (
     CommandFailed,
     ConfigInvalid,
     EbsAutoscaleError,
     LockHeld,
+    Refused,
     Stopped,
     Transient,
     Unfit,
@@ -19,12 +20,12 @@ from ebs_autoscale.errors import (
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.report import set_up_logging
 from ebs_autoscale.units import parse_size
-
-CONFIG_DEFAULT = "/etc/ebs-autoscale/config.yaml"
+from ebs_autoscale.wiring import CONFIG_DEFAULT
 
 _EXITS: tuple[tuple[type[EbsAutoscaleError], Exit], ...] = (
     (ConfigInvalid, Exit.USAGE),
     (LockHeld, Exit.LOCKED),
+    (Refused, Exit.REFUSED),
     (Unfit, Exit.UNFIT),
     (Transient, Exit.FAILED),
     (CommandFailed, Exit.FAILED),
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="VERB", required=True)
     _add_daemon_verbs(commands)
     _add_looking_verbs(commands)
+    _add_host_verbs(commands)
     return parser
 
 
@@ -156,6 +158,22 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "--rate", metavar="SIZE", type=_size, help="bytes written per second (adapts to the disk)"
     )
     demo.set_defaults(verb=verbs.demo)
+
+
+def _add_host_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    init = commands.add_parser(
+        "init", help="first volume, filesystem, mount, fstab, configuration, service; repeatable"
+    )
+    init.add_argument("mountpoint", metavar="MOUNTPOINT", help="where the filesystem shall be")
+    init.add_argument(
+        "--device",
+        metavar="DEV",
+        help="use this blank device, or the filesystem of ours on it, and buy none",
+    )
+    init.add_argument(
+        "--size", metavar="SIZE", type=_size, help="size of the volume to buy (20GiB)"
+    )
+    init.set_defaults(verb=host_verbs.init)
 
 
 def _size(text: str) -> int:

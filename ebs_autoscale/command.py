@@ -13,6 +13,8 @@ _PACKAGES = {
     "blkid": "util-linux",
     "mount": "mount",
     "umount": "mount",
+    "findfs": "util-linux",
+    "systemctl": "systemd",
 }
 
 _LOOK_EVERY_SECONDS = 0.2

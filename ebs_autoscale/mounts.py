@@ -16,10 +16,12 @@ _TRIES = 10
 class Mount:
     """One line of the table; `device` is major:minor, `kind` the type of the filesystem.
 
+    `root` is the folder of the filesystem that is mounted: / but for binds and subvolumes.
     `read_only` is what was asked of this mount; the filesystem itself can be read-only besides.
     """
 
     point: str
+    root: str
     device: str
     kind: str
     source: str
@@ -71,10 +73,11 @@ def parse(table: bytes) -> tuple[Mount, ...]:
     for line in table.splitlines():
         left, _, right = line.partition(b" - ")
         kind, source, _ = right.split(b" ", 2)
-        _, _, device, _, point, options = left.split(b" ")[:6]
+        _, _, device, root, point, options = left.split(b" ")[:6]
         mounts.append(
             Mount(
                 point=_unescape(point),
+                root=_unescape(root),
                 device=device.decode(),
                 kind=_unescape(kind),
                 source=_unescape(source),

@@ -21,6 +21,7 @@ def test_parses_every_kind_of_line() -> None:
         False,
     )
     assert mounts["/mnt/a b\nc\\d"].read_only
+    assert (mounts["/"].root, mounts["/mnt/a b\nc\\d"].root) == ("/", "/sub")
     assert mounts["/none"].source == ""
 
 

@@ -1,0 +1,246 @@
+"""From nothing to a watched filesystem: each step is taken only if it is missing."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebs_autoscale import config, files, first_config, formatting, services
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.first_volume import NoFilesystem, name_of_filesystem, obtain
+from ebs_autoscale.fstab import FSTAB, with_line
+from ebs_autoscale.given_device import Ground, ground_of, judged, leads_to
+from ebs_autoscale.mounting import presence_in
+from ebs_autoscale.mounts import MountTable
+from ebs_autoscale.space import available, gib
+from ebs_autoscale.unit_names import escape_path
+from ebs_autoscale.wiring import world_of
+
+# A mount with a log to replay takes seconds.
+_MOUNT_TIMEOUT_SECONDS = 120.0
+_TOOL_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What shall be there in the end; `settings.mountpoint` is without symlinks."""
+
+    settings: config.Settings
+    config_path: Path
+    size_bytes: int
+    device: str | None = None
+
+    @property
+    def mountpoint(self) -> str:
+        """Where."""
+        return self.settings.mountpoint
+
+
+class Initialisation:
+    """Takes each step that is missing, and says so; to repeat it after any end is to go on.
+
+    A mounted BTRFS is taken as it is, whoever made it. All that can be refused by looking is
+    refused before anything is bought or changed. Raises Unfit, Refused, Transient or Stopped.
+    """
+
+    def __init__(self, wish: Wish, clock: SystemClock, emit: Callable[[Event], None]) -> None:
+        self._wish = wish
+        self._clock = clock
+        self._emit = emit
+
+    def run(self) -> None:
+        """Filesystem, mount, fstab, configuration, service."""
+        if not _is_mounted(self._wish.mountpoint):
+            self._bring()
+        filesystem = BtrfsFilesystem(self._wish.mountpoint, clock=self._clock)
+        reading = filesystem.read()
+        profile = f"metadata {reading.metadata_profile}"
+        self._tell(
+            f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {available(reading)}, {profile}"
+        )
+        names = frozenset(member.name for member in reading.members)
+        self._note_foreign_device(names)
+        self._ensure_line(filesystem.uuid, names)
+        self._ensure_config()
+        path = self._wish.config_path
+        self._tell(services.ensure(mountpoint=self._wish.mountpoint, config_path=path))
+
+    def _bring(self) -> None:
+        """Find or make the filesystem, and mount it."""
+        require_mountable(Path(self._wish.mountpoint))
+        ground = self._given() if self._wish.device else self._bought()
+        if ground.is_formatted:
+            _require_all_members(ground)
+            self._tell(f"found BTRFS {ground.filesystem} on {ground.name}")
+        else:
+            node = Path("/dev", ground.name)
+            label = escape_path(self._wish.mountpoint)
+            formatting.make(node, filesystem=ground.filesystem, label=label)
+            self._tell(f"made BTRFS {ground.filesystem} on {ground.name}", "Format")
+        # First the line: the mount then is a rehearsal of the one at boot.
+        self._ensure_line(ground.filesystem, frozenset({ground.name}))
+        self._mount(ground)
+
+    def _given(self) -> Ground:
+        ground = judged(self._wish.device or "", self._wish.settings, self._clock)
+        self._prepare(ground.filesystem, frozenset({ground.name}))
+        return ground
+
+    def _bought(self) -> Ground:
+        from ebs_autoscale.instance import Imds  # noqa: PLC0415 -- not with a device given
+
+        settings, mountpoint = self._wish.settings, self._wish.mountpoint
+        identity = Imds(self._clock).identity()
+        uuid = name_of_filesystem(identity.owner, mountpoint)
+        self._prepare(uuid, frozenset())
+        unborn = NoFilesystem(uuid, mountpoint)
+        world = world_of(settings, unborn, self._clock, self._emit, identity)
+        volume = obtain(world, settings.policy, self._wish.size_bytes)
+        if volume.size_bytes != self._wish.size_bytes:
+            sizes = (
+                f"{gib(volume.size_bytes)} GiB, not the {gib(self._wish.size_bytes)} GiB wished for"
+            )
+            self._tell(f"{volume.id} has {sizes}", level=Level.WARNING)
+        size_bytes = volume.size_bytes
+        ground = ground_of(volume.node, filesystem=uuid, size_bytes=size_bytes, clock=self._clock)
+        if ground.filesystem != uuid:
+            raise Unfit(
+                f"{volume.id} carries btrfs, UUID {ground.filesystem}, not {uuid}",
+                hint="look what is on it; nothing is ever overwritten",
+                cause="not blank",
+            )
+        return ground
+
+    def _prepare(self, uuid: str, names: frozenset[str]) -> None:
+        """Refuse what fstab says otherwise, and make the folder, before anything dear is done."""
+        self._table(uuid, names)
+        try:
+            Path(self._wish.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"cannot make the folder {self._wish.mountpoint}: {error.strerror}"
+            raise Unfit(what, cause="mountpoint") from error
+
+    def _table(self, uuid: str, names: frozenset[str]) -> tuple[str, str]:
+        before = files.read_text(FSTAB)
+        after = with_line(
+            before,
+            uuid=uuid,
+            mountpoint=self._wish.mountpoint,
+            is_same=lambda source: leads_to(source, names),
+        )
+        return before, after
+
+    def _ensure_line(self, uuid: str, names: frozenset[str]) -> None:
+        before, after = self._table(uuid, names)
+        if before == after:
+            return
+        gone = set(before.split("\n")) - set(after.split("\n"))
+        if not gone:
+            _require_whole_mount(self._wish.mountpoint)
+        files.replace(FSTAB, after)
+        instead = f" instead of `{'`, `'.join(sorted(gone))}`" if gone else ""
+        self._tell(f"{FSTAB} mounts {self._wish.mountpoint} by UUID{instead}", "Fstab")
+
+    def _mount(self, ground: Ground) -> None:
+        # Else systemd unmounts what it knows from a line that is no more.
+        services.reload_units()
+        try:
+            run(["mount", self._wish.mountpoint], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+        except CommandFailed as error:
+            # The mount of a killed run, or systemd's own, may have come first.
+            if not _is_mounted(self._wish.mountpoint):
+                raise Unfit(
+                    f"{ground.name} cannot be mounted: {error}",
+                    hint="see dmesg; nothing was undone, so repeat this when it is repaired",
+                    cause="mount",
+                ) from error
+        found = BtrfsFilesystem(self._wish.mountpoint, clock=self._clock).uuid
+        if found != ground.filesystem:
+            raise Unfit(
+                f"{self._wish.mountpoint} is BTRFS {found}, not {ground.filesystem}",
+                hint="is there a copy of the volume on this host?",
+                cause="other filesystem",
+            )
+        self._tell(f"mounted {ground.name} on {self._wish.mountpoint}", "Mount")
+
+    def _note_foreign_device(self, members: frozenset[str]) -> None:
+        """A repetition finds the filesystem mounted; a device named for it may be anything now."""
+        if self._wish.device and not leads_to(self._wish.device, members):
+            self._tell(f"{self._wish.device} is not in it, and is left alone", level=Level.WARNING)
+
+    def _ensure_config(self) -> None:
+        path = self._wish.config_path
+        if path.exists():
+            self._tell(f"{path} is there and stays as it is")
+            return
+        files.create(path, first_config.text_for(self._wish.mountpoint))
+        self._tell(f"wrote {path}", "Configure")
+
+    def _tell(self, sentence: str, step: str = "", level: Level = Level.INFO) -> None:
+        fields = {"step": step} if step else {}
+        kind = EventKind.STEP_DONE if step else EventKind.TENDED
+        self._emit(Event(kind=kind, sentence=sentence, level=level, fields=fields))
+
+
+def require_mountable(path: Path) -> None:
+    """Raise Unfit unless there is nothing, or an empty folder, to mount on."""
+    try:
+        content = next(path.iterdir(), None)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unfit(
+            f"{path} cannot be mounted on: {error.strerror}",
+            hint="name an empty folder, or one that does not exist",
+            cause="mountpoint",
+        ) from error
+    if content is not None:
+        raise Unfit(
+            f"{path} is not empty: a mount would hide {content.name!r} and what else is there",
+            hint="move it away, or choose another mountpoint",
+            cause="mountpoint",
+        )
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether BTRFS is mounted there; raises Unfit when something else is."""
+    mount = MountTable().at(path)
+    if mount is None:
+        return False
+    if mount.kind != "btrfs":
+        raise Unfit(
+            f"{path} is {mount.kind} ({mount.source}), not BTRFS",
+            hint="choose another mountpoint, or unmount it",
+            cause="not btrfs",
+        )
+    return True
+
+
+def _require_whole_mount(path: str) -> None:
+    """Raise Unfit when a part is mounted, which a line that says nothing of it would not mount."""
+    mount = MountTable().at(path)
+    if mount and mount.root != "/":
+        raise Unfit(
+            f"{path} is only {mount.root} of its filesystem, and no line of {FSTAB} mounts it",
+            hint="write that line (by UUID, with subvol=... or bind), and repeat",
+            cause="fstab",
+        )
+
+
+def _require_all_members(ground: Ground) -> None:
+    """Have the kernel know every device there is, and raise Unfit unless that makes it whole."""
+    # It also complains of copies of other filesystems; what counts is the next answer.
+    with suppress(CommandFailed):
+        run(["btrfs", "device", "scan"], timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+    argv = ["btrfs", "filesystem", "show", "--raw", ground.filesystem]
+    present = presence_in(run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS))
+    if not present.complete:
+        raise Unfit(
+            f"BTRFS {ground.filesystem} is not whole: {present.sentence}",
+            hint="attach its other volumes; it is never mounted degraded",
+            cause="missing member",
+        )

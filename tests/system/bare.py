@@ -1,0 +1,118 @@
+"""A host that has no filesystem yet, with an /etc of its own and perhaps an EC2 beside it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.mounts import Mount, MountTable
+from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
+
+FSTAB = Path("/etc/fstab")
+CONFIG = Path("/etc/ebs-autoscale/config.yaml")
+
+# Where nobody answers: what is tested so needs neither metadata nor EC2.
+NO_EC2 = {
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9",
+    "AWS_ENDPOINT_URL_EC2": "http://127.0.0.1:9",
+}
+
+
+class BareHost:
+    """The machine before `init`; `mountpoint` does not exist yet."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] = NO_EC2) -> None:
+        self.mountpoint = folder / "scratch"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+            **environment,
+        }
+
+    def init(
+        self, *arguments: str, at: Path | str | None = None, config: Path | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end."""
+        return subprocess.run(
+            self._argv(*arguments, at=at, config=config),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def start(self, *arguments: str, **environment: str) -> psutil.Popen:
+        """Begin it; for tests that kill it."""
+        return psutil.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *self._argv(*arguments)],
+            env={**self.environment, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _argv(
+        self, *arguments: str, at: Path | str | None = None, config: Path | None = None
+    ) -> list[str]:
+        before = ["--config", str(config)] if config else []
+        program = [sys.executable, "-I", "-m", "ebs_autoscale", *before]
+        return [*program, "init", str(self.mountpoint if at is None else at), *arguments]
+
+    @property
+    def uuid(self) -> str:
+        """The filesystem that is mounted."""
+        return BtrfsFilesystem(str(self.mountpoint), clock=SystemClock()).uuid
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """What is mounted at the mountpoint, bottom first."""
+        return [m for m in MountTable().mounts() if m.point == str(self.mountpoint)]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of fstab for the mountpoint."""
+        table = FSTAB.read_text("utf-8").splitlines()
+        return [line for line in table if line.split()[1:2] == [str(self.mountpoint)]]
+
+    def assert_ready(self) -> None:
+        """One mount of one filesystem, one line for it, one configuration."""
+        assert len(self.mounts) == 1
+        options = "defaults,nofail,x-systemd.device-timeout=120s"
+        assert self.lines == [f"UUID={self.uuid} {self.mountpoint} btrfs {options} 0 0"]
+        assert f"\nmountpoint: {self.mountpoint}\n" in CONFIG.read_text("utf-8")
+
+
+class CloudHost(BareHost):
+    """The same with a simulated EC2."""
+
+    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
+        super().__init__(folder, sandbox.environment)
+        self.sandbox = sandbox
+
+    def volumes(self) -> list[VolumeSeen]:
+        """The volumes that carry our tags, whatever has become of them."""
+        found = self.sandbox.state().volumes
+        return [volume for volume in found if "ebs-autoscale:owner" in volume.tags]
+
+    def assert_ready(self) -> None:
+        """The same, on one volume, bought as growth 0 and tied to the instance."""
+        super().assert_ready()
+        (volume,) = self.volumes()
+        assert volume.tags["ebs-autoscale:filesystem"] == self.uuid
+        assert volume.tags["ebs-autoscale:growth"] == "0"
+        assert (volume.encrypted, volume.delete_on_termination) == (True, True)
+
+
+def kill(process: psutil.Popen, *, with_children: bool) -> None:
+    """SIGKILL, as the kernel or systemd would; what it started may be left to itself."""
+    children = process.children(recursive=True) if process.is_running() else []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for child in children:
+        if with_children and child.is_running():
+            child.kill()

@@ -1,0 +1,136 @@
+"""`init` as a person or cloud-init runs it: one filesystem on a volume that it buys."""
+
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.first_volume import name_of_filesystem
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from tests.system.bare import CONFIG, FSTAB, CloudHost
+
+pytestmark = pytest.mark.kernel
+
+
+def test_init(cloud_host: CloudHost) -> None:
+    """From nothing to a mounted filesystem of 20 GiB; a second time nothing is left to do."""
+    ran = cloud_host.init()
+    assert ran.returncode == 0, ran.stderr
+    cloud_host.assert_ready()
+    assert [volume.size_gib for volume in cloud_host.volumes()] == [20]
+    assert cloud_host.uuid == name_of_filesystem(
+        cloud_host.sandbox.owner_arn, str(cloud_host.mountpoint)
+    )
+    said = ran.stderr
+    for words in ("create a volume of 20 GiB", "made BTRFS", "metadata dup", "run --detach"):
+        assert words in said
+    before, calls = FSTAB.read_bytes(), len(cloud_host.sandbox.calls())
+    CONFIG.write_text(f"{CONFIG.read_text('utf-8')}# mine\n", "utf-8")
+
+    ran = cloud_host.init("--size", "30GiB")
+    assert ran.returncode == 0, ran.stderr
+    cloud_host.assert_ready()
+    assert (FSTAB.read_bytes(), len(cloud_host.sandbox.calls())) == (before, calls)
+    assert CONFIG.read_text("utf-8").endswith("# mine\n")
+
+
+def test_the_daemon_knows_its_first_volume(cloud_host: CloudHost) -> None:
+    """What `init` bought is a member like any other: it counts, and the next growth is growth 1."""
+    assert cloud_host.init("--size", "2GiB").returncode == 0
+    cloud_host.assert_ready()
+    argv = [sys.executable, "-I", "-m", "ebs_autoscale"]
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = cloud_host.environment
+        return subprocess.run(
+            [*argv, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    found = json.loads(run("plan", "--json").stdout)
+    # Less than the 10 GiB that are to be available by default.
+    assert (found["decision"], found["growth"]) == ("grow", f"{cloud_host.uuid[:8]}-1")
+    assert run("check").returncode == 0
+    ran = run("grow", "--size", "1GiB")
+    assert ran.returncode == 0, ran.stderr
+    growths = {volume.tags["ebs-autoscale:growth"]: volume for volume in cloud_host.volumes()}
+    assert growths.keys() == {"0", "1"}
+
+    # After a reboot all members are there, and `init`, run at each boot, mounts what it made.
+    subprocess.run(["umount", str(cloud_host.mountpoint)], check=True)
+    assert cloud_host.init().returncode == 0
+    assert len(cloud_host.mounts) == 1
+    assert len(cloud_host.volumes()) == 2
+
+
+def test_a_size_that_the_type_has_not(cloud_host: CloudHost) -> None:
+    """What EC2 does not sell is refused with exit 2 before anybody is asked anything."""
+    CONFIG.parent.mkdir()
+    section = "volume: {type: st1}\ngrowth: {min: 125GiB}"
+    CONFIG.write_text(f"mountpoint: {cloud_host.mountpoint}\n{section}\n", "utf-8")
+    ran = cloud_host.init()
+    assert (ran.returncode, "st1 has 125 to 16384 GiB" in ran.stderr) == (2, True), ran.stderr
+    assert cloud_host.sandbox.journal() == []
+
+
+@pytest.mark.parametrize("cloud_host", [{"attachment_limit": 1}], indirect=True)
+def test_no_slot_left(cloud_host: CloudHost) -> None:
+    """What a limit forbids is refused with exit 4, and nothing is bought."""
+    ran = cloud_host.init()
+    assert (ran.returncode, "no attachment slot left" in ran.stderr) == (4, True), ran.stderr
+    assert cloud_host.volumes() == []
+    assert not cloud_host.lines
+
+
+def test_what_ec2_refuses(cloud_host: CloudHost) -> None:
+    """A refusal of EC2 is told with its hint, and once it is gone `init` goes on."""
+    rule = FaultRule(
+        kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
+    )
+    cloud_host.sandbox.add_fault(rule)
+    ran = cloud_host.init()
+    assert ran.returncode == 5
+    assert "UnauthorizedOperation" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not cloud_host.lines
+    cloud_host.sandbox.clear_faults()
+    assert cloud_host.init().returncode == 0
+    cloud_host.assert_ready()
+
+
+def test_two_at_once(cloud_host: CloudHost) -> None:
+    """While one runs, another ends with exit 3 and has bought nothing."""
+    lock = Path("/run/ebs-autoscale/init.lock")
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert cloud_host.init().returncode == 3
+    assert cloud_host.volumes() == []
+
+
+def test_an_invalid_configuration_comes_first(cloud_host: CloudHost) -> None:
+    """A configuration that is wrong, or another mountpoint's, is refused before all else."""
+    wrong = cloud_host.mountpoint.with_name("wrong.yaml")
+    wrong.write_text("mountpoint: /other\n", "utf-8")
+    ran = cloud_host.init(config=wrong)
+    assert (ran.returncode, "is for /other" in ran.stderr) == (2, True)
+    wrong.write_text("mountpoint: scratch\n", "utf-8")
+    assert cloud_host.init(config=wrong).returncode == 2
+    assert cloud_host.sandbox.journal() == []
+    assert not cloud_host.mountpoint.exists()
+
+
+def test_a_volume_with_content_is_left_alone(cloud_host: CloudHost) -> None:
+    """A volume of ours that somebody else has written to is refused, and stays as it is."""
+    assert cloud_host.init("--size", "1GiB").returncode == 0
+    node = f"/dev/{cloud_host.volumes()[0].node}"
+    subprocess.run(["umount", str(cloud_host.mountpoint)], check=True)
+    subprocess.run(["wipefs", "--all", "--quiet", node], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", node], check=True)
+    ran = cloud_host.init()
+    assert (ran.returncode, "carries ext4" in ran.stderr) == (5, True)
+    assert len(cloud_host.volumes()) == 1
+    assert not cloud_host.mounts
+    subprocess.run(["e2fsck", "-fn", node], check=True, capture_output=True)
