@@ -132,6 +132,13 @@ def _missing(path: str, error: OSError) -> Unfit:
         )
     if isinstance(error, NotADirectoryError):
         return Unfit(f"{_shown(path)} is not a folder", hint=_ONLY_BTRFS, cause="not mounted")
+    if isinstance(error, PermissionError) and os.geteuid() == 0:
+        return Unfit(
+            f"cannot open {_shown(path)}: only its owner may look into it",
+            hint=f"`chmod o+rx {_shown(path)}`, or `systemctl edit ebs-autoscale` and add to "
+            "[Service] CapabilityBoundingSet=CAP_DAC_OVERRIDE",
+            cause="unreadable",
+        )
     return Unfit(
         f"cannot open {_shown(path)}: {error.strerror}",
         hint="run as root, and see dmesg for errors of the filesystem",
