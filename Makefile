@@ -38,7 +38,7 @@ demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS a
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
-	systemd-analyze:systemd
+	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2
 test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 

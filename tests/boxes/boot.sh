@@ -29,6 +29,9 @@ mkdir dev/pts dev/shm dev/mqueue
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
 mount -t tmpfs -o mode=1777,nosuid,nodev shm dev/shm
 mount -t tmpfs -o mode=755,nosuid,nodev run run
+# Without devtmpfs systemd listens to udevd only if it is there before; its socket takes the place.
+mkdir run/udev
+: >run/udev/control
 for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
 	IFS=: read -r name major minor <<-END
 		$node

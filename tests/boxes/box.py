@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
@@ -16,7 +17,7 @@ import psutil
 
 from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed
-from ebs_autoscale.sandbox.client import Sandbox
+from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.boxes.furniture import furnish
@@ -32,6 +33,7 @@ _END_SECONDS = 20.0
 _POWER_OFF = signal.SIGRTMIN + 4  # systemd(1), "Signals"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMED_OUT = (124, 137)
+_NAMES_TAKEN_MAX = 100
 
 
 class BoxFailed(AssertionError):
@@ -76,9 +78,7 @@ class Box:
     def start(self) -> None:
         """Make the machine and boot it."""
         shm = Path("/dev/shm")
-        self._folder = Path(
-            tempfile.mkdtemp(prefix="ebs-box-", dir=shm if shm.is_dir() else None)
-        )
+        self._folder = Path(tempfile.mkdtemp(prefix="ebs-box-", dir=shm if shm.is_dir() else None))
         self._keeper = self._start_keeper()
         self.sandbox = Sandbox.start(self._settings, directory=self._folder)
         self._undo.callback(self.sandbox.stop)
@@ -87,23 +87,24 @@ class Box:
         wire = Wire(network, listen=METADATA_ADDRESS, to=("127.0.0.1", port))
         self._undo.callback(wire.close)
         self._undo.callback(self._cut_power)
-        furnish(self._upper, name=self._folder.name, user_data=self._user_data)
+        furnish(self._upper, name=self.name, user_data=self._user_data)
         self.boot()
 
     def stop(self) -> None:
         """Cut the power and let everything go; a second time does nothing."""
         self._undo.close()
 
-    def boot(self) -> None:
+    def boot(self, *, settled: bool = True) -> None:
         """Boot, and return when systemd has nothing left to start, be it `running` or `degraded`.
 
-        With user data at once when systemd answers: `cloud-init status --wait` waits for the rest.
+        When not `settled`, and with user data, return once systemd answers: what waits for a
+        device or for cloud-init may take long.
         """
         keeper = str(self._keeper.pid)
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", "--target", keeper, "--mount", "--net"]
         argv += ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"]
         argv += ["sh", str(_HERE / "boot.sh")]
-        argv += [str(self._tree.root), str(self._folder), self._folder.name]
+        argv += [str(self._tree.root), str(self._folder), self.name]
         with self._console.open("ab") as console:
             self._init = subprocess.Popen(
                 argv,
@@ -114,7 +115,7 @@ class Box:
             )
         self._init_pid = 0
         awaited = {"running", "degraded"}
-        if self._user_data:
+        if self._user_data or not settled:
             awaited |= {"starting", "initializing"}
         self.wait_until(lambda: self.state in awaited, "boot", seconds=_BOOT_SECONDS)
 
@@ -132,22 +133,38 @@ class Box:
         """Shut down and boot with the same volumes.
 
         `renumber` gives every volume's device another name; the volumes in `without` are
-        kept away until `sandbox.show_device` brings them.
+        kept away until `sandbox.show_device` brings them, and nobody waits for the boot to settle.
         """
         self.shut_down()
         attached = [volume for volume in self.sandbox.state().volumes if volume.node]
         nodes = [Path("/dev", volume.node) for volume in attached]
         _wait_until_free(nodes)
         _forget(nodes)
-        away = [volume.id for volume in attached if renumber or volume.id in without]
-        for volume_id in away:
-            self.sandbox.show_device(volume_id, shown=False)
-        # The first free name goes to somebody else, and the order is turned round.
-        with LoopDevice.create(_MIB, directory=self._folder):
-            for volume_id in reversed(away):
-                if volume_id not in without:
-                    self.sandbox.show_device(volume_id, shown=True)
-        self.boot()
+        for volume in attached:
+            if renumber or volume.id in without:
+                self.sandbox.show_device(volume.id, shown=False)
+        if renumber:
+            self._rotate([volume for volume in attached if volume.id not in without])
+        self.boot(settled=not without)
+
+    def _rotate(self, volumes: Sequence[VolumeSeen]) -> None:
+        """Show each volume under the name that the next one had; one alone gets another name."""
+        wanted = [volume.node for volume in volumes[1:]] + [volumes[0].node]
+        taken: dict[str, LoopDevice] = {}
+        with ExitStack() as stack:
+            # The kernel gives the lowest free name: take all, then let go of the one wanted.
+            while not taken.keys() >= set(wanted) and len(taken) < _NAMES_TAKEN_MAX:
+                other = LoopDevice.create(_MIB, directory=self._folder)
+                taken[other.name] = stack.enter_context(other)
+            for volume, name in zip(volumes, wanted, strict=True):
+                if name in taken and len(volumes) > 1:
+                    taken[name].close()
+                self.sandbox.show_device(volume.id, shown=True)
+
+    @property
+    def name(self) -> str:
+        """The name of its control group and of the folder of its files, on no other box."""
+        return self._folder.name
 
     @property
     def state(self) -> str:
@@ -164,7 +181,11 @@ class Box:
         return [line.split()[0] for line in listing.splitlines()]
 
     def exec(
-        self, *argv: str, check: bool = True, timeout: float = 60.0, input: str | None = None  # noqa: A002 -- as subprocess calls it
+        self,
+        *argv: str,
+        check: bool = True,
+        timeout: float = 60.0,
+        input: str | None = None,  # noqa: A002 -- as subprocess calls it
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command inside, as root and with the environment of a login; `timeout` in seconds."""
         _, pid = self._running()
@@ -197,6 +218,15 @@ class Box:
         """Read a file inside."""
         return self.exec("cat", path).stdout
 
+    def has(self, path: str) -> bool:
+        """Whether there is such a path inside, links followed."""
+        return self.exec("test", "-e", path, check=False).returncode == 0
+
+    @staticmethod
+    def by_id(volume_id: str) -> str:
+        """Where udevd links the device of a volume."""
+        return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
+
     def copy_in(self, source: Path, folder: str) -> None:
         """Copy a file or a folder from here into a folder inside."""
         self.exec("mkdir", "-p", folder)
@@ -212,9 +242,9 @@ class Box:
     ) -> None:
         """Wait for a condition; BoxFailed with the last of the journal when it does not come."""
         pause = Event()
-        deadline = psutil.time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not condition():
-            if psutil.time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise self._failed(f"in vain for {seconds:.0f} s: {what}")
             pause.wait(0.05)
 
@@ -223,7 +253,7 @@ class Box:
         disk = LoopDevice.create(size_bytes, directory=self._folder)
         self._undo.callback(disk.close)
         self.wait_until(
-            lambda: self.exec("test", "-b", disk.node, check=False).returncode == 0,
+            lambda: self.has(disk.node),
             f"{disk.node} inside",
         )
         return disk
@@ -239,7 +269,7 @@ class Box:
     def _start_keeper(self) -> "subprocess.Popen[str]":
         keeper = subprocess.Popen(
             ["unshare", "--mount", "--net", "--propagation", "private"]
-            + ["sh", str(_HERE / "keep.sh"), str(self._folder), self._folder.name],
+            + ["sh", str(_HERE / "keep.sh"), str(self._folder), self.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

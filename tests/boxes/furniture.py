@@ -36,6 +36,7 @@ _FILES = {
     # Addresses are there before the first process.
     "etc/cloud/cloud.cfg.d/99-box.cfg": (
         "datasource_list: [NoCloud, None]\nnetwork: {config: disabled}\n"
+        "locale: false\nssh_genkeytypes: []\n"
     ),
 }
 

@@ -28,6 +28,7 @@ CACHE = Path("/var/cache/ebs-autoscale-tests")
 _BUILD_SECONDS = 900.0
 _PIP_SECONDS = 300.0
 
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A root filesystem, and the wheels of the dependencies for its Python."""
@@ -50,7 +51,9 @@ def cached_tree(project: Path) -> Tree:
     Raises CommandFailed when the mirror or the index does not answer.
     """
     root = _cached(f"{_suite()}-{_digest(*PACKAGES)}", _build)
-    dependencies = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
+    dependencies = tomllib.loads((project / "pyproject.toml").read_text())["project"][
+        "dependencies"
+    ]
     python = next((root / "usr/bin").glob("python3.*[0-9]")).name.removeprefix("python")
     wheels = _cached(
         f"wheels-{_digest(*dependencies, python)}",
