@@ -18,7 +18,10 @@ _Handler = Callable[[Mapping[str, Any]], Any]
 
 
 class Control:
-    """Serves JSON under `/_sandbox/`: health, settings, state, journal, faults, policy, clock."""
+    """Serves JSON under `/_sandbox/`: health, settings, state, journal, faults, policy, clock.
+
+    And `device`, which hides and shows the device of an attached volume.
+    """
 
     def __init__(self, world: World, *, faults: FaultBook, journal: Journal) -> None:
         self._world = world
@@ -60,8 +63,8 @@ class Control:
             self._world.policy = policy
 
     def _show_device(self, wanted: Mapping[str, Any]) -> None:
-        volume = self._world.volumes[wanted["volume_id"]]
         with self._world.lock:
+            volume = self._world.volumes[wanted["volume_id"]]
             if not wanted["shown"]:
                 self._world.devices.disappear(volume.id)
             elif volume.attachment:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.boxes.box import Box
 from tests.boxes.tree import Tree, build_wheel, cached_tree, why_no_tree
@@ -25,7 +27,7 @@ def tree() -> Tree:
     if not reason:
         try:
             return cached_tree(_PROJECT)
-        except RuntimeError as error:
+        except (RuntimeError, EbsAutoscaleError, subprocess.TimeoutExpired) as error:
             reason = f"no tree for boxes: {error}"
     if os.environ.get("CI") == "true":
         pytest.fail(f"boxes have to boot in CI: {reason}", pytrace=False)
@@ -34,7 +36,7 @@ def tree() -> Tree:
 
 @pytest.fixture(scope="session")
 def wheels(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel of this checkout and of all that it depends on, for `--find-links`."""
+    """A folder for `--find-links`: the wheels of this checkout and of all that it needs."""
     folder = tmp_path_factory.mktemp("wheels")
     build_wheel(_PROJECT, folder)
     shutil.copytree(tree.wheels, folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a box has on top of a plain Debian: nothing that reaches the host, and an EC2 instance's view."""
+"""What a box has on top of plain Debian: the view of an EC2 instance, and no hand on the host."""
 
 import shutil
 from pathlib import Path

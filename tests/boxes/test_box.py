@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.boxes.box import Box, BoxFailed
+from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
+from tests.boxes.machine import BoxFailed
 from tests.boxes.tree import Tree
 from tests.system.bench import until
 
@@ -157,7 +158,7 @@ def test_an_attached_volume_shows_as_on_nitro(box: Box) -> None:
 
 @pytest.mark.parametrize("renumber", [False, True])
 def test_a_filesystem_of_two_volumes_is_there_after_a_reboot(box: Box, *, renumber: bool) -> None:
-    """fstab by UUID mounts all members again, whatever their devices are called by then."""
+    """An fstab line by UUID mounts all members again, whatever their devices are called by then."""
     make_scratch(box)
     before = node_names(box)
     box.reboot(renumber=renumber)

@@ -97,7 +97,11 @@ def _locked(name: str) -> Iterator[None]:
 
 def _build(root: Path) -> None:
     mirror, components = _mirror()
-    argv = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    # With a killed test run everything that debootstrap has started dies and is unmounted, so that
+    # nobody writes on where the next run begins anew.
+    argv = ["setpriv", "--pdeathsig", "KILL"]
+    argv += ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    argv += ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
     argv += [f"--components={','.join(components)}", _suite(), str(root), mirror]
     _run(argv, seconds=_BUILD_SECONDS, **_proxies())
     shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)

@@ -64,12 +64,11 @@ def _join(near: socket.socket, to: Address) -> None:
         DefaultSelector() as selector,
     ):
         other = {near: far, far: near}
-        for end in other:
-            selector.register(end, EVENT_READ, other[end])
+        for end, opposite in other.items():
+            selector.register(end, EVENT_READ, opposite)
         while True:
             for key, _ in selector.select():
-                end = key.fileobj
-                chunk = end.recv(_CHUNK_BYTES) if isinstance(end, socket.socket) else b""
+                chunk = os.read(key.fd, _CHUNK_BYTES)
                 if not chunk:
                     return
                 key.data.sendall(chunk)
