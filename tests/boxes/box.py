@@ -183,6 +183,12 @@ class Box:
         target = self._machine.root / folder.lstrip("/")
         run(["cp", "-r", "--", str(source), str(target)], timeout_seconds=60)
 
+    def copy_out(self, path: str, folder: Path) -> Path:
+        """Copy a file or a folder from inside into a folder here."""
+        source = self._machine.root / path.lstrip("/")
+        run(["cp", "-a", "--", str(source), str(folder)], timeout_seconds=60)
+        return folder / source.name
+
     def journal(self, *options: str) -> str:
         """What its journal has, of all boots unless the options of journalctl say otherwise."""
         return self.exec("journalctl", "--no-pager", "--output=short-precise", *options).stdout
