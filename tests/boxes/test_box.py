@@ -170,8 +170,15 @@ def test_a_filesystem_of_two_volumes_is_there_after_a_reboot(box: Box, *, renumb
 
 def test_a_late_member_is_waited_for(box: Box) -> None:
     """Without one member systemd boots and does not mount; when it comes, the mount happens."""
-    late = make_scratch(box)[1]
+    first, late = make_scratch(box)
     box.reboot(without=[late])
+    udevadm = ("udevadm", "info", box.by_id(first))
+    box.wait_until(lambda: box.has(box.by_id(first)), "the first member")
+    box.wait_until(
+        lambda: "ID_BTRFS_READY=0" in box.exec(*udevadm, check=False).stdout,
+        "udevd to find the filesystem incomplete",
+        seconds=10,
+    )
     assert not is_mounted(box)
     box.sandbox.show_device(late, shown=True)
     box.wait_until(lambda: is_mounted(box), "the mount")
