@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.first_volume import name_of_filesystem
+from ebs_autoscale.iam import policy_document
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bare import CONFIG, FSTAB, CloudHost
 
@@ -27,13 +28,14 @@ def test_init(cloud_host: CloudHost) -> None:
     said = ran.stderr
     for words in ("create a volume of 20 GiB", "made BTRFS", "metadata dup", "run --detach"):
         assert words in said
-    before, calls = FSTAB.read_bytes(), len(cloud_host.sandbox.calls())
+    before, calls = (FSTAB.read_bytes(), FSTAB.stat().st_ino), len(cloud_host.sandbox.calls())
     CONFIG.write_text(f"{CONFIG.read_text('utf-8')}# mine\n", "utf-8")
 
     ran = cloud_host.init("--size", "30GiB")
     assert ran.returncode == 0, ran.stderr
     cloud_host.assert_ready()
-    assert (FSTAB.read_bytes(), len(cloud_host.sandbox.calls())) == (before, calls)
+    assert (FSTAB.read_bytes(), FSTAB.stat().st_ino) == before
+    assert len(cloud_host.sandbox.calls()) == calls
     assert CONFIG.read_text("utf-8").endswith("# mine\n")
 
 
@@ -82,6 +84,16 @@ def test_no_slot_left(cloud_host: CloudHost) -> None:
     assert (ran.returncode, "no attachment slot left" in ran.stderr) == (4, True), ran.stderr
     assert cloud_host.volumes() == []
     assert not cloud_host.lines
+
+
+@pytest.mark.parametrize(
+    "cloud_host", [{"policy": policy_document(kms_key_arn=None)}], indirect=True
+)
+def test_the_printed_policy_is_enough(cloud_host: CloudHost) -> None:
+    """`init` needs no right that a growth does not need."""
+    ran = cloud_host.init()
+    assert ran.returncode == 0, ran.stderr
+    cloud_host.assert_ready()
 
 
 def test_what_ec2_refuses(cloud_host: CloudHost) -> None:
