@@ -51,6 +51,9 @@ ln -s null dev/console
 
 pivot_root . mnt
 umount --lazy /mnt
+# systemd itself does this only on a machine: what is mounted later reaches the services that have a
+# mount namespace of their own.
+mount --make-rshared /
 # `container` keeps systemd off what is the host's: clock, console, and above all the loop devices,
 # all of which systemd-shutdown would detach on a machine.
 exec env -i container=box PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=journal

@@ -1,14 +1,15 @@
 """A machine with real systemd as PID 1, in namespaces of its own, with an EC2 beside it."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -34,13 +35,19 @@ class Box:
     """A context manager: boots on entry, and leaves nothing on exit, whoever is killed when.
 
     Its changes are in a tmpfs and last from one boot to the next. `user_data` is what cloud-init
-    finds at the first boot; without, cloud-init is off.
+    finds at the first boot; without, cloud-init is off. `folders` are there from the start.
     """
 
     def __init__(
-        self, tree: Tree, *, user_data: str = "", settings: SandboxSettings | None = None
+        self,
+        tree: Tree,
+        *,
+        user_data: str = "",
+        folders: Mapping[str, Path] = MappingProxyType({}),
+        settings: SandboxSettings | None = None,
     ) -> None:
         self._tree = tree
+        self._folders = folders
         self._user_data = user_data
         self._settings = settings or SandboxSettings(block_devices="nitro")
         self._undo = ExitStack()
@@ -78,6 +85,8 @@ class Box:
         self._undo.callback(wire.close)
         self._undo.callback(self._machine.cut_power)
         furnish(self._machine.upper, name=self.name, user_data=self._user_data)
+        for place, source in self._folders.items():
+            shutil.copytree(source, self._machine.upper / place)
         self.boot()
 
     def stop(self) -> None:

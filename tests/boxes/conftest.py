@@ -3,10 +3,11 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -43,14 +44,33 @@ def wheels(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def program(tree: Tree, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program as pip installs it in a box, once for all: what becomes /opt/ebs-autoscale."""
+    app = "/opt/ebs-autoscale"
+    with Box(tree) as box:
+        box.copy_in(wheels, "/root")
+        box.exec("python3", "-m", "venv", app, timeout=120)
+        argv = ["install", "--no-index", f"--find-links=/root/{wheels.name}", "ebs-autoscale"]
+        box.exec(f"{app}/bin/pip", *argv, timeout=180)
+        return box.copy_out(app, tmp_path_factory.mktemp("program"))
+
+
 @pytest.fixture
 def make_box(tree: Tree) -> Iterator[MakeBox]:
     """Boot a box with this user data and these settings of its sandbox; gone after the test."""
     with ExitStack() as boxes:
 
-        def make(*, user_data: str = "", **settings: Any) -> Box:
-            chosen = SandboxSettings(**{"block_devices": "nitro", **settings})
-            return boxes.enter_context(Box(tree, user_data=user_data, settings=chosen))
+        def make(
+            *, user_data: str = "", folders: Mapping[str, Path] | None = None, **settings: Any
+        ) -> Box:
+            # The kernel is one for all boxes, and a filesystem's UUID comes from the instance: two
+            # of the same name would be taken for copies of each other.
+            instance = {"instance_id": f"i-{uuid4().hex[:17]}"}
+            chosen = SandboxSettings(**{"block_devices": "nitro", **instance, **settings})
+            return boxes.enter_context(
+                Box(tree, user_data=user_data, folders=folders or {}, settings=chosen)
+            )
 
         yield make
 
@@ -59,3 +79,16 @@ def make_box(tree: Tree) -> Iterator[MakeBox]:
 def box(make_box: MakeBox) -> Box:
     """A box without user data, whose EC2 answers at once."""
     return make_box()
+
+
+@pytest.fixture
+def make_host(make_box: MakeBox, program: Path) -> MakeBox:
+    """Boot a box in which the program is installed."""
+
+    def make(**settings: Any) -> Box:
+        box = make_box(**settings)
+        box.copy_in(program, "/opt")
+        box.exec("ln", "-s", "/opt/ebs-autoscale/bin/ebs-autoscale", "/usr/local/bin/")
+        return box
+
+    return make

@@ -1,0 +1,231 @@
+"""The daemon under real systemd: watched, reloaded, stopped, and back after every boot."""
+
+from time import monotonic
+
+import pytest
+
+from tests.boxes.box import Box
+from tests.boxes.conftest import MakeBox
+from tests.boxes.seen import (
+    CONFIG_PATH,
+    UNIT,
+    configure,
+    fill,
+    initialise,
+    members,
+    shown,
+    state,
+    volumes,
+    wait_for,
+)
+
+pytestmark = pytest.mark.kernel
+
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/test.conf"
+
+
+@pytest.fixture
+def box(make_host: MakeBox) -> Box:
+    """A machine with a watched filesystem of 2 GiB on /scratch."""
+    box = make_host()
+    configure(box)
+    initialise(box)
+    return box
+
+
+def test_a_growth_and_boots(box: Box) -> None:
+    """It grows under its unit, and every boot brings all members back, whatever their names."""
+    fill(box, left=20)
+    wait_for(box, "is complete")
+    for renumber in (False, True):
+        before = members(box)
+        box.reboot(renumber=renumber)
+        box.wait_until(lambda: state(box) == "active", "the service after the boot")
+        assert members(box) == before
+        fill(box, left=20)
+        wait_for(box, f"-{before} is complete")
+    assert box.failed_units == []
+
+
+def test_the_watchdog_bites(box: Box) -> None:
+    """A daemon that stands still is started again by systemd."""
+    box.write(DROP_IN, "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
+    box.exec("systemctl", "daemon-reload")
+    box.exec("systemctl", "restart", UNIT)
+    stopped = shown(box, "MainPID")
+    box.exec("kill", "-STOP", stopped)
+    box.wait_until(lambda: shown(box, "NRestarts") == "1", "a restart")
+    box.wait_until(lambda: state(box) == "active", "the service again")
+    assert shown(box, "MainPID") != stopped
+
+
+def test_killed_in_mid_growth(make_host: MakeBox) -> None:
+    """After SIGKILL systemd starts it again, and the growth that was begun is finished, once."""
+    box = make_host(create_seconds=(3.0, 3.5))
+    configure(box)
+    initialise(box)
+    fill(box, left=20)
+    wait_for(box, "create a volume")
+    box.exec("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
+    wait_for(box, "is complete")
+    assert members(box) == 2
+    assert len(volumes(box)) == 2
+    assert shown(box, "NRestarts") == "1"
+
+
+def test_stopped_in_mid_growth(make_host: MakeBox) -> None:
+    """A stop ends well within its time, and the next start finishes the growth."""
+    box = make_host(create_seconds=(3.0, 3.5))
+    configure(box)
+    initialise(box)
+    fill(box, left=20)
+    wait_for(box, "create a volume of 1 GiB")
+    began = monotonic()
+    box.exec("systemctl", "stop", UNIT, timeout=100)
+    assert monotonic() - began < 60
+    assert shown(box, "Result") == "success"
+    assert members(box) == 1
+    box.exec("systemctl", "start", UNIT)
+    wait_for(box, "is complete")
+    assert members(box) == 2
+
+
+def test_stopped_in_mid_balance(make_host: MakeBox) -> None:
+    """A balance that runs is cancelled, not shot: after the stop the filesystem is idle."""
+    box = make_host()
+    configure(box, metadata={"rebalance": "full"})
+    initialise(box)
+    # Small files lie in metadata: enough of it for a balance that lasts.
+    program = "for i in range(40000): open(f'/scratch/{i}', 'w').write('x' * 2000)"
+    box.exec("python3", "-c", program, timeout=300)
+    box.exec("sync")
+    [uuid] = box.exec("findmnt", "-no", "UUID", "/scratch").stdout.split()
+    running = f"/sys/fs/btrfs/{uuid}/exclusive_operation"
+    fill(box, left=20)
+    box.wait_until(lambda: box.read(running).strip() == "balance", "the balance", seconds=60)
+    began = monotonic()
+    box.exec("systemctl", "stop", UNIT, timeout=100)
+    assert monotonic() - began < 90
+    assert shown(box, "Result") == "success"
+    assert box.read(running).strip() == "none"
+    box.exec("systemctl", "start", UNIT)
+    box.wait_until(lambda: box.journal("-t", "ebs-autoscale").count("hold: ") == 2, "rest")
+    assert box.read(running).strip() == "none"
+    box.exec("btrfs", "scrub", "start", "-B", "/scratch", timeout=120)
+
+
+def test_reload(box: Box) -> None:
+    """A good configuration counts at once; a bad one fails the reload and changes nothing."""
+    configure(box, limits={"volumes": 7})
+    box.exec("systemctl", "reload", UNIT)
+    wait_for(box, "goes by")
+    box.write(CONFIG_PATH, "mountpoint: /scratch\nlimits: {volumes: many}\n")
+    assert box.exec("systemctl", "reload", UNIT, check=False).returncode != 0
+    assert "limits.volumes" in box.journal("-u", UNIT)
+    assert state(box) == "active"
+    pid = shown(box, "MainPID")
+    configure(box, path="/root/good.yaml")
+    fill(box, left=20, path="/root/good.yaml")
+    wait_for(box, "is complete")
+    assert shown(box, "MainPID") == pid
+
+
+def test_a_bad_configuration_is_no_restart_loop(box: Box) -> None:
+    """A start with a mistake in the configuration fails once and names the line."""
+    box.write(CONFIG_PATH, "mountpoint: /scratch\nthreshhold: {}\n")
+    box.exec("systemctl", "restart", UNIT, check=False)
+    box.wait_until(lambda: state(box) == "failed", "the end")
+    assert shown(box, "NRestarts") == "0"
+    assert "line 2" in box.journal("-u", UNIT)
+
+
+def test_unmounted_and_mounted_again(box: Box) -> None:
+    """What the host unmounts is unmounted for the daemon, too, and it goes on when it is back."""
+    box.exec("umount", "/scratch")
+    wait_for(box, "/scratch is not mounted")
+    assert box.exec("ebs-autoscale", "status", check=False).returncode == 5
+    box.exec("mount", "/scratch")
+    wait_for(box, "over after")
+    fill(box, left=20)
+    wait_for(box, "is complete")
+
+
+def test_a_mountpoint_of_somebody_else(box: Box) -> None:
+    """One that only its owner may look into is told at once, with the drop-in that helps."""
+    box.exec("chown", "nobody", "/scratch")
+    box.exec("chmod", "0700", "/scratch")
+    wait_for(box, "only its owner may look into it")
+    assert state(box) == "active"
+    box.write(DROP_IN, "[Service]\nCapabilityBoundingSet=CAP_DAC_OVERRIDE\n")
+    box.exec("systemctl", "daemon-reload")
+    box.exec("systemctl", "restart", UNIT)
+    fill(box, left=20)
+    wait_for(box, "is complete")
+
+
+def test_further_mountpoints(box: Box) -> None:
+    """Each further mountpoint has its own configuration, unit, filesystem and growths."""
+    other = "/srv/my data"
+    unit = r"ebs-autoscale@srv-my\x20data.service"
+    other_config = r"/etc/ebs-autoscale/srv-my\x20data.yaml"
+    configure(box, other, other_config)
+    box.exec("ebs-autoscale", "init", other, "--size", "2GiB")
+    box.wait_until(lambda: state(box, unit) == "active", "the second service")
+    fill(box, left=20, mountpoint=other, path=other_config)
+    wait_for(box, "is complete")
+    assert (members(box), members(box, other)) == (1, 2)
+    box.reboot(renumber=True)
+    for each in (UNIT, unit):
+        box.wait_until(lambda each=each: state(box, each) == "active", each)  # type: ignore[misc]
+
+
+def test_a_member_that_is_late(box: Box) -> None:
+    """A boot without a volume goes on; the volume is named, and all is mounted when it comes."""
+    box.write(
+        "/etc/fstab", box.read("/etc/fstab").replace("device-timeout=120s", "device-timeout=3s")
+    )
+    fill(box, left=20)
+    wait_for(box, "is complete")
+    late = volumes(box)[-1]
+    box.reboot(without={late.id})
+    wait_for(box, "1 of its 2 members are here")
+    assert state(box) == "active"
+    assert box.exec("findmnt", "/scratch", check=False).returncode != 0
+    box.sandbox.show_device(late.id, shown=True)
+    wait_for(box, "all its members are here")
+    box.wait_until(lambda: members(box) == 2, "the mount")
+    assert len(volumes(box)) == 2
+
+
+def test_a_member_that_was_detached(box: Box) -> None:
+    """A volume that an operator took away is named by its id, and nothing is bought or mounted."""
+    box.write(
+        "/etc/fstab", box.read("/etc/fstab").replace("device-timeout=120s", "device-timeout=3s")
+    )
+    fill(box, left=20)
+    wait_for(box, "is complete")
+    gone = volumes(box)[-1]
+    box.reboot(without={gone.id})
+    wait_for(box, f"{gone.id} of growth")
+    assert box.exec("findmnt", "/scratch", check=False).returncode != 0
+    assert len(volumes(box)) == 2
+
+
+def test_uninstall(box: Box) -> None:
+    """Service, fstab line and configuration go and do not come back; the data stay."""
+    box.exec("sh", "-c", "echo kept >/scratch/kept")
+    done = box.exec("ebs-autoscale", "uninstall")
+    assert "stays mounted" in done.stdout
+    assert state(box) == "inactive"
+    assert "btrfs" not in box.read("/etc/fstab")
+    assert box.read("/scratch/kept") == "kept\n"
+    assert box.exec("ls", "/etc/ebs-autoscale", check=False).returncode != 0
+    found = box.exec("find", "/etc/systemd", "-name", "*autoscale*").stdout
+    assert found == ""
+
+
+def test_purged(box: Box) -> None:
+    """An empty filesystem and its volume go, when that is asked for."""
+    assert box.exec("ebs-autoscale", "uninstall", "--purge-empty").returncode == 0
+    assert box.exec("findmnt", "/scratch", check=False).returncode != 0
+    box.wait_until(lambda: not volumes(box), "the volume's end")

@@ -1,0 +1,77 @@
+"""From user data alone: cloud-init installs, and a filesystem that grows survives its boots."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.boxes.box import Box
+from tests.boxes.conftest import MakeBox
+from tests.boxes.seen import members, state, volumes
+
+pytestmark = pytest.mark.kernel
+
+USERDATA = (Path(__file__).parents[2] / "cloud-init/userdata.yaml").read_text("utf-8")
+
+
+@pytest.fixture
+def userdata(wheels: Path) -> str:
+    """The shipped user data with the wheel of this checkout in the place of a pinned version."""
+    [wheel] = wheels.glob("ebs_autoscale-*.whl")
+    package = f"PACKAGE=/var/lib/wheels/{wheel.name}"
+    # No index can be reached from a box; what it would serve lies beside.
+    offline = "PIP_NO_INDEX=1\n      PIP_FIND_LINKS=/var/lib/wheels"
+    return USERDATA.replace("PACKAGE=ebs-autoscale==0.1.0", f"{package}\n      {offline}")
+
+
+def boot(make_box: MakeBox, userdata: str, wheels: Path) -> Box:
+    """Boot with this user data and wait until cloud-init is through."""
+    box = make_box(user_data=userdata, folders={"var/lib/wheels": wheels})
+    box.exec("cloud-init", "status", "--wait", check=False, timeout=300)
+    return box
+
+
+def has_grown(box: Box, count: int) -> bool:
+    """Whether the filesystem has so many members by now."""
+    return members(box) >= count
+
+
+def test_the_whole_life(make_box: MakeBox, userdata: str, wheels: Path) -> None:
+    """Installed, mounted, watched; a fill makes it grow; a boot brings it back, and it grows on."""
+    box = boot(make_box, userdata, wheels)
+    assert "status: done" in box.exec("cloud-init", "status", "--long").stdout
+    assert "/scratch" in box.exec("findmnt", "-no", "TARGET", "-t", "btrfs").stdout
+    box.wait_until(lambda: state(box) == "active", "the service")
+    [volume] = volumes(box)
+    assert (volume.size_gib, volume.encrypted) == (20, True)
+    assert "done: /scratch" in box.read("/var/log/cloud-init-output.log")
+    for count in (2, 3):
+        size = int(box.exec("stat", "-f", "-c", "%b", "/scratch").stdout) * 4096
+        free = int(box.exec("stat", "-f", "-c", "%a", "/scratch").stdout) * 4096
+        box.exec("fallocate", "-l", str(free - size * 15 // 100), f"/scratch/filling-{count}")
+        box.wait_until(partial(has_grown, box, count), "a growth", seconds=90)
+        before = members(box)
+        box.reboot(renumber=True)
+        box.wait_until(lambda: state(box) == "active", "the service after the boot")
+        assert members(box) >= before
+    assert box.exec("ebs-autoscale", "status").returncode == 0
+    assert box.failed_units == []
+
+
+def test_a_failed_installation_is_seen(make_box: MakeBox, userdata: str, wheels: Path) -> None:
+    """What went wrong is in cloud-init's status, its log and the journal; the boot goes on."""
+    broken = userdata.replace("ebs_autoscale-", "no_such_program-")
+    box = boot(make_box, broken, wheels)
+    status = box.exec("cloud-init", "status", "--long", check=False).stdout
+    assert "status: error" in status
+    assert "FAILED: pip cannot install" in box.read("/var/log/cloud-init-output.log")
+    assert "FAILED: pip cannot install" in box.journal("-u", "cloud-final")
+    assert box.exec("systemctl", "is-active", "multi-user.target").stdout.strip() == "active"
+    assert not volumes(box)
+
+
+def test_cloud_init_accepts_it(box: Box) -> None:
+    """Its own schema finds nothing wrong."""
+    box.write("/root/userdata.yaml", USERDATA)
+    done = box.exec("cloud-init", "schema", "--config-file", "/root/userdata.yaml")
+    assert "Valid" in done.stdout
