@@ -37,7 +37,8 @@ def shown(box: Box, name: str, unit: str = UNIT) -> str:
 
 def fill(box: Box, *, left: int, mountpoint: str = "/scratch", path: str = CONFIG_PATH) -> None:
     """Book space without content until only this share, in percent, is available."""
-    seen = json.loads(box.exec("ebs-autoscale", "--config", path, "status", "--json").stdout)
+    argv = ("ebs-autoscale", "--config", path, "status", "--json")
+    seen = json.loads(box.exec(*argv, check=False).stdout)
     booked = seen["available_bytes"] - seen["size_bytes"] * left // 100
     count = len(box.exec("ls", mountpoint).stdout.split())
     box.exec("fallocate", "-l", str(booked), f"{mountpoint}/filling-{count}")

@@ -179,35 +179,38 @@ def test_further_mountpoints(box: Box) -> None:
         box.wait_until(lambda each=each: state(box, each) == "active", each)  # type: ignore[misc]
 
 
-def test_a_member_that_is_late(box: Box) -> None:
-    """A boot without a volume goes on; the volume is named, and all is mounted when it comes."""
-    box.write(
-        "/etc/fstab", box.read("/etc/fstab").replace("device-timeout=120s", "device-timeout=3s")
-    )
+def boot_without_newest(box: Box) -> str:
+    """Let it grow, then boot without the volume of that growth: its id."""
+    fstab = box.read("/etc/fstab").replace("device-timeout=120s", "device-timeout=3s")
+    box.write("/etc/fstab", fstab)
     fill(box, left=20)
     wait_for(box, "is complete")
-    late = volumes(box)[-1]
-    box.reboot(without={late.id})
-    wait_for(box, "1 of its 2 members are here")
+    newest = volumes(box)[-1].id
+    box.reboot(without={newest})
+    wait_for(box, f"{newest} of growth")
     assert state(box) == "active"
     assert box.exec("findmnt", "/scratch", check=False).returncode != 0
-    box.sandbox.show_device(late.id, shown=True)
+    return newest
+
+
+def test_a_member_that_is_late(box: Box) -> None:
+    """A boot without a volume goes on; the volume is named, and all is mounted when it comes."""
+    late = boot_without_newest(box)
+    box.sandbox.show_device(late, shown=True)
     wait_for(box, "all its members are here")
     box.wait_until(lambda: members(box) == 2, "the mount")
-    assert len(volumes(box)) == 2
+    fill(box, left=20)
+    wait_for(box, "-2 is complete")
+    assert len(volumes(box)) == 3
 
 
 def test_a_member_that_was_detached(box: Box) -> None:
-    """A volume that an operator took away is named by its id, and nothing is bought or mounted."""
-    box.write(
-        "/etc/fstab", box.read("/etc/fstab").replace("device-timeout=120s", "device-timeout=3s")
-    )
-    fill(box, left=20)
-    wait_for(box, "is complete")
-    gone = volumes(box)[-1]
-    box.reboot(without={gone.id})
-    wait_for(box, f"{gone.id} of growth")
-    assert box.exec("findmnt", "/scratch", check=False).returncode != 0
+    """Without one of its volumes nothing is mounted or bought, and a stop is still in order."""
+    boot_without_newest(box)
+    assert "1 of its 2 members are here" in box.journal("-t", "ebs-autoscale")
+    assert box.exec("ebs-autoscale", "status", check=False).returncode == 5
+    box.exec("systemctl", "stop", UNIT)
+    assert shown(box, "Result") == "success"
     assert len(volumes(box)) == 2
 
 
