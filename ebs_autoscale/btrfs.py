@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from ebs_autoscale import btrfs_reserve
 from ebs_autoscale.btrfs_ioctl import MemberExtent, devids_with_metadata, members, superblock_uuid
 from ebs_autoscale.btrfs_mount import BtrfsMount, Look
 from ebs_autoscale.btrfs_settle import (
@@ -34,6 +35,9 @@ _FOREIGN_OPERATION_SECONDS = 60.0
 _ADD_IS_ALLOWED = ("none", "balance paused")
 # 20 s for each GiB of metadata (measured): this is for 500 GiB of it.
 _BALANCE_TIMEOUT_SECONDS = 3 * 3600.0
+# Writers must not be through with the reserve before the add is: at 1 GB/s 256 MiB last for
+# 0.25 s, an add took up to 0.2 s (measured).
+_TIGHT_FACTOR = 4
 # Of a tenth of the filesystem each, at most: more will not make the room that one did not.
 _MOST_CHUNKS_MOVED = 8
 
@@ -87,6 +91,7 @@ class BtrfsFilesystem:
         self._wait_for_exclusive_operation()
         argv = ["btrfs", "device", "add", "-K", f"/dev/{name}", self.mountpoint]
         try:
+            self._give_up_reserve_when_tight()
             run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
         except CommandFailed as error:
             # When our timeout met a device add that was through, nothing has failed.
@@ -143,6 +148,46 @@ class BtrfsFilesystem:
             return f"nothing to do: {profile} metadata has room on {roomy} members"
         self._balance("-musage=10,limit=1", stopping=stopping)
         return f"nothing to do: {profile} metadata takes its next chunk on the new member by itself"
+
+    def keep_reserve(self, data_bytes: int) -> str:
+        """Hold an emergency reserve of this much data, none for 0; says what was done, or "".
+
+        Raises Transient when it cannot be done now, having taken nothing, and Unfit when the name
+        belongs to somebody else's file.
+        """
+        with self._look() as look, self._reserving():
+            if not data_bytes:
+                given = btrfs_reserve.give_up(look.fd)
+                return f"gave up the reserve of {given.data_bytes} bytes" if given.data_bytes else ""
+            taken = btrfs_reserve.take(look.fd, data_bytes)
+            return f"took a reserve of {data_bytes} bytes" if taken else ""
+
+    def _give_up_reserve_when_tight(self) -> None:
+        """Let writers that spin on ENOSPC out of it before an add (facts: see `btrfs_reserve`).
+
+        A failure is no reason not to add: worse than the kernel's race is no space at all.
+        """
+        reading = self.read()
+        metadata_bytes = btrfs_reserve.metadata_bytes(reading.reserve_bytes)
+        if (
+            reading.available_bytes < _TIGHT_FACTOR * reading.reserve_bytes
+            or reading.metadata_headroom_bytes < _TIGHT_FACTOR * metadata_bytes
+        ):
+            with suppress(Transient, Unfit):
+                self.keep_reserve(0)
+
+    @contextmanager
+    def _reserving(self) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError as error:
+            raise Unfit(
+                f"{self.mountpoint}/{btrfs_reserve.NAME} is not the reserve, but somebody's file",
+                hint="move it away, or set `metadata.reserve: off`",
+                cause="reserve",
+            ) from error
+        except OSError as error:
+            raise Transient(f"cannot change the reserve: {error}", cause="reserve") from error
 
     def _relieve_members(self, stopping: Callable[[], bool]) -> int:
         """Move data chunks off members that have no room for metadata; how many it took."""
@@ -232,6 +277,7 @@ class BtrfsFilesystem:
             metadata_profile=metadata.profile,
             members=present,
             exclusive_operation=self._sysfs.exclusive_operation(),
+            reserve_bytes=btrfs_reserve.held(look.fd).data_bytes,
         )
 
     def _members(self, extents: tuple[MemberExtent, ...]) -> tuple[Member, ...]:

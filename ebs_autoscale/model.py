@@ -29,6 +29,7 @@ class Reading:
     data chunks, minus what is reserved or dirty, plus what can still be allocated.
     `statvfs_available_bytes` is the figure `df` shows, up to 38 s late under buffered writes.
     `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
+    `reserve_bytes` is the data held for emergencies: used space, in no figure of what is available.
     """
 
     filesystem: str
@@ -41,6 +42,7 @@ class Reading:
     metadata_profile: str
     members: tuple[Member, ...]
     exclusive_operation: str = "none"
+    reserve_bytes: int = 0
 
     @property
     def available_percent(self) -> float:

@@ -1,0 +1,170 @@
+"""Adds while writers spin on ENOSPC, with and without the reserve: how often is it read-only."""
+
+import argparse
+import errno
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from statistics import median
+from threading import Event
+from time import monotonic
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.sandbox.loop import LoopDevice
+from ebs_autoscale.sandbox.namespace import enter_private_namespace
+
+MIB = 1024**2
+KINDS = ("buffered", "direct", "metadata")
+WRITERS = 4
+# Into ENOSPC so often, all writers together, before the add: they spin.
+SPINS = 200
+PATIENCE_SECONDS = 60.0
+
+
+def main() -> int:
+    """Print one line for each kind of writer; 1 when the reserve did not keep its promise."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.emergency", description=__doc__)
+    parser.add_argument("--adds", type=int, default=300, help="for each of with and without")
+    parser.add_argument("--reserve", type=int, default=256, help="MiB")
+    parser.add_argument("--size", type=int, default=3072, help="MiB of the full filesystem")
+    parser.add_argument("--only", choices=("with", "without"))
+    arguments = parser.parse_args()
+    enter_private_namespace()
+    print(f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'add, median':>13}{'max':>8}")
+    broken = 0
+    for reserve_mib in {"with": (arguments.reserve,), "without": (0,)}.get(
+        arguments.only or "", (0, arguments.reserve)
+    ):
+        forced: Counter[str] = Counter()
+        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for number in range(arguments.adds):
+            kind = KINDS[number % len(KINDS)]
+            survived, took = emergency(kind, reserve_mib * MIB, arguments.size * MIB)
+            seconds[kind].append(took)
+            forced[kind] += not survived
+        for kind in KINDS:
+            if took_all := seconds[kind]:
+                print(
+                    f"{reserve_mib or 'none':<10}{kind:<11}{len(took_all):>5}{forced[kind]:>11}"
+                    f"{median(took_all):>11.3f} s{max(took_all):>6.2f} s",
+                    flush=True,
+                )
+        broken += forced.total() if reserve_mib else 0
+    return 1 if broken else 0
+
+
+def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> tuple[bool, float]:
+    """One add to a full filesystem under writers: whether it stayed writable, and its seconds."""
+    with ExitStack() as stack:
+        old = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
+        new = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
+        path = stack.enter_context(_mounted(old))
+        filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
+        filesystem.keep_reserve(reserve_bytes)
+        _fill(path, kind)
+        spins: Synchronized[int] = multiprocessing.Value("q", 0)
+        stack.enter_context(_writers(path, kind, spins))
+        began = monotonic()
+        pause = Event()
+        while spins.value < SPINS and monotonic() - began < PATIENCE_SECONDS:
+            pause.wait(0.01)
+        began = monotonic()
+        try:
+            filesystem.add_device(new.name)
+            survived = len(filesystem.read().members) == 2
+        except EbsAutoscaleError:
+            survived = False
+        return survived, monotonic() - began
+
+
+@contextmanager
+def _mounted(device: LoopDevice) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="emergency-"))
+    run(["mkfs.btrfs", "--quiet", "-m", "dup", device.node], timeout_seconds=60)
+    run(["mount", device.node, str(path)], timeout_seconds=60)
+    try:
+        yield path
+    finally:
+        run(["umount", str(path)], timeout_seconds=60)
+        path.rmdir()
+
+
+def _fill(path: Path, kind: str) -> None:
+    """Allocate everything to data but, for metadata writers, leave it half empty."""
+    if kind == "metadata":
+        for number in range(WRITERS):
+            (path / f"w{number}").mkdir()
+    with (path / "ballast").open("wb") as file, suppress(OSError):
+        for offset in range(0, 1 << 40, 4 * MIB):
+            os.posix_fallocate(file.fileno(), offset, 4 * MIB)
+    if kind == "metadata":
+        with (path / "ballast").open("r+b") as file:
+            file.truncate(file.seek(0, os.SEEK_END) // 2)
+            fill_metadata(path / "ballast")
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+
+
+def fill_metadata(file: Path) -> None:
+    """Attributes are metadata only, and grow it faster than anything else."""
+    with suppress(OSError):
+        for number in range(1 << 20):
+            os.setxattr(file, f"user.{number}", os.urandom(12 * 1024))
+
+
+@contextmanager
+def _writers(path: Path, kind: str, spins: "Synchronized[int]") -> Iterator[None]:
+    write = {"buffered": _write_data, "direct": _write_data, "metadata": _write_metadata}[kind]
+    flags = os.O_DIRECT if kind == "direct" else 0
+    context = multiprocessing.get_context("fork")
+    writers = [
+        context.Process(target=write, args=(path / f"w{number}", flags, spins), daemon=True)
+        for number in range(WRITERS)
+    ]
+    for writer in writers:
+        writer.start()
+    try:
+        yield
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.join()
+
+
+def _write_data(path: Path, flags: int, spins: "Synchronized[int]") -> None:
+    import mmap
+
+    content = mmap.mmap(-1, 64 * 1024)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    offset = 0
+    while True:
+        try:
+            offset += os.pwrite(fd, content, offset)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                return
+            spins.value += 1
+
+
+def _write_metadata(folder: Path, _: int, spins: "Synchronized[int]") -> None:
+    number = 0
+    while True:
+        number += 1
+        try:
+            (folder / str(number)).write_bytes(bytes(1800))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                return
+            spins.value += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
