@@ -1,29 +1,27 @@
 """One BTRFS filesystem: read sysfs, add device, settle metadata."""
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Protocol
 
-from ebs_autoscale import btrfs_reserve
-from ebs_autoscale.btrfs_ioctl import MemberExtent, devids_with_metadata, members, superblock_uuid
+from ebs_autoscale.btrfs_balance import Balance, untold
+from ebs_autoscale.btrfs_ioctl import devids_with_metadata, superblock_uuid
 from ebs_autoscale.btrfs_mount import BtrfsMount, Look
+from ebs_autoscale.btrfs_reading import reading_of
+from ebs_autoscale.btrfs_reserve import Reserve, is_tight
 from ebs_autoscale.btrfs_settle import (
     has_starved_metadata,
     member_to_relieve,
     members_with_room,
     takes_next_metadata,
 )
-from ebs_autoscale.btrfs_space import (
-    PROFILES,
-    available_bytes,
-    metadata_headroom_bytes,
-    unallocated_bytes,
-)
+from ebs_autoscale.btrfs_space import PROFILES
 from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
 from ebs_autoscale.command import never, run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
-from ebs_autoscale.model import Member, Reading, Rebalance
+from ebs_autoscale.model import Reading, Rebalance
+
+MIB = 1024**2
 
 # 12 to 430 ms measured for 10 GiB to 16 TiB; the rest is for hosts that drown in writes.
 _ADD_TIMEOUT_SECONDS = 120.0
@@ -33,11 +31,6 @@ _LOOK_EVERY_SECONDS = 0.5
 _FOREIGN_OPERATION_SECONDS = 60.0
 # Since Linux 5.17; older kernels refuse, which costs nothing.
 _ADD_IS_ALLOWED = ("none", "balance paused")
-# 20 s for each GiB of metadata (measured): this is for 500 GiB of it.
-_BALANCE_TIMEOUT_SECONDS = 3 * 3600.0
-# Writers must not be through with the reserve before the add is: at 1 GB/s 256 MiB last for
-# 0.25 s, an add took up to 0.2 s (measured).
-_TIGHT_FACTOR = 4
 # Of a tenth of the filesystem each, at most: more will not make the room that one did not.
 _MOST_CHUNKS_MOVED = 8
 
@@ -62,6 +55,8 @@ class BtrfsFilesystem:
     def __init__(self, mountpoint: str, *, clock: Clock) -> None:
         self._mount = BtrfsMount(mountpoint)
         self._sysfs = BtrfsSysfs(self._mount.uuid)
+        self._balance = Balance(self._mount)
+        self._reserve = Reserve(self._mount)
         self._clock = clock
 
     @property
@@ -79,38 +74,80 @@ class BtrfsFilesystem:
         with self._look() as look:
             return self._reading(look)
 
-    def add_device(self, name: str) -> None:
+    def add_device(
+        self,
+        name: str,
+        *,
+        proof: Callable[[], AbstractContextManager[object]] = nullcontext,
+        tell: Callable[[str], None] = untold,
+    ) -> None:
         """Make the block device with this kernel name a member, without force, unless it is one.
 
-        Only for a device that is proved blank: what no tool recognises is overwritten.
-        Waits for another exclusive operation, within bounds. Raises Unfit or Transient,
-        and Stopped while waiting.
+        `proof` is entered right before the add and raises unless the device is blank: what no tool
+        recognises is overwritten. A balance gives way, other exclusive operations are waited
+        for within bounds. Raises Unfit or Transient, and Stopped while waiting.
         """
         if self._is_member(name):
             return
-        self._wait_for_exclusive_operation()
-        argv = ["btrfs", "device", "add", "-K", f"/dev/{name}", self.mountpoint]
+        self._make_way(tell)
         try:
-            self._give_up_reserve_when_tight()
-            run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
+            self._add(name, proof)
         except CommandFailed as error:
             # When our timeout met a device add that was through, nothing has failed.
-            if not self._is_member(name):
+            if self._is_member(name):
+                return
+            if not self._refused_beside_a_pause(error):
                 raise _add_failure(name, error) from error
+            tell("this kernel adds nothing beside a paused balance, so it is cancelled")
+            self._balance.cancel()
+            self._add(name, proof)
         if not self._is_member(name):
             raise Transient(f"{name} was added, but is not a member", cause="add")
+
+    def _add(self, name: str, proof: Callable[[], AbstractContextManager[object]]) -> None:
+        argv = ["btrfs", "device", "add", "-K", f"/dev/{name}", self.mountpoint]
+        with proof():
+            if is_tight(self.read()):
+                # Worse than the kernel's race is no space at all: a failure keeps nothing back.
+                with suppress(Transient, Unfit):
+                    self._reserve.keep(0)
+            run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
+
+    def _make_way(self, tell: Callable[[str], None]) -> None:
+        """Wait until a device can be added; a balance, which may take days, is paused for it."""
+        deadline_seconds = self._clock.now_seconds() + _FOREIGN_OPERATION_SECONDS
+        while (operation := self.read().exclusive_operation) not in _ADD_IS_ALLOWED:
+            if operation == "balance":
+                tell(f"somebody's balance gives way to this growth: {self._balance.progress()}")
+                self._balance.give_way()
+                continue
+            tell(f"waiting for somebody else's {operation} to end")
+            if self._clock.now_seconds() >= deadline_seconds:
+                raise Transient(
+                    f"somebody else's {operation} keeps devices from being added",
+                    hint="let it end, or end it",
+                    cause="exclusive operation",
+                )
+            self._clock.sleep(_LOOK_EVERY_SECONDS)
+
+    def _refused_beside_a_pause(self, error: CommandFailed) -> bool:
+        """Whether this kernel or tool, before 5.17 and 5.18, makes no exception for a pause."""
+        return _is_exclusive(error) and self._balance.gave_way(self.read().exclusive_operation)
 
     def needs_settling(self, mode: Rebalance, newest: str) -> bool:
         """Whether settling would change something now, `newest` being the last member's name.
 
-        Derived from the filesystem alone. For `full`: no metadata is on the newest member,
-        though the next chunk would go there. For `bounded` as for `full`: metadata
-        in copies on several members finds room on too few.
+        Derived from the filesystem alone. In every mode: a balance that gave way is to be taken
+        up again. For `full`: no metadata is on the newest member, though the next chunk would go
+        there. For `bounded` as for `full`: metadata in copies on several members finds room on
+        too few.
         """
-        if mode is Rebalance.OFF:
-            return False
         with self._look() as look:
             reading = self._reading(look)
+            if self._balance.gave_way(reading.exclusive_operation):
+                return True
+            if mode is Rebalance.OFF:
+                return False
             if has_starved_metadata(reading, data_profile=self._sysfs.data_profile()):
                 return True
             if mode is Rebalance.BOUNDED or not takes_next_metadata(reading, newest):
@@ -118,135 +155,100 @@ class BtrfsFilesystem:
             devids = {member.devid for member in reading.members if member.name == newest}
             return devids.isdisjoint(devids_with_metadata(look.fd))
 
-    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool] = never) -> str:
+    def settle(
+        self,
+        mode: Rebalance,
+        *,
+        stopping: Callable[[], bool] = never,
+        tell: Callable[[str], None] = untold,
+    ) -> str:
         """Make metadata safe on the members there are; says what it chose and why.
 
-        Safe to repeat. `bounded` moves the least that protects, `full` rewrites all metadata:
-        about 20 s for each GiB at 125 MiB/s, with writers waiting for up to 14 s (measured).
-        Raises Transient while another exclusive operation runs, and when a balance
-        fails; Stopped, after having cancelled the balance, once `stopping` is true.
+        Safe to repeat. First takes up a balance that gave way. `bounded` moves the least that
+        protects, `full` rewrites all metadata: about 20 s for each GiB at 125 MiB/s, with
+        writers waiting for up to 14 s (measured). Raises Transient while another exclusive
+        operation runs, and when a balance fails; Stopped, after having cancelled ours
+        or paused the other, once `stopping` is true.
         """
+        if self._balance.gave_way(self.read().exclusive_operation):
+            done = self._balance.take_up(stopping=stopping, tell=tell)
+            tell(f"somebody's balance was taken up again: {done}")
         if mode is Rebalance.OFF:
             return "nothing to do: metadata.rebalance is off"
         reading = self.read()
         if reading.exclusive_operation != "none":
-            raise Transient(
-                f"somebody else's {reading.exclusive_operation} keeps metadata from being settled",
-                hint=f"see `btrfs balance status {self.mountpoint}`",
-                cause="exclusive operation",
-            )
-        moved = self._relieve_members(stopping)
+            raise self._kept_from_settling(reading.exclusive_operation)
+        before_bytes = reading.metadata_headroom_bytes
+        moved = self._relieve_members(stopping, tell)
         if mode is Rebalance.FULL:
-            done = self._balance("-m", stopping=stopping)
-            self._relieve_members(stopping)  # what was moved may have taken that room
-            return f"rewrote all metadata: {done}"
+            done = self._balance.start("-m", stopping=stopping, tell=tell)
+            self._relieve_members(stopping, tell)  # what was moved may have taken that room
+            return f"rewrote all metadata: {done}; {self._headroom_since(before_bytes)}"
         profile = reading.metadata_profile
         if moved:
-            return f"moved {moved} data chunks: {profile} metadata has room on enough members again"
+            what = f"moved {moved} data chunks: {profile} metadata has room on enough members again"
+            return f"{what}; {self._headroom_since(before_bytes)}"
         if PROFILES[profile].least_members > 1:
             roomy = members_with_room(reading)
             return f"nothing to do: {profile} metadata has room on {roomy} members"
-        self._balance("-musage=10,limit=1", stopping=stopping)
+        self._balance.start("-musage=10,limit=1", stopping=stopping, tell=tell)
         return f"nothing to do: {profile} metadata takes its next chunk on the new member by itself"
 
+    def _headroom_since(self, before_bytes: int) -> str:
+        """What settling has brought; the proof that it protects."""
+        now_bytes = self.read().metadata_headroom_bytes
+        return f"headroom for metadata {before_bytes // MIB} MiB before, {now_bytes // MIB} now"
+
+    def _kept_from_settling(self, operation: str) -> Transient:
+        hint = f"see `btrfs balance status {self.mountpoint}`"
+        if operation == "balance paused" and not self._balance.progress():
+            # Two device adds at once leave this behind; nothing but an unmount ends it.
+            operation = "phantom of a paused balance, left by two device adds at once,"
+            hint = f"nothing is lost; it is gone after `umount {self.mountpoint}` and a mount"
+        return Transient(
+            f"somebody else's {operation} keeps metadata from being settled",
+            hint=hint,
+            cause="exclusive operation",
+        )
+
     def keep_reserve(self, data_bytes: int) -> str:
-        """Hold an emergency reserve of this much data, none for 0; says what was done, or "".
+        """Hold an emergency reserve of this much data, none for 0; see Reserve."""
+        return self._reserve.keep(data_bytes)
 
-        Raises Transient when it cannot be done now, having taken nothing, and Unfit when the name
-        belongs to somebody else's file.
-        """
-        with self._look() as look, self._reserving():
-            if not data_bytes:
-                given = btrfs_reserve.give_up(look.fd)
-                return f"gave up the reserve of {given.data_bytes} bytes" if given.data_bytes else ""
-            taken = btrfs_reserve.take(look.fd, data_bytes)
-            return f"took a reserve of {data_bytes} bytes" if taken else ""
-
-    def _give_up_reserve_when_tight(self) -> None:
-        """Let writers that spin on ENOSPC out of it before an add (facts: see `btrfs_reserve`).
-
-        A failure is no reason not to add: worse than the kernel's race is no space at all.
-        """
-        reading = self.read()
-        metadata_bytes = btrfs_reserve.metadata_bytes(reading.reserve_bytes)
-        if (
-            reading.available_bytes < _TIGHT_FACTOR * reading.reserve_bytes
-            or reading.metadata_headroom_bytes < _TIGHT_FACTOR * metadata_bytes
-        ):
-            with suppress(Transient, Unfit):
-                self.keep_reserve(0)
-
-    @contextmanager
-    def _reserving(self) -> Iterator[None]:
-        try:
-            yield
-        except FileExistsError as error:
-            raise Unfit(
-                f"{self.mountpoint}/{btrfs_reserve.NAME} is not the reserve, but somebody's file",
-                hint="move it away, or set `metadata.reserve: off`",
-                cause="reserve",
-            ) from error
-        except OSError as error:
-            raise Transient(f"cannot change the reserve: {error}", cause="reserve") from error
-
-    def _relieve_members(self, stopping: Callable[[], bool]) -> int:
+    def _relieve_members(self, stopping: Callable[[], bool], tell: Callable[[str], None]) -> int:
         """Move data chunks off members that have no room for metadata; how many it took."""
         for moved in range(_MOST_CHUNKS_MOVED):
             reading = self.read()
             if not has_starved_metadata(reading, data_profile=self._sysfs.data_profile()):
                 return moved
             devid = member_to_relieve(reading).devid
-            self._balance(f"-ddevid={devid},limit=1", stopping=stopping)
+            self._balance.start(f"-ddevid={devid},limit=1", stopping=stopping, tell=tell)
         return _MOST_CHUNKS_MOVED
-
-    def _balance(self, filters: str, *, stopping: Callable[[], bool]) -> str:
-        argv = ["btrfs", "balance", "start", filters, self.mountpoint]
-        try:
-            output = run(argv, timeout_seconds=_BALANCE_TIMEOUT_SECONDS, stopping=stopping)
-        except CommandFailed as error:
-            self._mount.prove()
-            raise Transient(
-                f"settling metadata failed: {error}",
-                hint="the new space is usable all the same",
-                cause="balance",
-            ) from error
-        # Exit status 0 also when it was paused or cancelled; only this word says that it is done.
-        if not output.startswith("Done"):
-            raise Transient(
-                f"somebody paused or cancelled `{' '.join(argv)}`",
-                hint=f"`btrfs balance resume {self.mountpoint}`, if it is paused",
-                cause="balance",
-            )
-        return output.strip()
 
     def _is_member(self, name: str) -> bool:
         """Whether it is one in sysfs and on disk; on one side only, a human has to look."""
-        if not self.read().has_member(name):
-            return False
+        listed = self.read().has_member(name)
         try:
-            found = superblock_uuid(f"/dev/{name}")
+            written = superblock_uuid(f"/dev/{name}") == self.uuid
         except OSError as error:
-            raise Transient(
-                f"cannot read the superblock on {name}: {error}", cause="add"
-            ) from error
-        if found == self.uuid:
-            return True
-        raise Unfit(
-            f"the kernel lists {name} as a member of {self.uuid}, but its superblock does not",
-            hint=f"stop the users of {self.mountpoint}, unmount it and mount it again",
-            cause="half added",
-        )
-
-    def _wait_for_exclusive_operation(self) -> None:
-        deadline_seconds = self._clock.now_seconds() + _FOREIGN_OPERATION_SECONDS
-        while (operation := self.read().exclusive_operation) not in _ADD_IS_ALLOWED:
-            if self._clock.now_seconds() >= deadline_seconds:
-                raise Transient(
-                    f"somebody else's {operation} keeps devices from being added",
-                    hint=f"let it end, or `btrfs balance pause {self.mountpoint}`",
-                    cause="exclusive operation",
-                )
-            self._clock.sleep(_LOOK_EVERY_SECONDS)
+            if not listed:
+                return False
+            what = f"cannot read the superblock on {name}: {error}"
+            raise Transient(what, cause="add") from error
+        if listed and not written:
+            raise Unfit(
+                f"the kernel lists {name} as a member of {self.uuid}, but its superblock does not",
+                hint=f"stop the users of {self.mountpoint}, unmount it and mount it again",
+                cause="half added",
+            )
+        if written and not listed:
+            raise Unfit(
+                f"{name} says that it is a member of {self.uuid}, but the kernel does not list it: "
+                "it is a copy of a member (a restored snapshot), or was one once",
+                hint=f"look what it is; if nothing on it is needed, `wipefs --all /dev/{name}`",
+                cause="not blank",
+            )
+        return listed
 
     @contextmanager
     def _look(self) -> Iterator[Look]:
@@ -260,53 +262,8 @@ class BtrfsFilesystem:
             ) from error
 
     def _reading(self, look: Look) -> Reading:
-        data, metadata = self._sysfs.allocated()
-        present = self._members(tuple(members(look.fd, look.identity)))
-        unallocated = [member.unallocated_bytes for member in present if not member.missing]
-        raw_bytes = sum(member.size_bytes for member in present)
-        return Reading(
-            filesystem=self.uuid,
-            mountpoint=self.mountpoint,
-            taken_at_seconds=self._clock.now_seconds(),
-            size_bytes=look.statvfs.f_blocks * look.statvfs.f_frsize,
-            available_bytes=available_bytes(
-                data, metadata, unallocated, filesystem_bytes=raw_bytes
-            ),
-            statvfs_available_bytes=look.statvfs.f_bavail * look.statvfs.f_frsize,
-            metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
-            metadata_profile=metadata.profile,
-            members=present,
-            exclusive_operation=self._sysfs.exclusive_operation(),
-            reserve_bytes=btrfs_reserve.held(look.fd).data_bytes,
-        )
-
-    def _members(self, extents: tuple[MemberExtent, ...]) -> tuple[Member, ...]:
-        names = self._sysfs.names()
-        return tuple(
-            Member(
-                devid=extent.devid,
-                name=_name_of(extent.path, self._sysfs, names),
-                size_bytes=extent.size_bytes,
-                unallocated_bytes=unallocated_bytes(
-                    size_bytes=extent.size_bytes, allocated_bytes=extent.allocated_bytes
-                ),
-                missing=not extent.path or self._sysfs.is_missing(extent.devid),
-            )
-            for extent in extents
-        )
-
-
-def _name_of(path: str, sysfs: BtrfsSysfs, names: frozenset[str]) -> str:
-    """The kernel's name of a member, given the path it was registered by: any link or alias."""
-    name = os.path.basename(path)  # noqa: PTH119 -- runs each tick
-    if name in names or not path:
-        return name
-    try:
-        number = os.stat(path).st_rdev  # noqa: PTH116 -- the same
-    except OSError:
-        return ""
-    device = f"{os.major(number)}:{os.minor(number)}"
-    return next((name for name in names if sysfs.device_number(name) == device), "")
+        now_seconds = self._clock.now_seconds()
+        return reading_of(look, self._sysfs, mountpoint=self.mountpoint, now_seconds=now_seconds)
 
 
 def _add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
@@ -316,6 +273,10 @@ def _add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
             hint="look what is on it; nothing is ever overwritten",
             cause="not blank",
         )
-    if "exclusive operation" in error.stderr or "in progress" in error.stderr:
+    if _is_exclusive(error):
         return Transient(f"cannot add {name} now: {error}", cause="exclusive operation")
     return Transient(f"cannot add {name}: {error}", cause="add")
+
+
+def _is_exclusive(error: CommandFailed) -> bool:
+    return "exclusive operation" in error.stderr or "in progress" in error.stderr

@@ -11,12 +11,18 @@ from dataclasses import dataclass
 # linux/btrfs.h
 _FS_INFO = 0x8400941F
 _DEV_INFO = 0xD000941E
+_DEV_STATS = 0xC4089434
+_BALANCE_PROGRESS = 0x84009422
 _TREE_SEARCH = 0xD0009411
 _FS_INFO_HEAD = struct.Struct("=QQ16s")
 _FS_INFO_SIZE = 1024
 _DEV_INFO_HEAD = struct.Struct("=Q16sQQ")
 _DEV_INFO_SIZE = 4096
 _DEV_INFO_PATH_AT = 3072
+_DEV_STATS_HEAD = struct.Struct("=QQQ5Q")
+_DEV_STATS_SIZE = 1032
+_BALANCE_SIZE = 1024
+_BALANCE_PROGRESS_AT = 424
 _SEARCH_KEY = struct.Struct("=7Q4I32x")
 _SEARCH_SIZE = 4096
 _SEARCH_HEADER = struct.Struct("=QQQII")
@@ -94,6 +100,45 @@ def _member(fd: int, devid: int) -> MemberExtent | None:
         size_bytes=size_bytes,
         path=os.fsdecode(bytes(question[_DEV_INFO_PATH_AT:]).split(b"\0", 1)[0]),
     )
+
+
+def device_errors(fd: int, devid: int) -> tuple[int, ...]:
+    """How often the member failed since it was last reset, in the kernel's order.
+
+    Writes, reads, flushes, corrupted blocks, blocks of another generation: kept on disk, so over
+    reboots. Empty for a member that is missing. Needs no privilege.
+    """
+    question = bytearray(_DEV_STATS_SIZE)
+    struct.pack_into("=QQ", question, 0, devid, 5)
+    try:
+        fcntl.ioctl(fd, _DEV_STATS, question)
+    except OSError as error:
+        # ENODEV: missing. Anything else is not worth losing the reading for.
+        if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOTTY, errno.EPERM):
+            return ()
+        raise
+    return _DEV_STATS_HEAD.unpack_from(question)[3:]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many chunks a balance wanted to move when it began, and how many it has moved."""
+
+    expected: int
+    completed: int
+
+
+def balance_progress(fd: int) -> Progress | None:
+    """How far the balance is that runs or is paused; None when there is none, whoever says so."""
+    answer = bytearray(_BALANCE_SIZE)
+    try:
+        fcntl.ioctl(fd, _BALANCE_PROGRESS, answer)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return None
+        raise
+    expected, _, completed = struct.unpack_from("=QQQ", answer, _BALANCE_PROGRESS_AT)
+    return Progress(expected, completed)
 
 
 def devids_with_metadata(fd: int) -> frozenset[int]:

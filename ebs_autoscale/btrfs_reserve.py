@@ -8,10 +8,15 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
-NAME = ".ebs-autoscale-reserve"
-"""The documented name, in the root of the mountpoint; root alone can read it."""
+from ebs_autoscale.btrfs_mount import BtrfsMount
+from ebs_autoscale.btrfs_space import reserve_metadata_bytes
+from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.model import Reading
 
 MIB = 1024**2
+
+NAME = ".ebs-autoscale-reserve"
+"""The documented name, in the root of the mountpoint; root alone can read it."""
 
 # linux/btrfs.h: commit without waiting for dirty data, which `btrfs filesystem sync` writes first.
 _START_SYNC = 0x80089418
@@ -21,10 +26,9 @@ _WAIT_SYNC = 0x40089416
 # seen by root alone. A leaf of 16 KiB holds one of this size.
 _ATTRIBUTE = "trusted.ebs-autoscale.{}"
 _ATTRIBUTE_BYTES = 15 * 1024
-# Small-file writers burn 30 MB of metadata a second (measured): half a second, of which
-# an add needs a tenth. Small reserves have a sixteenth of their data.
-_METADATA_MOST_BYTES = 16 * MIB
-_METADATA_SHARE = 16
+# Writers must not be through with the reserve before the add is: at 1 GB/s 256 MiB last for
+# 0.25 s, an add took up to 0.2 s (measured).
+_TIGHT_FACTOR = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,49 @@ def held(folder_fd: int) -> Held:
     if not _is_ours(status):
         return NOTHING
     # The file gets its size last: one that has it has all of its attributes too.
-    return Held(data_bytes=status.st_size, metadata_bytes=metadata_bytes(status.st_size))
+    return Held(data_bytes=status.st_size, metadata_bytes=reserve_metadata_bytes(status.st_size))
+
+
+def is_tight(reading: Reading) -> bool:
+    """Whether programs may run into ENOSPC before a device is added, so that it pays to give up."""
+    metadata_bytes = reserve_metadata_bytes(reading.reserve_bytes)
+    return (
+        reading.available_bytes < _TIGHT_FACTOR * reading.reserve_bytes
+        or reading.metadata_headroom_bytes < _TIGHT_FACTOR * metadata_bytes
+    )
+
+
+class Reserve:
+    """The reserve in the root of one mount; what is held is looked up, never remembered.
+
+    Why: a device that is added while writers spin on ENOSPC can be allocated from before the
+    kernel has it in its books, and the filesystem is forced read-only (`docs/settling.md`).
+    """
+
+    def __init__(self, mount: BtrfsMount) -> None:
+        self._mount = mount
+
+    def keep(self, data_bytes: int) -> str:
+        """Hold this much data and the metadata that goes with it, none for 0; says what was done.
+
+        "" when nothing had to be done. Raises Transient when it cannot be done now, having taken
+        nothing, and Unfit when the name belongs to somebody else's file.
+        """
+        try:
+            with self._mount.look() as look:
+                if not data_bytes:
+                    given = give_up(look.fd).data_bytes
+                    return f"gave up the reserve of {given // MIB} MiB" if given else ""
+                taken = take(look.fd, data_bytes)
+                return f"took a reserve of {data_bytes // MIB} MiB" if taken else ""
+        except FileExistsError as error:
+            raise Unfit(
+                f"{self._mount.path}/{NAME} is not the reserve, but somebody's own",
+                hint="move it away, or set `metadata.reserve: off`",
+                cause="reserve",
+            ) from error
+        except OSError as error:
+            raise Transient(f"cannot change the reserve: {error}", cause="reserve") from error
 
 
 def take(folder_fd: int, data_bytes: int) -> bool:
@@ -62,11 +108,12 @@ def take(folder_fd: int, data_bytes: int) -> bool:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(NAME, flags, 0o600, dir_fd=folder_fd)
     try:
-        for number in range(metadata_bytes(data_bytes) // _ATTRIBUTE_BYTES):
+        for number in range(reserve_metadata_bytes(data_bytes) // _ATTRIBUTE_BYTES):
             os.setxattr(fd, _ATTRIBUTE.format(number), bytes(_ATTRIBUTE_BYTES))
         os.posix_fallocate(fd, 0, data_bytes)
     except OSError:
         os.unlink(NAME, dir_fd=folder_fd)
+        commit(folder_fd)
         raise
     finally:
         os.close(fd)
@@ -84,6 +131,8 @@ def give_up(folder_fd: int) -> Held:
         fd = os.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
     except FileNotFoundError:
         return given
+    except OSError as error:
+        raise FileExistsError(errno.EEXIST, "no regular file has this name", NAME) from error
     try:
         if not _is_ours(os.fstat(fd)) or _has_content(fd):
             raise FileExistsError(errno.EEXIST, "somebody else's file has this name", NAME)
@@ -95,11 +144,6 @@ def give_up(folder_fd: int) -> Held:
     os.unlink(NAME, dir_fd=folder_fd)
     commit(folder_fd)
     return given
-
-
-def metadata_bytes(data_bytes: int) -> int:
-    """What a reserve of this much data holds of metadata, one copy of it."""
-    return min(_METADATA_MOST_BYTES, data_bytes // _METADATA_SHARE)
 
 
 def commit(fd: int) -> None:

@@ -21,6 +21,10 @@ _METADATA_FULL_SHARE = 0.8
 _METADATA_FULL_SLACK_BYTES = 2 * MIB
 # Ordinary writers get ENOSPC with so much metadata free (measured: 3.73 MiB in each case).
 _METADATA_LOST_BYTES = 4 * MIB
+# Small-file writers burn 30 MB of metadata a second (measured): half a second, of which
+# an add needs a tenth. Small reserves have a sixteenth of their data.
+_RESERVE_METADATA_MOST_BYTES = 16 * MIB
+_RESERVE_METADATA_SHARE = 16
 # Metadata that new file content brings with it: 4 bytes of crc32c for each 4 KiB,
 # and half as much again for half-filled leaves and extent items.
 _METADATA_PER_DATA = 1.5 * 4 / 4096
@@ -134,6 +138,11 @@ def metadata_headroom_bytes(metadata: Allocated, unallocated: Sequence[int]) -> 
     kept += metadata.readonly_bytes + metadata.global_reserve_bytes
     allocatable = PROFILES[metadata.profile].allocatable_bytes(unallocated)
     return max(0, metadata.total_bytes - kept + allocatable)
+
+
+def reserve_metadata_bytes(data_bytes: int) -> int:
+    """What an emergency reserve of this much data holds of metadata besides, one copy of it."""
+    return min(_RESERVE_METADATA_MOST_BYTES, data_bytes // _RESERVE_METADATA_SHARE)
 
 
 def _metadata_to_come_bytes(metadata: Allocated, content_bytes: int, filesystem_bytes: int) -> int:

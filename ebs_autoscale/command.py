@@ -11,11 +11,15 @@ _PACKAGES = {
     "btrfs": "btrfs-progs",
     "mkfs.btrfs": "btrfs-progs",
     "blkid": "util-linux",
+    "setpriv": "util-linux",
     "mount": "mount",
     "umount": "mount",
     "findfs": "util-linux",
     "systemctl": "systemd",
 }
+
+# util-linux; a preexec_fn of our own would run between fork and exec.
+_DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
 
 _LOOK_EVERY_SECONDS = 0.2
 # A balance that is told to stop first finishes its chunk: 5 s for 256 MiB of metadata,
@@ -39,17 +43,19 @@ def run(
     *,
     timeout_seconds: float,
     stopping: Callable[[], bool] = never,
+    dies_with_us: bool = False,
 ) -> str:
     """Run a tool to its end and return what it wrote to stdout; nothing of it outlives this call.
 
     No shell, no stdin, messages in English. The tool has a process group of its own:
-    Ctrl-C reaches us, and we decide. `stopping` is asked five times a second.
+    Ctrl-C reaches us, and we decide. `stopping` is asked five times a second. With
+    `dies_with_us` the tool gets SIGTERM from the kernel when we are killed.
 
     Raises CommandFailed when the tool ends with a non-zero status, is killed or runs out of
     time; Unfit when it is not installed; Transient when the host cannot start it
     now; Stopped when `stopping` became true, after having ended the tool.
     """
-    process = _start(argv)
+    process = _start([*_DIES_WITH_PARENT, *argv] if dies_with_us else argv)
     try:
         return _finish(process, tuple(argv), timeout_seconds, stopping)
     except BaseException:

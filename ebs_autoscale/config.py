@@ -27,6 +27,7 @@ class Settings:
     policy: GrowthPolicy = field(default_factory=GrowthPolicy)
     volume: VolumeSpec = field(default_factory=VolumeSpec)
     rebalance: Rebalance = Rebalance.BOUNDED
+    reserve_bytes: int | None = None
     adopt: bool = False
     log_format: LogFormat = "auto"
 
@@ -94,13 +95,13 @@ KEYS = (
         Settings,
         "rebalance",
     ),
+    Key("metadata.reserve", read.scalar(read.reserve), "auto", Settings, "reserve_bytes"),
     Key("adopt", _BOOLEAN, "false", Settings, "adopt"),
     Key("poll.min", _POLL, "100ms", Polling, "min_seconds"),
     Key("poll.max", _POLL, "5s", Polling, "max_seconds"),
     Key("logging.format", _LOG_FORMAT, "auto", Settings, "log_format"),
     # The contract has these, this version not yet: nothing but their defaults passes.
     Key("volume.fallback_types", read.not_built_yet("[]"), "[]"),
-    Key("metadata.reserve", read.not_built_yet("auto", "off"), "auto"),
     Key("metrics.textfile", read.not_built_yet("null"), "null"),
     Key("metrics.listen", read.not_built_yet("null"), "null"),
     Key("notify.command", read.not_built_yet("null"), "null"),

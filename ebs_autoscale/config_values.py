@@ -13,6 +13,8 @@ from ebs_autoscale.yamlfile import Mistake, MistakesFound, Parser, Place, parse_
 # EC2 allows 50 tags per volume (facts/aws.md section 4); five are ours, five are room for
 # what a cost allocation or backup service adds.
 MOST_TAGS = 40
+# A writer at 1 GB/s is through with it in the time that one add takes.
+RESERVE_LEAST_BYTES = 64 * 1024**2
 RESERVED_TAG_PREFIXES = ("aws:", "ebs-autoscale:")
 
 
@@ -101,6 +103,19 @@ def lead_time(text: str) -> float | None:
     if not text[:1].isdigit():
         raise ValueError(f"{shown(text)} is not one of auto, off or a duration (90s)")
     return parse_duration(text, longest_seconds=24 * 3600)
+
+
+def reserve(text: str) -> int | None:
+    """Bytes; None is auto, 0 is off, as in Settings."""
+    named: dict[str, int | None] = {"auto": None, "off": 0}
+    if text in named:
+        return named[text]
+    if not text[:1].isdigit():
+        raise ValueError(f"{shown(text)} is not one of auto, off or a size (256MiB)")
+    size_bytes = parse_size(text)
+    if size_bytes < RESERVE_LEAST_BYTES:
+        raise ValueError(f"{shown(text)} is gone before a device is added; at least 64MiB, or off")
+    return size_bytes // 4096 * 4096
 
 
 def boolean(text: str) -> bool:

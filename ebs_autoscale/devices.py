@@ -105,6 +105,27 @@ class BlockDevices:
         except OSError as error:
             raise Transient(f"cannot inspect {name}: {error}", cause="device") from error
 
+    @contextmanager
+    def proved_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
+        """`require_blank`, and the name goes to no other device as long as this is entered.
+
+        A device that is open keeps its number and its name, also when it is detached. A claim
+        (O_EXCL) would keep others from using it, but keeps `btrfs device add` from it too: that
+        takes its own, and looks for signatures under it.
+        """
+        try:
+            fd = os.open(self._dev / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.require_blank(name, size_bytes=size_bytes)
+            raise
+        try:
+            self.require_blank(name, size_bytes=size_bytes)
+            if os.fstat(fd).st_rdev != (self._dev / name).stat().st_rdev:
+                raise _unfit(name, "became another device while it was looked at", cause="device")
+            yield
+        finally:
+            os.close(fd)
+
     def _by_serial(self, volume: Volume) -> str:
         wanted = _serial(volume)
         for path in sorted(self._block.glob("nvme*n*")):
@@ -163,6 +184,8 @@ class BlockDevices:
         for mount in MountTable().mounts():
             if mount.device == number:
                 return f"the {mount.kind} mounted on {mount.point}"
+        for member in self._sysfs.glob(f"fs/btrfs/*/devices/{name}"):
+            return f"a member of the BTRFS filesystem {member.parent.parent.name}"
         for line in Path("/proc/swaps").read_text("utf-8").splitlines()[1:]:
             if Path(line.split()[0]).name == name:
                 return "swap"

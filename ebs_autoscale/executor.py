@@ -1,5 +1,6 @@
 """Carry out a plan step by step."""
 
+from functools import partial
 from typing import assert_never
 
 from ebs_autoscale.attaching import attach
@@ -80,9 +81,9 @@ def _perform(
             attached = attach(volume, inventory, world)
             return attached, f"attached {attached.id} as {attached.node}"
         case AddDevice():
-            if not world.filesystem.read().has_member(volume.node):
-                world.nodes.require_blank(volume.node, size_bytes=volume.size_bytes)
-            world.filesystem.add_device(volume.node)
+            node, size_bytes = volume.node, volume.size_bytes
+            proof = partial(world.nodes.proved_blank, node, size_bytes=size_bytes)
+            world.filesystem.add_device(node, proof=proof, tell=partial(world.progress, volume))
             return volume, f"added {volume.node} to the filesystem"
         case Settle():
             return volume, _settle(volume, world)
@@ -93,7 +94,11 @@ def _perform(
 def _settle(volume: Volume, world: World) -> str:
     """Settle metadata; a failure leaves the growth usable, so it is told and tried again later."""
     try:
-        return world.filesystem.settle(world.rebalance, stopping=lambda: world.clock.stopping)
+        return world.filesystem.settle(
+            world.rebalance,
+            stopping=lambda: world.clock.stopping,
+            tell=partial(world.progress, volume),
+        )
     except EbsAutoscaleError as error:
         world.warn(volume, f"metadata is not settled after {volume.growth}: {error}", "unsettled")
         return "left metadata as it is"

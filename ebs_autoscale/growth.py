@@ -12,6 +12,7 @@ from ebs_autoscale.executor import carry_out
 from ebs_autoscale.model import Decision, Finish, Grow, Hold, Inventory, Reading, Refuse, Volume
 from ebs_autoscale.policy import LOST_HINT, decide, lost_members, steps_for
 from ebs_autoscale.ports import World
+from ebs_autoscale.reserve import is_affordable, wanted_bytes
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import Forecast
 
@@ -68,7 +69,7 @@ def grow_once(
                 set_aside=set_aside,
             )
             _tend(reading, inventory, world)
-            return _execute(decision, inventory, world)
+            outcome = _execute(decision, inventory, world)
         except Stopped:
             _tell(
                 world, EventKind.GROWTH_STOPPED, "stopped before the growth was complete", decision
@@ -79,6 +80,10 @@ def grow_once(
             if not isinstance(decision, Finish) or not _can_go_on(error, set_aside):
                 return Outcome.FAILED
             set_aside.add(decision.volume_id)
+        else:
+            if outcome is not Outcome.REFUSED:
+                _keep_reserve(world, policy, forecast)
+            return outcome
 
 
 # A human has to look at these volumes; growing goes on without them, but not for ever:
@@ -116,6 +121,22 @@ def _tend(reading: Reading, inventory: Inventory, world: World) -> None:
             except EbsAutoscaleError as error:
                 # Space matters more: the growth goes on, and the next look repairs it.
                 world.warn(volume, f"{volume.id} is still unprotected: {error}", "unprotected")
+
+
+def _keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:
+    """Hold the emergency reserve while space is comfortable; one that is missing is only told."""
+    try:
+        reading = world.filesystem.read()
+        wanted = wanted_bytes(world.reserve_bytes, reading)
+        if wanted == reading.reserve_bytes or not is_affordable(wanted, reading, policy, forecast):
+            return
+        if done := world.filesystem.keep_reserve(wanted):
+            world.emit(Event(kind=EventKind.TENDED, sentence=done))
+    except EbsAutoscaleError as error:
+        sentence = f"no emergency reserve is held: {error}"
+        fields = {"cause": "reserve"}
+        kind, level = EventKind.WARNING, Level.WARNING
+        world.emit(Event(kind=kind, sentence=sentence, level=level, fields=fields))
 
 
 def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:

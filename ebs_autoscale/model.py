@@ -12,6 +12,8 @@ class Member:
     """A device in the filesystem, as the kernel sees it now.
 
     `name` is the kernel's name of the node (`nvme1n1`), empty for a missing member.
+    `errors` counts failed writes, reads, flushes, corrupted blocks, and blocks of another
+    generation, in this order.
     """
 
     devid: int
@@ -19,6 +21,7 @@ class Member:
     size_bytes: int
     unallocated_bytes: int
     missing: bool = False
+    errors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What the core needs of the world: EC2, block devices, the filesystem, growths, time."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,10 @@ class Nodes(Protocol):
         """Raise Unfit unless nothing at all is on it or uses it."""
         ...
 
+    def proved_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[object]:
+        """The same proof, and while it is held the name stays that device's."""
+        ...
+
     def names_present(self) -> frozenset[str]:
         """Xen-style names that exist on the host."""
         ...
@@ -78,16 +83,28 @@ class Filesystem(Protocol):
         """Prove the mount and look; raises Unfit."""
         ...
 
-    def add_device(self, name: str) -> None:
-        """Make the node a member, without force; done when it is one already."""
+    def add_device(
+        self,
+        name: str,
+        *,
+        proof: Callable[[], AbstractContextManager[object]],
+        tell: Callable[[str], None],
+    ) -> None:
+        """Make the node a member, without force, under the proof; done when it is one already."""
         ...
 
     def needs_settling(self, mode: Rebalance, newest: str) -> bool:
         """Whether metadata is at risk on the members there are."""
         ...
 
-    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
+    def settle(
+        self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
+    ) -> str:
         """Do what the mode asks for; returns a sentence saying what and why."""
+        ...
+
+    def keep_reserve(self, data_bytes: int) -> str:
+        """Hold this much for emergencies; what was done, "" for nothing."""
         ...
 
 
@@ -144,6 +161,7 @@ class World:
     clock: Clock
     emit: Callable[[Event], None]
     rebalance: Rebalance = Rebalance.BOUNDED
+    reserve_bytes: int | None = None
     delete_on_termination: bool = True
     adopt: bool = False
 

@@ -56,6 +56,7 @@ def _figures(reading: Reading) -> dict[str, Any]:
         "statvfs_available_bytes": reading.statvfs_available_bytes,
         "metadata_headroom_bytes": reading.metadata_headroom_bytes,
         "metadata_profile": reading.metadata_profile,
+        "reserve_bytes": reading.reserve_bytes,
         "exclusive_operation": reading.exclusive_operation,
         "members": [asdict(member) for member in reading.members],
     }
@@ -78,6 +79,7 @@ def _text(found: dict[str, Any]) -> str:
             f"  shown by df  {format_size(found['statvfs_available_bytes'])}",
             f"  metadata     {found['metadata_profile']}",
             f"  headroom     {format_size(found['metadata_headroom_bytes'])} for metadata",
+            f"  reserve      {format_size(found['reserve_bytes'])} held for emergencies",
             f"  members      {', '.join(_member(member) for member in found['members'])}",
             f"  decision     {found['decision']}",
         ]

@@ -78,6 +78,7 @@ def world_of(
         clock=clock,
         emit=emit,
         rebalance=settings.rebalance,
+        reserve_bytes=settings.reserve_bytes,
         delete_on_termination=settings.volume.delete_on_termination,
         adopt=settings.adopt,
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import mmap
 import multiprocessing
 import os
 import sys
@@ -9,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from statistics import median
@@ -39,7 +41,8 @@ def main() -> int:
     parser.add_argument("--only", choices=("with", "without"))
     arguments = parser.parse_args()
     enter_private_namespace()
-    print(f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'add, median':>13}{'max':>8}")
+    say = partial(print, flush=True)
+    say(f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'add, median':>13}{'max':>8}")
     broken = 0
     for reserve_mib in {"with": (arguments.reserve,), "without": (0,)}.get(
         arguments.only or "", (0, arguments.reserve)
@@ -53,10 +56,9 @@ def main() -> int:
             forced[kind] += not survived
         for kind in KINDS:
             if took_all := seconds[kind]:
-                print(
+                say(
                     f"{reserve_mib or 'none':<10}{kind:<11}{len(took_all):>5}{forced[kind]:>11}"
-                    f"{median(took_all):>11.3f} s{max(took_all):>6.2f} s",
-                    flush=True,
+                    f"{median(took_all):>11.3f} s{max(took_all):>6.2f} s"
                 )
         broken += forced.total() if reserve_mib else 0
     return 1 if broken else 0
@@ -140,8 +142,6 @@ def _writers(path: Path, kind: str, spins: "Synchronized[int]") -> Iterator[None
 
 
 def _write_data(path: Path, flags: int, spins: "Synchronized[int]") -> None:
-    import mmap
-
     content = mmap.mmap(-1, 64 * 1024)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
     offset = 0

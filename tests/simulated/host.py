@@ -1,6 +1,7 @@
 """An instance's block devices and its filesystem, in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from ebs_autoscale.errors import Stopped, Unfit
 from ebs_autoscale.model import GIB, Member, Reading, Rebalance, Volume
@@ -34,6 +35,12 @@ class SimulatedNodes:
         if (size := self.sizes.get(name, ebs.size_bytes)) != size_bytes:
             raise Unfit(f"{name} has {size} bytes", cause="size")
 
+    @contextmanager
+    def proved_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
+        """The same, while it is entered."""
+        self.require_blank(name, size_bytes=size_bytes)
+        yield
+
     def names_present(self) -> frozenset[str]:
         """Names in /dev that EC2 need not know of."""
         return self.mapped_names
@@ -52,6 +59,7 @@ class SimulatedFilesystem:
         self.used_bytes = 0
         self.metadata_headroom_bytes = 10 * GIB
         self.settled = True
+        self.reserve_bytes = 0
         self.settle_seconds = 0.0
         self.read_only = False
         self.lost = False
@@ -82,6 +90,7 @@ class SimulatedFilesystem:
                 statvfs_available_bytes=available,
                 metadata_headroom_bytes=self.metadata_headroom_bytes,
                 metadata_profile="single",
+                reserve_bytes=self.reserve_bytes,
                 members=tuple(
                     Member(
                         devid=devid,
@@ -94,8 +103,19 @@ class SimulatedFilesystem:
                 ),
             )
 
-    def add_device(self, name: str) -> None:
+    def add_device(
+        self,
+        name: str,
+        *,
+        proof: Callable[[], AbstractContextManager[object]],
+        tell: Callable[[str], None],
+    ) -> None:
         """Make the node a member; metadata is unsettled from there on."""
+        if name in self.members:
+            return
+        tell("adding")
+        with proof():
+            pass
         with self._at.call("add_device"):
             ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
             self.settled = self.settled and name in self.members
@@ -106,8 +126,18 @@ class SimulatedFilesystem:
         assert newest in self.members
         return mode is not Rebalance.OFF and not self.settled
 
-    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
+    def keep_reserve(self, data_bytes: int) -> str:
+        """Hold so much."""
+        with self._at.call("keep_reserve"):
+            self.used_bytes += data_bytes - self.reserve_bytes
+            self.reserve_bytes = data_bytes
+            return f"holds {data_bytes}"
+
+    def settle(
+        self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
+    ) -> str:
         """Take as long as it takes, unless a stop is requested."""
+        tell("settling")
         with self._at.call("settle"):
             until = self._clock.now_seconds() + self.settle_seconds
             while self._clock.now_seconds() < until:

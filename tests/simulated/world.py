@@ -26,6 +26,8 @@ class SimulatedWorld:
     filesystem: SimulatedFilesystem = field(init=False)
     events: list[Event] = field(default_factory=list)
     rebalance: Rebalance = Rebalance.BOUNDED
+    # Most stories are told without it: what is used is then what somebody wrote.
+    reserve_bytes: int | None = 0
     delete_on_termination: bool = True
     adopt: bool = False
 
@@ -43,6 +45,7 @@ class SimulatedWorld:
             clock=self.clock,
             emit=self.events.append,
             rebalance=self.rebalance,
+            reserve_bytes=self.reserve_bytes,
             delete_on_termination=self.delete_on_termination,
             adopt=self.adopt,
         )

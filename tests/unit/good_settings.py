@@ -29,6 +29,7 @@ DEFAULT = Settings(
         copy_instance_tags=False,
     ),
     rebalance=Rebalance.BOUNDED,
+    reserve_bytes=None,
     log_format="auto",
 )
 
@@ -87,6 +88,7 @@ GOOD = {
             copy_instance_tags=True,
         ),
         rebalance=Rebalance.OFF,
+        reserve_bytes=0,
         log_format="json",
     ),
 }

@@ -1,0 +1,59 @@
+"""One look at a proved mount, as a Reading: counters from sysfs, members from the kernel."""
+
+import os
+
+from ebs_autoscale import btrfs_reserve
+from ebs_autoscale.btrfs_ioctl import MemberExtent, device_errors, members
+from ebs_autoscale.btrfs_mount import Look
+from ebs_autoscale.btrfs_space import available_bytes, metadata_headroom_bytes, unallocated_bytes
+from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
+from ebs_autoscale.model import Member, Reading
+
+
+def reading_of(look: Look, sysfs: BtrfsSysfs, *, mountpoint: str, now_seconds: float) -> Reading:
+    """What the filesystem says now, in microseconds and without a subprocess; raises OSError."""
+    data, metadata = sysfs.allocated()
+    names = sysfs.names()
+    extents = members(look.fd, look.identity)
+    present = tuple(_member(look.fd, extent, sysfs, names) for extent in extents)
+    unallocated = [member.unallocated_bytes for member in present if not member.missing]
+    raw_bytes = sum(member.size_bytes for member in present)
+    return Reading(
+        filesystem=look.identity.uuid,
+        mountpoint=mountpoint,
+        taken_at_seconds=now_seconds,
+        size_bytes=look.statvfs.f_blocks * look.statvfs.f_frsize,
+        available_bytes=available_bytes(data, metadata, unallocated, filesystem_bytes=raw_bytes),
+        statvfs_available_bytes=look.statvfs.f_bavail * look.statvfs.f_frsize,
+        metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
+        metadata_profile=metadata.profile,
+        members=present,
+        exclusive_operation=sysfs.exclusive_operation(),
+        reserve_bytes=btrfs_reserve.held(look.fd).data_bytes,
+    )
+
+
+def _member(fd: int, extent: MemberExtent, sysfs: BtrfsSysfs, names: frozenset[str]) -> Member:
+    return Member(
+        devid=extent.devid,
+        name=_name_of(extent.path, sysfs, names),
+        size_bytes=extent.size_bytes,
+        unallocated_bytes=unallocated_bytes(
+            size_bytes=extent.size_bytes, allocated_bytes=extent.allocated_bytes
+        ),
+        missing=not extent.path or sysfs.is_missing(extent.devid),
+        errors=device_errors(fd, extent.devid),
+    )
+
+
+def _name_of(path: str, sysfs: BtrfsSysfs, names: frozenset[str]) -> str:
+    """The kernel's name of a member, given the path it was registered by: any link or alias."""
+    name = os.path.basename(path)  # noqa: PTH119 -- runs each tick
+    if name in names or not path:
+        return name
+    try:
+        number = os.stat(path).st_rdev  # noqa: PTH116 -- the same
+    except OSError:
+        return ""
+    device = f"{os.major(number)}:{os.minor(number)}"
+    return next((name for name in names if sysfs.device_number(name) == device), "")
