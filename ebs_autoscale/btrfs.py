@@ -211,6 +211,10 @@ class BtrfsFilesystem:
             cause="exclusive operation",
         )
 
+    def balance_progress(self) -> str:
+        """How far the running or paused balance is, in words; empty when there is none."""
+        return self._balance.progress()
+
     def keep_reserve(self, data_bytes: int) -> str:
         """Hold an emergency reserve of this much data, none for 0; see Reserve."""
         return self._reserve.keep(data_bytes)

@@ -58,12 +58,8 @@ class Nodes(Protocol):
         """Kernel name of the volume's proved node, empty while there is none."""
         ...
 
-    def require_blank(self, name: str, *, size_bytes: int) -> None:
-        """Raise Unfit unless nothing at all is on it or uses it."""
-        ...
-
     def proved_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[object]:
-        """The same proof, and while it is held the name stays that device's."""
+        """Raise Unfit unless nothing is on it or uses it; the name stays its own meanwhile."""
         ...
 
     def names_present(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -124,29 +125,43 @@ def btrfs_at(loop: LoopFactory, tmp_path: Path) -> Iterator[BtrfsFactory]:  # no
 @pytest.fixture
 def foreign_balance() -> Callable[[Path], AbstractContextManager[Callable[[], None]]]:
     """Let somebody else balance a filesystem for a second or more; gives the way to cancel it."""
-    return _foreign_balance
+    return partial(
+        _foreign, start=("balance", "start", "-d"), end=("balance", "cancel"), operation="balance"
+    )
+
+
+@pytest.fixture
+def foreign_removal() -> Callable[[Path], AbstractContextManager[Callable[[], None]]]:
+    """Let somebody else remove the first of two members; gives the way to cancel it."""
+    return partial(
+        _foreign,
+        start=("device", "remove", "1"),
+        end=("device", "remove", "cancel"),
+        operation="device remove",
+    )
 
 
 @contextmanager
-def _foreign_balance(path: Path) -> Iterator[Callable[[], None]]:
+def _foreign(
+    path: Path, *, start: tuple[str, ...], end: tuple[str, ...], operation: str
+) -> Iterator[Callable[[], None]]:
     def cancel() -> None:
         with suppress(CommandFailed):
-            run(["btrfs", "balance", "cancel", str(path)], timeout_seconds=60)
+            run(["btrfs", *end, str(path)], timeout_seconds=60)
 
     (path / "content").write_bytes(os.urandom(_MIB) * 600)
     run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
     uuid = run(["findmnt", "-n", "-o", "UUID", str(path)], timeout_seconds=60).strip()
-    operation = Path(f"/sys/fs/btrfs/{uuid}/exclusive_operation")
+    published = Path(f"/sys/fs/btrfs/{uuid}/exclusive_operation")
     with ThreadPoolExecutor() as pool:
-        argv = ["btrfs", "balance", "start", "-d", str(path)]
-        balance = pool.submit(run, argv, timeout_seconds=60)
-        while operation.read_text("ascii").strip() != "balance" and not balance.done():
+        work = pool.submit(run, ["btrfs", *start, str(path)], timeout_seconds=60)
+        while published.read_text("ascii").strip() != operation and not work.done():
             Event().wait(0.001)
         try:
             yield cancel
         finally:
             cancel()
-            balance.exception()
+            work.exception()
 
 
 def _unmount_all(point: Path) -> None:

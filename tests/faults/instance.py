@@ -4,6 +4,7 @@ What a growth does to EC2 is real down to the bytes on the wire; time passes onl
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from ebs_autoscale.events import Event, EventKind
@@ -33,6 +34,11 @@ class Devices:
     def require_blank(self, name: str, *, size_bytes: int) -> None:
         """Everything is blank here."""
 
+    def proved_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[None]:
+        """The same."""
+        del name, size_bytes
+        return nullcontext()
+
     def names_present(self) -> frozenset[str]:
         """No names but those EC2 knows."""
         return frozenset()
@@ -56,8 +62,15 @@ class Filesystem:
         )
         return replace(reading_of(size, available, filesystem=self.uuid), members=members)
 
-    def add_device(self, name: str) -> None:
+    def add_device(
+        self,
+        name: str,
+        *,
+        proof: Callable[[], AbstractContextManager[object]],
+        tell: Callable[[str], None],
+    ) -> None:
         """Make it a member, once."""
+        del proof, tell
         if name not in self.members:
             self.members.append(name)
 
@@ -66,9 +79,16 @@ class Filesystem:
         del mode, newest
         return False
 
-    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:
+    def keep_reserve(self, data_bytes: int) -> str:
+        """Nothing is held here."""
+        del data_bytes
+        return ""
+
+    def settle(
+        self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
+    ) -> str:
         """Nothing to do."""
-        del mode, stopping
+        del mode, stopping, tell
         return "settled metadata"
 
 

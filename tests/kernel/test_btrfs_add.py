@@ -17,6 +17,7 @@ pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
+SINGLE = ("-d", "single", "-m", "single")
 Loop = Callable[[int], LoopDevice]
 
 
@@ -27,8 +28,8 @@ class Btrfs(Protocol):
         """Make and mount."""
 
 
-class ForeignBalance(Protocol):
-    """The `foreign_balance` fixture."""
+class ForeignRemoval(Protocol):
+    """The `foreign_removal` fixture."""
 
     def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
         """Let one run on this path; it can be cancelled."""
@@ -96,30 +97,32 @@ def test_no_such_device(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
 
 
 def test_waits_for_a_foreign_operation(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_balance: ForeignBalance
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
-    """While somebody else balances nothing is tried, and when that ends the device is added."""
-    path = btrfs_at(loop(2 * GIB))
+    """While somebody removes a member nothing is tried; when that ends the device is added."""
+    path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new = loop(GIB)
     seen: list[str] = []
-    with foreign_balance(path) as cancel:
+    told: list[str] = []
+    with foreign_removal(path) as cancel:
 
         def meanwhile() -> None:
             seen.append(filesystem.read().exclusive_operation)
             cancel()
 
         clock.on_sleep = meanwhile
-        filesystem.add_device(new.name)
-    assert seen[0] == "balance"
+        filesystem.add_device(new.name, tell=told.append)
+    assert "waiting for somebody else's device remove to end" in told
+    assert seen[0] == "device remove"
     assert filesystem.read().has_member(new.name)
 
 
 def test_does_not_wait_for_ever(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_balance: ForeignBalance
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
     """After a minute others get their turn: the add is given up for now, the device untouched."""
-    path = btrfs_at(loop(2 * GIB))
+    path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new, started = loop(GIB), clock.seconds
 
@@ -127,7 +130,7 @@ def test_does_not_wait_for_ever(
         clock.seconds += 30
 
     clock.on_sleep = pass_quickly
-    with foreign_balance(path), pytest.raises(Transient, match="balance") as caught:
+    with foreign_removal(path), pytest.raises(Transient, match="device remove") as caught:
         filesystem.add_device(new.name)
     assert caught.value.cause == "exclusive operation"
     assert 60 <= clock.seconds - started < 95
@@ -135,17 +138,17 @@ def test_does_not_wait_for_ever(
 
 
 def test_a_stop_ends_the_waiting(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_balance: ForeignBalance
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
-    """A requested stop does not wait for somebody else's balance."""
-    path = btrfs_at(loop(2 * GIB))
+    """A requested stop does not wait for somebody else's removal."""
+    path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
 
     def stop() -> None:
         raise Stopped
 
     clock.on_sleep = stop
-    with foreign_balance(path), pytest.raises(Stopped):
+    with foreign_removal(path), pytest.raises(Stopped):
         filesystem.add_device(loop(GIB).name)
 
 

@@ -1,0 +1,168 @@
+"""The emergency reserve takes nothing that is not its own, and is there when it is needed."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.btrfs_reserve import NAME
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.model import Reading
+from ebs_autoscale.sandbox.loop import LoopDevice
+from tests.bench.emergency import KINDS, emergency, fill_metadata
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+HELD = 128 * MIB
+Loop = Callable[[int], LoopDevice]
+
+
+class Btrfs(Protocol):
+    """The `btrfs_at` fixture."""
+
+    def __call__(self, *devices: LoopDevice) -> Path:
+        """Make and mount."""
+
+
+def fill(path: Path) -> None:
+    """Leave no byte for data."""
+    with (path / "ballast").open("wb") as file, suppress(OSError):
+        for offset in range(0, 16 * GIB, MIB):
+            os.posix_fallocate(file.fileno(), offset, MIB)
+
+
+def in_chunks(reading: Reading) -> int:
+    """Headroom in the metadata chunks there are, of two copies."""
+    unallocated = sum(member.unallocated_bytes for member in reading.members)
+    return reading.metadata_headroom_bytes - unallocated // 2
+
+
+def test_is_counted_as_used(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """What is held is not available to anybody, in no figure, and is reported as held."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    assert filesystem.keep_reserve(HELD) == "took a reserve of 128 MiB"
+    after = filesystem.read()
+    assert (before.reserve_bytes, after.reserve_bytes) == (0, HELD)
+    assert after.available_bytes <= before.available_bytes - HELD
+    assert filesystem.keep_reserve(HELD) == ""
+    status = (path / NAME).stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 0)
+
+
+def test_is_observed_not_remembered(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Another process sees it, after another mount too; one cut off half-way is made whole."""
+    device = loop(2 * GIB)
+    path = btrfs_at(device)
+    BtrfsFilesystem(str(path), clock=clock).keep_reserve(HELD)
+    run(["umount", str(path)], timeout_seconds=60)
+    run(["mount", device.node, str(path)], timeout_seconds=60)
+    later = BtrfsFilesystem(str(path), clock=clock)
+    assert later.read().reserve_bytes == HELD
+    os.truncate(path / NAME, 0)
+    assert later.keep_reserve(HELD)
+    assert later.read().reserve_bytes == HELD
+
+
+def test_is_gone_without_a_trace(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Given up, all of it is available again at once: data and metadata."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    before = filesystem.read()
+    filesystem.keep_reserve(HELD)
+    assert filesystem.read().metadata_headroom_bytes < before.metadata_headroom_bytes - 7 * MIB
+    assert filesystem.keep_reserve(0) == "gave up the reserve of 128 MiB"
+    after = filesystem.read()
+    assert not list(path.iterdir())
+    assert abs(after.available_bytes - before.available_bytes) < 40 * MIB
+    assert abs(in_chunks(after) - in_chunks(before)) < MIB
+    assert filesystem.keep_reserve(0) == ""
+
+
+@pytest.mark.parametrize("full_of", ["data", "metadata"])
+def test_is_given_up_for_an_add_at_the_end(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, full_of: str
+) -> None:
+    """On a filesystem full to the last byte an add first gives the reserve back to programs."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    filesystem.keep_reserve(HELD)
+    fill(path)
+    if full_of == "metadata":
+        os.truncate(path / "ballast", 100 * MIB)
+        fill_metadata(path / "ballast")
+        with pytest.raises(OSError, match="No space left") as caught:
+            os.setxattr(path / "ballast", "user.last", bytes(12 * 1024))
+        assert caught.value.errno == errno.ENOSPC
+    new = loop(2 * GIB)
+    filesystem.add_device(new.name)
+    reading = filesystem.read()
+    assert reading.has_member(new.name)
+    assert (reading.reserve_bytes, (path / NAME).exists()) == (0, False)
+
+
+def test_is_kept_where_space_is_left(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """An add in time needs no emergency reserve, and leaves it alone."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    filesystem.keep_reserve(HELD)
+    filesystem.add_device(loop(GIB).name)
+    assert filesystem.read().reserve_bytes == HELD
+
+
+def test_takes_all_or_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Without room for it nothing is held, and nothing lies about."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    fill(path)
+    os.truncate(path / "ballast", (path / "ballast").stat().st_size - 64 * MIB)
+    with pytest.raises(Transient, match="No space left"):
+        filesystem.keep_reserve(HELD)
+    assert [entry.name for entry in path.iterdir()] == ["ballast"]
+
+
+@pytest.mark.parametrize("kind", ["content", "link", "folder", "second name", "another owner"])
+def test_somebody_elses_file_stays(
+    loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock, kind: str
+) -> None:
+    """Whatever else has the name is neither counted nor touched, and the operator is told."""
+    path = btrfs_at(loop(GIB))
+    file, other = path / NAME, tmp_path / "other"
+    other.write_bytes(b"precious")
+    {
+        "content": lambda: file.write_bytes(b"precious"),
+        "link": lambda: file.symlink_to(other),
+        "folder": file.mkdir,
+        "second name": lambda: (file.touch(), os.link(file, path / "twin")),
+        "another owner": lambda: (file.touch(), os.chown(file, 1234, 1234)),
+    }[kind]()
+    before = file.lstat()
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    for size in (HELD, 0):
+        with pytest.raises(Unfit, match="somebody's own") as caught:
+            filesystem.keep_reserve(size)
+        assert caught.value.cause == "reserve"
+    assert (file.lstat().st_ino, file.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert other.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_writers_that_spin_on_enospc(kind: str) -> None:
+    """With the reserve an add under spinning writers ends with a writable filesystem.
+
+    A few times only: `make emergencies` counts hundreds, with the reserve and without.
+    """
+    for _ in range(3):
+        survived, _ = emergency(kind, 256 * MIB, GIB)
+        assert survived
