@@ -106,14 +106,14 @@ def device_errors(fd: int, devid: int) -> tuple[int, ...]:
     """How often the member failed since it was last reset, in the kernel's order.
 
     Writes, reads, flushes, corrupted blocks, blocks of another generation: kept on disk, so over
-    reboots. Empty for a member that is missing. Needs no privilege.
+    reboots. Empty where it cannot be told. Needs no privilege.
     """
     question = bytearray(_DEV_STATS_SIZE)
     struct.pack_into("=QQ", question, 0, devid, 5)
     try:
         fcntl.ioctl(fd, _DEV_STATS, question)
     except OSError as error:
-        # ENODEV: missing. Anything else is not worth losing the reading for.
+        # A member removed meanwhile, or a kernel that does not tell: no reason to lose the reading.
         if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOTTY, errno.EPERM):
             return ()
         raise

@@ -8,8 +8,9 @@ from ebs_autoscale.clock import Clock
 from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
 from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.health import ailments_of
 from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import LOST_HINT, lost_members
+from ebs_autoscale.policy import lost_members
 from ebs_autoscale.ports import Growths, Watched
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import (
@@ -128,13 +129,13 @@ class Monitor:
             self._readings.clear()
             self._publish(self._report(None, str(error)))
             return self._policy.polling.max_seconds
-        lost = lost_members(reading)
-        if lost:
-            self._mount_conditions.raised("missing member", f"{lost}; {LOST_HINT}")
-        self._mount_conditions.only({"missing member"} if lost else ())
+        ailments = ailments_of(reading)
+        for cause, sentence in ailments.items():
+            self._mount_conditions.raised(cause, sentence)
+        self._mount_conditions.only(ailments)
         self._remember(reading)
         low = shortage(reading, self._policy, self._forecast)
-        if not lost:
+        if not lost_members(reading):
             self._act(low)
         self._beat(reading)
         self._publish(self._report(reading, low))

@@ -9,6 +9,7 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.daemon_report import living_report
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.exits import Exit
+from ebs_autoscale.health import ailments_of
 from ebs_autoscale.model import Reading
 from ebs_autoscale.space import Forecast, available, shortage
 from ebs_autoscale.units import format_size
@@ -35,7 +36,10 @@ def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
         "daemon": living_report(status_path(settings.mountpoint)),
     }
     try:
-        reading = filesystem_of(settings, clock).read()
+        filesystem = filesystem_of(settings, clock)
+        reading = filesystem.read()
+        operation = reading.exclusive_operation
+        progress = filesystem.balance_progress() if operation.startswith("balance") else ""
     except EbsAutoscaleError as error:
         return {**found, "unfit": str(error), "cause": error.cause}
     low = shortage(reading, settings.policy, Forecast())
@@ -44,6 +48,8 @@ def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
         "filesystem": reading.filesystem,
         "decision": "grow" if low else "hold",
         "reason": low or available(reading),
+        "ailments": ailments_of(reading),
+        "balance_progress": progress,
         **_figures(reading),
     }
 
@@ -66,7 +72,8 @@ def _exit_of(found: dict[str, Any]) -> int:
     if "unfit" in found:
         return Exit.UNFIT
     daemon = found["daemon"]
-    return Exit.FAILED if daemon and daemon["conditions"] else Exit.FINE
+    wrong = found["ailments"] or (daemon and daemon["conditions"])
+    return Exit.FAILED if wrong else Exit.FINE
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -84,13 +91,20 @@ def _text(found: dict[str, Any]) -> str:
             f"  decision     {found['decision']}",
         ]
         if found["exclusive_operation"] != "none":
-            lines.append(f"  running      {found['exclusive_operation']}")
+            running = (found["exclusive_operation"], found["balance_progress"])
+            lines.append(f"  running      {', '.join(filter(None, running))}")
+        lines += [f"  wrong        {sentence}" for sentence in found["ailments"].values()]
     daemon = found["daemon"]
     if not daemon:
         return "\n".join([*lines, "  daemon       not running"])
     doing = daemon["activity"] or daemon["state"]
     lines.append(f"  daemon       pid {daemon['pid']}, {doing}")
-    lines += [f"  waits for    {sentence}" for sentence in daemon["conditions"].values()]
+    told = found.get("ailments", {})
+    lines += [
+        f"  waits for    {sentence}"
+        for cause, sentence in daemon["conditions"].items()
+        if cause not in told
+    ]
     return "\n".join(lines)
 
 

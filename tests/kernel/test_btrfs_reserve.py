@@ -132,6 +132,23 @@ def test_takes_all_or_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None
     assert [entry.name for entry in path.iterdir()] == ["ballast"]
 
 
+def occupy(file: Path, other: Path, kind: str) -> None:
+    """Let somebody else have the name."""
+    match kind:
+        case "content":
+            file.write_bytes(b"precious")
+        case "link":
+            file.symlink_to(other)
+        case "folder":
+            file.mkdir()
+        case "second name":
+            file.touch()
+            os.link(file, file.with_name("twin"))
+        case _:
+            file.touch()
+            os.chown(file, 1234, 1234)
+
+
 @pytest.mark.parametrize("kind", ["content", "link", "folder", "second name", "another owner"])
 def test_somebody_elses_file_stays(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock, kind: str
@@ -140,13 +157,7 @@ def test_somebody_elses_file_stays(
     path = btrfs_at(loop(GIB))
     file, other = path / NAME, tmp_path / "other"
     other.write_bytes(b"precious")
-    {
-        "content": lambda: file.write_bytes(b"precious"),
-        "link": lambda: file.symlink_to(other),
-        "folder": file.mkdir,
-        "second name": lambda: (file.touch(), os.link(file, path / "twin")),
-        "another owner": lambda: (file.touch(), os.chown(file, 1234, 1234)),
-    }[kind]()
+    occupy(file, other, kind)
     before = file.lstat()
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     for size in (HELD, 0):

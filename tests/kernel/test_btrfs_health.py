@@ -1,0 +1,61 @@
+"""What the kernel knows of failing members is read, and told."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.command import run
+from ebs_autoscale.health import ailments_of
+from ebs_autoscale.sandbox.loop import LoopDevice
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+Loop = Callable[[int], LoopDevice]
+
+
+class Btrfs(Protocol):
+    """The `btrfs_at` fixture."""
+
+    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
+        """Make and mount."""
+
+
+def test_corruption_is_counted_until_reset(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A block that does not match its checksum is on the member's account until it is reset."""
+    device = loop(256 * MIB)
+    path = btrfs_at(device)
+    content = os.urandom(MIB)
+    (path / "file").write_bytes(content)
+    run(["umount", str(path)], timeout_seconds=60)
+    with Path(device.node).open("r+b") as node:
+        place = node.read().index(content[:4096])
+        node.seek(place)
+        node.write(b"x")
+    run(["mount", device.node, str(path)], timeout_seconds=60)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    assert filesystem.read().members[0].errors == (0, 0, 0, 0, 0)
+    with pytest.raises(OSError, match="Input/output"):
+        (path / "file").read_bytes()
+    reading = filesystem.read()
+    assert reading.members[0].errors[3] > 0
+    assert "corrupted blocks" in ailments_of(reading)["device errors"]
+    run(["btrfs", "device", "stats", "--reset", str(path)], timeout_seconds=60)
+    assert not ailments_of(filesystem.read())
+
+
+def test_a_degraded_mount_is_an_alarm(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Mounted without one of its members, the filesystem is named as such and not grown."""
+    staying, leaving = loop(GIB), loop(GIB)
+    path = btrfs_at(staying, leaving, mkfs=("-d", "raid1", "-m", "raid1"))
+    run(["umount", str(path)], timeout_seconds=60)
+    run(["btrfs", "device", "scan", "--forget", leaving.node], timeout_seconds=60)
+    leaving.close()
+    run(["mount", "-o", "degraded", staying.node, str(path)], timeout_seconds=60)
+    ailments = ailments_of(BtrfsFilesystem(str(path), clock=clock).read())
+    assert "has lost its member with devid 2" in ailments["missing member"]

@@ -1,0 +1,49 @@
+"""What is wrong with a filesystem is named, with what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+from ebs_autoscale.health import ailments_of
+from ebs_autoscale.model import Member
+from tests.unit.samples import reading_of
+
+HEALTHY = reading_of(100, 50)
+MEMBER = Member(devid=2, name="nvme1n1", size_bytes=1, unallocated_bytes=1, errors=(0,) * 5)
+
+
+def test_nothing_is_wrong() -> None:
+    """A healthy filesystem has no ailments, also one whose members have counters at zero."""
+    assert not ailments_of(replace(HEALTHY, members=(MEMBER,)))
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ((3, 0, 0, 0, 0), "nvme1n1 (devid 2): 3 writes;"),
+        ((0, 1, 2, 0, 0), "1 reads, 2 flushes;"),
+        ((0, 0, 0, 5, 7), "5 corrupted blocks, 7 blocks of another generation;"),
+    ],
+)
+def test_a_failing_member_is_named(errors: tuple[int, ...], words: str) -> None:
+    """Each counter that is not zero is told, with how to find out what is hit."""
+    reading = replace(HEALTHY, members=(*HEALTHY.members, replace(MEMBER, errors=errors)))
+    sentence = ailments_of(reading)["device errors"]
+    assert words in sentence
+    assert "btrfs scrub start /scratch" in sentence
+
+
+def test_a_missing_member_is_named() -> None:
+    """A member that the kernel runs without is an alarm, and nothing is bought for it."""
+    missing = replace(MEMBER, name="", missing=True, errors=())
+    found = ailments_of(replace(HEALTHY, members=(missing,)))
+    assert "devid 2; nothing is bought" in found["missing member"]
+
+
+def test_full_is_named() -> None:
+    """That programs get ENOSPC is told, and of what there is no more."""
+    for reading, what in (
+        (replace(HEALTHY, available_bytes=0), "data"),
+        (replace(HEALTHY, metadata_headroom_bytes=2**21), "metadata"),
+    ):
+        assert f"no room for {what}: programs get ENOSPC now" in ailments_of(reading)["full"]
