@@ -188,11 +188,15 @@ class BtrfsFilesystem:
         if moved:
             what = f"moved {moved} data chunks: {profile} metadata has room on enough members again"
             return f"{what}; {self._headroom_since(before_bytes)}"
-        if PROFILES[profile].least_members > 1:
-            roomy = members_with_room(reading)
-            return f"nothing to do: {profile} metadata has room on {roomy} members"
+        roomy = members_with_room(reading)
+        if roomy >= PROFILES[profile].least_members:
+            return (
+                f"nothing to do: {profile} metadata has room on {roomy} members for its next chunk"
+            )
+        # All is allocated already, and no data chunk has another place to go.
         self._balance.start("-musage=10,limit=1", stopping=stopping, tell=tell)
-        return f"nothing to do: {profile} metadata takes its next chunk on the new member by itself"
+        what = f"no member has room for {profile} metadata: gave back what is nearly empty"
+        return f"{what}; {self._headroom_since(before_bytes)}"
 
     def _headroom_since(self, before_bytes: int) -> str:
         """What settling has brought; the proof that it protects."""
