@@ -74,7 +74,7 @@ def main() -> int:
 
 def _grow_during(operation: Operation) -> tuple[float, str]:
     with _ground() as (filesystem, make):
-        spare, new = make(2 * GIB), make(2 * GIB)
+        spare, new = make(3 * GIB), make(2 * GIB)
         names = {"MOUNTPOINT": filesystem.mountpoint, "SPARE": spare.node}
         argv = [_named(word, names) for word in operation.argv]
         process = subprocess.Popen(
