@@ -28,7 +28,7 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl 
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format install uninstall tools clean
+.PHONY: help demo test chaos measure check format install uninstall tools clean
 .DELETE_ON_ERROR:
 
 help: ## show this
@@ -44,6 +44,10 @@ test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and
 
 chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
+
+measure: tools $(VENV)/.dev-ready ## the experiments of docs/settling.md, half an hour of them
+	@for each in settling exclusive emergency kills; do \
+		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
 
 check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
 	@$(BIN)/ruff format --quiet --check .

@@ -173,7 +173,7 @@ def _killed_growth(path: Path, device: LoopDevice, dice: random.Random) -> str:
     while step != aim and (line := growth.stdout.readline()):
         step = line.strip()
     with suppress(subprocess.TimeoutExpired):
-        growth.wait(dice.uniform(0, {"add": 0.12, "settle": 0.3, "reserve": 0.1}[aim]))
+        growth.wait(dice.uniform(0, {"add": 0.08, "settle": 0.06, "reserve": 0.03}[aim]))
     tools = psutil.Process(growth.pid).children() if growth.poll() is None else []
     growth.kill()
     with_tool = "alone"

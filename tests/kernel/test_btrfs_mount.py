@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.sandbox.loop import LoopDevice
@@ -198,3 +199,48 @@ def test_a_bind_mount_of_a_folder_in_it(
         filesystem.add_device(loop(GIB).name)
         assert filesystem.uuid == BtrfsFilesystem(str(inside.parent), clock=clock).uuid
         assert len(filesystem.read().members) == 2
+
+
+def test_a_mounted_subvolume(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock) -> None:
+    """A subvolume of the filesystem, mounted elsewhere, stands for all of it, reserve included."""
+    device = loop(2 * GIB)
+    path = btrfs_at(device)
+    run(["btrfs", "subvolume", "create", str(path / "docker")], timeout_seconds=60)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with mounted("-t", "btrfs", "-o", "subvol=docker", device.node, str(elsewhere)):
+        filesystem = BtrfsFilesystem(str(elsewhere), clock=clock)
+        filesystem.keep_reserve(64 * MIB)
+        filesystem.add_device(loop(GIB).name)
+        assert filesystem.uuid == BtrfsFilesystem(str(path), clock=clock).uuid
+        assert filesystem.read().reserve_bytes == 64 * MIB
+        assert [entry.name for entry in (path / "docker").iterdir()] == [NAME]
+
+
+def test_several_mountpoints(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock) -> None:
+    """Of two mountpoints of one filesystem only the watched one counts."""
+    device = loop(GIB)
+    path = btrfs_at(device)
+    second = tmp_path / "second"
+    second.mkdir()
+    first = BtrfsFilesystem(str(path), clock=clock)
+    with mounted("-t", "btrfs", device.node, str(second)):
+        other = BtrfsFilesystem(str(second), clock=clock)
+        run(["mount", "-o", "remount,bind,ro", str(second)], timeout_seconds=60)
+        assert refusal(other.read).cause == "read-only"
+        first.read()
+        run(["umount", str(path)], timeout_seconds=60)
+        assert refusal(first.read).cause == "not mounted"
+    assert refusal(other.read).cause == "not mounted"
+
+
+def test_another_subvolume_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A mountpoint replaced by another part of the same filesystem goes on being watched."""
+    device = loop(GIB)
+    path = btrfs_at(device)
+    run(["btrfs", "subvolume", "create", str(path / "next")], timeout_seconds=60)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    run(["umount", str(path)], timeout_seconds=60)
+    run(["mount", "-o", "subvol=next", device.node, str(path)], timeout_seconds=60)
+    filesystem.add_device(loop(GIB).name)
+    assert len(filesystem.read().members) == 2
