@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ebs_autoscale import btrfs_reserve
 from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
 from ebs_autoscale.model import Volume
@@ -22,6 +23,7 @@ def purge_empty(mountpoint: str, world: World, say: Callable[[str], object]) -> 
     its members is missing; Transient when it is in use or EC2 does not do as asked.
     """
     reading = world.filesystem.read()
+    world.filesystem.keep_reserve(0)
     require_empty(mountpoint)
     volumes = [
         volume
@@ -44,8 +46,8 @@ def purge_empty(mountpoint: str, world: World, say: Callable[[str], object]) -> 
 
 
 def require_empty(mountpoint: str) -> None:
-    """Raise Unfit when there is any file, or any subvolume, mounted or not."""
-    content = sorted(path.name for path in Path(mountpoint).iterdir())
+    """Raise Unfit when there is any file but the reserve, or any subvolume, mounted or not."""
+    content = sorted({path.name for path in Path(mountpoint).iterdir()} - {btrfs_reserve.NAME})
     argv = ["btrfs", "subvolume", "list", mountpoint]
     content += run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS).splitlines()
     if content:

@@ -41,6 +41,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
             # A daemon that systemd does not know of, or a growth, would go on without these.
             stack.enter_context(Lock(daemon_lock_path(uuid)))
             stack.enter_context(Lock(growth_lock_path(uuid)))
+        _give_up_reserve(settings)
         if arguments.purge_empty:
             _purge(settings)
             members = 0
@@ -65,6 +66,16 @@ def _filesystem(settings: Settings) -> tuple[str, int]:
     except EbsAutoscaleError:
         return fstab.uuid_at(files.read_text(fstab.FSTAB), settings.mountpoint), 0
     return reading.filesystem, len(reading.members)
+
+
+def _give_up_reserve(settings: Settings) -> None:
+    """Take away the one file that is in the filesystem itself; one that is not ours is named."""
+    try:
+        filesystem = filesystem_of(settings, SystemClock())
+        if done := filesystem.keep_reserve(0):
+            print(f"{done} in {settings.mountpoint}")
+    except EbsAutoscaleError as error:
+        print(f"kept the reserve, if there is one: {error}")
 
 
 def _forget_mount(uuid: str, mountpoint: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.fstab import line_for
 from tests.system.bench import Host, until
 
@@ -34,8 +35,10 @@ def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
     host.fill(25)
     assert host.run("grow").returncode == 0
     (host.mountpoint / "result").write_text("of thirty hours")
+    assert host.read().reserve_bytes
     done = host.run("uninstall")
     assert done.returncode == 0, done.stderr
+    assert not (host.mountpoint / NAME).exists()
     assert "2 volumes" in done.stdout
     assert fstab.read_text() == OTHERS
     assert not host.config.exists()
