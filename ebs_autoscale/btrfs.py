@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ebs_autoscale.btrfs_balance import Balance, untold
 from ebs_autoscale.btrfs_ioctl import devids_with_metadata, superblock_uuid
-from ebs_autoscale.btrfs_mount import BtrfsMount, Look
+from ebs_autoscale.btrfs_mount import BtrfsMount, Look, forgetting
 from ebs_autoscale.btrfs_reading import reading_of
 from ebs_autoscale.btrfs_reserve import Reserve, is_tight
 from ebs_autoscale.btrfs_settle import (
@@ -244,9 +244,11 @@ class BtrfsFilesystem:
             what = f"cannot read the superblock on {name}: {error}"
             raise Transient(what, cause="add") from error
         if listed and not written:
+            path = self.mountpoint
+            way = f"umount {path} && {forgetting(self.uuid)}mount {path}"
             raise Unfit(
                 f"the kernel lists {name} as a member of {self.uuid}, but its superblock does not",
-                hint=f"stop the users of {self.mountpoint}, unmount it and mount it again",
+                hint=f"stop the users of {path}, `{way}`",
                 cause="half added",
             )
         if written and not listed:

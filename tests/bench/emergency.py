@@ -7,9 +7,9 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -20,7 +20,8 @@ from time import monotonic
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.command import run
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.devices import BlockDevices
+from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.namespace import enter_private_namespace
 
@@ -30,6 +31,15 @@ WRITERS = 4
 # Into ENOSPC so often, all writers together, before the add: they spin.
 SPINS = 200
 PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emergency:
+    """How one add ended: still writable, or else brought back by an unmount and a mount."""
+
+    survived: bool
+    came_back: bool
+    seconds: float
 
 
 def main() -> int:
@@ -42,30 +52,32 @@ def main() -> int:
     arguments = parser.parse_args()
     enter_private_namespace()
     say = partial(print, flush=True)
-    say(f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'add, median':>13}{'max':>8}")
+    say(
+        f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'came back':>11}"
+        f"{'add, median':>13}{'max':>8}"
+    )
     broken = 0
     for reserve_mib in {"with": (arguments.reserve,), "without": (0,)}.get(
         arguments.only or "", (0, arguments.reserve)
     ):
-        forced: Counter[str] = Counter()
-        seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        ends: dict[str, list[Emergency]] = {kind: [] for kind in KINDS}
         for number in range(arguments.adds):
             kind = KINDS[number % len(KINDS)]
-            survived, took = emergency(kind, reserve_mib * MIB, arguments.size * MIB)
-            seconds[kind].append(took)
-            forced[kind] += not survived
+            ends[kind].append(emergency(kind, reserve_mib * MIB, arguments.size * MIB))
         for kind in KINDS:
-            if took_all := seconds[kind]:
-                say(
-                    f"{reserve_mib or 'none':<10}{kind:<11}{len(took_all):>5}{forced[kind]:>11}"
-                    f"{median(took_all):>11.3f} s{max(took_all):>6.2f} s"
-                )
-        broken += forced.total() if reserve_mib else 0
+            forced = [end for end in ends[kind] if not end.survived]
+            seconds = [end.seconds for end in ends[kind]]
+            say(
+                f"{reserve_mib or 'none':<10}{kind:<11}{len(seconds):>5}{len(forced):>11}"
+                f"{sum(end.came_back for end in forced):>11}"
+                f"{median(seconds):>11.3f} s{max(seconds):>6.2f} s"
+            )
+            broken += len(forced) if reserve_mib else 0
     return 1 if broken else 0
 
 
-def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> tuple[bool, float]:
-    """One add to a full filesystem under writers: whether it stayed writable, and its seconds."""
+def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
+    """One add to a full filesystem under writers that spin on ENOSPC."""
     with ExitStack() as stack:
         old = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
         new = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
@@ -74,18 +86,35 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> tuple[bool, flo
         filesystem.keep_reserve(reserve_bytes)
         _fill(path, kind)
         spins: Synchronized[int] = multiprocessing.Value("q", 0)
-        stack.enter_context(_writers(path, kind, spins))
-        began = monotonic()
-        pause = Event()
-        while spins.value < SPINS and monotonic() - began < PATIENCE_SECONDS:
-            pause.wait(0.01)
-        began = monotonic()
-        try:
-            filesystem.add_device(new.name)
-            survived = len(filesystem.read().members) == 2
-        except EbsAutoscaleError:
-            survived = False
-        return survived, monotonic() - began
+        with _writers(path, kind, spins):
+            began = monotonic()
+            pause = Event()
+            while spins.value < SPINS and monotonic() - began < PATIENCE_SECONDS:
+                pause.wait(0.01)
+            began, told = monotonic(), ""
+            try:
+                filesystem.add_device(new.name)
+                survived = len(filesystem.read().members) == 2
+            except Unfit as error:
+                survived, told = error.cause != "read-only", error.hint
+            seconds = monotonic() - began
+        came_back = survived or (new.node in told and _comes_back(filesystem, old, new))
+        return Emergency(survived=survived, came_back=came_back, seconds=seconds)
+
+
+def _comes_back(filesystem: BtrfsFilesystem, old: LoopDevice, new: LoopDevice) -> bool:
+    """Whether the way back that the alarm tells leads back: the old member, and then the add."""
+    run(["umount", filesystem.mountpoint], timeout_seconds=60)
+    try:
+        run(["btrfs", "device", "scan", "--forget", new.node], timeout_seconds=60)
+        run(["mount", old.node, filesystem.mountpoint], timeout_seconds=60)
+        alone = len(filesystem.read().members) == 1
+        proof = partial(BlockDevices().proved_blank, new.name, size_bytes=new.size_bytes)
+        filesystem.add_device(new.name, proof=proof)
+        return alone and len(filesystem.read().members) == 2
+    except EbsAutoscaleError as error:
+        sys.stderr.write(f"does not come back: {error}\n")
+        return False
 
 
 @contextmanager

@@ -162,6 +162,6 @@ def test_a_member_without_superblock_is_no_member(
     with Path(new.node).open("r+b", buffering=0) as node:
         node.seek(64 * 1024)
         node.write(bytes(4096))
-    with pytest.raises(Unfit, match="unmount it and mount it again") as caught:
+    with pytest.raises(Unfit, match=f"--forget {new.node} && mount") as caught:
         filesystem.add_device(new.name)
     assert caught.value.cause == "half added"
