@@ -1,9 +1,10 @@
 """One BTRFS filesystem: read sysfs, add device, settle metadata."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
+from ebs_autoscale.btrfs_add import Proof, add_at_the_end, add_by_tool, add_failure, is_exclusive
 from ebs_autoscale.btrfs_balance import Balance, untold
 from ebs_autoscale.btrfs_ioctl import devids_with_metadata, superblock_uuid
 from ebs_autoscale.btrfs_mount import BtrfsMount, Look, forgetting
@@ -17,14 +18,12 @@ from ebs_autoscale.btrfs_settle import (
 )
 from ebs_autoscale.btrfs_space import PROFILES
 from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
-from ebs_autoscale.command import never, run
+from ebs_autoscale.command import never
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
 from ebs_autoscale.model import Reading, Rebalance
 
 MIB = 1024**2
 
-# 12 to 430 ms measured for 10 GiB to 16 TiB; the rest is for hosts that drown in writes.
-_ADD_TIMEOUT_SECONDS = 120.0
 _LOOK_EVERY_SECONDS = 0.5
 # A resize or an add by somebody else ends in this time, a balance of GiB chunks rarely
 # does; then other things are worth looking at before the next try.
@@ -78,14 +77,15 @@ class BtrfsFilesystem:
         self,
         name: str,
         *,
-        proof: Callable[[], AbstractContextManager[object]] = nullcontext,
+        proof: Proof | None = None,
         tell: Callable[[str], None] = untold,
     ) -> None:
         """Make the block device with this kernel name a member, without force, unless it is one.
 
         `proof` is entered right before the add and raises unless the device is blank: what no tool
-        recognises is overwritten. A balance gives way, other exclusive operations are waited
-        for within bounds. Raises Unfit or Transient, and Stopped while waiting.
+        recognises is overwritten. Without it only the tool's own look for signatures protects. A
+        balance gives way, other exclusive operations are waited for within bounds. Raises Unfit
+        or Transient, and Stopped while waiting.
         """
         if self._is_member(name):
             return
@@ -97,21 +97,22 @@ class BtrfsFilesystem:
             if self._is_member(name):
                 return
             if not self._refused_beside_a_pause(error):
-                raise _add_failure(name, error) from error
+                raise add_failure(name, error) from error
             tell("this kernel adds nothing beside a paused balance, so it is cancelled")
             self._balance.cancel()
             self._add(name, proof)
         if not self._is_member(name):
             raise Transient(f"{name} was added, but is not a member", cause="add")
 
-    def _add(self, name: str, proof: Callable[[], AbstractContextManager[object]]) -> None:
-        argv = ["btrfs", "device", "add", "-K", f"/dev/{name}", self.mountpoint]
+    def _add(self, name: str, proof: Proof | None) -> None:
+        if proof is None:
+            add_by_tool(self._mount, name)
+            return
         with proof():
             if is_tight(self.read()):
-                # Worse than the kernel's race is no space at all: a failure keeps nothing back.
-                with suppress(Transient, Unfit):
-                    self._reserve.keep(0)
-            run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
+                add_at_the_end(self._mount, name, self._reserve)
+            else:
+                add_by_tool(self._mount, name)
 
     def _make_way(self, tell: Callable[[str], None]) -> None:
         """Wait until a device can be added; a balance, which may take days, is paused for it."""
@@ -132,7 +133,7 @@ class BtrfsFilesystem:
 
     def _refused_beside_a_pause(self, error: CommandFailed) -> bool:
         """Whether this kernel or tool, before 5.17 and 5.18, makes no exception for a pause."""
-        return _is_exclusive(error) and self._balance.gave_way(self.read().exclusive_operation)
+        return is_exclusive(error) and self._balance.gave_way(self.read().exclusive_operation)
 
     def needs_settling(self, mode: Rebalance, newest: str) -> bool:
         """Whether settling would change something now, `newest` being the last member's name.
@@ -274,19 +275,3 @@ class BtrfsFilesystem:
     def _reading(self, look: Look) -> Reading:
         now_seconds = self._clock.now_seconds()
         return reading_of(look, self._sysfs, mountpoint=self.mountpoint, now_seconds=now_seconds)
-
-
-def _add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
-    if "appears to contain" in error.stderr:
-        return Unfit(
-            f"{name} is not blank: {error.stderr.splitlines()[0]}",
-            hint="look what is on it; nothing is ever overwritten",
-            cause="not blank",
-        )
-    if _is_exclusive(error):
-        return Transient(f"cannot add {name} now: {error}", cause="exclusive operation")
-    return Transient(f"cannot add {name}: {error}", cause="add")
-
-
-def _is_exclusive(error: CommandFailed) -> bool:
-    return "exclusive operation" in error.stderr or "in progress" in error.stderr

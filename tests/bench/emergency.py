@@ -85,6 +85,7 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
         filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
         filesystem.keep_reserve(reserve_bytes)
         _fill(path, kind)
+        proof = partial(BlockDevices().proved_blank, new.name, size_bytes=new.size_bytes)
         spins: Synchronized[int] = multiprocessing.Value("q", 0)
         with _writers(path, kind, spins):
             began = monotonic()
@@ -93,7 +94,7 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
                 pause.wait(0.01)
             began, told = monotonic(), ""
             try:
-                filesystem.add_device(new.name)
+                filesystem.add_device(new.name, proof=proof)
                 survived = len(filesystem.read().members) == 2
             except Unfit as error:
                 survived, told = error.cause != "read-only", error.hint

@@ -3,8 +3,9 @@
 import errno
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import pytest
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.command import run
+from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Transient, Unfit
 from ebs_autoscale.model import Reading
 from ebs_autoscale.sandbox.loop import LoopDevice
@@ -38,6 +40,11 @@ def fill(path: Path) -> None:
     with (path / "ballast").open("wb") as file, suppress(OSError):
         for offset in range(0, 16 * GIB, MIB):
             os.posix_fallocate(file.fileno(), offset, MIB)
+
+
+def proof_of(device: LoopDevice) -> Callable[[], AbstractContextManager[None]]:
+    """That it is blank, as a growth proves it."""
+    return partial(BlockDevices().proved_blank, device.name, size_bytes=device.size_bytes)
 
 
 def in_chunks(reading: Reading) -> int:
@@ -106,7 +113,7 @@ def test_is_given_up_for_an_add_at_the_end(
             os.setxattr(path / "ballast", "user.last", bytes(12 * 1024))
         assert caught.value.errno == errno.ENOSPC
     new = loop(2 * GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, proof=proof_of(new))
     reading = filesystem.read()
     assert reading.has_member(new.name)
     assert (reading.reserve_bytes, (path / NAME).exists()) == (0, False)
@@ -117,8 +124,41 @@ def test_is_kept_where_space_is_left(loop: Loop, btrfs_at: Btrfs, clock: Clock) 
     path = btrfs_at(loop(2 * GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     filesystem.keep_reserve(HELD)
-    filesystem.add_device(loop(GIB).name)
+    new = loop(GIB)
+    filesystem.add_device(new.name, proof=proof_of(new))
     assert filesystem.read().reserve_bytes == HELD
+
+
+def test_nobody_is_faster_than_an_add_at_the_end(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """What gets content, or is claimed, after its proof is not added, tool or no tool."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    filesystem.keep_reserve(HELD)
+    fill(path)
+    new = loop(GIB)
+
+    @contextmanager
+    def too_slow() -> Iterator[None]:
+        with proof_of(new)():
+            Path(new.node).write_bytes(b"precious")
+            yield
+
+    with pytest.raises(Transient, match="not blank any more"):
+        filesystem.add_device(new.name, proof=too_slow)
+    assert Path(new.node).read_bytes()[:8] == b"precious"
+    other = loop(GIB)
+    filesystem.keep_reserve(64 * MIB)
+
+    @contextmanager
+    def claimed() -> Iterator[None]:
+        with proof_of(other)():
+            fd = os.open(other.node, os.O_RDWR | os.O_EXCL)
+            yield
+        os.close(fd)
+
+    with pytest.raises(Transient, match="busy"):
+        filesystem.add_device(other.name, proof=claimed)
+    assert len(filesystem.read().members) == 1
 
 
 def test_takes_all_or_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
