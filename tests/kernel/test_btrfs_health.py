@@ -1,14 +1,19 @@
 """What the kernel knows of failing members is read, and told."""
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from ebs_autoscale import status
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.command import run
+from ebs_autoscale.config import Settings
+from ebs_autoscale.exits import Exit
 from ebs_autoscale.health import ailments_of
 from ebs_autoscale.sandbox.loop import LoopDevice
 
@@ -26,7 +31,16 @@ class Btrfs(Protocol):
         """Make and mount."""
 
 
-def test_corruption_is_counted_until_reset(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+class ForeignBalance(Protocol):
+    """The `foreign_balance` fixture."""
+
+    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
+        """Let one run on this path."""
+
+
+def test_corruption_is_counted_until_reset(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A block that does not match its checksum is on the member's account until it is reset."""
     device = loop(256 * MIB)
     path = btrfs_at(device)
@@ -45,8 +59,25 @@ def test_corruption_is_counted_until_reset(loop: Loop, btrfs_at: Btrfs, clock: C
     reading = filesystem.read()
     assert reading.members[0].errors[3] > 0
     assert "corrupted blocks" in ailments_of(reading)["device errors"]
+    settings = Settings(mountpoint=str(path))
+    assert status.show(settings, as_json=False, watch=False) == Exit.FAILED
+    assert "wrong        " in capsys.readouterr().out
     run(["btrfs", "device", "stats", "--reset", str(path)], timeout_seconds=60)
     assert not ailments_of(filesystem.read())
+    assert status.show(settings, as_json=False, watch=False) == Exit.FINE
+
+
+def test_status_names_what_runs(
+    loop: Loop,
+    btrfs_at: Btrfs,
+    foreign_balance: ForeignBalance,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Somebody's operation is in the status, a balance with how far it is."""
+    path = btrfs_at(loop(2 * GIB))
+    with foreign_balance(path):
+        status.show(Settings(mountpoint=str(path)), as_json=False, watch=False)
+    assert re.search(r"running      balance, \d+ of \d+ chunks moved", capsys.readouterr().out)
 
 
 def test_a_degraded_mount_is_an_alarm(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:

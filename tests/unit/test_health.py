@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from ebs_autoscale.events import EventKind
 from ebs_autoscale.health import ailments_of
 from ebs_autoscale.model import Member
+from tests.simulated.growths import Watch, failed
 from tests.unit.samples import reading_of
 
 HEALTHY = reading_of(100, 50)
@@ -47,3 +49,16 @@ def test_full_is_named() -> None:
         (replace(HEALTHY, metadata_headroom_bytes=2**21), "metadata"),
     ):
         assert f"no room for {what}: programs get ENOSPC now" in ailments_of(reading)["full"]
+
+
+def test_the_daemon_tells_it_once_and_grows_all_the_same() -> None:
+    """An ailment that space can help with is an alarm, begins once, and ends with its cause."""
+    watch = Watch()
+    watch.available_gib = 0
+    watch.growths.course = lambda: failed("quota")
+    watch.look_for(60)
+    assert watch.causes(EventKind.CONDITION_BEGAN).count("full") == 1
+    assert watch.growths.starts_at
+    watch.available_gib = 50
+    watch.look_for(10)
+    assert "full" in watch.causes(EventKind.CONDITION_ENDED)
