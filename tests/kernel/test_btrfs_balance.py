@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
+import psutil
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
@@ -144,19 +145,19 @@ def test_is_cancelled_where_a_pause_does_not_help(
     assert filesystem.read().exclusive_operation == "none"
 
 
-def test_ours_dies_with_us(filesystem: BtrfsFilesystem) -> None:
+def test_ours_dies_with_us(
+    filesystem: BtrfsFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the growth is killed its balance ends too, and is not taken for somebody else's."""
-    (Path(filesystem.mountpoint) / "folder").mkdir()
-    for number in range(12_000):
-        file = Path(filesystem.mountpoint, "folder", str(number))
-        file.touch()
-        os.setxattr(file, "user.fill", bytes(12 * 1024))
-    run(["btrfs", "filesystem", "sync", filesystem.mountpoint], timeout_seconds=60)
+    tool, begun = tmp_path / "btrfs", tmp_path / "begun"
+    tool.write_text(f"#!/bin/sh\necho $$ >{begun}.part && mv {begun}.part {begun}\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     growth = subprocess.Popen([sys.executable, "-c", SETTLING, filesystem.mountpoint])
-    until(lambda: filesystem.read().exclusive_operation == "balance")
+    until(begun.exists)
     growth.kill()
     growth.wait()
-    until(lambda: filesystem.read().exclusive_operation == "none")
+    until(lambda: not psutil.pid_exists(int(begun.read_text("ascii"))), seconds=10)
 
 
 def test_tells_how_far_it_is(filesystem: BtrfsFilesystem, foreign_balance: ForeignBalance) -> None:
