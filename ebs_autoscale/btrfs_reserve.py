@@ -143,7 +143,7 @@ def _fallocate(fd: int, start: int, length: int) -> None:
     """Allocate without changing the size of the file, which os.posix_fallocate would."""
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = (ctypes.c_int(_KEEP_SIZE), ctypes.c_int64(start), ctypes.c_int64(length))
-    if libc.fallocate64(ctypes.c_int(fd), *arguments) != 0:
+    if libc.fallocate(ctypes.c_int(fd), *arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

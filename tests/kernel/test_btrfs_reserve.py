@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -79,6 +81,20 @@ def test_is_observed_not_remembered(loop: Loop, btrfs_at: Btrfs, clock: Clock) -
     os.truncate(path / NAME, 0)
     assert later.keep_reserve(HELD)
     assert later.read().reserve_bytes == HELD
+
+
+def test_is_of_use_to_every_writer(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """It lies in extents of every size class, since a writer finds only space of its own class."""
+    device = loop(2 * GIB)
+    path = btrfs_at(device)
+    BtrfsFilesystem(str(path), clock=clock).keep_reserve(HELD)
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    argv = ["btrfs", "inspect-internal", "dump-tree", "-t", "5", device.node]
+    lengths = re.findall(r"prealloc data disk byte \d+ nr (\d+)", run(argv, timeout_seconds=60))
+    sizes = Counter(int(length) for length in lengths)
+    assert sizes[64 * 1024] == 1024
+    assert sizes[MIB] == 32
+    assert sizes[16 * MIB] >= 1
 
 
 def test_is_gone_without_a_trace(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
