@@ -184,8 +184,6 @@ class BlockDevices:
         for mount in MountTable().mounts():
             if mount.device == number:
                 return f"the {mount.kind} mounted on {mount.point}"
-        for member in self._sysfs.glob(f"fs/btrfs/*/devices/{name}"):
-            return f"a member of the BTRFS filesystem {member.parent.parent.name}"
         for line in Path("/proc/swaps").read_text("utf-8").splitlines()[1:]:
             if Path(line.split()[0]).name == name:
                 return "swap"

@@ -1,6 +1,5 @@
 """The first volume of a filesystem that does not exist yet: bought as growth 0."""
 
-from collections.abc import Callable
 from uuid import UUID, uuid5
 
 from ebs_autoscale.errors import Refused, Transient, Unfit
@@ -56,7 +55,7 @@ class NoFilesystem:
             members=(),
         )
 
-    def add_device(self, name: str) -> None:
+    def add_device(self, name: str, *, proof: object, tell: object) -> None:  # noqa: ARG002
         """No device can be added."""
         raise Unfit(f"{self._mountpoint} is not made yet: {name} cannot be added")
 
@@ -64,9 +63,13 @@ class NoFilesystem:
         """No metadata, nothing at risk."""
         return False
 
-    def settle(self, mode: Rebalance, *, stopping: Callable[[], bool]) -> str:  # noqa: ARG002
+    def settle(self, mode: Rebalance, *, stopping: object, tell: object) -> str:  # noqa: ARG002
         """No metadata, nothing to do."""
         return "nothing to do"
+
+    def keep_reserve(self, data_bytes: int) -> str:  # noqa: ARG002
+        """Nothing can be held."""
+        return ""
 
 
 def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Volume:

@@ -62,6 +62,22 @@ def luks() -> bytes:
     return head.ljust(168, b"\0") + b"01234567-89ab-cdef-0123-456789abcdef"
 
 
+def md(offset: int) -> bytes:
+    """The superblock of an array, version 1, for this place (linux/raid/md_p.h)."""
+    block = bytearray(256)
+    struct.pack_into("<III", block, 0, 0xA92B4EFC, 1, 0)
+    block[16:32] = b"0123456789abcdef"
+    struct.pack_into("<Q", block, 144, offset // _SECTOR)
+    total = sum(struct.unpack("<64I", block))
+    struct.pack_into("<I", block, 216, (total & 0xFFFFFFFF) + (total >> 32))
+    return bytes(block)
+
+
+def zfs() -> bytes:
+    """The uberblocks of a label: 128 of 1 KiB each (OpenZFS, include/sys/uberblock_impl.h)."""
+    return struct.pack("<QQQ", 0x00BAB10C, 5000, 1).ljust(1024, b"\0") * 128
+
+
 def _by_tool(*argv: str) -> Callable[[LoopDevice], None]:
     def put(device: LoopDevice) -> None:
         run([*argv, device.node], timeout_seconds=60)
@@ -77,6 +93,8 @@ SIGNATURES: dict[str, Callable[[LoopDevice], None]] = {
     "btrfs": _by_tool("mkfs.btrfs", "--quiet"),
     "LVM2_member": lambda device: write(device, 0, lvm()),
     "crypto_LUKS": lambda device: write(device, 0, luks()),
+    "linux_raid_member": lambda device: write(device, 4096, md(4096)),
+    "zfs_member": lambda device: write(device, 128 * 1024, zfs()),
     "gpt": lambda device: write(device, 0, gpt(device.size_bytes)),
     "dos": lambda device: write(device, 0, mbr(device.size_bytes)),
 }
