@@ -121,7 +121,8 @@ class BtrfsFilesystem:
             if operation == "balance":
                 tell(f"somebody's balance gives way to this growth: {self._balance.progress()}")
                 self._balance.give_way()
-                continue
+                if self.read().exclusive_operation in _ADD_IS_ALLOWED:
+                    return
             tell(f"waiting for somebody else's {operation} to end")
             if self._clock.now_seconds() >= deadline_seconds:
                 raise Transient(
