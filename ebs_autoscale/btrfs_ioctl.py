@@ -15,7 +15,7 @@ _ADD_DEV = 0x5000940A
 _DEV_STATS = 0xC4089434
 _BALANCE_PROGRESS = 0x84009422
 _TREE_SEARCH = 0xD0009411
-_FS_INFO_HEAD = struct.Struct("=QQ16s")
+_FS_INFO_HEAD = struct.Struct("=QQ16sI")
 _FS_INFO_SIZE = 1024
 _DEV_INFO_HEAD = struct.Struct("=Q16sQQ")
 _DEV_INFO_SIZE = 4096
@@ -46,11 +46,12 @@ _MAGIC = b"_BHRfS_M"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which filesystem an open file is in, and how many members it has."""
+    """Which filesystem an open file is in, how many members it has, how large a leaf is."""
 
     uuid: str
     member_count: int
     highest_devid: int
+    node_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,13 @@ def identity(fd: int) -> Identity | None:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             return None
         raise
-    highest, count, fsid = _FS_INFO_HEAD.unpack_from(reply)
-    return Identity(uuid=str(uuid.UUID(bytes=fsid)), member_count=count, highest_devid=highest)
+    highest, count, fsid, nodesize = _FS_INFO_HEAD.unpack_from(reply)
+    return Identity(
+        uuid=str(uuid.UUID(bytes=fsid)),
+        member_count=count,
+        highest_devid=highest,
+        node_bytes=nodesize,
+    )
 
 
 def members(fd: int, filesystem: Identity) -> Iterator[MemberExtent]:

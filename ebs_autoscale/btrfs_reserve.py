@@ -24,9 +24,9 @@ _START_SYNC = 0x80089418
 _WAIT_SYNC = 0x40089416
 
 # Only attributes take up metadata in one place and go with one unlink; those of `trusted` are
-# seen by root alone. A leaf of 16 KiB holds one of this size.
+# seen by root alone. A leaf holds one that is so much smaller than it is.
 _ATTRIBUTE = "trusted.ebs-autoscale.{}"
-_ATTRIBUTE_BYTES = 15 * 1024
+_LEAF_SLACK_BYTES = 1024
 # Since Linux 6.3 a block group takes extents of one size class (fs/btrfs/block-group.h: up to
 # 128 KiB, up to 8 MiB, larger), and the allocator rather makes a new chunk than put one into a
 # group of another class. Space given up in one piece is thus of no use to small writers: they
@@ -91,7 +91,7 @@ class Reserve:
                 if not data_bytes:
                     given = give_up(look.fd).data_bytes
                     return f"gave up the reserve of {given // MIB} MiB" if given else ""
-                taken = take(look.fd, data_bytes)
+                taken = take(look.fd, data_bytes, node_bytes=look.identity.node_bytes)
                 return f"took a reserve of {data_bytes // MIB} MiB" if taken else ""
         except FileExistsError as error:
             raise Unfit(
@@ -103,11 +103,11 @@ class Reserve:
             raise Transient(f"cannot change the reserve: {error}", cause="reserve") from error
 
 
-def take(folder_fd: int, data_bytes: int) -> bool:
+def take(folder_fd: int, data_bytes: int, *, node_bytes: int) -> bool:
     """Hold this much data and the metadata that goes with it; False when nothing had to be done.
 
-    Raises OSError, FileExistsError where the name belongs to somebody else's file; what was
-    taken up to then is given up again.
+    `node_bytes` is the size of the filesystem's leaves. Raises OSError, FileExistsError where the
+    name belongs to somebody else's file; what was taken up to then is given up again.
     """
     if held(folder_fd).data_bytes == data_bytes:
         return False
@@ -115,8 +115,9 @@ def take(folder_fd: int, data_bytes: int) -> bool:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(NAME, flags, 0o600, dir_fd=folder_fd)
     try:
-        for number in range(reserve_metadata_bytes(data_bytes) // _ATTRIBUTE_BYTES):
-            os.setxattr(fd, _ATTRIBUTE.format(number), bytes(_ATTRIBUTE_BYTES))
+        for number in range(reserve_metadata_bytes(data_bytes) // node_bytes):
+            value = bytes(node_bytes - _LEAF_SLACK_BYTES)
+            os.setxattr(fd, _ATTRIBUTE.format(number), value)
         _allocate(fd, data_bytes)
     except OSError:
         os.unlink(NAME, dir_fd=folder_fd)
@@ -160,6 +161,8 @@ def give_up(folder_fd: int) -> Held:
     except FileNotFoundError:
         return given
     except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
         raise FileExistsError(errno.EEXIST, "no regular file has this name", NAME) from error
     try:
         if not _is_ours(os.fstat(fd)) or _has_content(fd):

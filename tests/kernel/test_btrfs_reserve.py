@@ -33,7 +33,7 @@ Loop = Callable[[int], LoopDevice]
 class Btrfs(Protocol):
     """The `btrfs_at` fixture."""
 
-    def __call__(self, *devices: LoopDevice) -> Path:
+    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
         """Make and mount."""
 
 
@@ -175,6 +175,14 @@ def test_nobody_is_faster_than_an_add_at_the_end(loop: Loop, btrfs_at: Btrfs, cl
     with pytest.raises(Transient, match="busy"):
         filesystem.add_device(other.name, proof=claimed)
     assert len(filesystem.read().members) == 1
+
+
+def test_small_leaves(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Whatever size of leaves mkfs was told, the reserve holds metadata in them."""
+    path = btrfs_at(loop(2 * GIB), mkfs=("-n", "4096"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    assert filesystem.keep_reserve(HELD)
+    assert len(os.listxattr(path / NAME)) == HELD // 16 // 4096
 
 
 def test_takes_all_or_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
