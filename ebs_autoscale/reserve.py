@@ -9,7 +9,7 @@ from ebs_autoscale.space import Forecast, shortage
 
 _MIB = 1024**2
 
-# Measured: with 256 MiB 0 of 300 adds under spinning writers ended read-only, without 18
+# Measured: with 256 MiB 0 of 300 adds under spinning writers ended read-only, without 10 to 18
 # (docs/settling.md). More for filesystems that are written to faster.
 _SHARE = 100
 _LEAST_BYTES = 256 * _MIB
