@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 from ebs_autoscale.errors import CommandFailed, Stopped, Transient, Unfit
@@ -11,15 +12,14 @@ _PACKAGES = {
     "btrfs": "btrfs-progs",
     "mkfs.btrfs": "btrfs-progs",
     "blkid": "util-linux",
-    "setpriv": "util-linux",
     "mount": "mount",
     "umount": "mount",
     "findfs": "util-linux",
     "systemctl": "systemd",
 }
 
-# util-linux; a preexec_fn of our own would run between fork and exec.
-_DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
+# A preexec_fn of our own would run between fork and exec.
+_DIES_WITH_PARENT = (sys.executable, "-I", "-m", "ebs_autoscale.tied")
 
 _LOOK_EVERY_SECONDS = 0.2
 # A balance that is told to stop first finishes its chunk: 5 s for 256 MiB of metadata,
