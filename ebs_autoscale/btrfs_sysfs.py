@@ -41,6 +41,12 @@ class BtrfsSysfs:
         data = self._allocated(self._data_kind)
         return data, data if self._data_kind == "mixed" else self._allocated("metadata")
 
+    def totals(self) -> tuple[int, int]:
+        """Bytes in data and in metadata chunks."""
+        kinds = (self._data_kind, "mixed" if self._data_kind == "mixed" else "metadata")
+        data, metadata = (int(self._read(f"allocation/{kind}/total_bytes")) for kind in kinds)
+        return data, metadata
+
     def data_profile(self) -> str:
         """How the next data chunk will lie on members; `single` where there is none yet."""
         return self._profile(self._data_kind)

@@ -49,6 +49,7 @@ class NoFilesystem:
             taken_at_seconds=0.0,
             size_bytes=0,
             available_bytes=0,
+            used_bytes=0,
             statvfs_available_bytes=0,
             metadata_headroom_bytes=0,
             metadata_profile="",

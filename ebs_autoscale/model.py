@@ -30,6 +30,8 @@ class Reading:
 
     `available_bytes` is what programs can still write: free space in allocated
     data chunks, minus what is reserved or dirty, plus what can still be allocated.
+    `used_bytes` is what they have written or reserved, dirty bytes included; a growth
+    does not change it.
     `statvfs_available_bytes` is the figure `df` shows, up to 38 s late under buffered writes.
     `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
     `reserve_bytes` is the data held for emergencies: used space, in no figure of what is available.
@@ -40,6 +42,7 @@ class Reading:
     taken_at_seconds: float
     size_bytes: int
     available_bytes: int
+    used_bytes: int
     statvfs_available_bytes: int
     metadata_headroom_bytes: int
     metadata_profile: str

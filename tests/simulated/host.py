@@ -87,6 +87,7 @@ class SimulatedFilesystem:
                 taken_at_seconds=self._clock.now_seconds(),
                 size_bytes=self.size_bytes,
                 available_bytes=available,
+                used_bytes=self.used_bytes,
                 statvfs_available_bytes=available,
                 metadata_headroom_bytes=self.metadata_headroom_bytes,
                 metadata_profile="single",

@@ -19,6 +19,7 @@ def reading_of(
         "taken_at_seconds": 0.0,
         "size_bytes": int(size_gib * GIB),
         "available_bytes": int(available_gib * GIB),
+        "used_bytes": int((size_gib - available_gib) * GIB),
         "statvfs_available_bytes": int(available_gib * GIB),
         "metadata_headroom_bytes": int(size_gib * GIB),
         "metadata_profile": "single",

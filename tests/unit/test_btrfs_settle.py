@@ -22,6 +22,7 @@ def reading(*unallocated_mib: int, profile: str = "raid1", missing: bool = False
         taken_at_seconds=0,
         size_bytes=last * 10 * GIB,
         available_bytes=GIB,
+        used_bytes=GIB,
         statvfs_available_bytes=GIB,
         metadata_headroom_bytes=GIB,
         metadata_profile=profile,

@@ -85,6 +85,17 @@ def test_metadata_to_come_is_not_available() -> None:
     assert available == 106 * GIB - 2 * GIB
 
 
+@pytest.mark.parametrize(("metadata_mib", "kept_mib"), [(8, 3 * 112), (32, 0)])
+def test_a_first_metadata_chunk_may_be_the_last(metadata_mib: int, kept_mib: int) -> None:
+    """While metadata is what `mkfs -m single` made, three data chunks may turn out useless."""
+    metadata = replace(
+        EMPTY, total_bytes=metadata_mib * MIB, global_reserve_bytes=5 * MIB, used_bytes=MIB
+    )
+    data = replace(EMPTY, total_bytes=8 * MIB)
+    available = available_bytes(data, metadata, [1000 * MIB], filesystem_bytes=GIB)
+    assert available == (1008 - kept_mib) * MIB
+
+
 @pytest.mark.parametrize(("room_mib", "expected"), [(-2, 0), (3, 2 * GIB), (100, 6 * GIB)])
 def test_content_that_metadata_cannot_book_is_not_available(room_mib: int, expected: int) -> None:
     """With nothing to allocate, free data chunks are worth what metadata has room to book."""
