@@ -103,7 +103,9 @@ class GrowthProcess:
             *("--lock-fd", str(lock_fd)),
             *("--config-fd", str(config_fd)),
             *("--fill-rate", str(forecast.fill_bytes_per_second)),
+            *("--fill-trend", str(forecast.sustained_bytes_per_second)),
             *("--growth-seconds", str(forecast.growth_seconds)),
+            *("--used-bytes", str(forecast.used_bytes)),
         ]
 
     def events(self) -> list[Event]:

@@ -114,8 +114,9 @@ def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     # How the daemon runs its growths; see child.py.
     for hidden in ("--events-fd", "--lock-fd", "--config-fd"):
         grow.add_argument(hidden, type=int, help=argparse.SUPPRESS)
-    for hidden in ("--fill-rate", "--growth-seconds"):
+    for hidden in ("--fill-rate", "--fill-trend", "--growth-seconds"):
         grow.add_argument(hidden, type=float, help=argparse.SUPPRESS)
+    grow.add_argument("--used-bytes", type=int, default=0, help=argparse.SUPPRESS)
     grow.add_argument("--if-needed", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -126,6 +127,12 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     status.set_defaults(verb=verbs.status)
     plan = commands.add_parser("plan", help="the decision, its reason and steps; executes none")
     plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument(
+        "--simulate",
+        metavar="WORD=VALUE",
+        nargs="+",
+        help="what it would do to a steady writer and cost: rate=500MiB/s hours=2 [size=100GiB]",
+    )
     plan.set_defaults(verb=verbs.plan)
     check = commands.add_parser("check", help="rehearse everything; changes nothing")
     check.add_argument("--json", action="store_true", help="for machines")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ebs_autoscale import config_values as read
 from ebs_autoscale.config_laws import VOLUME_TYPES, broken_laws
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.model import Rebalance, VolumeSpec
+from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
 from ebs_autoscale.rules import GrowthPolicy, Limits, Polling, Sizing, Threshold
 from ebs_autoscale.units import parse_share, parse_size
 from ebs_autoscale.yamlfile import Mistake, MistakesFound, Parsed, Parser, parse_mapping, root_of
@@ -161,13 +161,19 @@ def _settings(parsed: Parsed) -> Settings:
         if key.of and key.path in parsed.values:
             value = parsed.values[key.path]
             fields[key.of] |= {key.field: value} if key.field else value
+    volume = VolumeSpec(**fields[VolumeSpec])
+    sold = VOLUME_TYPES[volume.type]
+    sizing = replace(
+        Sizing(**fields[Sizing]),
+        sold_min_bytes=sold.least_gib * GIB,
+        sold_max_bytes=sold.most_gib * GIB,
+    )
     policy = GrowthPolicy(
         threshold=Threshold(**fields[Threshold]),
-        sizing=_give_way(Sizing(**fields[Sizing]), parsed),
+        sizing=_give_way(sizing, parsed),
         limits=Limits(**fields[Limits]),
         polling=Polling(**fields[Polling]),
     )
-    volume = VolumeSpec(**fields[VolumeSpec])
     return Settings(**({"mountpoint": ""} | fields[Settings]), policy=policy, volume=volume)
 
 

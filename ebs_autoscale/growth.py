@@ -29,10 +29,11 @@ class Outcome(StrEnum):
 
 def observe(world: World) -> tuple[Reading, Inventory]:
     """Look at the filesystem and at EC2, and join what both say about each volume."""
-    reading = world.filesystem.read()
-    if lost := lost_members(reading):
+    if lost := lost_members(world.filesystem.read()):
         raise Unfit(lost, hint=LOST_HINT, cause="missing member")
     inventory = world.cloud.inventory(world.filesystem.uuid)
+    # EC2 takes its time, and what was deleted meanwhile makes the growth needless.
+    reading = world.filesystem.read()
     volumes = tuple(_with_node(volume, world) for volume in inventory.volumes)
     members = [v for v in volumes if v.node and reading.has_member(v.node)]
     settled = True

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from ebs_autoscale.backoff import retry_delay_seconds
 from ebs_autoscale.clock import Clock
@@ -20,6 +21,7 @@ from ebs_autoscale.space import (
     fill_rate,
     poll_delay_seconds,
     shortage,
+    sustained_rate,
 )
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
@@ -72,6 +74,7 @@ class Monitor:
         spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
         self._quiet_until_seconds = clock.now_seconds() + spread
         self._asked_at_seconds = clock.now_seconds()
+        self._usable_at_seconds: float | None = None
         self._not_before_seconds = float("-inf")
         self._attempts: Counter[str] = Counter()
         self._causes: set[str] = set()
@@ -150,7 +153,9 @@ class Monitor:
             self._readings.popleft()
         self._forecast = Forecast(
             fill_bytes_per_second=fill_rate(self._readings),
+            sustained_bytes_per_second=sustained_rate(self._readings),
             growth_seconds=self._forecast.growth_seconds,
+            used_bytes=reading.used_bytes,
         )
 
     def _act(self, low: str) -> None:
@@ -169,6 +174,7 @@ class Monitor:
         if not low and (not self._pending or now < self._quiet_until_seconds):
             return
         self._asked_at_seconds = now
+        self._usable_at_seconds = None
         self._causes = set()
         self._started_because_low = bool(low)
         try:
@@ -193,6 +199,8 @@ class Monitor:
         match event.kind:
             case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
                 self._activity = event.sentence
+                if event.fields.get("step") == "Settle":
+                    self._usable_at_seconds = self._clock.now_seconds()
                 self._emit(event)
             case EventKind.GROWTH_REFUSED | EventKind.GROWTH_FAILED:
                 # Also a refusal: whether it still stands is for the next growth to say.
@@ -228,12 +236,15 @@ class Monitor:
         if event.fields.get("decision") != "grow":
             return
         self._growths_done += 1
-        seconds = float(event.fields.get("seconds", self._forecast.growth_seconds))
-        self._forecast = Forecast(
-            fill_bytes_per_second=self._forecast.fill_bytes_per_second,
-            # One quick growth is no promise: half-way back to the slower memory.
-            growth_seconds=max(seconds, (self._forecast.growth_seconds + seconds) / 2),
-        )
+        # The process has to start and to look, too; to settle metadata is no part of the wait.
+        usable_at = self._usable_at_seconds or self._clock.now_seconds()
+        seconds = usable_at - self._asked_at_seconds
+        # One quick growth is no promise: half-way back to the slower memory.
+        learned = max(seconds, (self._forecast.growth_seconds + seconds) / 2)
+        self._forecast = replace(self._forecast, growth_seconds=learned)
+        # What was written before the growth was asked for is what it has answered.
+        while self._readings and self._readings[0].taken_at_seconds < self._asked_at_seconds:
+            self._readings.popleft()
 
     def _decide(self, event: Event) -> None:
         if event.fields.get("decision") == "hold":

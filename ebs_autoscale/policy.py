@@ -21,7 +21,8 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast, available, gib, next_size_bytes, shortage
+from ebs_autoscale.sizing import Size, next_size
+from ebs_autoscale.space import Forecast, available, gib, shortage
 
 # EC2 volumes in these states are gone or can never be used again.
 DEAD_STATES = frozenset({"deleting", "deleted", "error"})
@@ -95,11 +96,14 @@ def decide(
         stage = stage_of(volume, reading, inventory)
         reason = f"growth {volume.growth} stopped at {stage}: {volume.id} is {volume.state}"
         return Finish(growth=volume.growth, volume_id=volume.id, stage=stage, reason=reason)
+    forecast = forecast.after(reading)
     reason = shortage(reading, policy, forecast)
     if wanted_bytes is not None:
         reason = "asked for by an operator"
     if reason:
-        decision = _grow_within_limits(reading, inventory, policy, reason, wanted_bytes or 0)
+        decision = _grow_within_limits(
+            reading, inventory, policy, forecast, reason=reason, wanted_bytes=wanted_bytes or 0
+        )
         if isinstance(decision, Grow) or inventory.metadata_settled:
             return decision
     if not inventory.metadata_settled:
@@ -115,7 +119,13 @@ def decide(
 
 
 def _grow_within_limits(
-    reading: Reading, inventory: Inventory, policy: GrowthPolicy, reason: str, wanted_bytes: int
+    reading: Reading,
+    inventory: Inventory,
+    policy: GrowthPolicy,
+    forecast: Forecast,
+    *,
+    reason: str,
+    wanted_bytes: int,
 ) -> Decision:
     limits = policy.limits
     if limits.volumes is not None and len(inventory.volumes) >= limits.volumes:
@@ -135,18 +145,35 @@ def _grow_within_limits(
             reason=f"{reason}, but the last volume is only {since:.0f} s old",
             hint=f"growth is allowed again in {wait:.0f} s",
         )
-    size = wanted_bytes or next_size_bytes(reading, policy)
+    size = next_size(reading, policy, forecast) if not wanted_bytes else Size(wanted_bytes, "")
+    return _sized(reading, inventory, policy, reason=reason, size=size)
+
+
+def _sized(
+    reading: Reading, inventory: Inventory, policy: GrowthPolicy, *, reason: str, size: Size
+) -> Decision:
+    """The growth of this size, trimmed to what is left, or why EC2 or a limit forbids it."""
+    sizing, limits = policy.sizing, policy.limits
+    if not sizing.sold_min_bytes <= size.size_bytes <= sizing.sold_max_bytes:
+        sold = f"{gib(sizing.sold_min_bytes)} to {gib(sizing.sold_max_bytes)} GiB"
+        return Refuse(
+            limit="volume.type",
+            reason=f"{reason}, but volumes of this type have {sold}, not {gib(size.size_bytes)}",
+            hint="ask for another size",
+        )
     room = (limits.total_bytes - inventory.managed_bytes) // GIB * GIB
-    if room < GIB:
+    if room < sizing.sold_min_bytes:
         return Refuse(
             limit="limits.total",
             reason=f"{reason}, but managed volumes already have {gib(inventory.managed_bytes)} "
             f"of {gib(limits.total_bytes)} GiB",
             hint="raise it",
         )
-    trimmed = min(size, room)
-    if trimmed < size:
-        reason += f"; {gib(size)} GiB trimmed to what limits.total leaves"
+    trimmed = min(size.size_bytes, room)
+    if size.why:
+        reason += f"; {gib(size.size_bytes)} GiB: {size.why}"
+    if trimmed < size.size_bytes:
+        reason += f"; {gib(size.size_bytes)} GiB trimmed to what limits.total leaves"
     return Grow(growth=next_growth(reading, inventory), size_bytes=trimmed, reason=reason)
 
 

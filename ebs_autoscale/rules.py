@@ -33,6 +33,7 @@ class Sizing:
     """How large the next volume is: a share of the present size, or `fixed_bytes` when set.
 
     A ladder (`steps`, ascending by members) replaces both that and the share of `Threshold`.
+    Outside of the `sold` bounds EC2 has no volume of the configured type at all.
     """
 
     percent: float = 50.0
@@ -40,6 +41,8 @@ class Sizing:
     min_bytes: int = 20 * GIB
     max_bytes: int = 1024 * GIB
     steps: tuple[LadderStep, ...] = ()
+    sold_min_bytes: int = GIB
+    sold_max_bytes: int = 64 * 1024 * GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

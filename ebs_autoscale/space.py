@@ -1,10 +1,12 @@
-"""When space is low, how soon it will be, and how much to add. Pure."""
+"""When space is low, how soon it will be, and when to look again. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebs_autoscale.model import GIB, Reading
 from ebs_autoscale.rules import AUTO_LEAD_TIME, GrowthPolicy, LadderStep
+
+MIB = 1024**2
 
 # create 1.5 s + attach 2 s + node 0.5 s at the median, 4 + 10 + 5 s at the 99th
 # percentile (EBS CSI driver's measurements); what our own growths took replaces it.
@@ -15,43 +17,89 @@ LEAD_TIME_MARGIN = 2.0
 # gp3 volume behind the page cache.
 ASSUMED_FILL_BYTES_PER_SECOND = 2 * GIB
 
-# A burst shows in the short window, a steady writer in the long one.
-FILL_RATE_WINDOWS_SECONDS = (2.0, 10.0)
+# Where that writer could fill all before help arrives, what is lost before its first bytes are
+# seen counts: a twentieth of the quickest growth on EC2 (4 to 5 s).
+REACTION_SECONDS = 0.25
+
+# A burst shows in the shortest window, a steady writer in the longest one.
+FILL_RATE_WINDOWS_SECONDS = (0.5, 2.0, 10.0)
+
+# What the page cache swallows in an instant is no trend: the shortest window counts only
+# once it has taken this share of what is left. It then costs as much of the highest
+# rate that can be survived, and makes no difference to any lower one.
+EVIDENCE_SHARE = 1 / 20
 
 # Small-file writers were measured to burn metadata at up to 30 MB/s, and every run that
 # ended in metadata ENOSPC went through 128 MiB at least 5 s before.
-METADATA_HEADROOM_MIN_BYTES = 256 * 1024**2
+METADATA_HEADROOM_MIN_BYTES = 256 * MIB
 METADATA_BYTES_PER_SECOND = 30_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What the loop has learned: how fast it fills, and how long a growth takes here."""
+    """What the loop has learned: how fast it fills, and how long a growth takes here.
+
+    `fill_bytes_per_second` is the peak, which says when to act; `sustained_bytes_per_second`
+    the trend, which says how much is worth buying. Both were seen up to the moment at which
+    `used_bytes` were used; once less is used than that, they are no longer true.
+    """
 
     fill_bytes_per_second: float = 0.0
+    sustained_bytes_per_second: float = 0.0
     growth_seconds: float = GROWTH_SECONDS_PRIOR
+    used_bytes: int = 0
+
+    def after(self, reading: Reading) -> "Forecast":
+        """What is left of the forecast at a later reading."""
+        if reading.used_bytes >= self.used_bytes:
+            return self
+        return replace(self, fill_bytes_per_second=0.0, sustained_bytes_per_second=0.0)
 
 
 def fill_rate(readings: Sequence[Reading]) -> float:
-    """Bytes per second being used up, the faster of a short and a long look back.
+    """Bytes per second being used up: the fastest of a short, a middle and a long look back.
 
-    Used space, not available space, is compared: a growth in between must not look like a delete.
+    The short one makes it quick, the long one remembers a peak over a pause. Used space, not
+    available space, is compared: a growth in between must not look like a delete.
     """
     if not readings:
         return 0.0
     now = readings[-1]
     rates = [0.0]
     for window in FILL_RATE_WINDOWS_SECONDS:
-        inside = [r for r in readings if now.taken_at_seconds - r.taken_at_seconds <= window]
-        elapsed = now.taken_at_seconds - inside[0].taken_at_seconds
+        since = next(r for r in readings if now.taken_at_seconds - r.taken_at_seconds <= window)
+        elapsed = now.taken_at_seconds - since.taken_at_seconds
+        used_bytes = now.used_bytes - since.used_bytes
+        shortest = window == FILL_RATE_WINDOWS_SECONDS[0]
+        if shortest and used_bytes < EVIDENCE_SHARE * now.available_bytes:
+            continue
         # Under half a window one write-back burst would pass for a trend.
         if elapsed >= window / 2:
-            rates.append((_used_bytes(now) - _used_bytes(inside[0])) / elapsed)
+            rates.append(used_bytes / elapsed)
     return max(rates)
 
 
-def _used_bytes(reading: Reading) -> int:
-    return reading.size_bytes - reading.available_bytes
+def sustained_rate(readings: Sequence[Reading]) -> float:
+    """Bytes per second being used up in both halves of the longest window, the lesser of the two.
+
+    Zero for what came all at once: one fallocate or one copy is no promise of another.
+    """
+    if not readings:
+        return 0.0
+    now, window = readings[-1], FILL_RATE_WINDOWS_SECONDS[-1]
+    middle, first = (
+        next(r for r in readings if now.taken_at_seconds - r.taken_at_seconds <= seconds)
+        for seconds in (window / 2, window)
+    )
+    recent = now.taken_at_seconds - middle.taken_at_seconds
+    earlier = middle.taken_at_seconds - first.taken_at_seconds
+    if min(recent, earlier) < window / 4:
+        return 0.0
+    rates = (
+        (now.used_bytes - middle.used_bytes) / recent,
+        (middle.used_bytes - first.used_bytes) / earlier,
+    )
+    return max(0.0, min(rates))
 
 
 def lead_time_seconds(policy: GrowthPolicy, forecast: Forecast) -> float:
@@ -69,7 +117,7 @@ def available(reading: Reading) -> str:
 
 def available_percent_floor(reading: Reading, policy: GrowthPolicy) -> float:
     """The share that must stay available: the ladder's rung, else the threshold."""
-    rung = _rung(reading, policy)
+    rung = rung_of(reading, policy)
     return rung.available_percent if rung else policy.threshold.available_percent
 
 
@@ -86,20 +134,29 @@ def shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> str:
     rate = forecast.fill_bytes_per_second
     if rate > 0 and lead > 0 and reading.available_bytes / rate < lead:
         left = reading.available_bytes / rate
-        return f"{now}, full in {left:.0f} s at this rate, help takes up to {lead:.0f} s"
-    metadata_floor = max(METADATA_HEADROOM_MIN_BYTES, METADATA_BYTES_PER_SECOND * lead)
-    # A filesystem too small to ever have that headroom is judged by its size instead.
-    metadata_floor = min(metadata_floor, reading.size_bytes / 20)
+        speed = f"{rate / MIB:.0f} MiB/s"
+        return f"{now}, full in {left:.0f} s at {speed}, help takes up to {lead:.0f} s"
+    metadata_floor = _metadata_floor_bytes(reading, lead)
     if reading.metadata_headroom_bytes < metadata_floor:
         return (
-            f"metadata can take only {reading.metadata_headroom_bytes / 1024**2:.0f} MiB more, "
-            f"less than {metadata_floor / 1024**2:.0f} MiB ({now})"
+            f"metadata can take only {reading.metadata_headroom_bytes / MIB:.0f} MiB more, "
+            f"less than {metadata_floor / MIB:.0f} MiB ({now})"
         )
     return ""
 
 
+def _metadata_floor_bytes(reading: Reading, lead_seconds: float) -> float:
+    floor = max(METADATA_HEADROOM_MIN_BYTES, METADATA_BYTES_PER_SECOND * lead_seconds)
+    # A filesystem too small to ever have that headroom is judged by its size instead.
+    return min(floor, reading.size_bytes / 20)
+
+
 def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> float:
-    """Time until the next reading: what the headroom above the trigger lasts, within bounds."""
+    """Time until the next reading: what the headroom above the trigger lasts, within bounds.
+
+    Where a writer that has not been seen yet could fill all before help arrives, it is
+    seen in REACTION_SECONDS.
+    """
     lead = lead_time_seconds(policy, forecast)
     trigger = max(
         reading.size_bytes * available_percent_floor(reading, policy) / 100,
@@ -107,24 +164,17 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
         forecast.fill_bytes_per_second * lead,
     )
     fastest = max(ASSUMED_FILL_BYTES_PER_SECOND, forecast.fill_bytes_per_second)
-    lasts = (reading.available_bytes - trigger) / fastest
+    metadata = reading.metadata_headroom_bytes - _metadata_floor_bytes(reading, lead)
+    lasts = min(
+        (reading.available_bytes - trigger) / fastest,
+        max(reading.available_bytes / fastest - forecast.growth_seconds, REACTION_SECONDS),
+        metadata / METADATA_BYTES_PER_SECOND,
+    )
     return min(max(lasts, policy.polling.min_seconds), policy.polling.max_seconds)
 
 
-def next_size_bytes(reading: Reading, policy: GrowthPolicy) -> int:
-    """Size of the next volume in whole GiB, before `limits.total` trims it."""
-    sizing = policy.sizing
-    if rung := _rung(reading, policy):
-        wanted: float = rung.size_bytes
-    elif sizing.fixed_bytes is not None:
-        wanted = sizing.fixed_bytes
-    else:
-        wanted = reading.size_bytes * sizing.percent / 100
-    clamped = int(min(max(wanted, sizing.min_bytes), sizing.max_bytes))
-    return -(-clamped // GIB) * GIB
-
-
-def _rung(reading: Reading, policy: GrowthPolicy) -> LadderStep | None:
+def rung_of(reading: Reading, policy: GrowthPolicy) -> LadderStep | None:
+    """The rung of the ladder that so many members have reached, if there is a ladder."""
     reached = [s for s in policy.sizing.steps if len(reading.members) >= s.members]
     return reached[-1] if reached else None
 

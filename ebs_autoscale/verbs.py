@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from ebs_autoscale import config, iam
+from ebs_autoscale import config, iam, simulation
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
@@ -53,7 +53,9 @@ def grow(arguments: argparse.Namespace) -> int:
     emit = _pipe(arguments.events_fd) if arguments.events_fd is not None else LogSink()
     forecast = Forecast(
         fill_bytes_per_second=arguments.fill_rate or 0.0,
+        sustained_bytes_per_second=arguments.fill_trend or 0.0,
         growth_seconds=arguments.growth_seconds or Forecast().growth_seconds,
+        used_bytes=arguments.used_bytes,
     )
     # The daemon's child inherits the lock; see child.py.
     lock = None if arguments.lock_fd is not None else Lock(growth_lock_path(filesystem.uuid))
@@ -105,6 +107,8 @@ def _pipe(events_fd: int) -> Callable[[Event], None]:
 def plan(arguments: argparse.Namespace) -> int:
     """Print the decision, its reason and its steps."""
     settings = config.load(arguments.config)
+    if arguments.simulate:
+        return _simulate(settings, arguments)
     require_fit_host()
     clock = SystemClock()
     filesystem = filesystem_of(settings, clock)
@@ -128,6 +132,21 @@ def plan(arguments: argparse.Namespace) -> int:
         for number, step in enumerate(steps, start=1):
             print(f"  {number}. {step.title}")
     return Exit.REFUSED if isinstance(decision, Refuse) else Exit.FINE
+
+
+def _simulate(settings: config.Settings, arguments: argparse.Namespace) -> int:
+    """Print what the policy would do to a steady writer; asks the filesystem at most."""
+    scenario = simulation.parse_scenario(arguments.simulate)
+    if scenario.size_bytes:
+        start = simulation.empty(scenario.size_bytes)
+    else:
+        start = filesystem_of(settings, SystemClock()).read()
+    course = simulation.simulate(scenario, start, settings.policy)
+    if arguments.json:
+        print(json.dumps(simulation.as_json(scenario, course, settings.volume), indent=1))
+    else:
+        print("\n".join(simulation.told(scenario, course, settings.volume)))
+    return Exit.FINE
 
 
 def _sentence(decision: Decision) -> str:

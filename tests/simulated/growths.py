@@ -1,11 +1,11 @@
 """The loop's surroundings: a filesystem to watch, and growths that go as the test says."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
-from ebs_autoscale.model import GIB, Reading
+from ebs_autoscale.model import Reading
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import Forecast
@@ -132,8 +132,7 @@ class Watch:
         """Look, or fail as asked for."""
         if error := self.errors.pop(0) if self.errors else self.lasting_error:
             raise error
-        reading = reading_of(100, 0, taken_at_seconds=self.clock.now_seconds())
-        return replace(reading, available_bytes=int(self.available_gib * GIB))
+        return reading_of(100, self.available_gib, taken_at_seconds=self.clock.now_seconds())
 
     def publish(self, view: Mapping[str, object]) -> None:
         """Keep the newest report."""

@@ -74,7 +74,12 @@ GOOD = {
             threshold=Threshold(
                 available_percent=12.5, available_min_bytes=GIB * 3 // 2, lead_time_seconds=90.0
             ),
-            sizing=Sizing(fixed_bytes=100 * GIB, min_bytes=64 * GIB, max_bytes=2048 * GIB),
+            sizing=Sizing(
+                fixed_bytes=100 * GIB,
+                min_bytes=64 * GIB,
+                max_bytes=2048 * GIB,
+                sold_min_bytes=4 * GIB,
+            ),
             limits=Limits(volumes=12, total_bytes=20 * 1024 * GIB, cooldown_seconds=300.0),
             polling=Polling(min_seconds=0.05, max_seconds=30.0),
         ),

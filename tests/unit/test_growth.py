@@ -51,7 +51,9 @@ def test_a_whole_growth() -> None:
     """A growth buys one volume and makes it a protected member; all of it is told in order."""
     world = whole_growth()
     require_one_good_volume(world)
-    assert world.told(EventKind.DECIDED) == ["grow: 10.0 % (10 GiB) available, less than 20 %"]
+    assert world.told(EventKind.DECIDED) == [
+        "grow: 10.0 % (10 GiB) available, less than 20 %; 50 GiB: 50 % of the present size"
+    ]
     steps = ["create a volume of 50 GiB", "attach the volume"]
     steps += ["add the device to the filesystem", "settle metadata"]
     assert world.told(EventKind.STEP_STARTED) == steps

@@ -14,9 +14,9 @@ from ebs_autoscale.space import (
     fill_rate,
     gib,
     lead_time_seconds,
-    next_size_bytes,
     poll_delay_seconds,
     shortage,
+    sustained_rate,
 )
 from tests.unit.samples import MIB, reading_of
 
@@ -149,6 +149,7 @@ def steady(rate: int, *, seconds: float, every: float = 0.5, start: float = 0.0)
             reading_of(1000, 0),
             taken_at_seconds=start + i * every,
             available_bytes=900 * GIB - int(rate * i * every),
+            used_bytes=100 * GIB + int(rate * i * every),
         )
         for i in range(count)
     ]
@@ -160,9 +161,42 @@ def test_a_steady_writer_is_measured(rate: int, seconds: float) -> None:
     assert fill_rate(steady(rate, seconds=seconds)) == pytest.approx(rate, rel=0.01, abs=2)
 
 
+@given(rate=st.integers(min_value=0, max_value=10 * GIB), seconds=st.floats(10, 60))
+def test_a_steady_writer_is_a_trend(rate: int, seconds: float) -> None:
+    """What goes on through both halves of the longest window is sustained."""
+    assert sustained_rate(steady(rate, seconds=seconds)) == pytest.approx(rate, rel=0.01, abs=2)
+
+
+@given(jump=st.integers(min_value=0, max_value=800 * GIB), at=st.integers(0, 40))
+def test_what_comes_at_once_is_no_trend(jump: int, at: int) -> None:
+    """However much is booked in one moment, nothing of it is sustained."""
+    readings = [
+        replace(r, used_bytes=r.used_bytes + jump, available_bytes=r.available_bytes - jump)
+        if i >= at
+        else r
+        for i, r in enumerate(steady(0, seconds=20))
+    ]
+    assert all(sustained_rate(readings[: i + 1]) == 0 for i in range(len(readings)))
+
+
+def test_a_small_burst_waits_for_its_window() -> None:
+    """In the shortest window a rate counts only once a twentieth of what is left is gone."""
+    still = steady(0, seconds=5, every=0.25)
+    for share, counts in ((1 / 21, False), (1 / 19, True)):
+        last = still[-1]
+        taken = int(share * last.available_bytes)
+        burst = replace(
+            last,
+            taken_at_seconds=last.taken_at_seconds + 0.25,
+            available_bytes=last.available_bytes - taken,
+            used_bytes=last.used_bytes + taken,
+        )
+        assert (fill_rate([*still, burst]) > 1.5 * taken) == counts
+
+
 def test_nothing_is_concluded_from_too_little() -> None:
     """No reading, one reading or an instant of readings give no rate."""
-    assert fill_rate([]) == 0
+    assert fill_rate([]) == sustained_rate([]) == 0
     assert fill_rate(steady(GIB, seconds=0)) == 0
     assert fill_rate(steady(GIB, seconds=0.9, every=0.1)) == 0
 
@@ -192,7 +226,7 @@ def test_a_growth_in_between_is_no_delete(rate: int, at: int, added: int) -> Non
 def test_deleted_files_are_no_rate_below_zero(at: int) -> None:
     """Freed space gives no negative rate."""
     readings = [
-        replace(r, available_bytes=950 * GIB) if i >= at else r
+        replace(r, available_bytes=950 * GIB, used_bytes=50 * GIB) if i >= at else r
         for i, r in enumerate(steady(0, seconds=10))
     ]
     assert fill_rate(readings) == 0
@@ -201,45 +235,8 @@ def test_deleted_files_are_no_rate_below_zero(at: int) -> None:
 def test_a_pause_is_no_burst() -> None:
     """What was written while nobody looked does not count as written in an instant."""
     before, after = steady(0, seconds=2), steady(0, seconds=0.4, every=0.1, start=3600)
-    grown = [replace(r, available_bytes=100 * GIB) for r in after]
+    grown = [replace(r, available_bytes=100 * GIB, used_bytes=900 * GIB) for r in after]
     assert fill_rate([*before, *grown]) == 0
-
-
-@pytest.mark.parametrize(
-    ("size_gib", "members", "sizing", "expected_gib"),
-    [
-        (100, 1, Sizing(), 50),
-        (101, 1, Sizing(), 51),
-        (1, 1, Sizing(), 20),
-        (9999, 1, Sizing(), 1024),
-        (100, 1, Sizing(percent=33.4), 34),
-        (100, 1, Sizing(fixed_bytes=100 * GIB), 100),
-        (100, 1, Sizing(fixed_bytes=100 * GIB + 1), 101),
-        (100, 1, Sizing(fixed_bytes=1 * GIB), 20),
-        (100, 1, Sizing(steps=LADDER), 150),
-        (100, 3, Sizing(steps=LADDER, fixed_bytes=30 * GIB), 150),
-        (100, 4, Sizing(steps=LADDER), 300),
-        (100, 9, Sizing(steps=LADDER, max_bytes=200 * GIB), 200),
-        (100, 1, Sizing(steps=LADDER[1:]), 50),
-    ],
-)
-def test_the_next_size(size_gib: int, members: int, sizing: Sizing, expected_gib: int) -> None:
-    """A share, a fixed size or the ladder's rung, within min and max, in whole GiB rounded up."""
-    reading = reading_of(size_gib, 10, members=members)
-    assert next_size_bytes(reading, GrowthPolicy(sizing=sizing)) == expected_gib * GIB
-
-
-@given(
-    size=sizes,
-    percent=st.floats(0.1, 1000),
-    bounds=st.tuples(st.integers(1, 65536), st.integers(1, 65536)).map(sorted),
-)
-def test_sizes_keep_their_bounds(size: int, percent: float, bounds: list[int]) -> None:
-    """Whatever the share, the size is whole GiB within growth.min and growth.max."""
-    sizing = Sizing(percent=percent, min_bytes=bounds[0] * GIB, max_bytes=bounds[1] * GIB)
-    wanted = next_size_bytes(reading_of(size / GIB, 0), GrowthPolicy(sizing=sizing))
-    assert wanted % GIB == 0
-    assert bounds[0] <= wanted // GIB <= bounds[1]
 
 
 @pytest.mark.parametrize(("members", "percent"), [(1, 50), (3, 50), (4, 10), (9, 10)])

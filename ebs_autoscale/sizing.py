@@ -1,0 +1,93 @@
+"""How large the next volume is, and why. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ebs_autoscale.model import GIB, Reading
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.space import (
+    MIB,
+    Forecast,
+    available_percent_floor,
+    gib,
+    lead_time_seconds,
+    rung_of,
+)
+
+# One lead time until this volume has surely come, one more until the next one has.
+LEADS_TO_COVER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes, and the words that say where it comes from."""
+
+    size_bytes: int
+    why: str
+
+
+def next_size(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Size:
+    """The next volume, in whole GiB, before `limits.total` trims it.
+
+    What is configured, but never less than one volume needs to end the shortage, nor than what
+    will be written until the growth after it has come, at a rate that has lasted: attachment
+    slots and deletions are scarce, so one larger volume is better than several small ones.
+    All within `growth.min` and `growth.max`.
+    """
+    wanted = max(_wishes(reading, policy, forecast), key=lambda size: size.size_bytes)
+    size = _whole_gib(wanted.size_bytes)
+    least = _whole_gib(policy.sizing.min_bytes)
+    # A bound is a promise: a part of a GiB above it would break it.
+    most = max(policy.sizing.max_bytes // GIB, 1) * GIB
+    if size > most:
+        return Size(most, f"growth.max, short of {gib(size)} GiB: {wanted.why}")
+    if size < least:
+        return Size(min(least, most), f"growth.min, more than {wanted.why}")
+    return Size(size, wanted.why)
+
+
+def _wishes(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Iterator[Size]:
+    """The configured size, then what may ask for more; of equals the first counts."""
+    sizing = policy.sizing
+    if rung := rung_of(reading, policy):
+        yield Size(rung.size_bytes, f"the ladder's step from {rung.members} members on")
+    elif sizing.fixed_bytes is not None:
+        yield Size(sizing.fixed_bytes, "growth.size")
+    else:
+        share = int(reading.size_bytes * sizing.percent / 100)
+        yield Size(share, f"{sizing.percent:g} % of the present size")
+    seconds = LEADS_TO_COVER * lead_time_seconds(policy, forecast)
+    yield _written(forecast.sustained_bytes_per_second, seconds, most_bytes=sizing.sold_max_bytes)
+    # A rate just begun may be over in an instant. As much again as there is gives the
+    # next growth all the time that this one had.
+    yield _written(forecast.fill_bytes_per_second, seconds, most_bytes=reading.size_bytes)
+    percent = available_percent_floor(reading, policy)
+    yield Size(
+        _missing_bytes(reading, percent, policy.threshold.available_min_bytes),
+        "one volume instead of several, until enough is available",
+    )
+
+
+def _written(bytes_per_second: float, seconds: float, *, most_bytes: int) -> Size:
+    speed = f"{bytes_per_second / MIB:.0f} MiB/s"
+    return Size(
+        int(min(bytes_per_second * seconds, most_bytes)),
+        f"{speed} for {seconds:.0f} s, until another growth has come",
+    )
+
+
+def _missing_bytes(reading: Reading, percent: float, least_bytes: int) -> int:
+    """What has to be added so that neither floor is crossed any more.
+
+    The added bytes count for the whole as well as for what is available. With a share
+    of 100 % nothing would ever be enough.
+    """
+    missing = least_bytes - reading.available_bytes
+    if percent < 100:
+        below = reading.size_bytes * percent / 100 - reading.available_bytes
+        missing = max(missing, int(below / (1 - percent / 100)))
+    return missing
+
+
+def _whole_gib(size_bytes: int) -> int:
+    return -(-size_bytes // GIB) * GIB
