@@ -28,11 +28,11 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl 
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos measure check format install uninstall tools clean
+.PHONY: help demo test chaos bench bench-fill measure check format install uninstall tools clean
 .DELETE_ON_ERROR:
 
 help: ## show this
-	@sed -En 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -En 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
 demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS account
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
@@ -48,6 +48,12 @@ chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real 
 measure: tools $(VENV)/.dev-ready ## the experiments of docs/settling.md, half an hour of them
 	@for each in settling exclusive emergency kills; do \
 		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
+
+bench: tools $(VENV)/.dev-ready ## what it costs, how exact it is, what it survives; ARGS='storm cost'
+	@exec $(SUDO) $(BIN)/python -m tests.bench $(ARGS)
+
+bench-fill: tools $(VENV)/.dev-ready ## the highest rate of writing survived, beside a poller of df
+	@exec $(SUDO) $(BIN)/python -m tests.bench fill $(ARGS)
 
 check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
 	@$(BIN)/ruff format --quiet --check .

@@ -1,0 +1,109 @@
+"""`python -m tests.bench`: measurements on this machine, each beside what it is compared with."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
+from ebs_autoscale.wiring import RUNTIME_DIRECTORY
+from tests.bench import accuracy, cost, fill, picture, scenarios, storm
+
+
+def main() -> int:
+    """Run what the arguments ask for; 1 when a promise was broken, 5 when it cannot run here."""
+    arguments = _arguments()
+    say = partial(print, flush=True)
+    if reason := why_not():
+        say(f"cannot run: {reason}")
+        return 5
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    try:
+        enter_private_namespace()
+    except EbsAutoscaleError as error:
+        say(f"cannot run: {error}")
+        return 5
+    # Daemons, sandboxes, mounts and devices end with this process, however it ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+    # Private to this namespace: what is in it vanishes with the last process that sees it.
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=RUNTIME_DIRECTORY))
+    wrong: list[str] = []
+    for what in arguments.what or WHAT:
+        say(f"== {what}")
+        wrong += WHAT[what](folder, arguments, say)
+    for each in wrong:
+        say(f"WRONG: {each}")
+    return 1 if wrong else 0
+
+
+def _fill(folder: Path, arguments: argparse.Namespace, say: fill.Say) -> list[str]:
+    guards = list(fill.GUARDS) if arguments.quick_df else ["ours", "reference"]
+    limit, found = fill.run(folder, say, trials=arguments.trials, guards=guards)
+    for line in fill.table(limit, found):
+        say(line)
+    arguments.picture.parent.mkdir(parents=True, exist_ok=True)
+    arguments.picture.write_text(picture.svg(limit, found), "utf-8")
+    say(f"picture: {arguments.picture}")
+    return fill.broken(limit, found)
+
+
+def _accuracy(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    found = accuracy.run(folder)
+    for line in accuracy.table(found):
+        say(line)
+    return [
+        f"{each.members} members, {each.profile}, {each.mode}: optimistic"
+        for each in found
+        if max(each.first_bytes, each.most_bytes) > accuracy.OPTIMISTIC_MOST_BYTES
+    ]
+
+
+def _storm(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    storms = [storm.storm(folder, guard) for guard in ("ours", "reference")]
+    for line in storm.table(storms):
+        say(line)
+    return [] if storms[0].survived else ["ENOSPC in a storm of small files"]
+
+
+def _scenarios(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    found = [scenarios.play(folder, name) for name in scenarios.SCENARIOS]
+    for line in scenarios.table(found):
+        say(line)
+    return [f"{each.name}: {each.growths} growths" for each in found if not each.good]
+
+
+def _cost(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    figures = cost.measure(folder)
+    for figure in figures:
+        say(figure.told)
+    return []
+
+
+WHAT = {
+    "cost": _cost,
+    "accuracy": _accuracy,
+    "scenarios": _scenarios,
+    "storm": _storm,
+    "fill": _fill,
+}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("what", nargs="*", help=f"{', '.join(WHAT)}; all of them")
+    parser.add_argument("--trials", type=int, default=3, help="steps of each bisection of fill")
+    parser.add_argument(
+        "--quick-df", action="store_true", help="fill: also a poller of df with our own growths"
+    )
+    parser.add_argument("--picture", type=Path, default=Path("build/bench-fill.svg"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

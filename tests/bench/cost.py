@@ -1,0 +1,163 @@
+"""What the daemon costs, beside what it is compared with in the same run."""
+
+import os
+import subprocess
+import sys
+import timeit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from threading import Event
+from time import monotonic
+
+import psutil
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.events import Event as Told
+from ebs_autoscale.monitor import Monitor
+from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.space import Forecast
+from tests.bench.ground import GIB, mounted
+from tests.bench.guards import bench_host, ours
+from tests.system.bench import Host
+
+IDLE_SECONDS = 30.0
+READING_MOST_SECONDS = 300e-6
+ROOMY = {"threshold": {"available": "5%", "available_min": "1MiB"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured number with its unit, and what it is compared with."""
+
+    what: str
+    value: float
+    unit: str
+    beside: str = ""
+
+    @property
+    def told(self) -> str:
+        """In one line."""
+        return f"{self.what:<44}{self.value:>10.1f} {self.unit:<6}{self.beside}"
+
+
+class NoGrowths:
+    """Growths that never run: what is measured is the loop."""
+
+    running = settling = False
+    step = ""
+
+    def start(self, forecast: Forecast) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Nor here."""
+
+    def events(self) -> list[Told]:
+        """Nothing to tell."""
+        return []
+
+    close = events
+
+
+def measure(folder: Path) -> list[Figure]:
+    """All figures, in the order in which they are printed."""
+    return [*_reading(folder), *_idle(folder), *_reaction(folder)]
+
+
+def _reading(folder: Path) -> list[Figure]:
+    figures = []
+    for count in (1, 5):
+        with mounted(folder, [GIB] * count) as point:
+            filesystem = BtrfsFilesystem(str(point), clock=SystemClock())
+            read = _microseconds(filesystem.read, number=500)
+            statvfs = _microseconds(partial(os.statvfs, point), number=5000)
+            argv = ["btrfs", "filesystem", "usage", "-b", str(point)]
+            usage = _microseconds(
+                partial(subprocess.run, argv, check=True, capture_output=True), number=20
+            )
+            beside = (
+                f"statvfs {statvfs:.1f} us, `btrfs filesystem usage` {usage / read:.0f}x as much"
+            )
+            figures.append(Figure(f"a reading with {count} members", read, "us", beside))
+            if count == 1:
+                figures.append(_tick(filesystem, read))
+    return figures
+
+
+def _tick(filesystem: BtrfsFilesystem, read: float) -> Figure:
+    def silent(_: Told | Mapping[str, object]) -> None:
+        pass
+
+    monitor = Monitor(
+        filesystem=filesystem,
+        growths=NoGrowths(),
+        policy=GrowthPolicy(),
+        clock=SystemClock(),
+        emit=silent,
+        publish=silent,
+    )
+    tick = _microseconds(monitor.tick, number=500)
+    return Figure("a tick of the loop", tick, "us", f"{tick / read:.1f} readings")
+
+
+def _microseconds(call: Callable[[], object], *, number: int) -> float:
+    return median(timeit.repeat(call, number=number, repeat=5)) / number * 1e6
+
+
+def _idle(folder: Path) -> list[Figure]:
+    """The daemon at rest on a small and on a large filesystem, for half a minute each."""
+    figures = []
+    for size_gib in (10, 200):
+        with bench_host(folder, size_gib * GIB, config=ROOMY) as host, ours(host) as daemon:
+            process = psutil.Process(daemon.process.pid)
+            calls, before = len(host.sandbox.calls()), _spent(process)
+            Event().wait(IDLE_SECONDS)
+            cpu, switches = (
+                (after - was) * 3600 / IDLE_SECONDS
+                for after, was in zip(_spent(process), before, strict=True)
+            )
+            what = f"idle on {size_gib} GiB:"
+            resident = process.memory_info().rss / 1024**2
+            asked = len(host.sandbox.calls()) - calls
+            figures += [
+                Figure(f"{what} wake-ups an hour", switches, ""),
+                Figure(f"{what} CPU an hour", cpu, "s", f"{cpu / 36:.3f} % of one"),
+                Figure(f"{what} resident memory", resident, "MiB"),
+                Figure(f"{what} EC2 calls", asked, ""),
+            ]
+    return figures
+
+
+def _spent(process: psutil.Process) -> tuple[float, float]:
+    times = process.cpu_times()
+    return times.user + times.system, process.num_ctx_switches().voluntary
+
+
+def _reaction(folder: Path) -> list[Figure]:
+    """From the moment at which space is short to the call that buys, and what a growth asks."""
+    waits, calls = [], 0
+    for _ in range(3):
+        with bench_host(folder, 10 * GIB, config=ROOMY) as host, ours(host) as daemon:
+            before = len(host.sandbox.calls())
+            host.fill(3)
+            waits.append(_seconds_until_create(host))
+            daemon.wait_for("is complete")
+            calls = len(host.sandbox.calls()) - before
+    argv = [sys.executable, "-I", "-c", "import boto3"]
+    started = _microseconds(partial(subprocess.run, argv, check=True), number=1)
+    beside = f"python with boto3 starts in {started / 1e6:.2f} s"
+    return [
+        Figure("from short space to CreateVolume", median(waits), "s", beside),
+        Figure("EC2 calls of a growth", calls, ""),
+    ]
+
+
+def _seconds_until_create(host: Host) -> float:
+    began, pause = monotonic(), Event()
+    while not host.sandbox.calls("CreateVolume"):
+        pause.wait(0.01)
+    return monotonic() - began

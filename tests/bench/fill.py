@@ -1,0 +1,231 @@
+"""The highest rate of writing that is survived without one ENOSPC, ours beside the reference."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from threading import Event
+from time import monotonic
+
+from tests.bench.ground import GIB
+from tests.bench.guards import NICE, bench_host, ours, reference
+from tests.system.bench import Host
+
+# So small that its limit is far from what disk and CPUs of a small machine can do.
+SIZE_BYTES = GIB // 2
+STEP = "4GiB"
+# Where growths are timed: a writer has room in it for longer than they take.
+ROOMY_BYTES = 16 * GIB
+BESIDE_BYTES_PER_SECOND = 75e6
+# Past what was writable at the start, so that nobody survives without a growth.
+WRITTEN_SHARE = 1.1
+# `df` moves when a transaction is committed: one lucky moment proves nothing.
+ATTEMPTS = 2
+# Where each is looked for, in shares of the limit.
+RANGES = {"ours": (0.8, 1.05), "reference": (1 / 48, 1 / 6), "quick df": (1 / 24, 1 / 2)}
+GUARDS: dict[str, Callable[[Host], AbstractContextManager[object]]] = {
+    "ours": ours,
+    "reference": lambda host: reference(host, STEP),
+    "quick df": lambda host: reference(host, STEP, quick=True),
+}
+TRACE_EVERY_SECONDS = 0.05
+MODES = ("buffered", "fsync")
+PROMISED_SHARE = 0.85
+PROMISED_RATIO = 4.0
+# The defaults, for a filesystem a hundredth of what they are made for.
+CONFIG = {
+    "threshold": {"available": "20%", "available_min": "64MiB", "lead_time": "auto"},
+    "growth": {"size": STEP, "min": "1GiB", "max": STEP},
+    "poll": {"max": "5s"},
+}
+
+Guard = Callable[[Host], AbstractContextManager[object]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there was at one moment of a trial: bytes by our reading and by `df`."""
+
+    seconds: float
+    available_bytes: int
+    statvfs_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One writer against one guard; `rate` is what it came to, in bytes per second."""
+
+    asked: float
+    rate: float
+    survived: bool
+    growths: int
+    trace: tuple[Look, ...]
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        verdict = f"survived with {self.growths} growths" if self.survived else "ENOSPC"
+        asked, wrote = f"{self.asked / 1e6:6.1f}", f"{self.rate / 1e6:6.1f}"
+        return f"{asked} MB/s asked, {wrote} written: {verdict}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a guard survives: bytes per second, and the trials that tell."""
+
+    guard: str
+    mode: str
+    rate: float
+    trials: list[Trial] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """The physical limit: bytes writable at the start over the seconds that a growth takes.
+
+    A growth takes longer beside a writer who has the same two CPUs: that is what counts.
+    """
+
+    writable_bytes: int
+    resting_seconds: float
+    growth_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second."""
+        return self.writable_bytes / self.growth_seconds
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return (
+            f"{self.writable_bytes / 1e6:.0f} MB writable; a growth takes"
+            f" {self.resting_seconds:.2f} s at rest, {self.growth_seconds:.2f} s beside a writer:"
+            f" the limit is {self.rate / 1e6:.0f} MB/s"
+            f" (at rest {self.writable_bytes / self.resting_seconds / 1e6:.0f})"
+        )
+
+
+def measure_limit(folder: Path) -> Limit:
+    """Time growths from the command until the space is there, at rest and beside a writer."""
+    with bench_host(folder, SIZE_BYTES, config=CONFIG) as host:
+        writable = host.read().available_bytes
+    with bench_host(folder, ROOMY_BYTES, config=CONFIG) as host:
+        resting = _growth_seconds(host)
+        argv = [sys.executable, "-m", "tests.bench.writer", str(host.mountpoint / "content")]
+        argv += [str(BESIDE_BYTES_PER_SECOND), str(ROOMY_BYTES), "fsync"]
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as writer:
+            beside = _growth_seconds(host)
+            writer.kill()
+    return Limit(writable_bytes=writable, resting_seconds=resting, growth_seconds=beside)
+
+
+def _growth_seconds(host: Host, *, repeats: int = 3) -> float:
+    took = []
+    for _ in range(repeats):
+        members, began = host.members, monotonic()
+        argv = ["nice", "-n", str(NICE), *host.argv, "grow", "--size", STEP]
+        with subprocess.Popen(argv, env=host.environment, stderr=subprocess.DEVNULL) as growth:
+            while host.members == members and growth.poll() is None:
+                Event().wait(0.01)
+            took.append(monotonic() - began)
+    return median(took)
+
+
+def attempt(folder: Path, guard: Guard, *, rate: float, mode: str) -> Trial:
+    """Write at this rate past the end of the filesystem as it was."""
+    with bench_host(folder, SIZE_BYTES, config=CONFIG) as host:
+        most_bytes = int(host.read().available_bytes * WRITTEN_SHARE)
+        argv = [sys.executable, "-m", "tests.bench.writer", str(host.mountpoint / "content")]
+        argv += [str(rate), str(most_bytes), mode]
+        with guard(host):
+            began, trace = monotonic(), []
+            with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as writer:
+                while writer.poll() is None:
+                    seen = host.read()
+                    trace.append(
+                        Look(
+                            monotonic() - began, seen.available_bytes, seen.statvfs_available_bytes
+                        )
+                    )
+                    Event().wait(TRACE_EVERY_SECONDS)
+                ending = json.loads(writer.communicate()[0])
+            growths = host.members - 1
+    return Trial(
+        asked=rate,
+        rate=ending["written"] / ending["seconds"],
+        survived=ending["errno"] == 0,
+        growths=growths,
+        trace=tuple(trace),
+    )
+
+
+def search(folder: Path, name: str, mode: str, *, limit: Limit, trials: int, say: Say) -> Found:
+    """Bisect, in equal ratios, the shares of the limit that this guard survives each time."""
+    guard = GUARDS[name]
+    low, high = RANGES[name]
+    made: list[Trial] = []
+    best = 0.0
+    for _ in range(trials):
+        share = (low * high) ** 0.5
+        these: list[Trial] = []
+        while len(these) < ATTEMPTS and all(trial.survived for trial in these):
+            these.append(attempt(folder, guard, rate=share * limit.rate, mode=mode))
+            say(f"  {name:<10}{mode:<10}{these[-1].told}")
+        made += these
+        if all(trial.survived for trial in these):
+            low = share
+            best = max(best, min(trial.rate for trial in these))
+        else:
+            high = share
+    return Found(guard=name, mode=mode, rate=best, trials=made)
+
+
+def run(
+    folder: Path, say: Say, *, trials: int = 3, guards: Sequence[str] = ("ours", "reference")
+) -> tuple[Limit, list[Found]]:
+    """Measure all; prints as it goes."""
+    limit = measure_limit(folder)
+    say(limit.told)
+
+    def of(name: str, mode: str) -> Found:
+        return search(folder, name, mode, limit=limit, trials=trials, say=say)
+
+    found = [of("ours", mode) for mode in MODES]
+    # So slow a writer leaves the machine to others, and takes its time.
+    others = [(name, mode) for name in guards if name != "ours" for mode in MODES]
+    with ThreadPoolExecutor(max(1, len(others))) as pool:
+        found += pool.map(of, *zip(*others, strict=True)) if others else []
+    return limit, found
+
+
+def broken(limit: Limit, found: list[Found]) -> list[str]:
+    """Which promises were broken: 85 % of the limit, four times the reference."""
+    of = {(each.guard, each.mode): each.rate for each in found}
+    wrong = []
+    for mode in MODES:
+        mine, theirs = of["ours", mode], of["reference", mode]
+        if mine < PROMISED_SHARE * limit.rate:
+            wrong.append(f"{mode}: {mine / limit.rate:.0%} of the limit, not {PROMISED_SHARE:.0%}")
+        if mine < PROMISED_RATIO * theirs:
+            wrong.append(f"{mode}: only {mine / theirs:.1f} times the reference")
+    return wrong
+
+
+def table(limit: Limit, found: list[Found]) -> list[str]:
+    """The result in lines."""
+    lines = [f"{'who':<12}{'mode':<12}{'survived':>12}{'of the limit':>14}{'of reference':>14}"]
+    of = {(each.guard, each.mode): each.rate for each in found}
+    for each in found:
+        ratio = each.rate / of["reference", each.mode] if of["reference", each.mode] else 0.0
+        lines.append(
+            f"{each.guard:<12}{each.mode:<12}{each.rate / 1e6:>7.0f} MB/s"
+            f"{each.rate / limit.rate:>13.0%}{ratio:>13.1f}x"
+        )
+    return lines

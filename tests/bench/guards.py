@@ -1,0 +1,110 @@
+"""Who watches a filesystem in a measurement: the daemon, or what its rivals do."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from string import ascii_lowercase
+from threading import Event, Thread
+from typing import Any
+
+import boto3
+import psutil
+
+from ebs_autoscale.sandbox.client import Sandbox
+from ebs_autoscale.sandbox.settings import SandboxSettings
+from tests.bench.ground import mounted, store, tool
+from tests.system.bench import Daemon, Host, until
+
+# What a growth on EC2 takes at the median: facts of the EBS CSI driver.
+EC2: Mapping[str, Any] = {"create_seconds": (1.5, 1.5), "attach_seconds": (2.0, 2.0)}
+
+# As our unit has it; EC2, whose part the sandbox plays, is not on this machine at all.
+NICE = -10
+
+# What the rivals do: `df` every 2 s, grow at 50 % used.
+REFERENCE_POLL_SECONDS = 2.0
+REFERENCE_USED_SHARE = 0.5
+
+
+@contextmanager
+def bench_host(
+    folder: Path,
+    size_bytes: int,
+    *,
+    options: str = "defaults",
+    mkfs: tuple[str, ...] = ("-d", "single", "-m", "dup"),
+    config: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Host]:
+    """A host with one filesystem and an EC2 that takes its time; gone afterwards."""
+    with (
+        mounted(folder, (size_bytes,), mkfs=mkfs, options=options) as point,
+        Sandbox.start(
+            SandboxSettings(block_devices="nitro", **EC2), directory=store(folder)
+        ) as sandbox,
+    ):
+        psutil.Process(sandbox.pid).nice(NICE)
+        own = point.with_name(f"{point.name}-host")
+        own.mkdir()
+        host = Host(sandbox, mountpoint=point, folder=own)
+        host.configure(**config)
+        yield host
+
+
+@contextmanager
+def ours(host: Host) -> Iterator[Daemon]:
+    """The daemon, once it has looked what there is and rests."""
+    with host.daemon() as daemon:
+        psutil.Process(daemon.process.pid).nice(NICE)
+        daemon.wait_for("hold: ", seconds=60)
+        # Its first child says so shortly before it is gone.
+        until(lambda: not daemon.children(), "the look at start-up to end")
+        yield daemon
+
+
+@contextmanager
+def reference(host: Host, step: str, *, quick: bool = False) -> Iterator[None]:
+    """A poller of `df` with a fixed threshold and step.
+
+    It grows as the rivals do, waiting for EC2 with its 15 s waiter; `quick` lends it our growths.
+    """
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.wait(REFERENCE_POLL_SECONDS):
+            seen = os.statvfs(host.mountpoint)
+            if seen.f_bavail < (1 - REFERENCE_USED_SHARE) * seen.f_blocks:
+                if quick:
+                    host.run("grow", "--size", step)
+                else:
+                    _grow_like_rivals(host, int(step.removesuffix("GiB")), ended)
+
+    thread = Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _grow_like_rivals(host: Host, size_gib: int, ended: Event) -> None:
+    """Create, wait, attach, wait, add: `create-ebs-volume` of amazon-ebs-autoscale 2.4.7."""
+    settings = host.sandbox.settings
+    ec2 = boto3.client(
+        "ec2",
+        region_name=settings.region,
+        endpoint_url=host.sandbox.endpoint_url,
+        aws_access_key_id="reference",
+        aws_secret_access_key="reference",  # noqa: S106 -- the sandbox asks nobody
+    )
+    volume_id = ec2.create_volume(AvailabilityZone=settings.zone, Size=size_gib)["VolumeId"]
+    ec2.get_waiter("volume_available").wait(VolumeIds=[volume_id])
+    name = f"/dev/xvdb{ascii_lowercase[host.members]}"
+    ec2.attach_volume(VolumeId=volume_id, InstanceId=settings.instance_id, Device=name)
+    node = ""
+    while not node and not ended.wait(1.0):
+        volumes = host.sandbox.state().volumes
+        node = next(volume.node for volume in volumes if volume.id == volume_id)
+    if node:
+        tool("btrfs", "device", "add", f"/dev/{node}", str(host.mountpoint))

@@ -1,0 +1,114 @@
+"""A storm of small and of inline files, with default settings: who lets metadata run out."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from tests.bench.ground import GIB
+from tests.bench.guards import bench_host, ours, reference
+from tests.system.bench import Host
+
+SIZE_BYTES = 40 * GIB
+# Roomy by `df` and by our defaults; what is left for metadata is not.
+AVAILABLE_BYTES = 24 * GIB
+# Half of it can become metadata (dup): enough for our defaults, not for the storm.
+UNALLOCATED_BYTES = 3 * GIB
+FILES = 1_000_000
+INLINE_BYTES = 2000
+STEP = "20GiB"
+
+_STORM = """
+import json, os, sys
+folder, first, count, size = sys.argv[1], *map(int, sys.argv[2:])
+content, made, number = os.urandom(size), 0, 0
+try:
+    for i in range(first, first + count):
+        if i % 5000 == 0 or not made:
+            inside = f"{folder}/{first}-{i // 5000}"
+            os.makedirs(inside, exist_ok=True)
+        with open(f"{inside}/{i}", "wb") as file:
+            file.write(content[: size if i % 4 else 1])
+        made += 1
+except OSError as error:
+    number = error.errno
+print(json.dumps({"made": made, "errno": number}))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storm:
+    """How a storm ended under a guard."""
+
+    guard: str
+    files: int
+    seconds: float
+    survived: bool
+    growths: int
+    statvfs_bytes: int
+    because: tuple[str, ...]
+
+
+def storm(folder: Path, guard: str, *, files: int = FILES) -> Storm:
+    """Make files of 1 and of 2000 bytes where all but metadata has plenty of room."""
+    watch: Callable[[Host], AbstractContextManager[object]] = (
+        ours if guard == "ours" else lambda host: reference(host, STEP)
+    )
+    with bench_host(folder, SIZE_BYTES, config={}) as host:
+        host.config.write_text(f"mountpoint: {host.mountpoint}\n", "utf-8")
+        _leave_few_chunks_unallocated(host)
+        began = monotonic()
+        with watch(host) as daemon:
+            endings = _blow(host, files)
+            log = getattr(daemon, "log", "")
+        seen = os.statvfs(host.mountpoint)
+        return Storm(
+            guard=guard,
+            files=sum(ending["made"] for ending in endings),
+            seconds=monotonic() - began,
+            survived=not any(ending["errno"] for ending in endings),
+            growths=host.members - 1,
+            statvfs_bytes=seen.f_bavail * seen.f_frsize,
+            because=tuple(line for line in log.splitlines() if "grow: " in line),
+        )
+
+
+def _blow(host: Host, files: int) -> list[dict[str, int]]:
+    each = files // 2
+    argv = [sys.executable, "-c", _STORM, str(host.mountpoint)]
+    storms = [
+        subprocess.Popen(
+            [*argv, str(i * each), str(each), str(INLINE_BYTES)], stdout=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    return [json.loads(storm.communicate()[0]) for storm in storms]
+
+
+def _leave_few_chunks_unallocated(host: Host) -> None:
+    """Have data chunks take nearly all there is, then give most of their space back."""
+    ballast = host.mountpoint / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, host.read().available_bytes - UNALLOCATED_BYTES)
+    subprocess.run(["btrfs", "filesystem", "sync", str(host.mountpoint)], check=True)
+    os.truncate(ballast, ballast.stat().st_size + UNALLOCATED_BYTES - AVAILABLE_BYTES)
+    subprocess.run(["btrfs", "filesystem", "sync", str(host.mountpoint)], check=True)
+
+
+def table(storms: list[Storm]) -> list[str]:
+    """The result in lines."""
+    lines = [f"{'who':<12}{'files':>10}{'seconds':>9}{'growths':>9}  {'df says':>9}  ending"]
+    for each in storms:
+        df = f"{each.statvfs_bytes / GIB:.1f} GiB"
+        ending = "no ENOSPC" if each.survived else "ENOSPC"
+        lines.append(
+            f"{each.guard:<12}{each.files:>10}{each.seconds:>9.0f}{each.growths:>9}"
+            f"  {df:>9}  {ending}"
+        )
+        lines += [f"    {line}" for line in each.because]
+    return lines
