@@ -8,7 +8,7 @@ import pytest
 from ebs_autoscale.errors import Transient, Unfit
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.growth import Outcome, grow_once
-from ebs_autoscale.model import GIB, GrowthId, Rebalance
+from ebs_autoscale.model import GIB, GrowthId, Inventory, Rebalance
 from ebs_autoscale.rules import GrowthPolicy, Limits
 from ebs_autoscale.space import Forecast
 from tests.simulated.clock import Killed
@@ -273,3 +273,17 @@ def test_quota_is_told() -> None:
     world.cloud.quota_volumes = 0
     assert world.grow() is Outcome.FAILED
     assert world.causes(EventKind.GROWTH_FAILED) == ["quota"]
+
+
+def test_what_is_deleted_while_ec2_answers_cancels() -> None:
+    """The filesystem is looked at after EC2, so that space freed meanwhile buys nothing."""
+    world = low_world()
+    inventory = world.cloud.inventory
+
+    def slowly(filesystem: str) -> Inventory:
+        world.fill(percent=10)
+        return inventory(filesystem)
+
+    world.cloud.inventory = slowly  # type: ignore[method-assign]
+    assert world.grow() is Outcome.HELD
+    assert world.cloud.volumes == []
