@@ -72,10 +72,13 @@ def _storm(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
 
 
 def _scenarios(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
-    found = [scenarios.play(folder, name) for name in scenarios.SCENARIOS]
-    for line in scenarios.table(found):
-        say(line)
-    return [f"{each.name}: {each.growths} growths" for each in found if not each.good]
+    say(scenarios.HEADING)
+    wrong = []
+    for name in scenarios.SCENARIOS:
+        found = scenarios.play(folder, name)
+        say(found.told)
+        wrong += [] if found.good else [f"{name}: not as it should end"]
+    return wrong
 
 
 def _cost(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:

@@ -16,6 +16,7 @@ from tests.bench.writer import write
 
 SIZE_BYTES = 2 * GIB
 STEP_BYTES = GIB
+HEADING = f"{'scenario':<20}{'growths':>8}{'needed':>8}  ending"
 AVAILABLE_SHARE = 0.2
 CONFIG: Mapping[str, Any] = {
     "threshold": {"available": "20%", "available_min": "64MiB", "lead_time": "auto"},
@@ -32,6 +33,12 @@ class Outcome:
     growths: int
     needed: int
     enospc: bool
+
+    @property
+    def told(self) -> str:
+        """In one line."""
+        ending = "ENOSPC" if self.enospc else "no ENOSPC"
+        return f"{self.name:<20}{self.growths:>8}{self.needed:>8}  {ending}"
 
     @property
     def good(self) -> bool:
@@ -141,12 +148,3 @@ def _needed(peak_bytes: int) -> int:
 def _write(path: Path, *, rate_mb: int, mib: int) -> bool:
     ending = write(path, rate=rate_mb * 1e6, most_bytes=mib * MIB, fsync=False)
     return ending["errno"] != 0
-
-
-def table(found: list[Outcome]) -> list[str]:
-    """The result in lines."""
-    lines = [f"{'scenario':<20}{'growths':>8}{'needed':>8}  ending"]
-    for each in found:
-        ending = "ENOSPC" if each.enospc else "no ENOSPC"
-        lines.append(f"{each.name:<20}{each.growths:>8}{each.needed:>8}  {ending}")
-    return lines

@@ -134,7 +134,8 @@ def test_sizes_are_sold(kind: str, held: int, room: int, size: int, wanted: int)
     iops = "iops: 100" if sold.needs_iops else "encrypted: true"
     settings = parse(
         f"mountpoint: /scratch\nvolume: {{type: {kind}, {iops}}}\n"
-        f"growth: {{min: {least}GiB, max: {most}GiB}}\nlimits: {{total: {held + room + least}GiB}}\n",
+        f"growth: {{min: {least}GiB, max: {most}GiB}}\n"
+        f"limits: {{total: {held + room + least}GiB}}\n",
         name="sample",
     )
     for wish in (None, wanted * GIB):
