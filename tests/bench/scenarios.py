@@ -19,7 +19,8 @@ STEP_BYTES = GIB
 HEADING = f"{'scenario':<20}{'growths':>8}{'needed':>8}  ending"
 AVAILABLE_SHARE = 0.2
 CONFIG: Mapping[str, Any] = {
-    "threshold": {"available": "20%", "available_min": "64MiB", "lead_time": "auto"},
+    # What auto comes to once growths of 5 s were seen.
+    "threshold": {"available": "20%", "available_min": "64MiB", "lead_time": "10s"},
     "growth": {"size": "1GiB", "min": "1GiB", "max": "1GiB"},
     "poll": {"max": "5s"},
 }

@@ -157,7 +157,7 @@ def test_one_fallocate_is_no_trend() -> None:
     life.live(60)
     life.used_bytes = 85.0 * GIB
     life.live(900)
-    assert [grow.size_bytes // GIB for _, grow, _ in life.decided] == [100]
+    assert [grow.size_bytes // GIB for _, grow, _ in life.decided] == [50]
 
 
 def test_a_growth_under_way_is_answer_enough() -> None:

@@ -185,13 +185,28 @@ def test_a_small_burst_waits_for_its_window() -> None:
     for share, counts in ((1 / 21, False), (1 / 19, True)):
         last = still[-1]
         taken = int(share * last.available_bytes)
-        burst = replace(
-            last,
-            taken_at_seconds=last.taken_at_seconds + 0.25,
-            available_bytes=last.available_bytes - taken,
-            used_bytes=last.used_bytes + taken,
-        )
-        assert (fill_rate([*still, burst]) > 1.5 * taken) == counts
+        burst = [
+            replace(
+                last,
+                taken_at_seconds=last.taken_at_seconds + 0.25 * part,
+                available_bytes=last.available_bytes - int(taken * part),
+                used_bytes=last.used_bytes + int(taken * part),
+            )
+            for part in (0.1, 1.0)
+        ]
+        assert (fill_rate([*still, *burst]) > 1.5 * taken) == counts
+
+
+@given(jump=st.integers(min_value=0, max_value=800 * GIB), at=st.integers(0, 40))
+def test_one_large_step_is_no_rate(jump: int, at: int) -> None:
+    """However much is booked in one moment, it says nothing about the next."""
+    readings = [
+        replace(r, used_bytes=r.used_bytes + jump, available_bytes=r.available_bytes - jump)
+        if i >= at
+        else r
+        for i, r in enumerate(steady(0, seconds=20))
+    ]
+    assert all(fill_rate(readings[: i + 1]) == 0 for i in range(len(readings)))
 
 
 def test_nothing_is_concluded_from_too_little() -> None:
