@@ -16,7 +16,7 @@ from tests.system.bench import Host
 
 SIZE_BYTES = 40 * GIB
 # Roomy by `df` and by our defaults; what is left for metadata is not.
-AVAILABLE_BYTES = 24 * GIB
+AVAILABLE_BYTES = 30 * GIB
 # Half of it can become metadata (dup): enough for our defaults, not for the storm.
 UNALLOCATED_BYTES = 3 * GIB
 FILES = 1_000_000
