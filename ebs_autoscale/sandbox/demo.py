@@ -73,7 +73,7 @@ def _play(scene: Scene, directory: Path, rate: int | None, clock: SystemClock) -
         node = buy_first_volume(sandbox, script, clock)
         bought_calls = len(sandbox.journal())
         scene.act = f"making a BTRFS filesystem on /dev/{node}"
-        with mounted_filesystem(node, clock):
+        with mounted_filesystem(node, script, clock):
             scene.filesystem = BtrfsFilesystem(str(MOUNTPOINT), clock=clock)
             facts = _with_daemon(scene, script, sandbox, clock)
             scene.leave_filesystem()

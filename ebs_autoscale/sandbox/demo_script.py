@@ -13,7 +13,7 @@ from ebs_autoscale.units import format_size
 
 GROWTHS_WANTED = 3
 AVAILABLE_PERCENT = 50
-"""Below this the daemon of the demo grows its filesystem, by half of the size it has."""
+"""Below this the daemon of the demo grows its filesystem, each time by its first size at most."""
 
 _MIB = 1024**2
 _RATE_MOST = 48 * _MIB
@@ -81,9 +81,7 @@ def roomy_directory() -> Path:
 
 def _third_trigger_bytes(first_gib: int) -> int:
     """How many bytes at most are used when the last of the wanted growths begins."""
-    size_gib = first_gib
-    for _ in range(GROWTHS_WANTED - 1):
-        size_gib += -(-size_gib // 2)
+    size_gib = first_gib * GROWTHS_WANTED
     return size_gib * GIB * (100 - AVAILABLE_PERCENT) // 100
 
 

@@ -25,7 +25,10 @@ _PATIENCE_SECONDS = 30.0
 _LOOK_EVERY_SECONDS = 0.1
 _TOOL_TIMEOUT_SECONDS = 60.0
 
-_CONFIG_TEXT = f"""\
+
+def _config(script: Script) -> str:
+    # By its forecast alone the daemon would buy in one growth what the demo shows in three.
+    return f"""\
 mountpoint: {MOUNTPOINT}
 threshold:
   available: {AVAILABLE_PERCENT}%
@@ -33,6 +36,7 @@ threshold:
 growth:
   size: 50%
   min: 1GiB
+  max: {script.first_gib}GiB
 logging:
   format: json
 """
@@ -77,12 +81,12 @@ def _buy(sandbox: Sandbox, script: Script, clock: SystemClock) -> str:
 
 
 @contextmanager
-def mounted_filesystem(node: str, clock: SystemClock) -> Iterator[None]:
+def mounted_filesystem(node: str, script: Script, clock: SystemClock) -> Iterator[None]:
     """A new BTRFS filesystem on this node, mounted for as long as all goes well."""
     _run(["mkfs.btrfs", "--quiet", f"/dev/{node}"], clock)
     MOUNTPOINT.mkdir(parents=True)
     _run(["mount", "-t", "btrfs", f"/dev/{node}", str(MOUNTPOINT)], clock)
-    CONFIG.write_text(_CONFIG_TEXT)
+    CONFIG.write_text(_config(script))
     yield
     # After a failure or Ctrl-C the end of the namespace unmounts it.
     _run(["umount", str(MOUNTPOINT)], clock)
