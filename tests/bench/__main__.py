@@ -1,16 +1,11 @@
 """`python -m tests.bench`: measurements on this machine, each beside what it is compared with."""
 
 import argparse
-import os
-import signal
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
-from ebs_autoscale.wiring import RUNTIME_DIRECTORY
+from tests.alone import alone
 from tests.bench import accuracy, cost, fill, picture, scenarios, storm
 
 
@@ -18,21 +13,7 @@ def main() -> int:
     """Run what the arguments ask for; 1 when a promise was broken, 5 when it cannot run here."""
     arguments = _arguments()
     say = partial(print, flush=True)
-    if reason := why_not():
-        say(f"cannot run: {reason}")
-        return 5
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    try:
-        enter_private_namespace()
-    except EbsAutoscaleError as error:
-        say(f"cannot run: {error}")
-        return 5
-    # Daemons, sandboxes, mounts and devices end with this process, however it ends.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
-    # Private to this namespace: what is in it vanishes with the last process that sees it.
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=RUNTIME_DIRECTORY))
+    folder = alone("bench-")
     wrong: list[str] = []
     for what in arguments.what or WHAT:
         say(f"== {what}")

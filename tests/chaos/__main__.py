@@ -1,17 +1,11 @@
 """`python -m tests.chaos`: hundreds of growths under faults, on real BTRFS, proved at the end."""
 
 import argparse
-import os
 import random
-import signal
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
-from ebs_autoscale.wiring import RUNTIME_DIRECTORY
+from tests.alone import alone
 from tests.chaos.campaign import campaign
 
 
@@ -19,27 +13,14 @@ def main() -> int:
     """Run what the arguments ask for; 1 when a promise was broken, 5 when it cannot run here."""
     arguments = _arguments()
     say = partial(print, flush=True)
-    if reason := why_not():
-        say(f"cannot run: {reason}")
-        return 5
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    try:
-        enter_private_namespace()
-    except EbsAutoscaleError as error:
-        say(f"cannot run: {error}")
-        return 5
-    # Daemons, sandboxes, mounts and devices end with this process, however it ends.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
+    folder = alone("chaos-")
     say(f"seed {arguments.seed}: {arguments.growths} growths on {arguments.hosts} hosts")
     tally = campaign(
         growths=arguments.growths,
         hosts=arguments.hosts,
         seed=arguments.seed,
         seconds=arguments.minutes * 60,
-        # Private to this namespace: what is in it vanishes with the last process that sees it.
-        folder=Path(tempfile.mkdtemp(prefix="chaos-", dir=RUNTIME_DIRECTORY)),
+        folder=folder,
         say=say,
     )
     for title, figure in tally.summary():
