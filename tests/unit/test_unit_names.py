@@ -38,9 +38,12 @@ def test_as_systemd_does() -> None:
     assert said.split() == [escape_path(path) for path in paths]
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1), min_size=1))
+LETTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
+
+
+@given(st.lists(st.text(LETTERS, min_size=1), min_size=1))
 def test_no_two_paths_share_a_name(parts: list[str]) -> None:
     """A name can be read back: dashes are slashes, and the hex is what was written."""
     path = "/" + "/".join(parts)
     unescaped = escape_path(path).replace("-", "/").encode("latin-1").decode("unicode_escape")
-    assert f"/{unescaped}".encode("latin-1").decode("utf-8", "surrogatepass") == path
+    assert f"/{unescaped}".encode("latin-1").decode("utf-8") == path
