@@ -15,6 +15,7 @@ from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
+from tests.told import tell
 
 LoopFactory = Callable[[int], LoopDevice]
 BtrfsFactory = Callable[..., Path]
@@ -59,6 +60,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for outcome, keys in outcomes.items()
     ]
     terminalreporter.write_line(f"kernel tests: {', '.join(counts)}")
+    tell(terminalreporter)
 
 
 def _count_kernel(terminalreporter: pytest.TerminalReporter, outcome: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from ebs_autoscale.services import UNITS, shipped
 from ebs_autoscale.unit_names import escape_path
-from tests.packaging.conftest import EXPOSURE
+from tests.told import EXPOSURE
 
 # `systemd-analyze security` counts in tenths.
 EXPOSURE_MAX = 22

@@ -26,9 +26,6 @@ from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 GIB = 1024**3
 MIB = 1024**2
 
-CONVERGED = "seconds to converge"
-"""What a test records of itself: how long the world took to be right again after a kill."""
-
 # Small enough for a test, large enough for BTRFS to behave as it does on large ones.
 CONFIG: Mapping[str, Any] = {
     "threshold": {"available": "30%", "available_min": "128MiB", "lead_time": "off"},

@@ -4,7 +4,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -14,20 +13,7 @@ from ebs_autoscale.sandbox.client import Sandbox
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.system.bare import BareHost, CloudHost
-from tests.system.bench import CONVERGED, GIB, Host
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how long the daemon took to finish what a killed one left behind."""
-    seconds = [
-        value
-        for report in terminalreporter.stats.get("passed", [])
-        for name, value in getattr(report, "user_properties", [])
-        if name == CONVERGED
-    ]
-    if seconds:
-        figures = f"after {median(seconds):.1f} s at the median, {max(seconds):.1f} s at most"
-        terminalreporter.write_line(f"killed {len(seconds)} times: converged {figures}")
+from tests.system.bench import GIB, Host
 
 
 @pytest.fixture

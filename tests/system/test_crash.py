@@ -11,7 +11,8 @@ import pytest
 
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale.sandbox.journal import PENDING
-from tests.system.bench import CONVERGED, Host, until
+from tests.system.bench import Host, until
+from tests.told import CONVERGED
 
 pytestmark = pytest.mark.kernel
 
