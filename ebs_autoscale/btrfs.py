@@ -102,7 +102,13 @@ class BtrfsFilesystem:
             self._balance.cancel()
             self._add(name, proof)
         if not self._is_member(name):
-            raise Transient(f"{name} was added, but is not a member", cause="add")
+            # The tool of 6.2 takes the kernel's refusal for a success when another operation
+            # begins between its own look and the call.
+            raise Transient(
+                f"{name} was added, but is not a member",
+                hint="an exclusive operation that began at that moment has kept it out",
+                cause="exclusive operation",
+            )
 
     def _add(self, name: str, proof: Proof | None) -> None:
         if proof is None:

@@ -83,9 +83,13 @@ def identity(fd: int) -> Identity | None:
 
 
 def members(fd: int, filesystem: Identity) -> Iterator[MemberExtent]:
-    """All members, lowest devid first; ids of removed ones are gaps."""
+    """All members, lowest devid first; ids of removed ones are gaps.
+
+    The target of a replace has devid 0 while that runs, and is counted or not (both seen on
+    6.18): it becomes a member only when it takes the devid of the one that it replaces.
+    """
     found = 0
-    for devid in range(filesystem.highest_devid + 1):
+    for devid in range(1, filesystem.highest_devid + 1):
         if found == filesystem.member_count:
             return
         if member := _member(fd, devid):

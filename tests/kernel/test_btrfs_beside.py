@@ -1,0 +1,64 @@
+"""A device is added whatever else goes on in the filesystem, and that comes to its own end."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.command import run
+from ebs_autoscale.errors import Transient
+from ebs_autoscale.sandbox.loop import LoopDevice
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+GIB = 1024**3
+CONTENT_MIB = 300
+# M is the mountpoint, S a spare device; the last two are exclusive operations.
+OPERATIONS = {
+    "scrub": ("scrub", "start", "-B", "M"),
+    "snapshot deletion": ("subvolume", "delete", "--commit-after", "M/snapshot"),
+    "resize": ("filesystem", "resize", "1:-256m", "M"),
+    "replace": ("replace", "start", "-B", "1", "S", "M"),
+}
+# An operation that comes in the very moment of the add is refused by the kernel, with this status.
+REFUSED = 1
+Loop = Callable[[int], LoopDevice]
+
+
+class Btrfs(Protocol):
+    """The `btrfs_at` fixture."""
+
+    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
+        """Make and mount."""
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_device_is_added_beside(operation: str, loop: Loop, btrfs_at: Btrfs) -> None:
+    """What somebody has started ends well, and the new member is there, in whichever order."""
+    path = btrfs_at(loop(GIB))
+    (path / "content").write_bytes(os.urandom(MIB) * CONTENT_MIB)
+    run(["btrfs", "subvolume", "snapshot", str(path), f"{path}/snapshot"], timeout_seconds=60)
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
+    spare, new = loop(GIB), loop(GIB)
+    words = [
+        word.replace("M", str(path), 1) if word[0] == "M" else spare.node if word == "S" else word
+        for word in OPERATIONS[operation]
+    ]
+    with subprocess.Popen(["btrfs", *words], stdout=subprocess.DEVNULL) as running:
+        # Both may begin at the same moment: then the loop tries again, as this does.
+        while not filesystem.read().has_member(new.name):
+            with suppress(Transient):
+                filesystem.add_device(new.name)
+        assert running.wait(60) in {0, REFUSED}
+    reading = filesystem.read()
+    assert reading.has_member(new.name)
+    assert reading.exclusive_operation == "none"
+    assert run(["btrfs", "scrub", "start", "-B", str(path)], timeout_seconds=60).count("Error") == 1
