@@ -25,7 +25,7 @@ from tests.bench.guards import bench_host, ours
 from tests.system.bench import Host
 
 IDLE_SECONDS = 30.0
-ROOMY = {"threshold": {"available": "5%", "available_min": "1MiB"}}
+ROOMY = {"threshold": {"available": "5%", "available_min": "1MiB"}, "poll": {"max": "5s"}}
 
 
 @dataclass(frozen=True, slots=True)
