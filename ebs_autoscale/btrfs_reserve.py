@@ -99,6 +99,13 @@ class Reserve:
                 hint="move it away, or set `metadata.reserve: off`",
                 cause="reserve",
             ) from error
+        except PermissionError as error:
+            raise Unfit(
+                f"{self._mount.path} belongs to somebody whose folder root may not write to here",
+                hint="`systemctl edit ebs-autoscale` and add to [Service] "
+                "CapabilityBoundingSet=CAP_DAC_OVERRIDE, or set `metadata.reserve: off`",
+                cause="reserve",
+            ) from error
         except OSError as error:
             raise Transient(f"cannot change the reserve: {error}", cause="reserve") from error
 

@@ -125,7 +125,10 @@ def _tend(reading: Reading, inventory: Inventory, world: World) -> None:
 
 
 def _keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:
-    """Hold the emergency reserve while space is comfortable; one that is missing is only told."""
+    """Hold the emergency reserve while space is comfortable.
+
+    One that is missing is told with each look and is no alarm that lasts: growths do without.
+    """
     try:
         reading = world.filesystem.read()
         wanted = wanted_bytes(world.reserve_bytes, reading)
@@ -135,9 +138,7 @@ def _keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> Non
             world.emit(Event(kind=EventKind.TENDED, sentence=done))
     except EbsAutoscaleError as error:
         sentence = f"no emergency reserve is held: {error}"
-        fields = {"cause": "reserve"}
-        kind, level = EventKind.WARNING, Level.WARNING
-        world.emit(Event(kind=kind, sentence=sentence, level=level, fields=fields))
+        world.emit(Event(kind=EventKind.TENDED, sentence=sentence, level=Level.WARNING))
 
 
 def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:

@@ -163,6 +163,17 @@ def test_a_mountpoint_of_somebody_else(box: Box) -> None:
     wait_for(box, "is complete")
 
 
+def test_a_mountpoint_of_a_user(box: Box) -> None:
+    """A folder that a user owns and others may look into grows; only the reserve is missed."""
+    wait_for(box, "took a reserve")
+    box.exec("chown", "nobody", "/scratch")
+    fill(box, left=20)
+    wait_for(box, "is complete")
+    wait_for(box, "no emergency reserve is held")
+    assert "CAP_DAC_OVERRIDE" in box.journal("-t", "ebs-autoscale")
+    assert box.exec("ebs-autoscale", "status").returncode == 0
+
+
 def test_further_mountpoints(box: Box) -> None:
     """Each further mountpoint has its own configuration, unit, filesystem and growths."""
     other = "/srv/my data"

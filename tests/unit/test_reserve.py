@@ -75,9 +75,10 @@ def test_off_gives_it_up() -> None:
 
 
 def test_a_reserve_that_fails_is_told_and_no_more() -> None:
-    """Without a reserve the growth is as done as with it."""
+    """Without a reserve the growth is as done as with it, and nothing is left to be looked at."""
     world = SimulatedWorld(reserve_bytes=None)
     world.fill(percent=85)
     world.fail("keep_reserve", Transient("no", cause="reserve"))
     assert world.grow() is Outcome.DONE
-    assert world.causes(EventKind.WARNING) == ["reserve"]
+    assert world.told(EventKind.TENDED) == ["no emergency reserve is held: no"]
+    assert world.causes(EventKind.WARNING) == []
