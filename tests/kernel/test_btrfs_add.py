@@ -64,6 +64,25 @@ def test_adds_to_a_full_filesystem(loop: Loop, btrfs_at: Btrfs, clock: FakeClock
     (path / "more").write_bytes(bytes(64 * MIB))
 
 
+def test_adds_where_metadata_is_full(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
+    """A filesystem that can take no more files gets its member, and takes files again."""
+    path = btrfs_at(loop(GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    with (path / "ballast").open("wb") as file, suppress(OSError):
+        for offset in range(0, GIB, MIB):
+            os.posix_fallocate(file.fileno(), offset, MIB)
+    with suppress(OSError):
+        for number in range(100_000):
+            (path / str(number)).touch()
+            # An attribute of this size fills most of a leaf.
+            os.setxattr(path / str(number), "user.fill", os.urandom(12 * 1024))
+    assert filesystem.read().metadata_headroom_bytes < 8 * MIB
+    filesystem.add_device(loop(2 * GIB).name)
+    assert filesystem.read().metadata_headroom_bytes > 100 * MIB
+    for number in range(1000):
+        (path / f"more-{number}").touch()
+
+
 def test_a_member_is_not_added_again(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
     """Adding what is a member is done at once: a crash after the add changes nothing."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
