@@ -32,6 +32,8 @@ def uninstall(arguments: argparse.Namespace) -> int:
     require_fit_host()
     mountpoint = settings.mountpoint
     if arguments.purge_empty:
+        # What is empty because nothing is mounted there proves nothing.
+        filesystem_of(settings, SystemClock()).read()
         require_empty(mountpoint)
     uuid, members = _filesystem(settings)
     for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):

@@ -74,6 +74,17 @@ def test_purge_wants_it_empty(host: Host, fstab: Path) -> None:
     assert host.mountpoint.is_mount()
 
 
+def test_purge_wants_it_mounted(host: Host, fstab: Path) -> None:
+    """An empty folder where the filesystem is not mounted is no proof that it is empty."""
+    before = fstab.read_text()
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 5
+    assert "not mounted" in done.stderr
+    assert fstab.read_text() == before
+    assert host.config.exists()
+
+
 def test_purge_wants_it_unused(host: Host, fstab: Path) -> None:
     """A process that works in it keeps the filesystem and its volumes."""
     assert host.run("grow").returncode == 0
