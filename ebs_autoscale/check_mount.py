@@ -9,12 +9,11 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
 from ebs_autoscale.check_line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.fstab import FSTAB, FstabLine, line_for, parse
 from ebs_autoscale.model import Reading
-from ebs_autoscale.mounting import presence_in
 from ebs_autoscale.policy import LOST_HINT, lost_members
+from ebs_autoscale.presence import NOBODY, presence_of
 from ebs_autoscale.services import UNIT_FOLDER, mount_unit
 from ebs_autoscale.space import available
 from ebs_autoscale.units import format_size
@@ -89,11 +88,9 @@ def _errors(reading: Reading) -> Iterator[Line]:
 
 def _absent_members(filesystem: str) -> Line:
     """Which members of a filesystem that is not mounted this host has."""
-    argv = ["btrfs", "filesystem", "show", "--raw", filesystem]
-    shown = ""
-    with suppress(CommandFailed):  # its word for a filesystem of which no device is here
-        shown = run(argv, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
-    present = presence_in(shown)
+    present = NOBODY
+    with suppress(CommandFailed):
+        present = presence_of(filesystem, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
     if present.complete:
         return Line("members", "ok", f"{filesystem}: {present.sentence}")
     hint = "attach the volumes that are not here, see `lsblk`; never mount it degraded for writing"

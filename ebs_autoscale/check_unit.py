@@ -7,7 +7,7 @@ from ebs_autoscale.check_line import Line, hint_of
 from ebs_autoscale.command import run
 from ebs_autoscale.daemon_report import living_report
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.services import CONFIG_FOLDER, UNITS, systemd_runs
+from ebs_autoscale.services import CONFIG_FOLDER, systemd_runs, unit_reading
 from ebs_autoscale.systemd import PROPERTIES, Unit, parse_show
 from ebs_autoscale.wiring import status_path
 
@@ -42,16 +42,6 @@ def unit(config_path: Path) -> Iterator[Line]:
         yield Line("unit", "warn", error.what, hint_of(error))
         return
     yield from map(unit_line, parse_show(answer))
-
-
-def unit_reading(config_path: Path) -> str:
-    """The unit that reads this file, be there one or not; empty for a file that none reads."""
-    plain, template = UNITS
-    if config_path.parent != CONFIG_FOLDER:
-        return ""
-    if config_path.name == "config.yaml":
-        return plain
-    return template.replace("@", f"@{config_path.stem}")
 
 
 def unit_line(each: Unit) -> Line:

@@ -1,7 +1,6 @@
 """From nothing to a watched filesystem: each step is taken only if it is missing."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.first_volume import NoFilesystem, name_of_filesystem, obtain
 from ebs_autoscale.fstab import FSTAB, with_line
 from ebs_autoscale.given_device import Ground, ground_of, judged, leads_to
-from ebs_autoscale.mounting import presence_in
 from ebs_autoscale.mounts import MountTable
+from ebs_autoscale.presence import presence_of, scan
 from ebs_autoscale.space import available, gib
 from ebs_autoscale.unit_names import escape_path
 from ebs_autoscale.wiring import world_of
@@ -233,11 +232,8 @@ def _require_whole_mount(path: str) -> None:
 
 def _require_all_members(ground: Ground) -> None:
     """Have the kernel know every device there is, and raise Unfit unless that makes it whole."""
-    # It also complains of copies of other filesystems; what counts is the next answer.
-    with suppress(CommandFailed):
-        run(["btrfs", "device", "scan"], timeout_seconds=_TOOL_TIMEOUT_SECONDS)
-    argv = ["btrfs", "filesystem", "show", "--raw", ground.filesystem]
-    present = presence_in(run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS))
+    scan(timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+    present = presence_of(ground.filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
     if not present.complete:
         raise Unfit(
             f"BTRFS {ground.filesystem} is not whole: {present.sentence}",

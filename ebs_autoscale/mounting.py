@@ -1,10 +1,7 @@
 """A filesystem that is not mounted: what is missing, and the mount once all members are here."""
 
-import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale import files, fstab
@@ -13,6 +10,7 @@ from ebs_autoscale.command import run
 from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.presence import NOBODY, Presence, presence_of, scan
 from ebs_autoscale.services import mount_unit, systemd_runs
 
 # A device that appears is usable at once; a look costs two processes.
@@ -25,37 +23,6 @@ MOUNT_RETRY_SECONDS = 60.0
 _MOUNT_TIMEOUT_SECONDS = 600.0
 _LOOK_TIMEOUT_SECONDS = 60.0
 _ASK_TIMEOUT_SECONDS = 180.0
-
-_TOTAL = re.compile(r"Total devices (\d+)")
-_DEVID = re.compile(r"^\s*devid\s+(\d+) .* path (/dev/\S+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """How many members a filesystem has, and which of them this host shows."""
-
-    total: int
-    devids: tuple[int, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all are here: only then is a mount tried, and never a degraded one."""
-        return self.total > 0 and len(self.devids) >= self.total
-
-    @property
-    def sentence(self) -> str:
-        """What is here and what is not."""
-        if not self.devids:
-            return "none of its members is here"
-        here = ", ".join(map(str, self.devids))
-        return f"{len(self.devids)} of its {self.total} members are here (devid {here})"
-
-
-def presence_in(shown: str) -> Presence:
-    """Read `btrfs filesystem show --raw`: the form is the same from 4.15 to 6.19."""
-    total = _TOTAL.search(shown)
-    devids = tuple(int(found[1]) for found in _DEVID.finditer(shown))
-    return Presence(int(total[1]) if total else 0, devids)
 
 
 class Awaited:
@@ -119,15 +86,11 @@ class Awaited:
             return str(error)
 
     def _presence(self, uuid: str) -> Presence:
-        with suppress(CommandFailed):
-            # What udev has not told the kernel; harmless where it has.
-            self._run("btrfs", "device", "scan", timeout_seconds=_LOOK_TIMEOUT_SECONDS)
+        scan(timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping)
         try:
-            argv = ("btrfs", "filesystem", "show", "--raw", uuid)
-            return presence_in(self._run(*argv, timeout_seconds=_LOOK_TIMEOUT_SECONDS))
+            return presence_of(uuid, timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping)
         except CommandFailed:
-            # Its word for a filesystem of which no device is here.
-            return Presence(0, ())
+            return NOBODY
 
     def _mount(self) -> str:
         """Never with `degraded`: a missing member of single data would be lost for good."""

@@ -32,12 +32,20 @@ def mount_unit(mountpoint: str) -> str:
     return f"{escape_path(mountpoint)}.mount"
 
 
+def unit_reading(config_path: Path) -> str:
+    """The unit that reads this file, be there one or not; empty for a file that none reads."""
+    plain, template = UNITS
+    if config_path.parent != CONFIG_FOLDER:
+        return ""
+    if config_path.name == "config.yaml":
+        return plain
+    return template.replace("@", f"@{config_path.stem}")
+
+
 def unit_of(config_path: Path, mountpoint: str) -> str:
     """The unit that reads this configuration for this mountpoint; empty when none does."""
-    if config_path == CONFIG_FOLDER / "config.yaml":
-        return "ebs-autoscale.service"
-    name = escape_path(mountpoint)
-    return f"ebs-autoscale@{name}.service" if config_path == CONFIG_FOLDER / f"{name}.yaml" else ""
+    is_named_for_it = config_path.name in {"config.yaml", f"{escape_path(mountpoint)}.yaml"}
+    return unit_reading(config_path) if is_named_for_it else ""
 
 
 def ensure(*, mountpoint: str, config_path: Path) -> str:
