@@ -22,13 +22,15 @@ _METADATA_FULL_SLACK_BYTES = 2 * MIB
 # Ordinary writers get ENOSPC with so much metadata free (measured: 3.73 MiB in each case).
 _METADATA_LOST_BYTES = 4 * MIB
 # Small-file writers burn 30 MB of metadata a second (measured): half a second, of which
-# an add needs a tenth. Small reserves have a sixteenth of their data.
+# an add needs a tenth. Small reserves have a quarter of their data: on 1 GiB that is still
+# what mkfs made for metadata, so that taking it has the kernel make the first real chunk.
 _RESERVE_METADATA_MOST_BYTES = 16 * MIB
-_RESERVE_METADATA_SHARE = 16
+_RESERVE_METADATA_SHARE = 4
 # `mkfs.btrfs -m single` begins with one metadata chunk of 8 MiB. When a fast buffered writer
 # has data chunks take all that is unallocated before metadata gets its next one, ENOSPC
 # comes with up to 2.5 data chunks free (measured on 6.18, 5 layouts); under fsync it mostly
-# does not. Which it will be nobody can tell, so the worse is read.
+# does not. Which it will be nobody can tell, so the worse is read, until the emergency
+# reserve has made that chunk.
 _FIRST_METADATA_CHUNK_BYTES = 16 * MIB
 _DATA_CHUNKS_AHEAD = 3
 # Metadata that new file content brings with it: 4 bytes of crc32c for each 4 KiB,

@@ -39,9 +39,9 @@ def _accuracy(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     for line in accuracy.table(found):
         say(line)
     return [
-        f"{each.members} members, {each.profile}, {each.mode}: optimistic"
+        f"{each.members} members, {each.profile}, {each.mode}: not as near as promised"
         for each in found
-        if max(each.first_bytes, each.most_bytes) > accuracy.OPTIMISTIC_MOST_BYTES
+        if not each.good
     ]
 
 

@@ -10,6 +10,7 @@ from threading import Event
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.reserve import wanted_bytes
 from tests.bench.ground import GIB, MIB, mounted
 
 SAMPLE_EVERY_SECONDS = 0.02
@@ -69,10 +70,17 @@ class Accuracy:
         return most <= OPTIMISTIC_MOST_BYTES and least >= -PESSIMISTIC_MOST_BYTES
 
 
-def measure(folder: Path, sizes: tuple[int, ...], profile: str, mode: str) -> Accuracy:
-    """Write at full speed until ENOSPC and compare every reading with what came after it."""
+def measure(
+    folder: Path, sizes: tuple[int, ...], profile: str, mode: str, *, reserve: bool = True
+) -> Accuracy:
+    """Write at full speed until ENOSPC and compare every reading with what came after it.
+
+    The emergency reserve is held, as the daemon does with its first look.
+    """
     with mounted(folder, sizes, mkfs=("-d", "single", "-m", profile)) as point:
         filesystem = BtrfsFilesystem(str(point), clock=SystemClock())
+        if reserve:
+            filesystem.keep_reserve(wanted_bytes(None, filesystem.read()))
         first = filesystem.read().available_bytes
         samples = list(_watched(filesystem, point / "content", folder / "written", mode))
         writable = samples[-1][1]

@@ -15,6 +15,7 @@ import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.btrfs_reserve import NAME
+from ebs_autoscale.btrfs_space import reserve_metadata_bytes
 from ebs_autoscale.command import run
 from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Transient, Unfit
@@ -182,7 +183,11 @@ def test_small_leaves(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     path = btrfs_at(loop(2 * GIB), mkfs=("-n", "4096"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     assert filesystem.keep_reserve(HELD)
-    assert len(os.listxattr(path / NAME)) == HELD // 16 // 4096
+    # Their names alone are more than listxattr(2) gives.
+    count = reserve_metadata_bytes(HELD) // 4096
+    assert os.getxattr(path / NAME, f"trusted.ebs-autoscale.{count - 1}")
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(path / NAME, f"trusted.ebs-autoscale.{count}")
 
 
 def test_takes_all_or_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -236,7 +241,7 @@ def test_somebody_elses_file_stays(
 def test_writers_that_spin_on_enospc(kind: str) -> None:
     """With the reserve an add under spinning writers ends with a writable filesystem.
 
-    A few times only: `make emergencies` counts hundreds, with the reserve and without.
+    A few times only: `make measure` counts hundreds, with the reserve and without.
     """
     for _ in range(3):
         assert emergency(kind, 256 * MIB, GIB).survived
