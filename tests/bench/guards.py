@@ -34,9 +34,12 @@ def bench_host(
     *,
     options: str = "defaults",
     mkfs: tuple[str, ...] = ("-d", "single", "-m", "dup"),
-    config: Mapping[str, Mapping[str, Any]],
+    config: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Host]:
-    """A host with one filesystem and an EC2 that takes its time; gone afterwards."""
+    """A host with one filesystem and an EC2 that takes its time; gone afterwards.
+
+    Without `config` it has what every user has who writes nothing but the mountpoint.
+    """
     with (
         mounted(folder, (size_bytes,), mkfs=mkfs, options=options) as point,
         Sandbox.start(
@@ -47,7 +50,10 @@ def bench_host(
         own = point.with_name(f"{point.name}-host")
         own.mkdir()
         host = Host(sandbox, mountpoint=point, folder=own)
-        host.configure(**config)
+        if config is None:
+            host.config.write_text(f"mountpoint: {point}\n", "utf-8")
+        else:
+            host.configure(**config)
         yield host
 
 

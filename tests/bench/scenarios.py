@@ -3,27 +3,21 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any
+from threading import Event
 
+from ebs_autoscale.rules import GrowthPolicy
 from tests.bench.ground import GIB, MIB, tool
 from tests.bench.guards import bench_host, ours
 from tests.bench.writer import write
 
-SIZE_BYTES = 2 * GIB
-STEP_BYTES = GIB
+# With default settings: so far from the end that it takes a growth, of 20 GiB, for 2 GiB more.
+SIZE_BYTES = 40 * GIB
+AVAILABLE_BYTES = 12 * GIB
 HEADING = f"{'scenario':<20}{'growths':>8}{'needed':>8}  ending"
-AVAILABLE_SHARE = 0.2
-CONFIG: Mapping[str, Any] = {
-    # What auto comes to once growths of 5 s were seen.
-    "threshold": {"available": "20%", "available_min": "64MiB", "lead_time": "10s"},
-    "growth": {"size": "1GiB", "min": "1GiB", "max": "1GiB"},
-    "poll": {"max": "5s"},
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +44,14 @@ class Outcome:
 def burst(point: Path) -> bool:
     """Rest, then write at full speed; whether there was an error."""
     Event().wait(10)
-    return _write(point / "burst", rate_mb=200, mib=2500)
+    return _write(point / "burst", rate_mb=400, mib=5000)
 
 
 def sawtooth(point: Path) -> bool:
-    """Write and delete, over and over."""
+    """Write and delete, over and over, across the threshold and back."""
     failed = False
-    for number in range(12):
-        failed |= _write(point / f"tooth-{number}", rate_mb=50, mib=200)
+    for number in range(6):
+        failed |= _write(point / f"tooth-{number}", rate_mb=250, mib=2500)
         (point / f"tooth-{number}").unlink()
     return failed
 
@@ -65,7 +59,7 @@ def sawtooth(point: Path) -> bool:
 def parallel(point: Path) -> bool:
     """Eight writers at once."""
     with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(_write, point / f"of-{n}", rate_mb=15, mib=300) for n in range(8)]
+        jobs = [pool.submit(_write, point / f"of-{n}", rate_mb=40, mib=600) for n in range(8)]
         return any(job.result() for job in jobs)
 
 
@@ -74,7 +68,7 @@ def fallocate(point: Path) -> bool:
     for number in range(3):
         with (point / f"booked-{number}").open("wb") as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, 700 * MIB)
+                os.posix_fallocate(file.fileno(), 0, 4 * GIB)
             except OSError:
                 return True
         Event().wait(10)
@@ -86,15 +80,15 @@ def snapshots(point: Path) -> bool:
     volume = point / "volume"
     tool("btrfs", "subvolume", "create", str(volume))
     failed = False
-    for number in range(6):
-        failed |= _write(volume / "content", rate_mb=60, mib=400)
+    for number in range(8):
+        failed |= _write(volume / "content", rate_mb=150, mib=500)
         tool("btrfs", "subvolume", "snapshot", "-r", str(volume), str(point / f"then-{number}"))
     return failed
 
 
 def reflinks(point: Path) -> bool:
-    """A hundred copies that share their content."""
-    failed = _write(point / "original", rate_mb=60, mib=300)
+    """A hundred copies that share their content, and would not fit if they did not."""
+    failed = _write(point / "original", rate_mb=150, mib=1000)
     for number in range(100):
         tool("cp", "--reflink=always", str(point / "original"), str(point / f"copy-{number}"))
     Event().wait(5)
@@ -102,8 +96,8 @@ def reflinks(point: Path) -> bool:
 
 
 def compressed(point: Path) -> bool:
-    """Four times what fits, of what shrinks to nothing."""
-    code = "import sys; f = open(sys.argv[1], 'wb')\nfor _ in range(8192): f.write(bytes(1 << 20))"
+    """Twice what fits, of what shrinks to nothing."""
+    code = "import sys; f = open(sys.argv[1], 'wb')\nfor _ in range(24576): f.write(bytes(1 << 20))"
     argv = [sys.executable, "-c", code, str(point / "zeros")]
     return subprocess.run(argv, check=False, capture_output=True).returncode != 0
 
@@ -120,30 +114,41 @@ SCENARIOS: Mapping[str, tuple[Callable[[Path], bool], str]] = {
 
 
 def play(folder: Path, name: str) -> Outcome:
-    """Let a scenario run under the daemon, and look at its peak."""
+    """Let a scenario run under the daemon with default settings, and look at its peak."""
     act, options = SCENARIOS[name]
-    with bench_host(folder, SIZE_BYTES, options=options, config=CONFIG) as host:
+    with bench_host(folder, SIZE_BYTES, options=options) as host:
+        with (host.mountpoint / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, host.read().available_bytes - AVAILABLE_BYTES)
         ended, peak = Event(), [0]
 
         def watch() -> None:
             while not ended.wait(0.1):
                 peak[0] = max(peak[0], host.read().used_bytes)
 
-        watcher = Thread(target=watch)
-        with ours(host):
-            watcher.start()
+        with ours(host), ThreadPoolExecutor(1) as pool:
+            first = host.read()
+            watching = pool.submit(watch)
             try:
                 failed = act(host.mountpoint)
             finally:
                 ended.set()
-                watcher.join()
-        return Outcome(name=name, growths=host.members - 1, needed=_needed(peak[0]), enospc=failed)
+            watching.result()
+        least_bytes = first.available_bytes - (peak[0] - first.used_bytes)
+        volumes = [member.size_bytes for member in host.read().members[1:]]
+        needed = _needed(least_bytes, first.size_bytes, volumes)
+        return Outcome(name=name, growths=len(volumes), needed=needed, enospc=failed)
 
 
-def _needed(peak_bytes: int) -> int:
-    """How many steps leave the share available that is configured, at the peak of use."""
-    missing = peak_bytes / (1 - AVAILABLE_SHARE) - SIZE_BYTES
-    return max(0, -int(-missing // STEP_BYTES))
+def _needed(available_bytes: int, size_bytes: int, volumes: Sequence[int]) -> int:
+    """How many of the volumes keep both floors of the defaults, in hindsight."""
+    threshold = GrowthPolicy().threshold
+    for count, volume in enumerate((*volumes, 0)):
+        floor = max(size_bytes * threshold.available_percent / 100, threshold.available_min_bytes)
+        if available_bytes >= floor:
+            return count
+        available_bytes += volume
+        size_bytes += volume
+    return len(volumes)
 
 
 def _write(path: Path, *, rate_mb: int, mib: int) -> bool:

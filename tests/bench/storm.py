@@ -60,8 +60,7 @@ def storm(folder: Path, guard: str, *, files: int = FILES) -> Storm:
     watch: Callable[[Host], AbstractContextManager[object]] = (
         ours if guard == "ours" else lambda host: reference(host, STEP)
     )
-    with bench_host(folder, SIZE_BYTES, config={}) as host:
-        host.config.write_text(f"mountpoint: {host.mountpoint}\n", "utf-8")
+    with bench_host(folder, SIZE_BYTES) as host:
         _leave_few_chunks_unallocated(host)
         began = monotonic()
         with watch(host) as daemon:

@@ -27,6 +27,8 @@ def write(path: Path, *, rate: float, most_bytes: int, fsync: bool) -> dict[str,
                 os.fsync(fd)
     except OSError as error:
         error_number = error.errno or 0
+    finally:
+        os.close(fd)
     seconds = monotonic() - began
     return {"written": written, "seconds": seconds, "errno": error_number}
 
