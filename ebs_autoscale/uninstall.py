@@ -33,8 +33,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
     mountpoint = settings.mountpoint
     if arguments.purge_empty:
         # What is empty because nothing is mounted there proves nothing.
-        filesystem_of(settings, SystemClock()).read()
-        require_empty(mountpoint)
+        require_empty(filesystem_of(settings, SystemClock()).read())
     uuid, members = _filesystem(settings)
     for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):
         print(sentence)
@@ -93,4 +92,4 @@ def _purge(settings: Settings) -> None:
     clock = SystemClock()
     filesystem = filesystem_of(settings, clock)
     world = world_of(settings, filesystem, clock, LogSink())
-    purge_empty(settings.mountpoint, world, print)
+    purge_empty(world, print)

@@ -1,7 +1,9 @@
 """`uninstall`: what `init` put there goes, what the operator has stays."""
 
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,27 @@ def fstab(host: Host) -> Iterator[Path]:
     mine.write_text(OTHERS + line_for(host.read().filesystem, str(host.mountpoint)) + "\n")
     yield mine
     subprocess.run(["umount", "--lazy", "/etc"], check=True)
+
+
+@contextmanager
+def container() -> Iterator["subprocess.Popen[str]"]:
+    """Hold all that is mounted now in a mount namespace of its own, idle, as a container does."""
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def assert_untouched(host: Host, fstab: Path) -> None:
+    """The filesystem is mounted and has its volume; line of fstab and configuration are there."""
+    assert host.mountpoint.is_mount()
+    assert [volume.state for volume in host.volumes()] == ["in-use"]
+    assert len(fstab.read_text().splitlines()) == 2
+    assert host.config.exists()
 
 
 def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
@@ -96,6 +119,49 @@ def test_purge_wants_it_unused(host: Host, fstab: Path) -> None:
     assert host.mountpoint.is_mount()
     assert len(fstab.read_text().splitlines()) == 2
     assert [volume.state for volume in host.volumes()] == ["in-use"]
+
+
+def test_purge_wants_all_of_it(host: Host, fstab: Path) -> None:
+    """An empty folder of a filesystem, mounted by itself, is no proof that the rest is empty."""
+    assert host.run("grow").returncode == 0
+    (host.mountpoint / "empty").mkdir()
+    (host.mountpoint / "result").write_text("of thirty hours")
+    part = host.folder / "part"
+    part.mkdir()
+    subprocess.run(["mount", "--bind", str(host.mountpoint / "empty"), str(part)], check=True)
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    subprocess.run(["mount", "--move", str(part), str(host.mountpoint)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    assert (done.returncode, "is only /empty of" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
+
+
+def test_purge_wants_it_mounted_once(host: Host, fstab: Path) -> None:
+    """A second mount of the filesystem on this host is named before anything is changed."""
+    assert host.run("grow").returncode == 0
+    second = host.folder / "second"
+    second.mkdir()
+    subprocess.run(["mount", "--bind", str(host.mountpoint), str(second)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    subprocess.run(["umount", str(second)], check=True)
+    assert (done.returncode, f"also mounted on {second}" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
+
+
+def test_purge_wants_it_unused_by_containers(host: Host, fstab: Path) -> None:
+    """What another mount namespace holds is not deleted; with what it holds ended, it is."""
+    assert host.run("grow").returncode == 0
+    with container() as other:
+        done = host.run("uninstall", "--purge-empty")
+        other.kill()
+    assert (done.returncode, "still mounted elsewhere" in done.stderr) == (1, True), done.stderr
+    assert not host.mountpoint.is_mount()
+    (way,) = re.findall(r"`(mount [^`]+)`", done.stderr)
+    subprocess.run(way.split(), check=True)
+    assert_untouched(host, fstab)
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 0, done.stderr
+    until(lambda: not host.volumes(), "the volume's end")
 
 
 def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
