@@ -1,6 +1,7 @@
 """An empty filesystem given up: unmounted, and its volumes deleted, by the operator's wish."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ebs_autoscale import btrfs_reserve
@@ -9,7 +10,7 @@ from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
 from ebs_autoscale.model import Reading, Volume
 from ebs_autoscale.mounts import Mount, MountTable
-from ebs_autoscale.policy import DEAD_STATES
+from ebs_autoscale.policy import DEAD_STATES, lost_members
 from ebs_autoscale.ports import World
 
 _TOOL_TIMEOUT_SECONDS = 120.0
@@ -22,36 +23,48 @@ _LOOK_EVERY_SECONDS = 2.0
 
 
 def purge_empty(world: World, say: Callable[[str], object]) -> None:
-    """Unmount the filesystem and delete its volumes of ours, when there is nothing in it at all.
+    """Unmount the filesystem and delete those of its members that are volumes of ours.
 
-    Members that are not ours stay as they are. Raises Unfit as require_empty does; Transient
-    when it is in use, here or in another mount namespace, or EC2 does not do as asked.
+    Only when there is nothing in it at all. Kept and named are members that are not ours, and
+    volumes of ours that are no members: what is on these was not seen. Raises Unfit as
+    require_empty does; Transient when it is in use, here or in another mount namespace, or EC2
+    does not do as asked.
     """
     reading = world.filesystem.read()
     volumes = [
-        volume
+        replace(volume, node=world.nodes.node_of(volume))
         for volume in world.cloud.inventory(reading.filesystem).volumes
         if volume.state not in DEAD_STATES
     ]
-    strangers = {member.name for member in reading.members}
-    strangers -= {world.nodes.node_of(volume) for volume in volumes}
+    members = [volume for volume in volumes if reading.has_member(volume.node)]
+    strangers = {member.name for member in reading.members} - {each.node for each in members}
     world.filesystem.keep_reserve(0)
     # The last look before the end, since what is written after it is lost.
     mount = require_empty(reading)
     _unmount(mount, reading, world.clock)
     say(f"unmounted {mount.point}, which was empty")
-    for volume in volumes:
+    for volume in members:
         _give_back(volume, world)
         say(f"deleted {volume.id}")
     for name in sorted(strangers):
         say(f"kept /dev/{name}: it is not a volume of ours; `wipefs` makes it blank")
+    for volume in volumes:
+        if volume not in members:
+            what = f"kept {volume.id}, {volume.state} and no member of the filesystem"
+            say(f"{what}: see what is on it, and delete it in EC2 when nobody needs that")
 
 
 def require_empty(reading: Reading) -> Mount:
     """The one mount of the filesystem; raises Unfit unless it shows all of it, and that is nothing.
 
-    The reserve does not count, a subvolume does, mounted or not.
+    The reserve does not count, a subvolume does, mounted or not, and so does a lost member.
     """
+    if lost := lost_members(reading):
+        raise Unfit(
+            f"{lost}, and what is on it cannot be seen",
+            hint="bring its volume back and mount it again; nothing is deleted",
+            cause="missing member",
+        )
     mount = _only_mount(reading)
     content = sorted({path.name for path in Path(mount.point).iterdir()} - {btrfs_reserve.NAME})
     argv = ["btrfs", "subvolume", "list", mount.point]

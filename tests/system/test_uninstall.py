@@ -10,7 +10,7 @@ import pytest
 
 from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.fstab import line_for
-from tests.system.bench import Host, until
+from tests.system.bench import Host, create_volume, until
 
 pytestmark = pytest.mark.kernel
 
@@ -174,3 +174,38 @@ def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
     assert f"kept /dev/{node}" in done.stdout
     until(lambda: not host.volumes(), "the volume's end")
     assert fstab.read_text() == OTHERS
+
+
+def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
+    """A volume with our tags that is not in the filesystem may hold anything: kept, and named."""
+    for _ in range(2):
+        assert host.run("grow", "--size", "1GiB").returncode == 0
+    member, removed = host.volumes()
+    argv = ["btrfs", "device", "remove", f"/dev/{removed.node}", str(host.mountpoint)]
+    subprocess.run(argv, check=True)
+    restored = create_volume(host.sandbox, {**member.tags, "ebs-autoscale:growth": "9"})
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 0, done.stderr
+    assert f"kept {removed.id}, in-use and no member" in done.stdout
+    assert f"kept {restored}, available and no member" in done.stdout
+    until(lambda: len(host.volumes()) == 2, "the member's end")
+    assert [(v.id, v.state) for v in host.volumes()] == [
+        (removed.id, "in-use"),
+        (restored, "available"),
+    ]
+    assert fstab.read_text() == OTHERS
+
+
+def test_purge_wants_every_member(host: Host, fstab: Path) -> None:
+    """What is on a volume that is not here was not seen, so nothing is empty without it."""
+    node = f"/dev/{host.read().members[0].name}"
+    assert host.run("grow").returncode == 0
+    (volume,) = host.volumes()
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    for each in (node, f"/dev/{volume.node}"):
+        subprocess.run(["btrfs", "device", "scan", "--forget", each], check=True)
+    host.sandbox.show_device(volume.id, shown=False)
+    subprocess.run(["mount", "-o", "degraded", node, str(host.mountpoint)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    assert (done.returncode, "has lost its member" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
