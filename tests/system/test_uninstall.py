@@ -71,6 +71,30 @@ def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
     assert host.run("uninstall").stdout.startswith("nothing to do")
 
 
+@pytest.mark.parametrize("option", [(), ("--purge-empty",)])
+def test_an_operators_own_line_stays(host: Host, fstab: Path, option: tuple[str, ...]) -> None:
+    """A line that `init` found and left as it was is there after the end, and is named."""
+    line = f"UUID={host.read().filesystem} {host.mountpoint} btrfs defaults 0 0"
+    fstab.write_text(f"{OTHERS}{line}\n")
+    done = host.run("uninstall", *option)
+    assert done.returncode == 0, done.stderr
+    assert f": {line}\n" in done.stdout
+    advice = "remove it if" if option else "after a boot: as /etc/fstab says"
+    assert advice in done.stdout
+    assert fstab.read_text() == f"{OTHERS}{line}\n"
+
+
+def test_a_line_is_not_lost(host: Host, fstab: Path) -> None:
+    """The line that is removed is printed, and what mounts the same by hand as well."""
+    uuid = host.read().filesystem
+    line = line_for(uuid, str(host.mountpoint), ("noatime", "subvol=/"))
+    fstab.write_text(f"{OTHERS}{line}\n")
+    done = host.run("uninstall")
+    assert f"removed from /etc/fstab: {line}\n" in done.stdout
+    assert f"mount -o noatime,subvol=/ UUID={uuid} {host.mountpoint}\n" in done.stdout
+    assert fstab.read_text() == OTHERS
+
+
 def test_not_under_a_running_daemon(host: Host, fstab: Path) -> None:
     """A daemon that systemd does not know is not left without its configuration."""
     with host.daemon() as daemon:
