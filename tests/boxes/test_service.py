@@ -139,6 +139,15 @@ def test_a_bad_configuration_is_no_restart_loop(box: Box) -> None:
     assert "line 2" in box.journal("-u", UNIT)
 
 
+def test_status_for_everybody(box: Box) -> None:
+    """Any user sees what the daemon does; who may not see it is not told that none runs."""
+    status = ("setpriv", "--reuid=65534", "--clear-groups", "ebs-autoscale", "status")
+    assert f"pid {shown(box, 'MainPID')}, " in box.exec(*status).stdout
+    box.exec("chmod", "0700", "/run/ebs-autoscale")
+    done = box.exec(*status, check=False)
+    assert (done.returncode, "may not read the daemon's report" in done.stdout) == (5, True)
+
+
 def test_unmounted_and_mounted_again(box: Box) -> None:
     """What the host unmounts is unmounted for the daemon, too, and it goes on when it is back."""
     box.exec("umount", "/scratch")
