@@ -1,5 +1,6 @@
 """The daemon under real systemd: watched, reloaded, stopped, and back after every boot."""
 
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -235,9 +236,10 @@ def test_a_member_that_was_detached(box: Box) -> None:
 
 
 def test_uninstall(box: Box) -> None:
-    """Service, fstab line and configuration go and do not come back; the data stay."""
+    """Service, fstab line and configuration go and do not come back, however that was named."""
     box.exec("sh", "-c", "echo kept >/scratch/kept")
-    done = box.exec("ebs-autoscale", "uninstall")
+    here = f"cd {Path(CONFIG_PATH).parent} && EBS_AUTOSCALE_CONFIG={Path(CONFIG_PATH).name}"
+    done = box.exec("sh", "-c", f"{here} ebs-autoscale uninstall")
     assert "stays mounted" in done.stdout
     assert state(box) == "inactive"
     assert "btrfs" not in box.read("/etc/fstab")

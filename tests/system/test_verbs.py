@@ -110,6 +110,16 @@ def test_no_btrfs_tool(host: Host, tmp_path: Path, verb: str) -> None:
     assert "btrfs-progs" in ran.stdout + ran.stderr
 
 
+def test_without_a_working_directory(host: Host, tmp_path: Path) -> None:
+    """What is relative to a folder that is gone is no path: exit 2, and no traceback."""
+    (tmp_path / "gone").mkdir()
+    host.config = Path("config.yaml")
+    ran = host.run(
+        "plan", before=("sh", "-c", f'cd {tmp_path}/gone && rmdir "$PWD" && exec "$@"', "sh")
+    )
+    assert (ran.returncode, "Traceback" in ran.stderr) == (2, False), ran.stderr
+
+
 def test_second_daemon(host: Host) -> None:
     """A second daemon for the filesystem ends with exit 3 and names the first."""
     with host.daemon() as daemon:
