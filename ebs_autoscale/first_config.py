@@ -20,11 +20,11 @@ def settled(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
     """
     if (
         path == CONFIG_DEFAULT
-        and path.exists()
+        and config.exists(path)
         and not _is_for(config.load(path), mountpoint)
     ):
         path = path.with_name(f"{escape_path(mountpoint)}.yaml")
-    if not path.exists():
+    if not config.exists(path):
         return path, config.Settings(mountpoint=mountpoint)
     settings = config.load(path)
     if not _is_for(settings, mountpoint):

@@ -25,7 +25,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
 
     Volumes and data stay, unless `purge_empty` and the filesystem is empty.
     """
-    if not arguments.config.exists():
+    if not config.exists(arguments.config):
         print(f"nothing to do: there is no {arguments.config}")
         return Exit.FINE
     settings = config.load(arguments.config)
