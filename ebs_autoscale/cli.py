@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="PATH",
-        type=Path,
-        default=Path(os.environ.get("EBS_AUTOSCALE_CONFIG") or CONFIG_DEFAULT),
+        type=_absolute,
+        default=os.environ.get("EBS_AUTOSCALE_CONFIG") or str(CONFIG_DEFAULT),
         help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
     )
     parser.add_argument(
@@ -181,6 +181,15 @@ def _add_host_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         "--size", metavar="SIZE", type=_size, help="size of the volume to buy (20GiB)"
     )
     init.set_defaults(verb=host_verbs.init)
+
+
+def _absolute(text: str) -> Path:
+    """The path in the one form by which its unit is told, and that lasts when a daemon goes to /."""
+    try:
+        return Path(os.path.abspath(text))  # noqa: PTH100 -- Path.absolute() keeps `..`
+    except FileNotFoundError as error:
+        what = f"{text}: the working directory is gone, so name it from /"
+        raise argparse.ArgumentTypeError(what) from error
 
 
 def _size(text: str) -> int:

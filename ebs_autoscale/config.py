@@ -134,6 +134,17 @@ def parse(text: str, *, name: str) -> Settings:
     return settings
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file. Raises ConfigInvalid for a path that cannot be looked at."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return True
+
+
 def text_of(path: Path) -> str:
     """What stands in the file. Raises ConfigInvalid for what cannot be a configuration."""
     try:
@@ -143,8 +154,7 @@ def text_of(path: Path) -> str:
         hint = "write one (`mountpoint: /scratch` is enough) or name another with --config"
         raise ConfigInvalid(f"{path}: no such file", hint=hint, cause="configuration") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigInvalid(f"{path}: cannot be read: {reason}", cause="configuration") from error
+        raise _unreadable(path, error) from error
     if len(content) > MOST_BYTES:
         raise _invalid(str(path), [Mistake(0, "larger than 1 MiB, so not a configuration")])
     try:
@@ -189,6 +199,11 @@ def _give_way(sizing: Sizing, parsed: Parsed) -> Sizing:
     if "growth.max" not in parsed.lines:
         sizing = replace(sizing, max_bytes=max([sizing.max_bytes, sizing.min_bytes, *sizes]))
     return sizing
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigInvalid:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigInvalid(f"{path}: cannot be read: {reason}", cause="configuration")
 
 
 def _invalid(name: str, mistakes: Collection[Mistake]) -> ConfigInvalid:

@@ -11,17 +11,20 @@ from ebs_autoscale.unit_names import escape_path
 from ebs_autoscale.wiring import CONFIG_DEFAULT
 
 
-def settled(given: Path, mountpoint: str) -> tuple[Path, config.Settings]:
+def settled(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
     """The file of this mountpoint, and what it says or would say when it is written.
 
     Where the default file is another mountpoint's, the file is named for this one, as the
     unit ebs-autoscale@.service reads it. Raises ConfigInvalid for a file that is wrong, or
     that is another mountpoint's.
     """
-    path = given.absolute()
-    if path == CONFIG_DEFAULT and path.exists() and not _is_for(config.load(path), mountpoint):
+    if (
+        path == CONFIG_DEFAULT
+        and config.exists(path)
+        and not _is_for(config.load(path), mountpoint)
+    ):
         path = path.with_name(f"{escape_path(mountpoint)}.yaml")
-    if not path.exists():
+    if not config.exists(path):
         return path, config.Settings(mountpoint=mountpoint)
     settings = config.load(path)
     if not _is_for(settings, mountpoint):

@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,20 @@ class FstabLine:
             ("/dev/disk/by-uuid/", "/dev/disk/by-label/", "/dev/mapper/")
         )
 
+    @property
+    def is_by_init(self) -> bool:
+        """Whether it has all that `init` gives to each line that it writes."""
+        return set(_OPTIONS) <= set(self.options)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The options that somebody chose for the mount itself, such as `subvol=...`."""
+        return tuple(
+            option
+            for option in self.options
+            if option not in {"defaults", "nofail"} and not option.startswith("x-systemd.")
+        )
+
 
 def parse(table: str) -> tuple[FstabLine, ...]:
     """The lines that mean something; those with too few fields are skipped, as mount(8) does."""
@@ -67,7 +81,7 @@ def parse(table: str) -> tuple[FstabLine, ...]:
 
 def uuid_at(table: str, mountpoint: str) -> str:
     """The UUID of the BTRFS filesystem that the table mounts here; empty when it names none."""
-    found = [line.uuid for line in _lines_of(table, mountpoint) if line.kind == "btrfs"]
+    found = [line.uuid for line in lines_at(table, mountpoint) if line.kind == "btrfs"]
     return found[-1] if found else ""
 
 
@@ -93,7 +107,7 @@ def with_line(table: str, *, uuid: str, mountpoint: str, is_same: Callable[[str]
     rows = table.split("\n")
     options: tuple[str, ...] = ("defaults",)
     place, kept = None, False
-    for line in reversed(_lines_of(table, mountpoint)):
+    for line in reversed(lines_at(table, mountpoint)):
         if line.uuid != uuid and not is_same(line.source):
             raise _conflict(line, rows[line.number])
         if kept or line.is_by_device:
@@ -113,17 +127,15 @@ def with_line(table: str, *, uuid: str, mountpoint: str, is_same: Callable[[str]
     return "\n".join(rows)
 
 
-def without_line(table: str, *, uuid: str, mountpoint: str) -> str:
-    """The table without the lines that mount this filesystem here by its UUID."""
-    rows = table.split("\n")
-    for line in reversed(_lines_of(table, mountpoint)):
-        if line.uuid == uuid:
-            del rows[line.number]
-    return "\n".join(rows)
+def without(table: str, lines: Collection[FstabLine]) -> str:
+    """The table without these lines of it."""
+    gone = {line.number for line in lines}
+    return "\n".join(row for number, row in enumerate(table.split("\n")) if number not in gone)
 
 
-def _lines_of(table: str, mountpoint: str) -> list[FstabLine]:
-    return [line for line in parse(table) if line.mountpoint == mountpoint]
+def lines_at(table: str, mountpoint: str) -> tuple[FstabLine, ...]:
+    """The lines that mount something here, first to last."""
+    return tuple(line for line in parse(table) if line.mountpoint == mountpoint)
 
 
 def _conflict(line: FstabLine, written: str) -> Unfit:

@@ -21,7 +21,9 @@ class Lock:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            # Whoever may read it could hold it: an flock needs no right to write.
+            os.fchmod(self._fd, 0o600)
         except OSError as error:
             raise Unfit(f"cannot open the lock {path}: {error.strerror}", cause="lock") from error
         try:

@@ -175,7 +175,10 @@ def _stderr_is_the_journal(environment: Mapping[str, str]) -> bool:
 
 
 class StatusFile:
-    """The daemon's report under /run: replaced atomically, removed at the end, never read back."""
+    """The daemon's report under /run: replaced atomically, removed at the end, never read back.
+
+    Everybody may read it, whatever the umask: nothing in it is secret, and `status` needs no root.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -190,6 +193,7 @@ class StatusFile:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             part.write_text(text)
+            part.chmod(0o644)
             part.replace(self._path)
             self._written = text
 

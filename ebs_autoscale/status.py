@@ -7,7 +7,7 @@ from typing import Any
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.daemon_report import living_report
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.health import ailments_of
 from ebs_autoscale.model import Reading
@@ -31,10 +31,11 @@ def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
 
 def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
     """What a fresh reading and the daemon's own report say."""
-    found: dict[str, Any] = {
-        "mountpoint": settings.mountpoint,
-        "daemon": living_report(status_path(settings.mountpoint)),
-    }
+    found: dict[str, Any] = {"mountpoint": settings.mountpoint, "daemon": None}
+    try:
+        found["daemon"] = living_report(status_path(settings.mountpoint))
+    except Unfit as error:
+        found["daemon_unknown"] = str(error)
     try:
         filesystem = filesystem_of(settings, clock)
         reading = filesystem.read()
@@ -69,7 +70,7 @@ def _figures(reading: Reading) -> dict[str, Any]:
 
 
 def _exit_of(found: dict[str, Any]) -> int:
-    if "unfit" in found:
+    if "unfit" in found or "daemon_unknown" in found:
         return Exit.UNFIT
     daemon = found["daemon"]
     wrong = found["ailments"] or (daemon and daemon["conditions"])
@@ -96,7 +97,7 @@ def _text(found: dict[str, Any]) -> str:
         lines += [f"  wrong        {sentence}" for sentence in found["ailments"].values()]
     daemon = found["daemon"]
     if not daemon:
-        return "\n".join([*lines, "  daemon       not running"])
+        return "\n".join([*lines, f"  daemon       {found.get('daemon_unknown', 'not running')}"])
     doing = daemon["activity"] or daemon["state"]
     lines.append(f"  daemon       pid {daemon['pid']}, {doing}")
     told = found.get("ailments", {})

@@ -25,7 +25,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
 
     Volumes and data stay, unless `purge_empty` and the filesystem is empty.
     """
-    if not arguments.config.exists():
+    if not config.exists(arguments.config):
         print(f"nothing to do: there is no {arguments.config}")
         return Exit.FINE
     settings = config.load(arguments.config)
@@ -33,8 +33,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
     mountpoint = settings.mountpoint
     if arguments.purge_empty:
         # What is empty because nothing is mounted there proves nothing.
-        filesystem_of(settings, SystemClock()).read()
-        require_empty(mountpoint)
+        require_empty(filesystem_of(settings, SystemClock()).read())
     uuid, members = _filesystem(settings)
     for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):
         print(sentence)
@@ -47,8 +46,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
         if arguments.purge_empty:
             _purge(settings)
             members = 0
-        if uuid and _forget_mount(uuid, mountpoint):
-            print(f"removed the line of {mountpoint} from {fstab.FSTAB}")
+        way_back = _forget_mount(uuid, mountpoint, is_purged=arguments.purge_empty)
     arguments.config.unlink()
     print(f"removed {arguments.config}")
     for sentence in services.remove_units():
@@ -57,7 +55,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
         arguments.config.parent.rmdir()
     if members:
         print(f"kept: {mountpoint} stays mounted, with its data on {members} volumes")
-        print(f"      after a boot: mount UUID={uuid} {mountpoint}")
+        print(f"      after a boot: {way_back}")
     return Exit.FINE
 
 
@@ -80,17 +78,29 @@ def _give_up_reserve(settings: Settings) -> None:
         print(f"kept the reserve, if there is one: {error}")
 
 
-def _forget_mount(uuid: str, mountpoint: str) -> bool:
+def _forget_mount(uuid: str, mountpoint: str, *, is_purged: bool) -> str:
+    """Take the line of `init` out of fstab and name what stays; says what mounts it from now on."""
     table = files.read_text(fstab.FSTAB)
-    shorter = fstab.without_line(table, uuid=uuid, mountpoint=mountpoint)
-    if shorter == table:
-        return False
-    files.replace(fstab.FSTAB, shorter)
-    return True
+    lines = fstab.lines_at(table, mountpoint)
+    gone = [line for line in lines if line.is_by_init and line.uuid == uuid != ""]
+    if gone:
+        files.replace(fstab.FSTAB, fstab.without(table, gone))
+    rows = table.split("\n")
+    for line in lines:
+        if line in gone:
+            print(f"removed from {fstab.FSTAB}: {rows[line.number]}")
+            continue
+        print(f"kept in {fstab.FSTAB}, since `init` did not write it so: {rows[line.number]}")
+        if is_purged:
+            print("      remove it if it means the filesystem that is gone: a boot may wait for it")
+    if len(lines) > len(gone):
+        return f"as {fstab.FSTAB} says"
+    options = ",".join(option for line in gone for option in line.chosen)
+    return f"mount {f'-o {options} ' if options else ''}UUID={uuid} {mountpoint}"
 
 
 def _purge(settings: Settings) -> None:
     clock = SystemClock()
     filesystem = filesystem_of(settings, clock)
     world = world_of(settings, filesystem, clock, LogSink())
-    purge_empty(settings.mountpoint, world, print)
+    purge_empty(world, print)

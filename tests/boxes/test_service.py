@@ -1,5 +1,6 @@
 """The daemon under real systemd: watched, reloaded, stopped, and back after every boot."""
 
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -139,6 +140,15 @@ def test_a_bad_configuration_is_no_restart_loop(box: Box) -> None:
     assert "line 2" in box.journal("-u", UNIT)
 
 
+def test_status_for_everybody(box: Box) -> None:
+    """Any user sees what the daemon does; who may not see it is not told that none runs."""
+    status = ("setpriv", "--reuid=65534", "--clear-groups", "ebs-autoscale", "status")
+    assert f"pid {shown(box, 'MainPID')}, " in box.exec(*status).stdout
+    box.exec("chmod", "0700", "/run/ebs-autoscale")
+    done = box.exec(*status, check=False)
+    assert (done.returncode, "may not read the daemon's report" in done.stdout) == (5, True)
+
+
 def test_unmounted_and_mounted_again(box: Box) -> None:
     """What the host unmounts is unmounted for the daemon, too, and it goes on when it is back."""
     box.exec("umount", "/scratch")
@@ -226,9 +236,10 @@ def test_a_member_that_was_detached(box: Box) -> None:
 
 
 def test_uninstall(box: Box) -> None:
-    """Service, fstab line and configuration go and do not come back; the data stay."""
+    """Service, fstab line and configuration go and do not come back, however that was named."""
     box.exec("sh", "-c", "echo kept >/scratch/kept")
-    done = box.exec("ebs-autoscale", "uninstall")
+    here = f"cd {Path(CONFIG_PATH).parent} && EBS_AUTOSCALE_CONFIG={Path(CONFIG_PATH).name}"
+    done = box.exec("sh", "-c", f"{here} ebs-autoscale uninstall")
     assert "stays mounted" in done.stdout
     assert state(box) == "inactive"
     assert "btrfs" not in box.read("/etc/fstab")

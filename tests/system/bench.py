@@ -11,9 +11,10 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
+import boto3
 import psutil
 import pytest
 import yaml
@@ -22,6 +23,9 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Reading
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.type_defs import TagTypeDef
 
 GIB = 1024**3
 MIB = 1024**2
@@ -42,6 +46,22 @@ def until(condition: Callable[[], object], what: str, *, seconds: float = 30.0) 
             return
         pause.wait(0.02)
     pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
+
+
+def create_volume(sandbox: Sandbox, tags: Mapping[str, str]) -> str:
+    """A volume that somebody made with these tags: its id."""
+    ec2 = boto3.client(
+        "ec2",
+        region_name=sandbox.settings.region,
+        endpoint_url=sandbox.endpoint_url,
+        aws_access_key_id="AKIATEST",
+        aws_secret_access_key="test",  # noqa: S106 -- no secret
+    )
+    volume = ec2.create_volume(AvailabilityZone=sandbox.settings.zone, Size=1)
+    if tags:
+        pairs: list[TagTypeDef] = [{"Key": key, "Value": tags[key]} for key in tags]
+        ec2.create_tags(Resources=[volume["VolumeId"]], Tags=pairs)
+    return str(volume["VolumeId"])
 
 
 class Daemon:

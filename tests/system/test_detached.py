@@ -66,7 +66,11 @@ def test_from_start_to_stop(host: Host, log: Path) -> None:
 
 
 def test_how_it_lives(host: Host, log: Path) -> None:
-    """In a session of its own, in /, with files that others may read but not write."""
+    """In a session of its own, in /, with files that others may read but not write.
+
+    What it was told to read it finds from there, too.
+    """
+    host.config = Path(os.path.relpath(host.config))
     with detached(host, log) as pid:
         process = psutil.Process(pid)
         assert process.cwd() == "/"

@@ -2,17 +2,13 @@
 
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import boto3
 import pytest
 
 from tests.conftest import LoopFactory
 from tests.signatures import SIGNATURES
 from tests.system.bare import CONFIG, FSTAB, BareHost, CloudHost
-
-if TYPE_CHECKING:
-    from types_boto3_ec2.type_defs import TagTypeDef
+from tests.system.bench import create_volume
 
 pytestmark = pytest.mark.kernel
 
@@ -102,7 +98,7 @@ def test_the_tags_of_its_volume_decide(
         "ebs-autoscale:growth": "0",
     }
     tags = {"ours": ours, "": {}}.get(tag, {tag: cloud_host.sandbox.instance_id})
-    volume_id = create_volume(cloud_host, tags)
+    volume_id = create_volume(cloud_host.sandbox, tags)
     name = f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
     link = Path("/dev/disk/by-id", name)
     link.symlink_to(device.node)
@@ -135,19 +131,3 @@ def test_a_second_mountpoint(bare_host: BareHost, loop: LoopFactory) -> None:
         subprocess.run(["umount", str(bare_host.mountpoint)], check=True)
         bare_host.mountpoint = first
     bare_host.assert_ready()
-
-
-def create_volume(host: CloudHost, tags: dict[str, str]) -> str:
-    """A volume that somebody made with these tags."""
-    ec2 = boto3.client(
-        "ec2",
-        region_name=host.sandbox.settings.region,
-        endpoint_url=host.sandbox.endpoint_url,
-        aws_access_key_id="AKIATEST",
-        aws_secret_access_key="test",  # noqa: S106 -- no secret
-    )
-    volume = ec2.create_volume(AvailabilityZone=host.sandbox.settings.zone, Size=1)
-    if tags:
-        pairs: list[TagTypeDef] = [{"Key": key, "Value": tags[key]} for key in tags]
-        ec2.create_tags(Resources=[volume["VolumeId"]], Tags=pairs)
-    return str(volume["VolumeId"])

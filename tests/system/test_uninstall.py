@@ -1,14 +1,16 @@
 """`uninstall`: what `init` put there goes, what the operator has stays."""
 
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.fstab import line_for
-from tests.system.bench import Host, until
+from tests.system.bench import Host, create_volume, until
 
 pytestmark = pytest.mark.kernel
 
@@ -30,6 +32,27 @@ def fstab(host: Host) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", "/etc"], check=True)
 
 
+@contextmanager
+def container() -> Iterator["subprocess.Popen[str]"]:
+    """Hold all that is mounted now in a mount namespace of its own, idle, as a container does."""
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def assert_untouched(host: Host, fstab: Path) -> None:
+    """The filesystem is mounted and has its volume; line of fstab and configuration are there."""
+    assert host.mountpoint.is_mount()
+    assert [volume.state for volume in host.volumes()] == ["in-use"]
+    assert len(fstab.read_text().splitlines()) == 2
+    assert host.config.exists()
+
+
 def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
     """Configuration and line of fstab go, every byte and volume stays where it is."""
     host.fill(25)
@@ -46,6 +69,30 @@ def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
     assert (host.mountpoint / "result").read_text() == "of thirty hours"
     assert [volume.state for volume in host.volumes()] == ["in-use"]
     assert host.run("uninstall").stdout.startswith("nothing to do")
+
+
+@pytest.mark.parametrize("option", [(), ("--purge-empty",)])
+def test_an_operators_own_line_stays(host: Host, fstab: Path, option: tuple[str, ...]) -> None:
+    """A line that `init` found and left as it was is there after the end, and is named."""
+    line = f"UUID={host.read().filesystem} {host.mountpoint} btrfs defaults 0 0"
+    fstab.write_text(f"{OTHERS}{line}\n")
+    done = host.run("uninstall", *option)
+    assert done.returncode == 0, done.stderr
+    assert f": {line}\n" in done.stdout
+    advice = "remove it if" if option else "after a boot: as /etc/fstab says"
+    assert advice in done.stdout
+    assert fstab.read_text() == f"{OTHERS}{line}\n"
+
+
+def test_a_line_is_not_lost(host: Host, fstab: Path) -> None:
+    """The line that is removed is printed, and what mounts the same by hand as well."""
+    uuid = host.read().filesystem
+    line = line_for(uuid, str(host.mountpoint), ("noatime", "subvol=/"))
+    fstab.write_text(f"{OTHERS}{line}\n")
+    done = host.run("uninstall")
+    assert f"removed from /etc/fstab: {line}\n" in done.stdout
+    assert f"mount -o noatime,subvol=/ UUID={uuid} {host.mountpoint}\n" in done.stdout
+    assert fstab.read_text() == OTHERS
 
 
 def test_not_under_a_running_daemon(host: Host, fstab: Path) -> None:
@@ -98,6 +145,49 @@ def test_purge_wants_it_unused(host: Host, fstab: Path) -> None:
     assert [volume.state for volume in host.volumes()] == ["in-use"]
 
 
+def test_purge_wants_all_of_it(host: Host, fstab: Path) -> None:
+    """An empty folder of a filesystem, mounted by itself, is no proof that the rest is empty."""
+    assert host.run("grow").returncode == 0
+    (host.mountpoint / "empty").mkdir()
+    (host.mountpoint / "result").write_text("of thirty hours")
+    part = host.folder / "part"
+    part.mkdir()
+    subprocess.run(["mount", "--bind", str(host.mountpoint / "empty"), str(part)], check=True)
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    subprocess.run(["mount", "--move", str(part), str(host.mountpoint)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    assert (done.returncode, "is only /empty of" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
+
+
+def test_purge_wants_it_mounted_once(host: Host, fstab: Path) -> None:
+    """A second mount of the filesystem on this host is named before anything is changed."""
+    assert host.run("grow").returncode == 0
+    second = host.folder / "second"
+    second.mkdir()
+    subprocess.run(["mount", "--bind", str(host.mountpoint), str(second)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    subprocess.run(["umount", str(second)], check=True)
+    assert (done.returncode, f"also mounted on {second}" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
+
+
+def test_purge_wants_it_unused_by_containers(host: Host, fstab: Path) -> None:
+    """What another mount namespace holds is not deleted; with what it holds ended, it is."""
+    assert host.run("grow").returncode == 0
+    with container() as other:
+        done = host.run("uninstall", "--purge-empty")
+        other.kill()
+    assert (done.returncode, "still mounted elsewhere" in done.stderr) == (1, True), done.stderr
+    assert not host.mountpoint.is_mount()
+    (way,) = re.findall(r"`(mount [^`]+)`", done.stderr)
+    subprocess.run(way.split(), check=True)
+    assert_untouched(host, fstab)
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 0, done.stderr
+    until(lambda: not host.volumes(), "the volume's end")
+
+
 def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
     """An empty filesystem is unmounted and its volumes are deleted; a device of others is named."""
     node = host.read().members[0].name
@@ -108,3 +198,38 @@ def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
     assert f"kept /dev/{node}" in done.stdout
     until(lambda: not host.volumes(), "the volume's end")
     assert fstab.read_text() == OTHERS
+
+
+def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
+    """A volume with our tags that is not in the filesystem may hold anything: kept, and named."""
+    for _ in range(2):
+        assert host.run("grow", "--size", "1GiB").returncode == 0
+    member, removed = host.volumes()
+    argv = ["btrfs", "device", "remove", f"/dev/{removed.node}", str(host.mountpoint)]
+    subprocess.run(argv, check=True)
+    restored = create_volume(host.sandbox, {**member.tags, "ebs-autoscale:growth": "9"})
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 0, done.stderr
+    assert f"kept {removed.id}, in-use and no member" in done.stdout
+    assert f"kept {restored}, available and no member" in done.stdout
+    until(lambda: len(host.volumes()) == 2, "the member's end")
+    assert [(v.id, v.state) for v in host.volumes()] == [
+        (removed.id, "in-use"),
+        (restored, "available"),
+    ]
+    assert fstab.read_text() == OTHERS
+
+
+def test_purge_wants_every_member(host: Host, fstab: Path) -> None:
+    """What is on a volume that is not here was not seen, so nothing is empty without it."""
+    node = f"/dev/{host.read().members[0].name}"
+    assert host.run("grow").returncode == 0
+    (volume,) = host.volumes()
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    for each in (node, f"/dev/{volume.node}"):
+        subprocess.run(["btrfs", "device", "scan", "--forget", each], check=True)
+    host.sandbox.show_device(volume.id, shown=False)
+    subprocess.run(["mount", "-o", "degraded", node, str(host.mountpoint)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    assert (done.returncode, "has lost its member" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)

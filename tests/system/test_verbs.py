@@ -89,7 +89,7 @@ def test_unfit_mount(host: Host, spoil: object, words: str, verb: str) -> None:
     assert host.volumes() == []
 
 
-@pytest.mark.parametrize("verb", ["run", "grow", "plan"])
+@pytest.mark.parametrize("verb", ["run", "grow", "plan", "uninstall"])
 def test_not_root(host: Host, verb: str) -> None:
     """Without root there is one sentence and exit 5."""
     nobody = ("setpriv", "--reuid", "65534", "--clear-groups", "--")
@@ -108,6 +108,25 @@ def test_no_btrfs_tool(host: Host, tmp_path: Path, verb: str) -> None:
     ran = host.run(verb)
     assert ran.returncode == 5
     assert "btrfs-progs" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("verb", [("uninstall",), ("init", "/scratch"), ("plan",)])
+def test_a_path_that_is_too_long(host: Host, verb: tuple[str, ...]) -> None:
+    """A configuration that cannot be a file is a mistake in the command: a sentence, exit 2."""
+    host.config = host.folder / f"{'long' * 64}.yaml"
+    ran = host.run(*verb)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+    assert "File name too long" in ran.stderr
+
+
+def test_without_a_working_directory(host: Host, tmp_path: Path) -> None:
+    """What is relative to a folder that is gone is no path: exit 2, and no traceback."""
+    (tmp_path / "gone").mkdir()
+    host.config = Path("config.yaml")
+    ran = host.run(
+        "plan", before=("sh", "-c", f'cd {tmp_path}/gone && rmdir "$PWD" && exec "$@"', "sh")
+    )
+    assert (ran.returncode, "Traceback" in ran.stderr) == (2, False), ran.stderr
 
 
 def test_second_daemon(host: Host) -> None:

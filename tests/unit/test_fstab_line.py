@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.fstab import parse, with_line, without_line
+from ebs_autoscale.fstab import lines_at, parse, with_line, without
 
 UUID = "6d2f7d5c-1111-5222-8333-444455556666"
 OTHER = "0d2f7d5c-1111-5222-8333-444455556667"
@@ -33,7 +33,7 @@ def test_a_line_is_added_once(before: str, after: str) -> None:
     """It comes last, on a line of its own, and a second time changes nothing."""
     assert ours(before) == after
     assert ours(after) == after
-    assert without_line(after, uuid=UUID, mountpoint="/scratch").rstrip("\n") == before.rstrip("\n")
+    assert without(after, lines_at(after, "/scratch")).rstrip("\n") == before.rstrip("\n")
 
 
 @given(st.text(st.sampled_from("ab /#\t\r\\-\n\udc80\x0b\u2028"), max_size=60))
@@ -64,6 +64,16 @@ def test_a_line_by_device_name_gives_way() -> None:
 def test_an_operators_own_line_stays(line: str) -> None:
     """A line that finds this filesystem whatever its devices are called is kept as it is."""
     assert ours(f"{ROOT}{line}\n", same=("LABEL=scratch",)) == f"{ROOT}{line}\n"
+    assert [each.is_by_init for each in parse(line)] == [False]
+
+
+def test_a_line_of_ours_is_known_again() -> None:
+    """A line that was made or changed here is told by its options, and from what was chosen."""
+    table = ours("/dev/sdf /scratch btrfs noatime,subvol=a,nofail 0 0\n", same=("/dev/sdf",))
+    [line] = parse(table)
+    assert line.is_by_init
+    assert line.chosen == ("noatime", "subvol=a")
+    assert [each.chosen for each in parse(LINE)] == [()]
 
 
 def test_one_line_only() -> None:

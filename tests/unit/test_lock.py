@@ -111,6 +111,19 @@ def test_an_unsigned_lock_is_held_too(path: Path) -> None:
             Lock(path)
 
 
+def test_only_its_owner_can_take_it(path: Path) -> None:
+    """Who may read the file could hold the lock and stop all growth: only its owner may."""
+    before = os.umask(0)
+    try:
+        with Lock(path):
+            assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o644)
+        with Lock(path):
+            assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     """Whoever puts a symbolic link in the way does not make us write elsewhere."""
     path.parent.mkdir()

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -222,7 +223,16 @@ def test_the_status_file_is_replaced_whole(tmp_path: Path) -> None:
         assert json.load(reader) == {"state": "watching"}
     assert json.loads(path.read_text()) == {"state": "growing"}
     assert [entry.name for entry in path.parent.iterdir()] == ["scratch.json"]
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_everybody_may_read_the_status(tmp_path: Path) -> None:
+    """Under the umask of the unit, too, the report is there for whoever runs `status`."""
+    before = os.umask(0o077)
+    try:
+        StatusFile(tmp_path / "scratch.json").write({"state": "watching"})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "scratch.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_an_unchanged_report_is_not_written(tmp_path: Path) -> None:
