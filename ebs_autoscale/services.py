@@ -14,6 +14,8 @@ UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
 
 # Where a package of a distribution would put them; ours would hide those.
 _PACKAGED_FOLDER = Path("/usr/lib/systemd/system")
+# What `systemctl mask` makes of a unit: a link to it.
+_MASK = Path("/dev/null")
 # Where the units as shipped expect the program.
 _SHIPPED_PREFIX = "/opt/ebs-autoscale/"
 # The units keep out of these; a mountpoint below one of them is what its unit is there for.
@@ -46,6 +48,18 @@ def unit_of(config_path: Path, mountpoint: str) -> str:
     """The unit that reads this configuration for this mountpoint; empty when none does."""
     is_named_for_it = config_path.name in {"config.yaml", f"{escape_path(mountpoint)}.yaml"}
     return unit_reading(config_path) if is_named_for_it else ""
+
+
+def require_free(*, mountpoint: str, config_path: Path) -> None:
+    """Raise Unfit when the operator has masked a unit that `ensure` would write or start."""
+    unit = unit_of(config_path, mountpoint)
+    if not systemd_runs() or not unit:
+        return
+    for name in (*UNITS, unit):
+        if (UNIT_FOLDER / name).resolve() == _MASK:
+            raise Unfit(
+                f"{name} is masked", hint=f"`systemctl unmask {name}`, then repeat", cause="unit"
+            )
 
 
 def ensure(*, mountpoint: str, config_path: Path) -> str:
