@@ -51,7 +51,7 @@ def unit_of(config_path: Path, mountpoint: str) -> str:
 
 
 def require_free(*, mountpoint: str, config_path: Path) -> None:
-    """Raise Unfit when the operator has masked a unit that `ensure` would write or start."""
+    """Raise Unfit when a unit that `ensure` would write is masked, or runs another program."""
     unit = unit_of(config_path, mountpoint)
     if not systemd_runs() or not unit:
         return
@@ -60,6 +60,18 @@ def require_free(*, mountpoint: str, config_path: Path) -> None:
             raise Unfit(
                 f"{name} is masked", hint=f"`systemctl unmask {name}`, then repeat", cause="unit"
             )
+    # The older family's unit has the name of ours. What runs is asked, not what the unit says:
+    # `make install` may have replaced it under its daemon. Ours is not active before it is ready.
+    plain = UNITS[0]
+    if _property("ActiveState", plain) != "active":
+        return
+    argv = files.read_text(Path("/proc", _property("MainPID", plain), "cmdline")).split("\0")
+    if argv[0] and "run" not in argv:
+        raise Unfit(
+            f"{plain} runs another autoscaler: `{' '.join(argv).strip()}`",
+            hint=f"`systemctl disable --now {plain}`, then repeat",
+            cause="unit",
+        )
 
 
 def ensure(*, mountpoint: str, config_path: Path) -> str:
@@ -73,7 +85,7 @@ def ensure(*, mountpoint: str, config_path: Path) -> str:
         why = f"no unit reads {config_path}" if systemd_runs() else "systemd does not run here"
         return f"{why}: start it with `ebs-autoscale --config {config_path} run --detach`"
     for name in UNITS:
-        if not (_PACKAGED_FOLDER / name).exists():
+        if not _is_packaged(name):
             files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
     files.replace(_drop_in_path(unit), _drop_in(mountpoint))
     reload_units()
@@ -146,9 +158,18 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def _is_packaged(name: str) -> bool:
+    # The older family's installer copies a unit of this name there, too.
+    return " run --wait\n" in files.read_text(_PACKAGED_FOLDER / name)
+
+
 def _is_known(unit: str) -> bool:
-    argv = ["systemctl", "show", "--property=LoadState", "--value", unit]
-    return run(argv, timeout_seconds=_TIMEOUT_SECONDS).strip() not in {"not-found", ""}
+    return _property("LoadState", unit) not in {"not-found", ""}
+
+
+def _property(name: str, unit: str) -> str:
+    argv = ["systemctl", "show", f"--property={name}", "--value", unit]
+    return run(argv, timeout_seconds=_TIMEOUT_SECONDS).strip()
 
 
 def _systemctl(*arguments: str) -> None:

@@ -4,9 +4,24 @@ import pytest
 
 from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
-from tests.boxes.seen import UNIT, configure, initialise, volumes
+from tests.boxes.seen import UNIT, configure, initialise, shown, state, volumes
 
 pytestmark = pytest.mark.kernel
+
+SHIPPED = f"/opt/ebs-autoscale/share/ebs-autoscale/systemd/{UNIT}"
+OURS = f"/etc/systemd/system/{UNIT}"
+PACKAGED = f"/lib/systemd/system/{UNIT}"
+# As the installer of the amazon-ebs-autoscale family copies it; its program is a loop in bash.
+OLDER_UNIT = """\
+[Unit]
+Description=Amazon EBS Autoscale
+[Service]
+ExecStart=/usr/local/bin/ebs-autoscale
+Restart=always
+[Install]
+WantedBy=multi-user.target
+"""
+OLDER_PROGRAM = "#!/bin/bash\nwhile true; do sleep 1; done\n"
 
 
 @pytest.fixture
@@ -28,3 +43,60 @@ def test_a_masked_unit(box: Box, masked: str) -> None:
     assert not volumes(box)
     box.exec("systemctl", "unmask", masked)
     initialise(box)
+
+
+@pytest.fixture
+def older(box: Box) -> Box:
+    """A machine on which a daemon of the older family runs; ours is installed beside it."""
+    box.exec("rm", "/usr/local/bin/ebs-autoscale")
+    box.write("/usr/local/bin/ebs-autoscale", OLDER_PROGRAM, 0o755)
+    box.write(PACKAGED, OLDER_UNIT)
+    box.exec("systemctl", "daemon-reload")
+    box.exec("systemctl", "enable", "--now", UNIT)
+    box.exec("ln", "-sfn", "/opt/ebs-autoscale/bin/ebs-autoscale", "/usr/local/bin/")
+    return box
+
+
+@pytest.mark.parametrize("is_hidden", [False, True], ids=["alone", "below ours"])
+def test_an_older_autoscaler(older: Box, *, is_hidden: bool) -> None:
+    """While it runs nothing is bought; when it is stopped, ours takes its place for good."""
+    if is_hidden:
+        older.exec("cp", SHIPPED, OURS)
+        older.exec("systemctl", "daemon-reload")
+    done = older.exec("ebs-autoscale", "init", "/scratch", "--size", "2GiB", check=False)
+    assert done.returncode == 5
+    assert "another autoscaler: `/bin/bash /usr/local/bin/ebs-autoscale`" in done.stderr
+    assert f"`systemctl disable --now {UNIT}`" in done.stderr
+    assert not volumes(older)
+
+    older.exec("systemctl", "disable", "--now", UNIT)
+    initialise(older)
+    older.reboot()
+    older.wait_until(lambda: state(older) == "active", "the service after the boot")
+    assert shown(older, "FragmentPath") == OURS
+    assert "run --wait" in shown(older, "ExecStart")
+
+
+def test_an_older_autoscaler_that_is_enabled(older: Box) -> None:
+    """One that does not run is no matter: ours hides its unit, now and after a boot."""
+    older.exec("systemctl", "stop", UNIT)
+    initialise(older)
+    older.reboot()
+    older.wait_until(lambda: state(older) == "active", "the service after the boot")
+    assert shown(older, "FragmentPath") == OURS
+
+
+def test_repeated_under_our_daemon(box: Box) -> None:
+    """Our own daemon is in nobody's way: `init` leaves it running."""
+    initialise(box)
+    pid = shown(box, "MainPID")
+    initialise(box)
+    assert shown(box, "MainPID") == pid
+
+
+def test_the_unit_of_a_package(box: Box) -> None:
+    """A unit of ours that a package brings is not hidden by another."""
+    box.exec("cp", SHIPPED, PACKAGED)
+    initialise(box)
+    assert shown(box, "FragmentPath") == PACKAGED
+    assert not box.has(OURS)
