@@ -18,8 +18,12 @@ _PACKAGED_FOLDER = Path("/usr/lib/systemd/system")
 _MASK = Path("/dev/null")
 # Where the units as shipped expect the program.
 _SHIPPED_PREFIX = "/opt/ebs-autoscale/"
-# The units keep out of these; a mountpoint below one of them is what its unit is there for.
-_HOMES = ("/home/", "/root/", "/run/user/")
+# What the units are kept out of, by the setting that lets them in to a mountpoint below.
+_LETS_INTO = {
+    "ProtectHome=no": ("/home/", "/root/", "/run/user/"),
+    "PrivateTmp=no": ("/tmp/", "/var/tmp/"),  # noqa: S108 -- no file is made there
+    "ProtectSystem=no": ("/usr/", "/boot/", "/efi/", "/etc/"),
+}
 # A stop lasts as long as the step of a growth does; see TimeoutStopSec in the unit.
 _TIMEOUT_SECONDS = 120.0
 
@@ -148,8 +152,9 @@ def _drop_in_path(unit: str) -> Path:
 def _drop_in(mountpoint: str) -> str:
     mount = mount_unit(mountpoint)
     text = f"[Unit]\nAfter={mount}\nWants={mount}\n"
-    if f"{mountpoint}/".startswith(_HOMES):
-        text += "\n[Service]\nProtectHome=no\n"
+    for setting, places in _LETS_INTO.items():
+        if f"{mountpoint}/".startswith(places):
+            text += f"\n[Service]\n{setting}\n"
     return text
 
 

@@ -4,7 +4,17 @@ import pytest
 
 from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
-from tests.boxes.seen import UNIT, configure, initialise, shown, state, volumes
+from tests.boxes.seen import (
+    UNIT,
+    configure,
+    fill,
+    initialise,
+    members,
+    shown,
+    state,
+    volumes,
+    wait_for,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -100,3 +110,19 @@ def test_the_unit_of_a_package(box: Box) -> None:
     initialise(box)
     assert shown(box, "FragmentPath") == PACKAGED
     assert not box.has(OURS)
+
+
+@pytest.mark.parametrize("folder", ["/home", "/tmp", "/var/tmp", "/usr/local"])
+def test_a_mountpoint_that_the_unit_is_kept_from(make_host: MakeBox, folder: str) -> None:
+    """Wherever the filesystem is, its unit sees it, writes to it and grows it, as after a boot."""
+    mountpoint = f"{folder}/work"
+    box = make_host()
+    configure(box, mountpoint)
+    initialise(box, mountpoint)
+    wait_for(box, "took a reserve")
+    for count in (1, 2):
+        fill(box, left=20, mountpoint=mountpoint)
+        wait_for(box, f"-{count} is complete")
+        box.reboot()
+        box.wait_until(lambda: state(box) == "active", "the service after the boot")
+        assert members(box, mountpoint) == count + 1
