@@ -1,5 +1,8 @@
 """`init` and its undoing where systemd really runs, on hosts that are not quite bare."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.boxes.box import Box
@@ -126,3 +129,23 @@ def test_a_mountpoint_that_the_unit_is_kept_from(make_host: MakeBox, folder: str
         box.reboot()
         box.wait_until(lambda: state(box) == "active", "the service after the boot")
         assert members(box, mountpoint) == count + 1
+
+
+@pytest.mark.parametrize("uninstalled", [True, False])
+def test_make_uninstall(box: Box, *, uninstalled: bool) -> None:
+    """With `ebs-autoscale uninstall` before it or without, program and units go, and twice."""
+    initialise(box)
+    if uninstalled:
+        box.exec("ebs-autoscale", "uninstall")
+    else:
+        box.exec("systemctl", "enable", "ebs-autoscale@srv.service")
+    # A box has no make: what it would run is run there, and ends where it would end.
+    argv = ["make", "--dry-run", "uninstall"]
+    checkout = Path(__file__).parents[2]
+    recipe = subprocess.run(argv, cwd=checkout, capture_output=True, text=True, check=True).stdout
+    for _ in range(2):
+        box.exec("sh", "-e", input=recipe)
+    assert state(box) == "inactive"
+    assert not box.has("/opt/ebs-autoscale")
+    found = box.exec("find", "/etc/systemd", "/usr/local", "-name", "*autoscale*").stdout.split()
+    assert found == ([] if uninstalled else [f"{OURS}.d"])
