@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale import __version__
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bench import GIB, Host, until
 
 pytestmark = pytest.mark.kernel
@@ -176,6 +177,16 @@ def test_limit(host: Host, verb: str) -> None:
     assert ran.returncode == 4
     assert "limits.volumes" in ran.stdout + ran.stderr
     assert len(host.volumes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("InsufficientVolumeCapacity", 1), ("VolumeLimitExceeded", 5)]
+)
+def test_a_growth_that_fails(host: Host, code: str, status: int) -> None:
+    """What may pass ends `grow` with exit 1, what a human has to change with exit 5."""
+    host.sandbox.add_fault(FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code=code))
+    ran = host.run("grow")
+    assert (ran.returncode, code in ran.stderr) == (status, True), ran.stderr
 
 
 def test_status_of_the_daemon(host: Host) -> None:
