@@ -68,25 +68,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config",
-        metavar="PATH",
-        type=Path,
-        default=Path(os.environ.get("EBS_AUTOSCALE_CONFIG") or CONFIG_DEFAULT),
-        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="least level that is logged (info)",
-    )
+    _add_common_options(parser)
+    config = Path(os.environ.get("EBS_AUTOSCALE_CONFIG") or CONFIG_DEFAULT)
+    parser.set_defaults(config=config, log_level="info")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="VERB", required=True)
     _add_daemon_verbs(commands)
     _add_looking_verbs(commands)
     _add_host_verbs(commands)
+    for verb in commands.choices.values():
+        _add_common_options(verb)
     return parser
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    # Without a default: that of the verb would undo what stands before it.
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default=argparse.SUPPRESS,
+        help="least level that is logged (info)",
+    )
 
 
 def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -21,6 +21,23 @@ def test_version(host: Host) -> None:
     assert host.run("--version").stdout == f"ebs-autoscale {__version__}\n"
 
 
+@pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
+@pytest.mark.parametrize("form", ["--config {0} {1}", "{1} --config {0}"])
+def test_another_configuration(host: Host, verb: str, form: str) -> None:
+    """`--config` counts before the verb and after it."""
+    other = str(host.folder / "other.yaml")
+    ran = host.run(*form.format(other, verb).split())
+    assert ran.returncode == 2
+    assert f"{other}: no such file" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("form", ["--log-level error grow", "grow --log-level error"])
+def test_log_level(host: Host, form: str) -> None:
+    """`--log-level` counts before the verb and after it."""
+    ran = host.run(*form.split())
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("size", ["0", "-5GiB", "abc", "65TiB", "1e99GiB", "20GB", "nan", ""])
 @pytest.mark.parametrize("form", ["--size={}", "--size {}"])
 def test_bad_size(host: Host, size: str, form: str) -> None:
