@@ -93,7 +93,9 @@ install: ## into a Python environment of its own in APPDIR, with units and man p
 uninstall: ## what `make install` made; filesystems, volumes and configuration stay (as root)
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { \
 		systemctl stop 'ebs-autoscale*.service'; \
-		systemctl -q disable ebs-autoscale.service ebs-autoscale@.service; }
+		for unit in ebs-autoscale.service ebs-autoscale@.service; do \
+			[ ! -f "$(UNITDIR)/$$unit" ] || systemctl -q disable "$$unit" || exit; \
+		done; }
 	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$(cat "$$app/made-by-install" 2>/dev/null)" || true; \
 	rm -rf "$$app"; \
 	for file in $(INSTALLED); do rm -f "$(DESTDIR)$$file"; done; \

@@ -68,25 +68,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config",
-        metavar="PATH",
-        type=_absolute,
-        default=os.environ.get("EBS_AUTOSCALE_CONFIG") or str(CONFIG_DEFAULT),
-        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="least level that is logged (info)",
-    )
+    _add_common_options(parser)
+    config = os.environ.get("EBS_AUTOSCALE_CONFIG") or str(CONFIG_DEFAULT)
+    parser.set_defaults(config=config, log_level="info")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="VERB", required=True)
     _add_daemon_verbs(commands)
     _add_looking_verbs(commands)
     _add_host_verbs(commands)
+    for verb in commands.choices.values():
+        _add_common_options(verb)
     return parser
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    # Without a default: that of the verb would undo what stands before it.
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        type=_absolute,
+        default=argparse.SUPPRESS,
+        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default=argparse.SUPPRESS,
+        help="least level that is logged (info)",
+    )
 
 
 def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -184,7 +193,7 @@ def _add_host_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def _absolute(text: str) -> Path:
-    """The path in the one form by which its unit is told, and that lasts when a daemon goes to /."""
+    """The path in one form: its unit is told by it, and a daemon that goes to / finds it again."""
     try:
         return Path(os.path.abspath(text))  # noqa: PTH100 -- Path.absolute() keeps `..`
     except FileNotFoundError as error:

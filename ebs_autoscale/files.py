@@ -25,8 +25,15 @@ def replace(path: Path, text: str) -> None:
     """Give the file this content at once, through a crash too; a symlink to it is followed.
 
     Mode, owner and SELinux label stay. Two writers at a time need a lock of their own.
+    Raises Unfit, also when what is there is no regular file.
     """
     real = path.resolve()
+    if real.exists() and not real.is_file():
+        raise Unfit(
+            f"cannot write {path}: {real} is not a regular file",
+            hint="have a regular file there, or nothing, and repeat",
+            cause="file",
+        )
     _write(real, text, keep=real.exists(), publish=os.replace)
 
 

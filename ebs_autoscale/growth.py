@@ -18,13 +18,14 @@ from ebs_autoscale.space import Forecast
 
 
 class Outcome(StrEnum):
-    """How a growth ended."""
+    """How a growth ended; UNFIT is a failure that a human has to put right."""
 
     DONE = "done"
     HELD = "held"
     REFUSED = "refused"
     STOPPED = "stopped"
     FAILED = "failed"
+    UNFIT = "unfit"
 
 
 def observe(world: World) -> tuple[Reading, Inventory]:
@@ -79,7 +80,7 @@ def grow_once(
         except EbsAutoscaleError as error:
             _tell(world, EventKind.GROWTH_FAILED, str(error), decision, cause=error.cause)
             if not isinstance(decision, Finish) or not _can_go_on(error, set_aside):
-                return Outcome.FAILED
+                return Outcome.UNFIT if isinstance(error, Unfit) else Outcome.FAILED
             set_aside.add(decision.volume_id)
         else:
             if outcome is not Outcome.REFUSED:

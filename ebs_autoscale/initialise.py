@@ -53,6 +53,8 @@ class Initialisation:
 
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
+        path = self._wish.config_path
+        services.require_free(mountpoint=self._wish.mountpoint, config_path=path)
         if not _is_mounted(self._wish.mountpoint):
             self._bring()
         filesystem = BtrfsFilesystem(self._wish.mountpoint, clock=self._clock)
@@ -65,7 +67,6 @@ class Initialisation:
         self._note_foreign_device(names)
         self._ensure_line(filesystem.uuid, names)
         self._ensure_config()
-        path = self._wish.config_path
         self._tell(services.ensure(mountpoint=self._wish.mountpoint, config_path=path))
 
     def _bring(self) -> None:

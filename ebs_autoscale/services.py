@@ -14,10 +14,16 @@ UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
 
 # Where a package of a distribution would put them; ours would hide those.
 _PACKAGED_FOLDER = Path("/usr/lib/systemd/system")
+# What `systemctl mask` makes of a unit: a link to it.
+_MASK = Path("/dev/null")
 # Where the units as shipped expect the program.
 _SHIPPED_PREFIX = "/opt/ebs-autoscale/"
-# The units keep out of these; a mountpoint below one of them is what its unit is there for.
-_HOMES = ("/home/", "/root/", "/run/user/")
+# What the units are kept out of, by the setting that lets them in to a mountpoint below.
+_LETS_INTO = {
+    "ProtectHome=no": ("/home/", "/root/", "/run/user/"),
+    "PrivateTmp=no": ("/tmp/", "/var/tmp/"),  # noqa: S108 -- no file is made there
+    "ProtectSystem=no": ("/usr/", "/boot/", "/efi/", "/etc/"),
+}
 # A stop lasts as long as the step of a growth does; see TimeoutStopSec in the unit.
 _TIMEOUT_SECONDS = 120.0
 
@@ -48,6 +54,30 @@ def unit_of(config_path: Path, mountpoint: str) -> str:
     return unit_reading(config_path) if is_named_for_it else ""
 
 
+def require_free(*, mountpoint: str, config_path: Path) -> None:
+    """Raise Unfit when a unit that `ensure` would write is masked, or runs another program."""
+    unit = unit_of(config_path, mountpoint)
+    if not systemd_runs() or not unit:
+        return
+    for name in (*UNITS, unit):
+        if (UNIT_FOLDER / name).resolve() == _MASK:
+            raise Unfit(
+                f"{name} is masked", hint=f"`systemctl unmask {name}`, then repeat", cause="unit"
+            )
+    # The older family's unit has the name of ours. What runs is asked, not what the unit says:
+    # `make install` may have replaced it under its daemon. Ours is not active before it is ready.
+    plain = UNITS[0]
+    if _property("ActiveState", plain) != "active":
+        return
+    argv = files.read_text(Path("/proc", _property("MainPID", plain), "cmdline")).split("\0")
+    if argv[0] and "run" not in argv:
+        raise Unfit(
+            f"{plain} runs another autoscaler: `{' '.join(argv).strip()}`",
+            hint=f"`systemctl disable --now {plain}`, then repeat",
+            cause="unit",
+        )
+
+
 def ensure(*, mountpoint: str, config_path: Path) -> str:
     """Have the daemon run now and after every boot; says so, or what the operator has to do.
 
@@ -59,7 +89,7 @@ def ensure(*, mountpoint: str, config_path: Path) -> str:
         why = f"no unit reads {config_path}" if systemd_runs() else "systemd does not run here"
         return f"{why}: start it with `ebs-autoscale --config {config_path} run --detach`"
     for name in UNITS:
-        if not (_PACKAGED_FOLDER / name).exists():
+        if not _is_packaged(name):
             files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
     files.replace(_drop_in_path(unit), _drop_in(mountpoint))
     reload_units()
@@ -122,8 +152,9 @@ def _drop_in_path(unit: str) -> Path:
 def _drop_in(mountpoint: str) -> str:
     mount = mount_unit(mountpoint)
     text = f"[Unit]\nAfter={mount}\nWants={mount}\n"
-    if f"{mountpoint}/".startswith(_HOMES):
-        text += "\n[Service]\nProtectHome=no\n"
+    for setting, places in _LETS_INTO.items():
+        if f"{mountpoint}/".startswith(places):
+            text += f"\n[Service]\n{setting}\n"
     return text
 
 
@@ -132,9 +163,18 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def _is_packaged(name: str) -> bool:
+    # The older family's installer copies a unit of this name there, too.
+    return " run --wait\n" in files.read_text(_PACKAGED_FOLDER / name)
+
+
 def _is_known(unit: str) -> bool:
-    argv = ["systemctl", "show", "--property=LoadState", "--value", unit]
-    return run(argv, timeout_seconds=_TIMEOUT_SECONDS).strip() not in {"not-found", ""}
+    return _property("LoadState", unit) not in {"not-found", ""}
+
+
+def _property(name: str, unit: str) -> str:
+    argv = ["systemctl", "show", f"--property={name}", "--value", unit]
+    return run(argv, timeout_seconds=_TIMEOUT_SECONDS).strip()
 
 
 def _systemctl(*arguments: str) -> None:

@@ -37,6 +37,7 @@ _EXIT_OF = {
     Outcome.REFUSED: Exit.REFUSED,
     Outcome.STOPPED: Exit.FAILED,
     Outcome.FAILED: Exit.FAILED,
+    Outcome.UNFIT: Exit.UNFIT,
 }
 
 

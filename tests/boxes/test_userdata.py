@@ -16,12 +16,12 @@ USERDATA = (Path(__file__).parents[2] / "cloud-init/userdata.yaml").read_text("u
 
 @pytest.fixture
 def userdata(wheels: Path) -> str:
-    """The shipped user data with the wheel of this checkout in the place of a pinned version."""
+    """The shipped user data with the wheel of this checkout as the source of the program."""
     [wheel] = wheels.glob("ebs_autoscale-*.whl")
     package = f"PACKAGE=/var/lib/wheels/{wheel.name}"
     # No index can be reached from a box; what it would serve lies beside.
     offline = "PIP_NO_INDEX=1\n      PIP_FIND_LINKS=/var/lib/wheels"
-    return USERDATA.replace("PACKAGE=ebs-autoscale==0.1.0", f"{package}\n      {offline}")
+    return USERDATA.replace("PACKAGE=\n", f"{package}\n      {offline}\n")
 
 
 def boot(make_box: MakeBox, userdata: str, wheels: Path) -> Box:
@@ -68,6 +68,15 @@ def test_a_failed_installation_is_seen(make_box: MakeBox, userdata: str, wheels:
     assert "FAILED: pip cannot install" in box.journal("-u", "cloud-final")
     assert box.exec("systemctl", "is-active", "multi-user.target").stdout.strip() == "active"
     assert not volumes(box)
+
+
+def test_as_it_is_shipped(make_box: MakeBox, wheels: Path) -> None:
+    """Without a source nothing is installed from wherever pip looks, and the failure says why."""
+    box = boot(make_box, USERDATA, wheels)
+    assert "status: error" in box.exec("cloud-init", "status", check=False).stdout
+    log = box.read("/var/log/cloud-init-output.log")
+    assert "FAILED: say where the package comes from: PACKAGE= in the user data" in log
+    assert not box.has("/opt/ebs-autoscale")
 
 
 def test_cloud_init_accepts_it(box: Box) -> None:

@@ -91,7 +91,7 @@ def test_a_lost_answer_while_giving_back(
     control.add_fault(FaultRule(kind=FaultKind.ERROR, action="AttachVolume", code=code))
     control.add_fault(FaultRule(kind=kind, action="DeleteVolume", when=when, times=times))
 
-    assert instance.grow() is Outcome.FAILED
+    assert instance.grow() is Outcome.UNFIT
 
     assert instance.events[-1].fields["cause"] == "slots"
     instance.http.clock.sleep(10)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from ebs_autoscale import __version__
 from ebs_autoscale.units import parse_size
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +36,7 @@ def test_only_what_cloud_init_knows(userdata: dict[str, Any]) -> None:
 
 
 def test_one_place_to_edit(userdata: dict[str, Any]) -> None:
-    """Mountpoint, size and version stand in one marked place, and nowhere else."""
+    """Mountpoint, size and source stand in one marked place, the source to be filled in."""
     settings = dict(
         line.split("=", 1)
         for line in file_of(userdata, SETTINGS).splitlines()
@@ -45,7 +44,7 @@ def test_one_place_to_edit(userdata: dict[str, Any]) -> None:
     )
     assert settings["MOUNTPOINT"] == "/scratch"
     assert parse_size(settings["SIZE"]) == 20 * 1024**3
-    assert settings["PACKAGE"] == f"ebs-autoscale=={__version__}"
+    assert settings["PACKAGE"] == ""
     assert TEXT.count("EDIT HERE") == 1
     assert "/scratch" not in file_of(userdata, SCRIPT)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale import __version__
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bench import GIB, Host, until
 
 pytestmark = pytest.mark.kernel
@@ -18,6 +19,23 @@ READS = {"DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes"}
 def test_version(host: Host) -> None:
     """`--version` prints it."""
     assert host.run("--version").stdout == f"ebs-autoscale {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
+@pytest.mark.parametrize("form", ["--config {0} {1}", "{1} --config {0}"])
+def test_another_configuration(host: Host, verb: str, form: str) -> None:
+    """`--config` counts before the verb and after it."""
+    other = str(host.folder / "other.yaml")
+    ran = host.run(*form.format(other, verb).split())
+    assert ran.returncode == 2
+    assert f"{other}: no such file" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("form", ["--log-level error grow", "grow --log-level error"])
+def test_log_level(host: Host, form: str) -> None:
+    """`--log-level` counts before the verb and after it."""
+    ran = host.run(*form.split())
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("size", ["0", "-5GiB", "abc", "65TiB", "1e99GiB", "20GB", "nan", ""])
@@ -195,6 +213,16 @@ def test_limit(host: Host, verb: str) -> None:
     assert ran.returncode == 4
     assert "limits.volumes" in ran.stdout + ran.stderr
     assert len(host.volumes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("InsufficientVolumeCapacity", 1), ("VolumeLimitExceeded", 5)]
+)
+def test_a_growth_that_fails(host: Host, code: str, status: int) -> None:
+    """What may pass ends `grow` with exit 1, what a human has to change with exit 5."""
+    host.sandbox.add_fault(FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code=code))
+    ran = host.run("grow")
+    assert (ran.returncode, code in ran.stderr) == (status, True), ran.stderr
 
 
 def test_status_of_the_daemon(host: Host) -> None:

@@ -1,6 +1,7 @@
 """Files of the system are whole at any moment, and keep what else there is to them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,19 @@ def test_replace_keeps_mode_and_follows_a_link(tmp_path: Path) -> None:
     assert files.read_text(link) == "new \udc80"
     assert real.stat().st_mode & 0o777 == 0o640
     assert sorted(os.listdir(tmp_path)) == ["link", "real"]  # noqa: PTH208 -- hidden files too
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir])
+def test_replace_leaves_what_is_no_file(tmp_path: Path, kind: Callable[[Path], None]) -> None:
+    """A device, pipe or folder that a link leads to is refused by name, and stays what it is."""
+    real, link = tmp_path / "real", tmp_path / "link"
+    kind(real)
+    link.symlink_to(real)
+    before = real.stat()
+    with pytest.raises(Unfit, match=f"cannot write {link}: {real} is not a regular file; have"):
+        files.replace(link, "new")
+    assert real.stat() == before
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_leavings_of_a_killed_writer_are_no_matter(tmp_path: Path) -> None:

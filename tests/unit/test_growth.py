@@ -200,7 +200,7 @@ def test_nothing_is_set_aside_for_a_passing_failure() -> None:
     world = low_world()
     world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
     world.fail("attach", Unfit("not allowed", cause="denied"))
-    assert world.grow() is Outcome.FAILED
+    assert world.grow() is Outcome.UNFIT
     assert len(world.cloud.volumes) == 1
 
 
@@ -213,7 +213,7 @@ def test_a_lost_volume_is_told_and_replaced(state: str) -> None:
     volume.dead_as, volume.dead_from = state, world.clock.now_seconds() + 5
 
     world.clock.sleep(2)
-    assert world.grow() is Outcome.FAILED
+    assert world.grow() is Outcome.UNFIT
     assert world.causes(EventKind.GROWTH_FAILED) == ["volume lost"]
     assert f"{volume.id} of growth 6a92f8de-1 is {state}" in world.told(EventKind.GROWTH_FAILED)[0]
 
@@ -262,7 +262,7 @@ def test_failing_to_look_changes_nothing(call: str) -> None:
     """Who cannot see does not act: the failure is told with its cause."""
     world = low_world()
     world.fail(call, Unfit("/scratch is not mounted", cause="not mounted"))
-    assert world.grow() is Outcome.FAILED
+    assert world.grow() is Outcome.UNFIT
     assert world.causes(EventKind.GROWTH_FAILED) == ["not mounted"]
     assert not world.cloud.volumes
 
@@ -271,7 +271,7 @@ def test_quota_is_told() -> None:
     """A create that the account's quota forbids fails with that cause and leaves nothing."""
     world = low_world()
     world.cloud.quota_volumes = 0
-    assert world.grow() is Outcome.FAILED
+    assert world.grow() is Outcome.UNFIT
     assert world.causes(EventKind.GROWTH_FAILED) == ["quota"]
 
 
