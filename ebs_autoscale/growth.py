@@ -10,7 +10,7 @@ from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.executor import carry_out
 from ebs_autoscale.model import Decision, Finish, Grow, Hold, Inventory, Reading, Refuse, Volume
-from ebs_autoscale.policy import LOST_HINT, decide, lost_members, steps_for
+from ebs_autoscale.policy import LOST_HINT, decide, lost_members, settling, steps_for
 from ebs_autoscale.ports import World
 from ebs_autoscale.reserve import is_affordable, wanted_bytes
 from ebs_autoscale.rules import GrowthPolicy
@@ -72,6 +72,8 @@ def grow_once(
             )
             _tend(reading, inventory, world)
             outcome = _execute(decision, inventory, world)
+            if outcome is Outcome.REFUSED and wanted_bytes is None:
+                _settle_all_the_same(decision, reading, inventory, world)
         except Stopped:
             _tell(
                 world, EventKind.GROWTH_STOPPED, "stopped before the growth was complete", decision
@@ -142,6 +144,15 @@ def _keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> Non
         world.emit(Event(kind=EventKind.TENDED, sentence=sentence, level=Level.WARNING))
 
 
+def _settle_all_the_same(
+    refused: Decision, reading: Reading, inventory: Inventory, world: World
+) -> None:
+    """Do for metadata what can be done without a volume; the refusal stays the last word."""
+    if left := settling(reading, inventory):
+        carry_out(steps_for(left), _volume_of(left, inventory), inventory, world)
+        _execute(refused, inventory, world)
+
+
 def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:
     match decision:
         case Hold(reason):
@@ -176,5 +187,7 @@ def _tell(
     fields["decision"] = type(decision).__name__.lower()
     if isinstance(decision, Grow | Finish):
         fields["growth"] = str(decision.growth)
+    if isinstance(decision, Finish):
+        fields["stage"] = decision.stage
     level = _LOUD.get(kind, Level.INFO)
     world.emit(Event(kind=kind, sentence=sentence, level=level, fields=fields))

@@ -1,28 +1,19 @@
 """The loop: statvfs, decide, execute, sleep."""
 
-from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from ebs_autoscale.backoff import retry_delay_seconds
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
 from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.experience import Experience
 from ebs_autoscale.health import ailments_of
-from ebs_autoscale.model import Reading
+from ebs_autoscale.model import Reading, Stage
 from ebs_autoscale.policy import lost_members
 from ebs_autoscale.ports import Growths, Watched
 from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import (
-    FILL_RATE_WINDOWS_SECONDS,
-    Forecast,
-    available,
-    fill_rate,
-    poll_delay_seconds,
-    shortage,
-    sustained_rate,
-)
+from ebs_autoscale.space import available, data_shortage, poll_delay_seconds, shortage
+from ebs_autoscale.waits import Waits
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
 
@@ -38,6 +29,12 @@ GROWING_POLL_SECONDS = 0.25
 
 # A growth that looked and saw no need, against the loop's own reading, is not asked again at once.
 DISAGREEMENT_SECONDS = 5.0
+
+# Metadata that is short is what settling helps: a data chunk moves in 10 s at 125 MiB/s.
+SETTLING_PATIENCE_SECONDS = 60.0
+
+# Somebody else's growth is through by then, or holds up ours: an operator has to know.
+LOCKED_TOO_LONG_SECONDS = 60.0
 
 # So many unexpected errors in a row are no accident: end, so that systemd shows it.
 BUGS_IN_A_ROW_MAX = 5
@@ -65,8 +62,7 @@ class Monitor:
         self._mount_conditions = Conditions(clock, emit)
         self._growth_conditions = Conditions(clock, emit)
         self._config_conditions = Conditions(clock, emit)
-        self._readings: deque[Reading] = deque()
-        self._forecast = Forecast()
+        self._experience = Experience()
         # What an earlier run left half-done is finished first.
         self._pending = True
         # A fleet that starts together does not ask EC2 together.
@@ -75,8 +71,8 @@ class Monitor:
         self._quiet_until_seconds = clock.now_seconds() + spread
         self._asked_at_seconds = clock.now_seconds()
         self._usable_at_seconds: float | None = None
-        self._not_before_seconds = float("-inf")
-        self._attempts: Counter[str] = Counter()
+        self._waits = Waits(clock)
+        self._locked_since_seconds: float | None = None
         self._causes: set[str] = set()
         self._started_because_low = False
         self._activity = ""
@@ -88,8 +84,7 @@ class Monitor:
         """Judge by this policy from now on; what the last one made wait is tried again at once."""
         self._policy = policy
         self._config_conditions.only(())
-        self._attempts.clear()
-        self._not_before_seconds = float("-inf")
+        self._waits.end()
 
     def refuse_configuration(self, sentence: str) -> None:
         """Tell, for as long as it is so, that the configuration is not what the operator wrote."""
@@ -129,44 +124,31 @@ class Monitor:
         except EbsAutoscaleError as error:
             self._mount_conditions.raised(error.cause, str(error))
             self._mount_conditions.only({error.cause})
-            self._readings.clear()
+            self._experience.forget_readings()
             self._publish(self._report(None, str(error)))
             return self._policy.polling.max_seconds
         ailments = ailments_of(reading)
         for cause, sentence in ailments.items():
             self._mount_conditions.raised(cause, sentence)
         self._mount_conditions.only(ailments)
-        self._remember(reading)
-        low = shortage(reading, self._policy, self._forecast)
+        self._experience.add(reading)
+        low = shortage(reading, self._policy, self._experience.forecast)
         if not lost_members(reading):
-            self._act(low)
+            self._act(reading, low)
         self._beat(reading)
         self._publish(self._report(reading, low))
         if self._growths.running:
             return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
-        return poll_delay_seconds(reading, self._policy, self._forecast)
+        return poll_delay_seconds(reading, self._policy, self._experience.forecast)
 
-    def _remember(self, reading: Reading) -> None:
-        self._readings.append(reading)
-        oldest = reading.taken_at_seconds - max(FILL_RATE_WINDOWS_SECONDS)
-        while self._readings[0].taken_at_seconds < oldest:
-            self._readings.popleft()
-        self._forecast = Forecast(
-            fill_bytes_per_second=fill_rate(self._readings),
-            sustained_bytes_per_second=sustained_rate(self._readings),
-            growth_seconds=self._forecast.growth_seconds,
-            used_bytes=reading.used_bytes,
-        )
-
-    def _act(self, low: str) -> None:
+    def _act(self, reading: Reading, low: str) -> None:
         """Start a growth where one is due; never two, and never before the last one's back-off."""
         if self._growths.running:
-            if low and self._growths.settling:
-                # Space matters more than tidy metadata: the next growth settles again.
+            if low and self._growths.settling and self._is_in_the_way(reading):
                 self._growths.stop()
             return
         now = self._clock.now_seconds()
-        if now < self._not_before_seconds and not (low and self._causes == {"unsettled"}):
+        if self._waits.left_seconds and not (low and self._waits.cause == "unsettled"):
             return
         self._activity = ""
         if self._growth_conditions.sentences:
@@ -177,22 +159,41 @@ class Monitor:
         self._usable_at_seconds = None
         self._causes = set()
         self._started_because_low = bool(low)
+        self._waits.pause(0.0, "")
         try:
-            self._growths.start(self._forecast)
+            self._growths.start(self._experience.forecast)
         except LockHeld as error:
-            self._activity = "another process is growing this filesystem"
-            self._back_off("locked", error)
+            self._wait_for_the_lock(low, error)
         except EbsAutoscaleError as error:
             self._back_off(error.cause, error)
+        else:
+            self._locked_since_seconds = None
+
+    def _is_in_the_way(self, reading: Reading) -> bool:
+        """Whether settling keeps a growth waiting; that one settles again."""
+        if self._waits.left_seconds:
+            # It goes on beside a refusal: nothing can be bought anyway.
+            return False
+        if data_shortage(reading, self._policy, self._experience.forecast):
+            return True
+        began = self._usable_at_seconds or self._asked_at_seconds
+        return self._clock.now_seconds() - began >= SETTLING_PATIENCE_SECONDS
+
+    def _wait_for_the_lock(self, low: str, error: LockHeld) -> None:
+        now = self._clock.now_seconds()
+        self._activity = "another process is growing this filesystem"
+        self._waits.begin("locked")
+        self._locked_since_seconds = self._locked_since_seconds or now
+        if low and now - self._locked_since_seconds >= LOCKED_TOO_LONG_SECONDS:
+            # Tried on until it is free, so that the end is told too.
+            self._pending = True
+            self._causes.add("locked")
+            self._growth_conditions.raised("locked", f"{low}, but {error}")
 
     def _back_off(self, cause: str, error: EbsAutoscaleError | str) -> None:
-        self._attempts[cause] += 1
-        attempts = self._attempts[cause]
-        delay = retry_delay_seconds(cause, attempts=attempts, jitter=self._clock.jitter())
-        self._not_before_seconds = self._clock.now_seconds() + delay
-        if cause != "locked":
-            self._causes.add(cause)
-            self._growth_conditions.raised(cause, f"{error} (next try in {delay:.0f} s)")
+        delay = self._waits.begin(cause)
+        self._causes.add(cause)
+        self._growth_conditions.raised(cause, f"{error} (next try in {delay:.0f} s)")
 
     def _hear(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
@@ -227,31 +228,31 @@ class Monitor:
 
     def _done(self, event: Event) -> None:
         self._activity = ""
-        self._growth_conditions.only(self._causes)
         self._emit(event)
-        if "unsettled" not in self._causes:
-            self._pending = False
-            self._attempts.clear()
-            self._not_before_seconds = float("-inf")
+        # One volume was finished: there may be another, which the next look tells.
+        self._pending = event.fields.get("stage") in {Stage.CREATED, Stage.ATTACHED}
+        if not self._pending:
+            self._growth_conditions.only(self._causes)
+        if "unsettled" in self._causes:
+            self._pending = True
+        else:
+            self._waits.end()
         if event.fields.get("decision") != "grow":
             return
         self._growths_done += 1
         # The process has to start and to look, too; to settle metadata is no part of the wait.
         usable_at = self._usable_at_seconds or self._clock.now_seconds()
         seconds = usable_at - self._asked_at_seconds
-        # One quick growth is no promise: half-way back to the slower memory.
-        learned = max(seconds, (self._forecast.growth_seconds + seconds) / 2)
-        self._forecast = replace(self._forecast, growth_seconds=learned)
+        self._experience.learn_growth(seconds)
         # What was written before the growth was asked for is what it has answered.
-        while self._readings and self._readings[0].taken_at_seconds < self._asked_at_seconds:
-            self._readings.popleft()
+        self._experience.forget_before(self._asked_at_seconds)
 
     def _decide(self, event: Event) -> None:
         if event.fields.get("decision") == "hold":
             self._pending = False
-            self._attempts.clear()
+            self._waits.end()
             if self._started_because_low:
-                self._not_before_seconds = self._clock.now_seconds() + DISAGREEMENT_SECONDS
+                self._waits.pause(DISAGREEMENT_SECONDS, "disagreement")
             self._growth_conditions.only(self._causes)
         if event.sentence != self._decided:
             self._decided = event.sentence
@@ -274,17 +275,16 @@ class Monitor:
             **self._mount_conditions.sentences,
             **self._growth_conditions.sentences,
         }
-        wait = max(0.0, self._not_before_seconds - self._clock.now_seconds())
         return {
             "state": "growing" if self._growths.running else "unfit" if not reading else "watching",
             "activity": self._activity,
             "step": self._growths.step,
             "low": reason,
             "conditions": conditions,
-            "next_try_in_seconds": round(wait),
+            "next_try_in_seconds": round(self._waits.left_seconds),
             "growths_since_start": self._growths_done,
-            "fill_bytes_per_second": round(self._forecast.fill_bytes_per_second),
-            "growth_seconds": round(self._forecast.growth_seconds, 1),
+            "fill_bytes_per_second": round(self._experience.forecast.fill_bytes_per_second),
+            "growth_seconds": round(self._experience.forecast.growth_seconds, 1),
             "reading": reading,
         }
 

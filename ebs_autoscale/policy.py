@@ -101,21 +101,24 @@ def decide(
     if wanted_bytes is not None:
         reason = "asked for by an operator"
     if reason:
-        decision = _grow_within_limits(
+        return _grow_within_limits(
             reading, inventory, policy, forecast, reason=reason, wanted_bytes=wanted_bytes or 0
         )
-        if isinstance(decision, Grow) or inventory.metadata_settled:
-            return decision
-    if not inventory.metadata_settled:
-        members = [v for v in inventory.volumes if reading.has_member(v.node)]
-        newest = max(members, key=lambda volume: volume.growth)
-        return Finish(
-            growth=newest.growth,
-            volume_id=newest.id,
-            stage=Stage.MEMBER,
-            reason="metadata is not settled yet",
-        )
-    return Hold(available(reading))
+    return settling(reading, inventory) or Hold(available(reading))
+
+
+def settling(reading: Reading, inventory: Inventory) -> Finish | None:
+    """What is left of the newest growth when its metadata is not settled; None when it is."""
+    if inventory.metadata_settled:
+        return None
+    members = [v for v in inventory.volumes if reading.has_member(v.node)]
+    newest = max(members, key=lambda volume: volume.growth)
+    return Finish(
+        growth=newest.growth,
+        volume_id=newest.id,
+        stage=Stage.MEMBER,
+        reason="metadata is not settled yet",
+    )
 
 
 def _grow_within_limits(

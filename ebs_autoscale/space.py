@@ -139,6 +139,11 @@ def available_percent_floor(reading: Reading, policy: GrowthPolicy) -> float:
 
 def shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> str:
     """Why space is low, with the numbers; empty while it is comfortable."""
+    return data_shortage(reading, policy, forecast) or _metadata_shortage(reading, policy, forecast)
+
+
+def data_shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> str:
+    """Why there is too little for content, with the numbers; empty while there is enough."""
     now = available(reading)
     percent = available_percent_floor(reading, policy)
     if reading.available_percent < percent:
@@ -152,13 +157,17 @@ def shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> str:
         left = reading.available_bytes / rate
         speed = f"{rate / MIB:.0f} MiB/s"
         return f"{now}, full in {left:.0f} s at {speed}, help takes up to {lead:.0f} s"
-    metadata_floor = _metadata_floor_bytes(reading, lead)
-    if reading.metadata_headroom_bytes < metadata_floor:
-        return (
-            f"metadata can take only {reading.metadata_headroom_bytes / MIB:.0f} MiB more, "
-            f"less than {metadata_floor / MIB:.0f} MiB ({now})"
-        )
     return ""
+
+
+def _metadata_shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> str:
+    floor = _metadata_floor_bytes(reading, lead_time_seconds(policy, forecast))
+    if reading.metadata_headroom_bytes >= floor:
+        return ""
+    return (
+        f"metadata can take only {reading.metadata_headroom_bytes / MIB:.0f} MiB more, "
+        f"less than {floor / MIB:.0f} MiB ({available(reading)})"
+    )
 
 
 def _metadata_floor_bytes(reading: Reading, lead_seconds: float) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
-from ebs_autoscale.model import Reading
+from ebs_autoscale.model import GIB, Reading
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import Forecast
@@ -26,12 +26,12 @@ def held() -> Course:
     return [(0.5, said(EventKind.DECIDED, "hold: 50 % available", decision="hold"))]
 
 
-def done(seconds: float = 6.0, *, decision: str = "grow") -> Course:
+def done(seconds: float = 6.0, *, decision: str = "grow", stage: str = "") -> Course:
     """A growth that went well."""
     return [
         (0.1, said(EventKind.DECIDED, "grow: little available", decision=decision)),
         (0.2, said(EventKind.STEP_STARTED, "attach the volume", step="AttachVolume")),
-        (seconds, said(EventKind.GROWTH_DONE, decision=decision, seconds=seconds)),
+        (seconds, said(EventKind.GROWTH_DONE, decision=decision, seconds=seconds, stage=stage)),
     ]
 
 
@@ -110,6 +110,7 @@ class Watch:
     clock: SimulatedClock = field(default_factory=SimulatedClock)
     policy: GrowthPolicy = field(default_factory=GrowthPolicy)
     available_gib: float = 50
+    metadata_gib: float = 50
     errors: list[Exception] = field(default_factory=list)
     lasting_error: Exception | None = None
     events: list[Event] = field(default_factory=list)
@@ -132,7 +133,12 @@ class Watch:
         """Look, or fail as asked for."""
         if error := self.errors.pop(0) if self.errors else self.lasting_error:
             raise error
-        return reading_of(100, self.available_gib, taken_at_seconds=self.clock.now_seconds())
+        return reading_of(
+            100,
+            self.available_gib,
+            metadata_headroom_bytes=int(self.metadata_gib * GIB),
+            taken_at_seconds=self.clock.now_seconds(),
+        )
 
     def publish(self, view: Mapping[str, object]) -> None:
         """Keep the newest report."""

@@ -287,3 +287,19 @@ def test_what_is_deleted_while_ec2_answers_cancels() -> None:
     world.cloud.inventory = slowly  # type: ignore[method-assign]
     assert world.grow() is Outcome.HELD
     assert world.cloud.volumes == []
+
+
+def test_a_refusal_is_told_and_metadata_settled_beside_it() -> None:
+    """What a limit forbids does not keep metadata from being settled, and is the last word."""
+    world = SimulatedWorld()
+    world.fill(95)
+    assert world.grow() is Outcome.DONE
+    world.filesystem.settled = False
+    world.fill(95)
+    policy = GrowthPolicy(limits=Limits(volumes=1))
+    assert world.grow(policy) is Outcome.REFUSED
+    assert world.filesystem.settled
+    assert world.causes(EventKind.GROWTH_REFUSED) == ["limits.volumes"] * 2
+    assert world.events[-1].kind is EventKind.GROWTH_REFUSED
+    assert world.grow(policy) is Outcome.REFUSED
+    assert world.causes(EventKind.GROWTH_REFUSED) == ["limits.volumes"] * 3

@@ -4,12 +4,15 @@ from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.backoff import BY_CAUSE, DEFAULT, retry_delay_seconds
+from ebs_autoscale.backoff import BY_CAUSE, DEFAULT, RECHECK, retry_delay_seconds
 from ebs_autoscale.conditions import REMIND_AFTER_SECONDS
 from ebs_autoscale.errors import LockHeld, Unfit
 from ebs_autoscale.events import EventKind
+from ebs_autoscale.model import Stage
 from ebs_autoscale.monitor import (
     DISAGREEMENT_SECONDS,
+    LOCKED_TOO_LONG_SECONDS,
+    SETTLING_PATIENCE_SECONDS,
 )
 from ebs_autoscale.rules import GrowthPolicy, Polling
 from tests.simulated.growths import Watch, done, failed, held, refused, said
@@ -134,14 +137,29 @@ def test_somebody_elses_growth_is_waited_for(watch: Watch) -> None:
     """While another process grows, it is asked again every few seconds and nothing is alarmed."""
     watch.available_gib = 5
     watch.growths.error = LockHeld("held by pid 7", cause="locked")
-    watch.look_for(120)
-    assert 120 / 6 <= watch.growths.attempts <= 120
+    watch.look_for(LOCKED_TOO_LONG_SECONDS)
+    assert LOCKED_TOO_LONG_SECONDS / 6 <= watch.growths.attempts <= LOCKED_TOO_LONG_SECONDS
     assert not watch.events
     assert watch.view["activity"] == "another process is growing this filesystem"
 
     watch.growths.error, watch.growths.course = None, done
     watch.look_for(10)
     assert len(watch.growths.starts_at) >= 1
+
+
+def test_somebody_elses_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
+    """Who holds the lock for a minute while space is short is named, and so is the end of it."""
+    watch.look_for(60)
+    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    watch.look_for(HOUR)
+    assert not watch.causes(EventKind.CONDITION_BEGAN)
+    watch.available_gib = 5
+    watch.look_for(LOCKED_TOO_LONG_SECONDS + 6)
+    began = watch.told(EventKind.CONDITION_BEGAN)
+    assert began == ["5.0 % (5 GiB) available, less than 20 %, but held by pid 7"]
+    watch.growths.error, watch.available_gib = None, 50
+    watch.look_for(10)
+    assert watch.causes(EventKind.CONDITION_ENDED) == ["locked"]
 
 
 @pytest.mark.parametrize("available_gib", [5, 50])
@@ -167,15 +185,16 @@ def test_what_cannot_start_is_a_condition(watch: Watch) -> None:
     assert 2 <= watch.growths.attempts <= 6
 
 
-def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth() -> None:
-    """Settling again waits for its back-off; a growth that is needed does not wait for it."""
+@pytest.mark.parametrize("others", [[], ["denied"], ["volume error", "unprotected"]])
+def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth(others: list[str]) -> None:
+    """Settling again waits for its back-off; a growth that is needed waits for no warning."""
     watch = Watch(policy=SLOW)
-    warning = said(EventKind.WARNING, "not settled", cause="unsettled")
+    warnings = [said(EventKind.WARNING, "not good", cause=c) for c in (*others, "unsettled")]
     end = said(EventKind.GROWTH_DONE, decision="grow", seconds=6.0)
-    watch.growths.course = lambda: [(5.0, warning), (6.0, end)]
+    watch.growths.course = lambda: [*((5.0, warning) for warning in warnings), (6.0, end)]
     watch.look_for(590)
     assert len(watch.growths.starts_at) == 1
-    assert watch.causes(EventKind.CONDITION_BEGAN) == ["unsettled"]
+    assert watch.causes(EventKind.CONDITION_BEGAN) == [*others, "unsettled"]
     assert watch.view["growths_since_start"] == 1
 
     watch.available_gib = 5
@@ -185,5 +204,44 @@ def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth() -> None:
     watch.available_gib = 50
     watch.growths.course = lambda: done(decision="finish")
     watch.look_for(HOUR)
-    assert watch.causes(EventKind.CONDITION_ENDED) == ["unsettled"]
+    assert sorted(watch.causes(EventKind.CONDITION_ENDED)) == sorted([*others, "unsettled"])
     assert watch.view["conditions"] == {}
+
+
+def test_settling_goes_on_beside_a_refusal(watch: Watch) -> None:
+    """While a limit forbids to buy, settling is not stopped for a growth that cannot come."""
+    watch.look_for(60)
+    settle = said(EventKind.STEP_STARTED, "settle metadata", step="Settle")
+    (_, refusal), *_ = refused("limits.total")
+    watch.growths.course = lambda: [(0.5, refusal), (1.0, settle), (30.0, refusal)]
+    watch.available_gib = 5
+    watch.look_for(HOUR)
+    assert not watch.growths.stops_at
+    assert watch.causes(EventKind.CONDITION_BEGAN) == ["limits.total"]
+    assert min(b - a for a, b in pairwise(watch.growths.starts_at[1:])) >= RECHECK.first_seconds
+
+
+def test_metadata_that_is_short_gives_settling_its_time(watch: Watch) -> None:
+    """Settling makes room for metadata: it is stopped for another volume only after a minute."""
+    settle = said(EventKind.STEP_STARTED, "settle metadata", step="Settle")
+    watch.growths.course = lambda: [(1.0, settle), (5000.0, said(EventKind.GROWTH_DONE))]
+    watch.look_for(20)
+    watch.metadata_gib = 0.1
+    watch.look_for(SETTLING_PATIENCE_SECONDS - 20)
+    assert not watch.growths.stops_at
+    watch.look_for(30)
+    assert len(watch.growths.stops_at) == 1
+
+
+def test_each_volume_left_over_is_finished(watch: Watch) -> None:
+    """After one was finished the next look comes at once, and no alarm is over before it."""
+    watch.growths.course = lambda: failed("stuck")
+    watch.look_for(20)
+    watch.growths.course = lambda: done(decision="finish", stage=Stage.CREATED)
+    watch.look_for(30)
+    assert not watch.causes(EventKind.CONDITION_ENDED)
+    looks = len(watch.growths.starts_at)
+    watch.growths.course = held
+    watch.look_for(HOUR)
+    assert len(watch.growths.starts_at) == looks + 1
+    assert watch.causes(EventKind.CONDITION_ENDED) == ["stuck"]
