@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import Inventory, Reading
 from ebs_autoscale.policy import next_growth
 from ebs_autoscale.ports import World
@@ -12,7 +13,8 @@ def adopt_predecessors(reading: Reading, inventory: Inventory, world: World) -> 
 
     From there they are volumes like any other: counted by the limits, protected, and one
     that is loose is attached and added if it is proved blank. Those attached elsewhere,
-    or used by something else here, are left alone. Returns the inventory with them.
+    or used by something else here, are left alone, and so is one that EC2 does not let us tag.
+    Returns the inventory with them.
     """
     for volume in world.cloud.predecessors():
         node = world.nodes.node_of(volume) if volume.attached_to else ""
@@ -20,7 +22,12 @@ def adopt_predecessors(reading: Reading, inventory: Inventory, world: World) -> 
         if not is_loose and not reading.has_member(node):
             continue
         claimed = replace(volume, growth=next_growth(reading, inventory), node=node)
-        world.cloud.claim(claimed)
+        try:
+            world.cloud.claim(claimed)
+        except EbsAutoscaleError as error:
+            # Space matters more than whose volume it is.
+            world.warn(volume, f"{volume.id} is not adopted: {error}", error.cause)
+            continue
         world.tell(claimed, f"adopted {volume.id} of an older autoscaler")
         inventory = replace(inventory, volumes=(*inventory.volumes, claimed))
     return inventory

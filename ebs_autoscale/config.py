@@ -175,7 +175,7 @@ def _settings(parsed: Parsed) -> Settings:
     sold = VOLUME_TYPES[volume.type]
     sizing = replace(
         Sizing(**fields[Sizing]),
-        sold_min_bytes=sold.least_gib * GIB,
+        sold_min_bytes=sold.least_gib_with(volume.iops) * GIB,
         sold_max_bytes=sold.most_gib * GIB,
     )
     policy = GrowthPolicy(

@@ -23,6 +23,12 @@ class VolumeType:
     needs_iops: bool = False
     takes_throughput: bool = False
 
+    def least_gib_with(self, iops: int | None) -> int:
+        """The smallest volume that EC2 sells with so many IOPS, None being its own choice."""
+        if iops is None or iops <= self.least_iops or not self.iops_per_gib:
+            return self.least_gib
+        return max(self.least_gib, -(-iops // self.iops_per_gib))
+
 
 VOLUME_TYPES = {
     "gp3": VolumeType(1, 65_536, least_iops=3_000, iops_per_gib=500, takes_throughput=True),

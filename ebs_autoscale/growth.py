@@ -70,8 +70,7 @@ def grow_once(
                 wanted_bytes=wanted_bytes,
                 set_aside=set_aside,
             )
-            _tend(reading, inventory, world)
-            outcome = _execute(decision, inventory, world)
+            outcome = _execute(decision, reading, inventory, world)
             if outcome is Outcome.REFUSED and wanted_bytes is None:
                 _settle_all_the_same(decision, reading, inventory, world)
         except Stopped:
@@ -150,23 +149,31 @@ def _settle_all_the_same(
     """Do for metadata what can be done without a volume; the refusal stays the last word."""
     if left := settling(reading, inventory):
         carry_out(steps_for(left), _volume_of(left, inventory), inventory, world)
-        _execute(refused, inventory, world)
+        _execute(refused, reading, inventory, world)
 
 
-def _execute(decision: Decision, inventory: Inventory, world: World) -> Outcome:
+def _execute(decision: Decision, reading: Reading, inventory: Inventory, world: World) -> Outcome:
+    """Space first: what else is to be done about volumes waits, but is told before the end is."""
     match decision:
         case Hold(reason):
+            _tend(reading, inventory, world)
             _tell(world, EventKind.DECIDED, f"hold: {reason}", decision)
             return Outcome.HELD
         case Refuse(limit=limit, reason=reason, hint=hint):
+            _tend(reading, inventory, world)
             sentence = f"refused by {limit}: {reason}; {hint}"
             _tell(world, EventKind.GROWTH_REFUSED, sentence, decision, cause=limit)
             return Outcome.REFUSED
     what = "finish" if isinstance(decision, Finish) else "grow"
     _tell(world, EventKind.DECIDED, f"{what}: {decision.reason}", decision)
     began = world.clock.now_seconds()
-    carry_out(steps_for(decision), _volume_of(decision, inventory), inventory, world)
+    try:
+        carry_out(steps_for(decision), _volume_of(decision, inventory), inventory, world)
+    except EbsAutoscaleError:
+        _tend(reading, inventory, world)
+        raise
     seconds = round(world.clock.now_seconds() - began, 3)
+    _tend(reading, inventory, world)
     sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
     _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds)
     return Outcome.DONE

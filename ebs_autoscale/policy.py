@@ -141,6 +141,8 @@ def _grow_within_limits(
             hint="use a larger instance type or detach what is not needed",
         )
     since = inventory.seconds_since_last_create
+    # EC2's clock can be ahead of ours.
+    since = None if since is None else max(0.0, since)
     if since is not None and since < limits.cooldown_seconds:
         wait = limits.cooldown_seconds - since
         return Refuse(
@@ -169,7 +171,8 @@ def _sized(
         return Refuse(
             limit="limits.total",
             reason=f"{reason}, but managed volumes already have {gib(inventory.managed_bytes)} "
-            f"of {gib(limits.total_bytes)} GiB",
+            f"of {gib(limits.total_bytes)} GiB, and the smallest volume of the configured kind "
+            f"has {gib(sizing.sold_min_bytes)} GiB",
             hint="raise it",
         )
     trimmed = min(size.size_bytes, room)

@@ -22,8 +22,9 @@ MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 PREDECESSOR_TAG = "source-instance"
 
 # A token answers for a deleted or failed volume for about 12 h (measured by the EBS
-# CSI driver): then the next of a predictable series is used, by every process alike.
-TOKEN_SERIES_MAX = 5
+# CSI driver): then the next of a predictable series is used, by every process alike. As many as
+# the tries in that time where each volume is given back for want of a slot (`backoff`).
+TOKEN_SERIES_MAX = 48
 
 
 def token_of(owner: str, growth: GrowthId, series: int) -> str:

@@ -12,6 +12,7 @@ from ebs_autoscale.check_ec2 import Ec2Date, clock_lines
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
+from ebs_autoscale.purchase import TOKEN_SERIES_MAX
 from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.contract.clouds import OverHttp, over_http
@@ -113,6 +114,17 @@ def test_another_size_finds_what_was_bought(start: StartHttp) -> None:
         assert http.count() == 1
 
 
+def test_what_was_given_back_is_no_hindrance(start: StartHttp) -> None:
+    """Whatever was deleted for want of a slot, the next volume is bought without a search."""
+    with start() as http:
+        for _ in range(8):
+            volume = http.cloud.create(GROWTH, 20 * GIB)
+            http.control.advance(10)
+            http.cloud.delete(volume)
+        assert http.cloud.create(GROWTH, 20 * GIB).growth == GROWTH
+        assert not http.control.calls("DescribeVolumes")
+
+
 def test_burned_tokens_come_to_an_end(start: StartHttp) -> None:
     """When every token of a growth is burned a human is told, and nothing more is bought."""
     with start() as http:
@@ -121,7 +133,7 @@ def test_burned_tokens_come_to_an_end(start: StartHttp) -> None:
         with pytest.raises(Unfit, match="client tokens in a row are burned") as caught:
             http.cloud.create(GROWTH, 20 * GIB)
         assert caught.value.cause == "token burned"
-        assert len(http.control.calls("CreateVolume")) == 5
+        assert len(http.control.calls("CreateVolume")) == TOKEN_SERIES_MAX
         assert http.count() == 0
 
 

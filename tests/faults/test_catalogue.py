@@ -4,6 +4,7 @@ import pytest
 
 from ebs_autoscale.ec2_errors import MEANINGS
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+from ebs_autoscale.purchase import TOKEN_SERIES_MAX
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import ASKS, TRIES_MAX, WORDS, Ask, Refusing, refusal, status_of
 
@@ -136,7 +137,7 @@ def test_a_name_in_use(shared_refusing: Refusing) -> None:
 
 
 def test_burned_tokens(shared_refusing: Refusing) -> None:
-    """A burned token is followed by the next of its series, five at most, then by a human."""
+    """A burned token is followed by the next of its series, and the last by a human."""
     (ask,) = (ask for ask in ASKS if ask.action == "CreateVolume")
     rule = refusal(ask, "IdempotentParameterMismatch")
     with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as told:
@@ -144,7 +145,7 @@ def test_burned_tokens(shared_refusing: Refusing) -> None:
 
     assert told.value.cause == "token burned"
     assert told.value.hint
-    assert len({call.params["ClientToken"] for call in calls}) == len(calls) == 5
+    assert len({call.params["ClientToken"] for call in calls}) == len(calls) == TOKEN_SERIES_MAX
 
 
 @pytest.mark.parametrize(

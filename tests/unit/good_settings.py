@@ -45,7 +45,8 @@ GOOD = {
     "throughput": replace(
         DEFAULT,
         policy=GrowthPolicy(
-            threshold=Threshold(lead_time_seconds=0.0), sizing=Sizing(percent=200.0)
+            threshold=Threshold(lead_time_seconds=0.0),
+            sizing=Sizing(percent=200.0, sold_min_bytes=20 * GIB),
         ),
         volume=VolumeSpec(iops=10_000, throughput_mib_per_second=500),
     ),
@@ -78,7 +79,8 @@ GOOD = {
                 fixed_bytes=100 * GIB,
                 min_bytes=64 * GIB,
                 max_bytes=2048 * GIB,
-                sold_min_bytes=4 * GIB,
+                # What EC2 sells with 20,000 IOPS.
+                sold_min_bytes=20 * GIB,
             ),
             limits=Limits(volumes=12, total_bytes=20 * 1024 * GIB, cooldown_seconds=300.0),
             polling=Polling(min_seconds=0.05, max_seconds=30.0),

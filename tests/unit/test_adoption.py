@@ -1,7 +1,11 @@
 """What an older autoscaler left, and what becomes of it."""
 
+from math import inf
+
 import pytest
 
+from ebs_autoscale.errors import Unfit
+from ebs_autoscale.events import EventKind
 from ebs_autoscale.growth import Outcome
 from ebs_autoscale.model import GIB, GrowthId
 from tests.simulated.cloud import INSTANCE, Ebs, node_name
@@ -44,6 +48,16 @@ def test_members_and_loose_volumes_are_adopted(world: SimulatedWorld) -> None:
     assert {member.growth.ordinal, loose.growth.ordinal} == {2, 3}
     assert world.grow() is Outcome.HELD
     assert len(ours(world)) == 2
+
+
+def test_a_denied_adoption_keeps_no_space_away(world: SimulatedWorld) -> None:
+    """A role that may not tag is named; what is needed is bought all the same."""
+    world.adopt = True
+    world.fill(95)
+    world.fail("claim", Unfit("ec2:CreateTags is denied", cause="denied"), times=inf)
+    assert world.grow() is Outcome.DONE
+    assert world.causes(EventKind.WARNING) == ["denied", "denied"]
+    assert [volume.growth.ordinal for volume in ours(world)] == [2]
 
 
 def test_what_is_not_blank_is_never_added(world: SimulatedWorld) -> None:

@@ -153,15 +153,15 @@ def test_members_that_lost_their_protection_get_it_back(world: SimulatedWorld) -
     assert world.cloud.volumes[0].protected_at < inf
 
 
-def test_a_protection_that_cannot_be_repaired_stops_no_growth(world: SimulatedWorld) -> None:
-    """EC2 failing while a member's DeleteOnTermination is repaired is told, and growing goes on."""
+def test_a_protection_that_cannot_be_repaired_is_told(world: SimulatedWorld) -> None:
+    """EC2 failing while a member's DeleteOnTermination is repaired fails no look."""
     assert world.grow() is Outcome.DONE
     world.cloud.volumes[0].protected_at = inf
-    world.fill(percent=90)
     world.fail("delete_on_termination", Transient("InternalError", cause="ec2 ill"))
-    assert world.grow() is Outcome.DONE
+    assert world.grow() is Outcome.HELD
     assert world.causes(EventKind.WARNING) == ["unprotected"]
-    assert len(world.cloud.volumes) == 2
+    assert world.grow() is Outcome.HELD
+    assert world.cloud.volumes[0].protected_at < inf
 
 
 def test_a_lost_member_stops_buying(world: SimulatedWorld) -> None:

@@ -238,6 +238,23 @@ def test_unsettled_metadata_is_a_warning() -> None:
     require_one_good_volume(world)
 
 
+def test_members_are_looked_after_when_the_space_is_there() -> None:
+    """What is amiss with older volumes costs calls: they come after the device that is needed."""
+    world = low_world()
+    assert world.grow() is Outcome.DONE
+    world.cloud.volumes[0].protected_at = inf
+    world.fill(95)
+    world.events.clear()
+    world.fail("delete_on_termination", Unfit("it is denied", cause="denied"), times=2)
+    assert world.grow() is Outcome.DONE
+    told = [(event.kind, event.fields.get("volume")) for event in world.events]
+    added = max(i for i, (kind, _) in enumerate(told) if kind is EventKind.STEP_DONE)
+    assert told[added + 1 :] == [
+        (EventKind.WARNING, world.cloud.volumes[0].id),
+        (EventKind.GROWTH_DONE, None),
+    ]
+
+
 def test_settling_can_be_turned_off() -> None:
     """With metadata.rebalance off, unsettled metadata is never a reason to act."""
     world = low_world()

@@ -91,6 +91,7 @@ def test_each_limit_refuses_under_its_own_key(
         ({"cooldown_seconds": 60}, {"seconds_since_last_create": 60.0}),
         ({"cooldown_seconds": 60}, {"seconds_since_last_create": None}),
         ({"cooldown_seconds": 0}, {"seconds_since_last_create": 0.0}),
+        ({"cooldown_seconds": 0}, {"seconds_since_last_create": -20.0}),
     ],
 )
 def test_a_limit_not_reached_allows(limits: dict[str, Any], inventory: dict[str, Any]) -> None:
