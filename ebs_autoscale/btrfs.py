@@ -8,7 +8,7 @@ from ebs_autoscale.btrfs_add import Proof, add_at_the_end, add_by_tool, add_fail
 from ebs_autoscale.btrfs_balance import Balance, untold
 from ebs_autoscale.btrfs_ioctl import devids_with_metadata, superblock_uuid
 from ebs_autoscale.btrfs_mount import BtrfsMount, Look, forgetting
-from ebs_autoscale.btrfs_reading import reading_of
+from ebs_autoscale.btrfs_reading import exclusive_operation, reading_of
 from ebs_autoscale.btrfs_reserve import Reserve, is_tight
 from ebs_autoscale.btrfs_settle import (
     has_starved_metadata,
@@ -73,6 +73,14 @@ class BtrfsFilesystem:
         with self._look() as look:
             return self._reading(look)
 
+    def exclusive_operation(self) -> str:
+        """What keeps others from changing the members now, such as `balance paused`, or `none`.
+
+        Without a subprocess, but may wait for a commit. Raises Unfit or Transient.
+        """
+        with self._look() as look:
+            return exclusive_operation(look, self._sysfs)
+
     def add_device(
         self,
         name: str,
@@ -123,11 +131,11 @@ class BtrfsFilesystem:
     def _make_way(self, tell: Callable[[str], None]) -> None:
         """Wait until a device can be added; a balance, which may take days, is paused for it."""
         deadline_seconds = self._clock.now_seconds() + _FOREIGN_OPERATION_SECONDS
-        while (operation := self.read().exclusive_operation) not in _ADD_IS_ALLOWED:
+        while (operation := self.exclusive_operation()) not in _ADD_IS_ALLOWED:
             if operation == "balance":
                 tell(f"somebody's balance gives way to this growth: {self._balance.progress()}")
                 self._balance.give_way()
-                if self.read().exclusive_operation in _ADD_IS_ALLOWED:
+                if self.exclusive_operation() in _ADD_IS_ALLOWED:
                     return
             tell(f"waiting for somebody else's {operation} to end")
             if self._clock.now_seconds() >= deadline_seconds:
@@ -140,7 +148,7 @@ class BtrfsFilesystem:
 
     def _refused_beside_a_pause(self, error: CommandFailed) -> bool:
         """Whether this kernel or tool, before 5.17 and 5.18, makes no exception for a pause."""
-        return is_exclusive(error) and self._balance.gave_way(self.read().exclusive_operation)
+        return is_exclusive(error) and self._balance.gave_way(self.exclusive_operation())
 
     def needs_settling(self, mode: Rebalance, newest: str) -> bool:
         """Whether settling would change something now, `newest` being the last member's name.
@@ -152,7 +160,7 @@ class BtrfsFilesystem:
         """
         with self._look() as look:
             reading = self._reading(look)
-            if self._balance.gave_way(reading.exclusive_operation):
+            if self._balance.gave_way(exclusive_operation(look, self._sysfs)):
                 return True
             if mode is Rebalance.OFF:
                 return False
@@ -178,14 +186,14 @@ class BtrfsFilesystem:
         operation runs, and when a balance fails; Stopped, after having cancelled ours
         or paused the other, once `stopping` is true.
         """
-        if self._balance.gave_way(self.read().exclusive_operation):
+        if self._balance.gave_way(self.exclusive_operation()):
             done = self._balance.take_up(stopping=stopping, tell=tell)
             tell(f"somebody's balance was taken up again: {done}")
         if mode is Rebalance.OFF:
             return "nothing to do: metadata.rebalance is off"
+        if (operation := self.exclusive_operation()) != "none":
+            raise self._kept_from_settling(operation)
         reading = self.read()
-        if reading.exclusive_operation != "none":
-            raise self._kept_from_settling(reading.exclusive_operation)
         before_bytes = reading.metadata_headroom_bytes
         moved = self._relieve_members(stopping, tell)
         if mode is Rebalance.FULL:

@@ -48,7 +48,11 @@ def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
             cause="not blank",
         )
     if is_exclusive(error):
-        return Transient(f"cannot add {name} now: {error}", cause="exclusive operation")
+        return Transient(
+            f"cannot add {name} now: {error}",
+            hint="let it end, or end it; before Linux 5.17 a paused balance too is in the way",
+            cause="exclusive operation",
+        )
     return Transient(f"cannot add {name}: {error}", cause="add")
 
 

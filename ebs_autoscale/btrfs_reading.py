@@ -3,7 +3,7 @@
 import os
 
 from ebs_autoscale import btrfs_reserve
-from ebs_autoscale.btrfs_ioctl import MemberExtent, device_errors, members
+from ebs_autoscale.btrfs_ioctl import MemberExtent, balance_progress, device_errors, members
 from ebs_autoscale.btrfs_mount import Look
 from ebs_autoscale.btrfs_space import available_bytes, metadata_headroom_bytes, unallocated_bytes
 from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
@@ -39,9 +39,20 @@ def reading_of(look: Look, sysfs: BtrfsSysfs, *, mountpoint: str, now_seconds: f
         metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
         metadata_profile=metadata.profile,
         members=present,
-        exclusive_operation=sysfs.exclusive_operation(),
         reserve_bytes=reserve_bytes,
     )
+
+
+def exclusive_operation(look: Look, sysfs: BtrfsSysfs) -> str:
+    """What keeps others from changing the members now, in the words of Linux 5.17, or `none`.
+
+    Before that, a paused balance too is `balance` in sysfs; only the balance itself tells. May wait
+    for a commit, so that it is no part of a reading. Raises OSError.
+    """
+    operation = sysfs.exclusive_operation()
+    if operation == "balance" and (progress := balance_progress(look.fd)):
+        return "balance" if progress.running else "balance paused"
+    return operation
 
 
 def _member(fd: int, extent: MemberExtent, sysfs: BtrfsSysfs, names: frozenset[str]) -> Member:

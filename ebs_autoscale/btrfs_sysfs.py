@@ -52,7 +52,10 @@ class BtrfsSysfs:
         return self._profile(self._data_kind)
 
     def exclusive_operation(self) -> str:
-        """What keeps others from changing the members now, `none` also before Linux 5.10."""
+        """What keeps others from changing the members now, `none` also before Linux 5.10.
+
+        Before 5.17 a balance that is paused is a `balance` like one that runs.
+        """
         try:
             return self._read("exclusive_operation")
         except FileNotFoundError:

@@ -39,7 +39,8 @@ def look(seen: Seen, clock: SystemClock) -> Iterator[Line]:
     lines = [line for line in parse(text) if line.mountpoint == seen.mountpoint]
     seen.filesystem = next((line.uuid for line in lines if line.uuid), "")
     try:
-        reading = BtrfsFilesystem(seen.mountpoint, clock=clock).read()
+        filesystem = BtrfsFilesystem(seen.mountpoint, clock=clock)
+        reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
         yield failed("mount", error)
         if error.cause == "not mounted" and seen.filesystem:
@@ -50,7 +51,7 @@ def look(seen: Seen, clock: SystemClock) -> Iterator[Line]:
     what = f"{available(reading)}, metadata {reading.metadata_profile}"
     yield Line("mount", "ok", f"{reading.filesystem}: {what}")
     yield _members(reading)
-    yield from _operation(reading)
+    yield from _operation(operation, reading.mountpoint)
     yield from _errors(reading)
     by_unit = _has_unit(seen.mountpoint)
     yield from fstab_lines(lines, seen.mountpoint, reading.filesystem, by_unit=by_unit)
@@ -63,8 +64,7 @@ def _members(reading: Reading) -> Line:
     return Line("members", "ok", ", ".join(each))
 
 
-def _operation(reading: Reading) -> Iterator[Line]:
-    operation, point = reading.exclusive_operation, reading.mountpoint
+def _operation(operation: str, point: str) -> Iterator[Line]:
     if operation == "balance paused":
         # One that `balance status` knows nothing of is left by two adds at once (measured).
         hint = f"`btrfs balance resume {point}`; when that finds none, unmount and mount it again"

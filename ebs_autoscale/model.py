@@ -47,7 +47,6 @@ class Reading:
     metadata_headroom_bytes: int
     metadata_profile: str
     members: tuple[Member, ...]
-    exclusive_operation: str = "none"
     reserve_bytes: int = 0
 
     @property

@@ -39,7 +39,7 @@ def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
     try:
         filesystem = filesystem_of(settings, clock)
         reading = filesystem.read()
-        operation = reading.exclusive_operation
+        operation = filesystem.exclusive_operation()
         progress = filesystem.balance_progress() if operation.startswith("balance") else ""
     except EbsAutoscaleError as error:
         return {**found, "unfit": str(error), "cause": error.cause}
@@ -50,6 +50,7 @@ def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
         "decision": "grow" if low else "hold",
         "reason": low or available(reading),
         "ailments": ailments_of(reading),
+        "exclusive_operation": operation,
         "balance_progress": progress,
         **_figures(reading),
     }
@@ -64,7 +65,6 @@ def _figures(reading: Reading) -> dict[str, Any]:
         "metadata_headroom_bytes": reading.metadata_headroom_bytes,
         "metadata_profile": reading.metadata_profile,
         "reserve_bytes": reading.reserve_bytes,
-        "exclusive_operation": reading.exclusive_operation,
         "members": [asdict(member) for member in reading.members],
     }
 

@@ -102,7 +102,7 @@ def _fate(
     process: "subprocess.Popen[str]",
     newest: str,
 ) -> str:
-    now = filesystem.read().exclusive_operation
+    now = filesystem.exclusive_operation()
     if filesystem.needs_settling(Rebalance.OFF, newest):
         told: list[str] = []
         filesystem.settle(Rebalance.OFF, tell=told.append)
@@ -132,7 +132,7 @@ def _grow_during_ours() -> tuple[float, str]:
         asked: list[float] = []
 
         def stopping() -> bool:
-            if filesystem.read().exclusive_operation == "balance":
+            if filesystem.exclusive_operation() == "balance":
                 asked.append(monotonic())
             return bool(asked)
 
@@ -196,7 +196,7 @@ def _await(filesystem: BtrfsFilesystem, published: str, process: "subprocess.Pop
     deadline = monotonic() + BEGINS_WITHIN_SECONDS
     pause = Event()
     while published != "none" and process.poll() is None and monotonic() < deadline:
-        if filesystem.read().exclusive_operation.startswith(published):
+        if filesystem.exclusive_operation().startswith(published):
             return
         pause.wait(0.01)
 

@@ -127,7 +127,7 @@ def test_waits_for_a_foreign_operation(
     with foreign_removal(path) as cancel:
 
         def meanwhile() -> None:
-            seen.append(filesystem.read().exclusive_operation)
+            seen.append(filesystem.exclusive_operation())
             cancel()
 
         clock.on_sleep = meanwhile

@@ -60,5 +60,5 @@ def test_a_device_is_added_beside(operation: str, loop: Loop, btrfs_at: Btrfs) -
         assert running.wait(60) in {0, REFUSED}
     reading = filesystem.read()
     assert reading.has_member(new.name)
-    assert reading.exclusive_operation == "none"
+    assert filesystem.exclusive_operation() == "none"
     assert run(["btrfs", "scrub", "start", "-B", str(path)], timeout_seconds=60).count("Error") == 1

@@ -149,7 +149,7 @@ def test_members_are_named_as_the_kernel_does(loop: Loop, btrfs_at: Btrfs, clock
     ]
     assert all(0 < m.unallocated_bytes < m.size_bytes for m in reading.members)
     assert reading.has_member(devices[1].name)
-    assert reading.exclusive_operation == "none"
+    assert filesystem.exclusive_operation() == "none"
     assert reading.size_bytes == 3 * GIB
 
 

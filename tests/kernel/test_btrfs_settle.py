@@ -161,13 +161,13 @@ def test_a_stop_cancels_the_balance(loop: Loop, btrfs_at: Btrfs, clock: Clock) -
     seen: list[str] = []
 
     def stopping() -> bool:
-        seen.append(filesystem.read().exclusive_operation)
+        seen.append(filesystem.exclusive_operation())
         return True
 
     with pytest.raises(Stopped, match="balance start -m"):
         filesystem.settle(Rebalance.FULL, stopping=stopping)
     assert seen == ["balance"]
-    assert filesystem.read().exclusive_operation == "none"
+    assert filesystem.exclusive_operation() == "none"
 
 
 def test_leaves_a_foreign_balance_alone(
@@ -178,7 +178,7 @@ def test_leaves_a_foreign_balance_alone(
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with foreign_balance(path):
         run(["btrfs", "balance", "pause", str(path)], timeout_seconds=60)
-        assert filesystem.read().exclusive_operation == "balance paused"
+        assert filesystem.exclusive_operation() == "balance paused"
         with pytest.raises(Transient, match="balance paused") as caught:
             filesystem.settle(Rebalance.BOUNDED)
         assert caught.value.cause == "exclusive operation"
