@@ -118,6 +118,8 @@ class Balance:
             )
         except CommandFailed as error:
             self._mount.prove()
+            if "by user" in error.stderr:
+                raise self._overruled(argv) from error
             raise Transient(
                 f"settling metadata failed: {error}",
                 hint="the new space is usable all the same",
@@ -125,12 +127,17 @@ class Balance:
             ) from error
         # Exit status 0 also when it was paused or cancelled; only this word says that it is done.
         if not output.startswith("Done"):
-            raise Transient(
-                f"somebody paused or cancelled `{' '.join(argv)}`",
-                hint=f"`btrfs balance resume {self._mount.path}`, if it is paused",
-                cause="balance",
-            )
+            raise self._overruled(argv)
         return output.strip()
+
+    def _overruled(self, argv: list[str]) -> Transient:
+        """Its owner's word counts: what he pauses is not taken up again."""
+        self._mark.unlink(missing_ok=True)
+        return Transient(
+            f"somebody paused or cancelled `{' '.join(argv)}`",
+            hint=f"`btrfs balance resume {self._mount.path}`, if it is paused",
+            cause="balance",
+        )
 
     def _watched(
         self, stopping: Callable[[], bool], tell: Callable[[str], None]

@@ -12,7 +12,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.child import GrowthProcess
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Stopped
-from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.lock import Lock
 from ebs_autoscale.monitor import Monitor
@@ -102,11 +102,29 @@ class Daemon:
             while view := awaited.look(lambda: _proved(self._settings)):
                 self._publish(view)
                 self._clock.sleep(self._settings.policy.polling.max_seconds)
+                self._reload_while_waiting()
         except Stopped:
             return False
         finally:
             self._report.remove()
         return True
+
+    def _reload_while_waiting(self) -> None:
+        if not self._clock.was_asked():
+            return
+        self._notifier.reloading(self._clock.now_seconds())
+        try:
+            self._config_text = self._reread()
+        except ConfigInvalid as error:
+            sentence = f"the configuration of before stays: {error}"
+            self._emit(Event(kind=EventKind.WARNING, sentence=sentence, level=Level.ERROR))
+        else:
+            self._tell_reload()
+        self._notifier.ready()
+
+    def _tell_reload(self) -> None:
+        sentence = f"goes by {self._config_path} as it is now"
+        self._emit(Event(kind=EventKind.RELOADED, sentence=sentence))
 
     def _is_stopping(self) -> bool:
         """Asked while a tool runs, which must not look like a loop that hangs."""
@@ -158,8 +176,7 @@ class Daemon:
         else:
             growths.config_text = text
             monitor.follow(self._settings.policy)
-            sentence = f"goes by {self._config_path} as it is now"
-            self._emit(Event(kind=EventKind.RELOADED, sentence=sentence))
+            self._tell_reload()
         self._notifier.ready()
 
     def _reread(self) -> str:

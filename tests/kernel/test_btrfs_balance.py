@@ -140,6 +140,24 @@ def test_what_its_owner_paused_stays_paused(
             filesystem.settle(Rebalance.BOUNDED)
 
 
+def test_its_owner_may_pause_what_was_taken_up(
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+) -> None:
+    """Who pauses his balance while we have it run again is not overruled."""
+    path, new = filesystem.mountpoint, loop(GIB)
+
+    def pause() -> bool:
+        run(["btrfs", "balance", "pause", path], timeout_seconds=60)
+        return False
+
+    with foreign_balance(Path(path)):
+        filesystem.add_device(new.name)
+        with pytest.raises(Transient, match="somebody paused or cancelled"):
+            filesystem.settle(Rebalance.OFF, stopping=pause)
+        assert filesystem.exclusive_operation() == "balance paused"
+        assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
+
+
 @pytest.mark.usefixtures("sysfs")
 def test_is_cancelled_where_a_pause_does_not_help(
     filesystem: BtrfsFilesystem,

@@ -3,7 +3,9 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
+import psutil
 import pytest
 
 from ebs_autoscale.fstab import line_for
@@ -89,3 +91,26 @@ def test_a_stop_ends_the_wait_in_order(host: Host, fstab: Path) -> None:
         assert host.run("run").returncode == 5, "without --wait it ends at once"
         assert daemon.stop() == 0
     assert host.status()["daemon"] is None
+
+
+def test_a_reload_while_it_waits(host: Host, fstab: Path) -> None:
+    """It is read at once, what is bad refused, and the daemon rests again afterwards."""
+    node = f"/dev/{host.read().members[0].name}"
+    good = host.config.read_text("utf-8")
+    unmount(host)
+    assert fstab.exists()
+    with host.daemon("--wait") as daemon:
+        daemon.wait_for("no line of /etc/fstab mounts it")
+        host.config.write_text("mountpoint: /elsewhere\n", "utf-8")
+        daemon.reload()
+        daemon.wait_for("mountpoint is now /elsewhere")
+        host.config.write_text(good, "utf-8")
+        daemon.reload()
+        daemon.wait_for("goes by")
+        process = psutil.Process(daemon.process.pid)
+        before = sum(process.cpu_times()[:2])
+        Event().wait(3)
+        assert sum(process.cpu_times()[:2]) - before < 0.5
+        subprocess.run(["mount", node, str(host.mountpoint)], check=True)
+        daemon.wait_for("watching")
+        end(host, daemon)
