@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from ebs_autoscale.attachment_names import choose_device_name
-from ebs_autoscale.errors import NameTaken, Transient, Unfit
+from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy import DEAD_STATES
 from ebs_autoscale.ports import World
@@ -17,6 +17,8 @@ CREATE_PATIENCE_SECONDS = 120.0
 # A healthy attach takes seconds. One that is still "attaching" after this long stays so
 # until detached; the EBS CSI driver waits the same time.
 ATTACH_STUCK_AFTER_SECONDS = 90.0
+# A volume whose device is here can be of use at once, and its protection can be repaired.
+PROTECT_PATIENCE_SECONDS = 15.0
 NODE_POLL_SECONDS = 0.2
 # "Most" attaches take 1 to 4 s, the node another 0.5 s at most (EBS CSI driver).
 NODE_USUALLY_HERE_SECONDS = 5.0
@@ -73,17 +75,18 @@ def _arrived(volume: Volume, world: World) -> Volume | None:
     """The volume with its node once EC2 says attached; None when it hangs."""
     # The node tells for nothing that the attach has come through: from then on EC2 has a mapping
     # to set DeleteOnTermination on. A node that is late must not delay that for long.
-    may_protect = True
+    failure: EbsAutoscaleError | None = None
     if _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
-        may_protect = _protect_if_wanted(volume, world)
+        failure = _protect_if_wanted(volume, world)
     else:
         world.progress(volume, f"the block device of {volume.id} is late")
     attached = _wait_attached(volume, world)
     if attached is None:
         return None
-    # What was set is read back with this look; what is not there is set (again).
-    if may_protect:
-        _protect_if_wanted(attached, world)
+    # What was set is read back with this look; what is not there is set again, unless denied.
+    if not isinstance(failure, Unfit) or attached.delete_on_termination:
+        failure = _protect_if_wanted(attached, world)
+    warn_if_unprotected(attached, failure, world)
     node = _wait_node(attached, world, ATTACH_STUCK_AFTER_SECONDS)
     return replace(attached, node=node) if node else None
 
@@ -181,30 +184,38 @@ def _wait_node(volume: Volume, world: World, patience_seconds: float) -> str:
     return node
 
 
-def _protect_if_wanted(volume: Volume, world: World) -> bool:
+def _protect_if_wanted(volume: Volume, world: World) -> EbsAutoscaleError | None:
     if world.delete_on_termination and not volume.delete_on_termination:
-        return protect(volume, world)
-    return True
+        return protect(volume, world, patience_seconds=PROTECT_PATIENCE_SECONDS)
+    return None
 
 
-def protect(volume: Volume, world: World) -> bool:
-    """Set DeleteOnTermination; False when that is denied, which a volume in service outweighs."""
-    deadline = world.clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
+def protect(
+    volume: Volume, world: World, *, patience_seconds: float = 0.0
+) -> EbsAutoscaleError | None:
+    """Set DeleteOnTermination, or return why not: a volume in service outweighs that.
+
+    Only for the mapping is waited: EC2 may not show it to this call for a moment after the attach.
+    """
+    deadline = world.clock.now_seconds() + patience_seconds
     delay = 0.5
     while True:
         try:
             world.cloud.delete_on_termination(volume)
-        except Unfit as error:
-            world.warn(volume, f"{volume.id} will outlive this instance: {error}", error.cause)
-            return False
-        except Transient as error:
-            # EC2 may not show the mapping to this call for a moment after the attach.
-            if error.cause != "mapping not visible" or world.clock.now_seconds() > deadline:
-                raise
-            world.clock.sleep(delay)
-            delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
+        except EbsAutoscaleError as error:
+            if error.cause != "mapping not visible" or world.clock.now_seconds() >= deadline:
+                return error
         else:
-            return True
+            return None
+        world.clock.sleep(delay)
+        delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
+
+
+def warn_if_unprotected(volume: Volume, failure: EbsAutoscaleError | None, world: World) -> None:
+    """Tell the failure to protect the volume, if there was one; each later look repairs it."""
+    if failure:
+        cause = failure.cause if isinstance(failure, Unfit) else "unprotected"
+        world.warn(volume, f"{volume.id} will outlive this instance: {failure}", cause)
 
 
 def _wait_attached(volume: Volume, world: World) -> Volume | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from ebs_autoscale.adoption import adopt_predecessors
-from ebs_autoscale.attaching import protect
+from ebs_autoscale.attaching import protect, warn_if_unprotected
 from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.executor import carry_out
@@ -119,11 +119,7 @@ def _tend(reading: Reading, inventory: Inventory, world: World) -> None:
             and volume.node
             and reading.has_member(volume.node)
         ):
-            try:
-                protect(volume, world)
-            except EbsAutoscaleError as error:
-                # Space matters more: the growth goes on, and the next look repairs it.
-                world.warn(volume, f"{volume.id} is still unprotected: {error}", "unprotected")
+            warn_if_unprotected(volume, protect(volume, world), world)
 
 
 def _keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:

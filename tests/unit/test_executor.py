@@ -145,25 +145,6 @@ def test_an_older_volume_without_a_slot_is_kept(world: SimulatedWorld) -> None:
     assert len(world.cloud.volumes) == 1
 
 
-def test_members_that_lost_their_protection_get_it_back(world: SimulatedWorld) -> None:
-    """DeleteOnTermination of every member is looked at in each run, and repaired."""
-    assert world.grow() is Outcome.DONE
-    world.cloud.volumes[0].protected_at = inf
-    assert world.grow() is Outcome.HELD
-    assert world.cloud.volumes[0].protected_at < inf
-
-
-def test_a_protection_that_cannot_be_repaired_is_told(world: SimulatedWorld) -> None:
-    """EC2 failing while a member's DeleteOnTermination is repaired fails no look."""
-    assert world.grow() is Outcome.DONE
-    world.cloud.volumes[0].protected_at = inf
-    world.fail("delete_on_termination", Transient("InternalError", cause="ec2 ill"))
-    assert world.grow() is Outcome.HELD
-    assert world.causes(EventKind.WARNING) == ["unprotected"]
-    assert world.grow() is Outcome.HELD
-    assert world.cloud.volumes[0].protected_at < inf
-
-
 def test_a_lost_member_stops_buying(world: SimulatedWorld) -> None:
     """When the kernel has lost a member nothing is bought, and the member is named."""
     world.filesystem.lost = True
@@ -179,7 +160,6 @@ def test_a_lost_member_stops_buying(world: SimulatedWorld) -> None:
         ("create", "slow create", CREATE_PATIENCE_SECONDS),
         ("visible", "slow create", CREATE_PATIENCE_SECONDS),
         ("attach", "stuck attach", 2 * ATTACH_STUCK_AFTER_SECONDS + 10),
-        ("mapping", "mapping not visible", ATTACH_STUCK_AFTER_SECONDS),
     ],
 )
 def test_what_is_stuck_ends_in_time(
@@ -213,33 +193,6 @@ def test_an_invisible_volume_is_waited_for(world: SimulatedWorld) -> None:
     world.cloud.latencies.visible = 20.0
     world.cloud.latencies.create = 1.0
     assert world.grow() is Outcome.DONE
-
-
-def test_a_denied_protection_is_a_warning(world: SimulatedWorld) -> None:
-    """Who may not set DeleteOnTermination is told so once, and the volume goes into service."""
-    denied = Unfit("not allowed", hint="allow it", cause="denied")
-    world.fail("delete_on_termination", denied, times=inf)
-    assert world.grow() is Outcome.DONE
-    assert world.causes(EventKind.WARNING) == ["denied"]
-    (sentence,) = world.told(EventKind.WARNING)
-    assert sentence.endswith("will outlive this instance: not allowed; allow it")
-    assert len(world.filesystem.members) == 2
-
-
-def test_protection_can_be_turned_off(world: SimulatedWorld) -> None:
-    """With delete_on_termination false nothing is set, and growths are complete without."""
-    world.delete_on_termination = False
-    assert world.grow() is Outcome.DONE
-    assert world.at.calls["delete_on_termination"] == 0
-    assert world.grow() is Outcome.HELD
-
-
-def test_a_mapping_not_visible_yet_is_waited_for(world: SimulatedWorld) -> None:
-    """Protection is tried again while EC2 does not show the attachment to that call."""
-    world.cloud.latencies.mapping = 20.0
-    assert world.grow() is Outcome.DONE
-    assert world.at.calls["delete_on_termination"] > 1
-    assert world.cloud.volumes[0].protected_at < inf
 
 
 @pytest.mark.parametrize(

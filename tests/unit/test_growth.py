@@ -142,7 +142,7 @@ def test_dying_again_and_again_still_converges(boundary: int) -> None:
     require_one_good_volume(world)
 
 
-@pytest.mark.parametrize("call", ["create", "attach", "delete_on_termination", "add_device"])
+@pytest.mark.parametrize("call", ["create", "attach", "add_device"])
 @pytest.mark.parametrize("answer_lost", [False, True])
 def test_a_lost_call_is_made_good(call: str, *, answer_lost: bool) -> None:
     """A call that fails, or succeeds without our hearing it, costs one more run and no volume."""
