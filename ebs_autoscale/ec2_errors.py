@@ -39,6 +39,8 @@ _MAPPING = Meaning(Transient, "mapping not visible")
 _PROGRAM = Meaning(Unfit, "program", "this is a mistake in ebs-autoscale itself: please report it")
 
 _BURNED = Meaning(Transient, "token burned")
+# The same code, for one that bought a volume that is no more.
+_SPENT = Meaning(Transient, "token spent")
 
 MEANINGS: dict[str, Meaning] = {
     "DryRunOperation": Meaning(Transient, "dry run"),
@@ -136,7 +138,10 @@ def translated(what: str, *, code: str, message: str, status: int) -> EbsAutosca
     # The one InvalidParameterValue that another name cures.
     if "is already in use" in message and "ttachment point" in message:
         return NameTaken(f"{what}: {message}", cause="name taken")
-    family, cause, hint = meaning_of(code, status=status)
+    meaning = meaning_of(code, status=status)
+    if meaning is _BURNED and "already deleted" in message:
+        meaning = _SPENT
+    family, cause, hint = meaning
     if cause == "denied" and (denial := denial_in(message)):
         return family(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=cause)
     return family(f"{what}: {code}: {message}", hint=hint, cause=cause)

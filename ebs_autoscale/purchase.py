@@ -22,9 +22,9 @@ MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 PREDECESSOR_TAG = "source-instance"
 
 # A token answers for a deleted or failed volume for about 12 h (measured by the EBS
-# CSI driver): then the next of a predictable series is used, by every process alike. As many as
-# the tries in that time where each volume is given back for want of a slot (`backoff`).
-TOKEN_SERIES_MAX = 48
+# CSI driver): then the next of a predictable series is used, by every process alike. A volume
+# without a slot is given back every 15 min on average (`backoff`), some 50 times in 12 h.
+TOKEN_SERIES_MAX = 64
 
 
 def token_of(owner: str, growth: GrowthId, series: int) -> str:

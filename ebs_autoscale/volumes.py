@@ -57,10 +57,6 @@ VISIBLE_AFTER_SECONDS = 20.0
 
 PAGE_SIZE = 200
 
-# EC2's words about the token of a volume that is no more: "... associated with a resource that is
-# already deleted. Please use a different client token."
-_ALREADY_DELETED = "already deleted"
-
 # Causes that another EBS card may not have: this one is full, or there is no such card.
 OF_THE_CARD = frozenset({"slots", "request", "volume kind"})
 
@@ -113,7 +109,7 @@ class Ec2Volumes:
 
     def create(self, growth: GrowthId, size_bytes: int) -> Volume:
         """Buy the volume of this growth, or return the one that was bought before."""
-        searched = False
+        sought = False
         for series in range(1, TOKEN_SERIES_MAX + 1):
             try:
                 zone = self.identity.availability_zone
@@ -122,25 +118,26 @@ class Ec2Volumes:
                         **self.purchase.parameters(growth, size_bytes, series)
                     )
             except EbsAutoscaleError as error:
+                if error.cause == "token spent" or (error.cause == "token burned" and sought):
+                    continue
                 # Quotas are checked before idempotency: a create that did succeed can
                 # be answered so when it is repeated. And a token may be burned.
                 if error.cause not in {"quota", "token burned"}:
                     raise
-                # Of a token whose volume is deleted there is nothing to be found.
-                if _ALREADY_DELETED not in str(error) and not searched:
-                    searched = True
-                    if volume := self._find(growth):
-                        return volume
+                if volume := self._find(growth):
+                    return volume
                 if error.cause == "quota":
                     raise
+                # A burned token buys nothing, so that the next one's search would find no more.
+                sought = True
                 continue
             if answer.get("State") not in {"deleting", "deleted", "error"}:
                 return volume_of(answer, growth)
         raise Unfit(
             f"growth {growth}: {TOKEN_SERIES_MAX} client tokens in a row are burned",
-            hint="volumes of this growth were created and vanished: deleted for want of a slot, as "
-            "told before; or check KMS rights and who deletes volumes; it is tried again as EC2 "
-            "forgets the tokens (about 12 h)",
+            hint="volumes of this growth were created and vanished: check KMS rights, who deletes "
+            "volumes, and whether ebs-autoscale itself did for want of an attachment slot; it is "
+            "tried again as EC2 forgets the tokens (about 12 h)",
             cause="token burned",
         )
 

@@ -137,7 +137,7 @@ def test_a_name_in_use(shared_refusing: Refusing) -> None:
 
 
 def test_burned_tokens(shared_refusing: Refusing) -> None:
-    """A burned token is followed by the next of its series, and the last by a human."""
+    """A burned token is followed by the next of its series, in the end by a human."""
     (ask,) = (ask for ask in ASKS if ask.action == "CreateVolume")
     rule = refusal(ask, "IdempotentParameterMismatch")
     with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as told:

@@ -1,0 +1,73 @@
+"""An instance with fewer slots than EC2 says: volume after volume is bought and given back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.backoff import retry_delay_seconds
+from ebs_autoscale.growth import Outcome
+from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from tests.contract.clouds import over_http
+from tests.faults.catalogue import TRIES_MAX
+from tests.faults.instance import Instance
+from tests.faults.test_lost_answers import assert_one_volume
+
+FULL = FaultRule(kind=FaultKind.ERROR, action="AttachVolume", code="AttachmentLimitExceeded")
+
+# A growth takes 6 s here; each search for a volume would add 20.
+QUICK_SECONDS = 15
+
+
+@pytest.fixture
+def instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, botocore_waits: list[float]
+) -> Iterator[Instance]:
+    """An instance whose filesystem needs one more volume, and that takes none."""
+    del botocore_waits
+    with over_http(tmp_path, monkeypatch)() as http:
+        http.control.add_fault(FULL)
+        yield Instance(http)
+
+
+def give_back(instance: Instance, *, for_hours: float) -> int:
+    """Grow as a daemon does whose every volume is given back, for so long; how often it did."""
+    clock = instance.http.clock
+    ends_at = clock.now_seconds() + for_hours * 3600
+    tries = 0
+    while clock.now_seconds() < ends_at:
+        tries += 1
+        assert instance.grow() is Outcome.UNFIT
+        assert instance.events[-1].fields["cause"] == "slots"
+        clock.sleep(retry_delay_seconds("slots", attempts=tries, jitter=0.5))
+        assert instance.volumes() == []
+    return tries
+
+
+@pytest.mark.parametrize("hours", [1.5, 13])
+def test_a_freed_slot_is_used_at_the_next_try(instance: Instance, hours: float) -> None:
+    """However often volumes were given back, with a slot freed the next try is quick and grows."""
+    assert give_back(instance, for_hours=hours) > 5
+    instance.http.control.clear_faults()
+    began = instance.http.clock.now_seconds()
+
+    assert instance.grow() is Outcome.DONE
+
+    assert instance.http.clock.now_seconds() - began < QUICK_SECONDS
+    assert_one_volume(instance)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER])
+@pytest.mark.parametrize("times", [1, TRIES_MAX, TRIES_MAX + 1])
+def test_an_answer_lost_after_volumes_were_given_back(
+    instance: Instance, kind: FaultKind, *, times: int
+) -> None:
+    """A create whose answer is lost behind tokens of deleted volumes buys one volume, too."""
+    spent = give_back(instance, for_hours=0.5)
+    control = instance.http.control
+    control.clear_faults()
+    control.add_fault(FaultRule(kind=kind, action="CreateVolume", after=spent, times=times))
+
+    instance.grow_to_the_end()
+
+    assert_one_volume(instance)
