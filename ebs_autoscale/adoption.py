@@ -13,8 +13,8 @@ def adopt_predecessors(reading: Reading, inventory: Inventory, world: World) -> 
 
     From there they are volumes like any other: counted by the limits, protected, and one
     that is loose is attached and added if it is proved blank. Those attached elsewhere,
-    or used by something else here, are left alone, and so is one that EC2 does not let us tag.
-    Returns the inventory with them.
+    or used by something else here, are left alone; where EC2 lets us tag none, the next look
+    goes on. Returns the inventory with those adopted.
     """
     for volume in world.cloud.predecessors():
         node = world.nodes.node_of(volume) if volume.attached_to else ""
@@ -25,9 +25,9 @@ def adopt_predecessors(reading: Reading, inventory: Inventory, world: World) -> 
         try:
             world.cloud.claim(claimed)
         except EbsAutoscaleError as error:
-            # Space matters more than whose volume it is.
+            # Space matters more than whose volume it is, and the others would fare alike.
             world.warn(volume, f"{volume.id} is not adopted: {error}", error.cause)
-            continue
+            break
         world.tell(claimed, f"adopted {volume.id} of an older autoscaler")
         inventory = replace(inventory, volumes=(*inventory.volumes, claimed))
     return inventory
