@@ -3,6 +3,8 @@
 import fcntl
 import json
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,19 @@ def test_not_root(host: Host, verb: str) -> None:
         pytest.fail(ran.stderr)
     assert ran.returncode in {2, 5}
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_status_without_root_beside_a_balance(
+    host: Host, foreign_balance: Callable[[Path], AbstractContextManager[object]]
+) -> None:
+    """How far a balance is only root may know, that there is one everybody."""
+    # May read everywhere: pytest keeps its folders from everybody else.
+    reads = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
+    with foreign_balance(host.mountpoint):
+        subprocess.run(["btrfs", "balance", "pause", str(host.mountpoint)], check=True)
+        ran = host.run("status", before=("setpriv", "--reuid", "65534", *reads, "--clear-groups"))
+    assert "running      balance" in ran.stdout
+    assert ran.stderr == ""
 
 
 @pytest.mark.parametrize("verb", ["run", "grow", "plan", "check"])
