@@ -34,7 +34,7 @@ Restart=always
 [Install]
 WantedBy=multi-user.target
 """
-OLDER_PROGRAM = "#!/bin/bash\nwhile true; do sleep 1; done\n"
+OLDER_PROGRAM = "#!/bin/bash\ntouch /run/older-runs\nwhile true; do sleep 1; done\n"
 
 
 @pytest.fixture
@@ -66,6 +66,10 @@ def older(box: Box) -> Box:
     box.write(PACKAGED, OLDER_UNIT)
     box.exec("systemctl", "daemon-reload")
     box.exec("systemctl", "enable", "--now", UNIT)
+    # Not before bash has opened what is replaced now.
+    box.wait_until(
+        lambda: box.exec("test", "-e", "/run/older-runs", check=False).returncode == 0, "it"
+    )
     box.exec("ln", "-sfn", "/opt/ebs-autoscale/bin/ebs-autoscale", "/usr/local/bin/")
     return box
 
