@@ -147,6 +147,8 @@ class Monitor:
             if low and self._growths.settling and self._is_in_the_way(reading):
                 self._growths.stop()
             return
+        if not low:
+            self._locked_since_seconds = None
         now = self._clock.now_seconds()
         if self._waits.left_seconds and not (low and self._waits.cause == "unsettled"):
             return
@@ -159,15 +161,15 @@ class Monitor:
         self._usable_at_seconds = None
         self._causes = set()
         self._started_because_low = bool(low)
-        self._waits.pause(0.0, "")
+        self._waits.pass_over()
         try:
             self._growths.start(self._experience.forecast)
         except LockHeld as error:
             self._wait_for_the_lock(low, error)
+            return
         except EbsAutoscaleError as error:
             self._back_off(error.cause, error)
-        else:
-            self._locked_since_seconds = None
+        self._locked_since_seconds = None
 
     def _is_in_the_way(self, reading: Reading) -> bool:
         """Whether settling keeps a growth waiting; that one settles again."""
@@ -183,8 +185,10 @@ class Monitor:
         now = self._clock.now_seconds()
         self._activity = "another process is growing this filesystem"
         self._waits.begin("locked")
+        if not low:
+            return
         self._locked_since_seconds = self._locked_since_seconds or now
-        if low and now - self._locked_since_seconds >= LOCKED_TOO_LONG_SECONDS:
+        if now - self._locked_since_seconds >= LOCKED_TOO_LONG_SECONDS:
             # Tried on until it is free, so that the end is told too.
             self._pending = True
             self._causes.add("locked")

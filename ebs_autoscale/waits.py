@@ -33,7 +33,11 @@ class Waits:
         """Wait so long; no failure, and none is counted."""
         self._until_seconds, self.cause = self._clock.now_seconds() + seconds, cause
 
+    def pass_over(self) -> None:
+        """Wait no longer; how often each cause has failed is not forgotten."""
+        self._until_seconds, self.cause = float("-inf"), ""
+
     def end(self) -> None:
         """Wait no longer, and count failures from the beginning."""
         self._attempts.clear()
-        self._until_seconds, self.cause = float("-inf"), ""
+        self.pass_over()

@@ -162,6 +162,16 @@ def test_somebody_elses_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
     assert watch.causes(EventKind.CONDITION_ENDED) == ["locked"]
 
 
+def test_each_wait_for_the_lock_has_its_own_minute(watch: Watch) -> None:
+    """A lock met in an earlier shortage, which passed without us, does not count."""
+    watch.look_for(60)
+    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    for available_gib, seconds in ((5, 30), (50, HOUR), (5, 30)):
+        watch.available_gib = available_gib
+        watch.look_for(seconds)
+    assert not watch.causes(EventKind.CONDITION_BEGAN)
+
+
 @pytest.mark.parametrize("available_gib", [5, 50])
 def test_somebody_elses_growth_is_forgotten_when_it_is_over(
     watch: Watch, available_gib: float
