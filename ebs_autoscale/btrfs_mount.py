@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from ebs_autoscale.btrfs_ioctl import Identity, identity, superblock_uuid
+from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.mounts import Mount, MountTable
 
@@ -132,7 +132,7 @@ def forgetting(uuid: str) -> str:
     "failed to read devices" (measured on 6.18: no mount of 6 without, 6 of 6 with it).
     """
     try:
-        nodes = [f"/dev/{path.name}" for path in Path(f"/sys/fs/btrfs/{uuid}/devices").iterdir()]
+        nodes = [f"/dev/{path.name}" for path in (SYSFS / uuid / "devices").iterdir()]
         strangers = [node for node in sorted(nodes) if superblock_uuid(node) != uuid]
     except OSError:
         return ""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ebs_autoscale.btrfs_space import PROFILES, Allocated
 
-_SYSFS = "/sys/fs/btrfs"
+SYSFS = Path("/sys/fs/btrfs")
+"""A folder for each filesystem that is mounted anywhere, in whatever mount namespace."""
+
 # What leaves one counter enters a later one of this order, so that each byte is seen at
 # least once and errors are on the safe side (measured: the other order erred by GiB).
 _COUNTERS = (
@@ -28,7 +30,7 @@ class BtrfsSysfs:
     """
 
     def __init__(self, uuid: str) -> None:
-        self._folder = f"{_SYSFS}/{uuid}"
+        self._folder = f"{SYSFS}/{uuid}"
         self._fds: dict[str, int] = {}
         # For life: mkfs decides it.
         self._data_kind = "mixed" if Path(self._folder, "allocation/mixed").exists() else "data"

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
+from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.check_line import Line, Verdict, failed, hint_of
 from ebs_autoscale.check_mount import Seen
 from ebs_autoscale.clock import Clock, SystemClock
@@ -121,7 +121,7 @@ def _volumes(settings: Settings, seen: Seen, cloud: Ec2Volumes) -> Iterator[Line
     yield from _on_own_volume(cloud, inventory, protects=protects)
     yield _slots(inventory)
     yield quota_line(owned, settings.volume.type)
-    mounted = {path.name for path in Path("/sys/fs/btrfs").glob("*-*")}
+    mounted = {path.name for path in SYSFS.glob("*-*")}
     yield from leftover_lines(owned, seen, inventory.instance_id, mounted=mounted)
     if strangers and not settings.adopt:
         names = ", ".join(volume.id for volume in strangers)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -102,29 +102,15 @@ class Daemon:
             while view := awaited.look(lambda: _proved(self._settings)):
                 self._publish(view)
                 self._clock.sleep(self._settings.policy.polling.max_seconds)
-                self._reload_while_waiting()
+                self._reload_if_asked(lambda: None, self._tell_refusal)
         except Stopped:
             return False
         finally:
             self._report.remove()
         return True
 
-    def _reload_while_waiting(self) -> None:
-        if not self._clock.was_asked():
-            return
-        self._notifier.reloading(self._clock.now_seconds())
-        try:
-            self._config_text = self._reread()
-        except ConfigInvalid as error:
-            sentence = f"the configuration of before stays: {error}"
-            self._emit(Event(kind=EventKind.WARNING, sentence=sentence, level=Level.ERROR))
-        else:
-            self._tell_reload()
-        self._notifier.ready()
-
-    def _tell_reload(self) -> None:
-        sentence = f"goes by {self._config_path} as it is now"
-        self._emit(Event(kind=EventKind.RELOADED, sentence=sentence))
+    def _tell_refusal(self, sentence: str) -> None:
+        self._emit(Event(kind=EventKind.WARNING, sentence=sentence, level=Level.ERROR))
 
     def _is_stopping(self) -> bool:
         """Asked while a tool runs, which must not look like a loop that hangs."""
@@ -148,11 +134,16 @@ class Daemon:
             emit=self._emit,
             publish=self._publish,
         )
+
+        def follow() -> None:
+            growths.config_text = self._config_text
+            monitor.follow(self._settings.policy)
+
         self._tell_start(filesystem)
         self._notifier.ready()
         try:
             return monitor.run(
-                before_tick=lambda: self._reload_if_asked(monitor, growths),
+                before_tick=lambda: self._reload_if_asked(follow, monitor.refuse_configuration),
                 on_stop=self._notifier.stopping,
             )
         finally:
@@ -165,21 +156,21 @@ class Daemon:
         fields = {"filesystem": filesystem.uuid, "version": __version__}
         self._emit(Event(kind=EventKind.STARTED, sentence=sentence, fields=fields))
 
-    def _reload_if_asked(self, monitor: Monitor, growths: GrowthProcess) -> None:
+    def _reload_if_asked(self, follow: Callable[[], None], refuse: Callable[[str], None]) -> None:
         if not self._clock.was_asked():
             return
         self._notifier.reloading(self._clock.now_seconds())
         try:
-            text = self._reread()
+            self._reread()
         except ConfigInvalid as error:
-            monitor.refuse_configuration(f"the configuration of before stays: {error}")
+            refuse(f"the configuration of before stays: {error}")
         else:
-            growths.config_text = text
-            monitor.follow(self._settings.policy)
-            self._tell_reload()
+            follow()
+            sentence = f"goes by {self._config_path} as it is now"
+            self._emit(Event(kind=EventKind.RELOADED, sentence=sentence))
         self._notifier.ready()
 
-    def _reread(self) -> str:
+    def _reread(self) -> None:
         text = config.text_of(self._config_path)
         settings = config.parse(text, name=str(self._config_path))
         if settings.mountpoint != self._settings.mountpoint:
@@ -188,8 +179,7 @@ class Daemon:
                 f"{self._settings.mountpoint} is watched",
                 hint="restart the daemon to watch another filesystem",
             )
-        self._settings = settings
-        return text
+        self._config_text, self._settings = text, settings
 
     def _publish(self, view: Mapping[str, object]) -> None:
         self._notifier.feed_watchdog(self._clock.now_seconds())

@@ -71,7 +71,7 @@ def grow_once(
                 set_aside=set_aside,
             )
             outcome = _execute(decision, reading, inventory, world)
-            if outcome is Outcome.REFUSED and wanted_bytes is None:
+            if isinstance(decision, Refuse) and wanted_bytes is None:
                 _settle_all_the_same(decision, reading, inventory, world)
         except Stopped:
             _tell(
@@ -140,12 +140,12 @@ def _keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> Non
 
 
 def _settle_all_the_same(
-    refused: Decision, reading: Reading, inventory: Inventory, world: World
+    refusal: Refuse, reading: Reading, inventory: Inventory, world: World
 ) -> None:
     """Do for metadata what can be done without a volume; the refusal stays the last word."""
     if left := settling(reading, inventory):
         carry_out(steps_for(left), _volume_of(left, inventory), inventory, world)
-        _execute(refused, reading, inventory, world)
+        _tell_refusal(refusal, world)
 
 
 def _execute(decision: Decision, reading: Reading, inventory: Inventory, world: World) -> Outcome:
@@ -155,10 +155,9 @@ def _execute(decision: Decision, reading: Reading, inventory: Inventory, world: 
             _tend(reading, inventory, world)
             _tell(world, EventKind.DECIDED, f"hold: {reason}", decision)
             return Outcome.HELD
-        case Refuse(limit=limit, reason=reason, hint=hint):
+        case Refuse():
             _tend(reading, inventory, world)
-            sentence = f"refused by {limit}: {reason}; {hint}"
-            _tell(world, EventKind.GROWTH_REFUSED, sentence, decision, cause=limit)
+            _tell_refusal(decision, world)
             return Outcome.REFUSED
     what = "finish" if isinstance(decision, Finish) else "grow"
     _tell(world, EventKind.DECIDED, f"{what}: {decision.reason}", decision)
@@ -179,6 +178,11 @@ def _volume_of(decision: Grow | Finish, inventory: Inventory) -> Volume | None:
     if isinstance(decision, Grow):
         return None
     return next(volume for volume in inventory.volumes if volume.id == decision.volume_id)
+
+
+def _tell_refusal(refusal: Refuse, world: World) -> None:
+    sentence = f"refused by {refusal.limit}: {refusal.reason}; {refusal.hint}"
+    _tell(world, EventKind.GROWTH_REFUSED, sentence, refusal, cause=refusal.limit)
 
 
 _LOUD = {EventKind.GROWTH_FAILED: Level.ERROR, EventKind.GROWTH_REFUSED: Level.WARNING}

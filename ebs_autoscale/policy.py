@@ -1,6 +1,7 @@
 """Every judgement, no effect: thresholds, forecast, sizing, limits, stages, poll delay."""
 
 from collections.abc import Set as AbstractSet
+from math import inf
 
 from ebs_autoscale.model import (
     GIB,
@@ -140,10 +141,10 @@ def _grow_within_limits(
             reason=f"{reason}, but the instance has no attachment slot left",
             hint="use a larger instance type or detach what is not needed",
         )
-    since = inventory.seconds_since_last_create
+    created = inventory.seconds_since_last_create
     # EC2's clock can be ahead of ours.
-    since = None if since is None else max(0.0, since)
-    if since is not None and since < limits.cooldown_seconds:
+    since = inf if created is None else max(0.0, created)
+    if since < limits.cooldown_seconds:
         wait = limits.cooldown_seconds - since
         return Refuse(
             limit="limits.cooldown",

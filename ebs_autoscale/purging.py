@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ebs_autoscale import btrfs_reserve
+from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
@@ -109,8 +110,7 @@ def _unmount(mount: Mount, reading: Reading, clock: Clock) -> None:
         hint = f"see `fuser -vm {mount.point}`; nothing is deleted"
         raise Transient(f"{mount.point} is in use: {error}", hint=hint, cause="in use") from error
     deadline = clock.now_seconds() + _LAST_USE_PATIENCE_SECONDS
-    # There as long as the kernel has it open, whoever mounted it.
-    while Path("/sys/fs/btrfs", reading.filesystem).exists():
+    while (SYSFS / reading.filesystem).exists():
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"{mount.point} is unmounted, but its filesystem is still mounted elsewhere, "

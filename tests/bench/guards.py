@@ -8,13 +8,12 @@ from string import ascii_lowercase
 from threading import Event, Thread
 from typing import Any
 
-import boto3
 import psutil
 
 from ebs_autoscale.sandbox.client import Sandbox
 from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.bench.ground import mounted, store, tool
-from tests.system.bench import Daemon, Host, until
+from tests.system.bench import Daemon, Host, ec2_of, until
 
 # What a growth on EC2 takes at the median: facts of the EBS CSI driver.
 EC2: Mapping[str, Any] = {"create_seconds": (1.5, 1.5), "attach_seconds": (2.0, 2.0)}
@@ -97,13 +96,7 @@ def reference(host: Host, step: str, *, quick: bool = False) -> Iterator[None]:
 def _grow_like_rivals(host: Host, size_gib: int, ended: Event) -> None:
     """Create, wait, attach, wait, add: `create-ebs-volume` of amazon-ebs-autoscale 2.4.7."""
     settings = host.sandbox.settings
-    ec2 = boto3.client(
-        "ec2",
-        region_name=settings.region,
-        endpoint_url=host.sandbox.endpoint_url,
-        aws_access_key_id="reference",
-        aws_secret_access_key="reference",  # noqa: S106 -- the sandbox asks nobody
-    )
+    ec2 = ec2_of(host.sandbox)
     volume_id = ec2.create_volume(AvailabilityZone=settings.zone, Size=size_gib)["VolumeId"]
     ec2.get_waiter("volume_available").wait(VolumeIds=[volume_id])
     name = f"/dev/xvdb{ascii_lowercase[host.members]}"

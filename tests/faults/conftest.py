@@ -1,6 +1,7 @@
 """One sandbox for the whole catalogue, and botocore's waits noted instead of waited."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import botocore.endpoint
@@ -8,6 +9,7 @@ import pytest
 
 from tests.contract.clouds import over_http
 from tests.faults.catalogue import Refusing
+from tests.faults.instance import Instance
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +27,13 @@ def botocore_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
     monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=waits.append))
     return waits
+
+
+@pytest.fixture
+def instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, botocore_waits: list[float]
+) -> Iterator[Instance]:
+    """An instance whose filesystem needs one more volume."""
+    del botocore_waits
+    with over_http(tmp_path, monkeypatch)() as http:
+        yield Instance(http)

@@ -1,14 +1,11 @@
 """Answers that never come: whatever the call did or did not do, one volume, attached once."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from ebs_autoscale.growth import Outcome
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from tests.contract.clouds import over_http
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance
 
@@ -21,16 +18,6 @@ MISHAPS: list[tuple[FaultKind, Literal["before", "after"]]] = [
     (FaultKind.HTTP, "before"),
     (FaultKind.HTTP, "after"),
 ]
-
-
-@pytest.fixture
-def instance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, botocore_waits: list[float]
-) -> Iterator[Instance]:
-    """An instance whose filesystem needs one more volume."""
-    del botocore_waits
-    with over_http(tmp_path, monkeypatch)() as http:
-        yield Instance(http)
 
 
 def assert_one_volume(instance: Instance, *, number: int = 1) -> None:

@@ -1,14 +1,10 @@
 """An instance with fewer slots than EC2 says: volume after volume is bought and given back."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from ebs_autoscale.backoff import retry_delay_seconds
 from ebs_autoscale.growth import Outcome
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from tests.contract.clouds import over_http
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance
 from tests.faults.test_lost_answers import assert_one_volume
@@ -20,14 +16,10 @@ QUICK_SECONDS = 15
 
 
 @pytest.fixture
-def instance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, botocore_waits: list[float]
-) -> Iterator[Instance]:
+def instance(instance: Instance) -> Instance:
     """An instance whose filesystem needs one more volume, and that takes none."""
-    del botocore_waits
-    with over_http(tmp_path, monkeypatch)() as http:
-        http.control.add_fault(FULL)
-        yield Instance(http)
+    instance.http.control.add_fault(FULL)
+    return instance
 
 
 def give_back(instance: Instance, *, for_hours: float) -> int:

@@ -9,7 +9,6 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 
 from ebs_autoscale.errors import Unfit
@@ -17,6 +16,7 @@ from ebs_autoscale.sandbox.client import Sandbox, SandboxControl
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.sandbox.conftest import eventually
+from tests.system.bench import ec2_of
 
 
 def answers(url: str) -> bool:
@@ -47,13 +47,7 @@ def foreground(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_child_process_serves_and_ends(tmp_path: Path) -> None:
     """Started, it answers boto3, is steered, tells what it saw, and ends without a trace."""
     with Sandbox.start(SandboxSettings(create_seconds=(60, 60)), directory=tmp_path) as sandbox:
-        ec2 = boto3.client(
-            "ec2",
-            region_name=sandbox.settings.region,
-            endpoint_url=sandbox.endpoint_url,
-            aws_access_key_id="AKIATEST",
-            aws_secret_access_key="test",  # noqa: S106 -- no secret
-        )
+        ec2 = ec2_of(sandbox)
         sandbox.add_fault(FaultRule(kind=FaultKind.THROTTLE, action="CreateVolume", times=1))
         volume_id = ec2.create_volume(Size=1, AvailabilityZone="us-east-1a")["VolumeId"]
         sandbox.advance(60)

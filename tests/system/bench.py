@@ -25,6 +25,7 @@ from ebs_autoscale.model import Reading
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 
 if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.type_defs import TagTypeDef
 
 GIB = 1024**3
@@ -48,15 +49,20 @@ def until(condition: Callable[[], object], what: str, *, seconds: float = 30.0) 
     pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
 
 
-def create_volume(sandbox: Sandbox, tags: Mapping[str, str]) -> str:
-    """A volume that somebody made with these tags: its id."""
-    ec2 = boto3.client(
+def ec2_of(sandbox: Sandbox) -> "EC2Client":
+    """The EC2 of a sandbox, as anybody's program calls it."""
+    return boto3.client(
         "ec2",
         region_name=sandbox.settings.region,
         endpoint_url=sandbox.endpoint_url,
         aws_access_key_id="AKIATEST",
         aws_secret_access_key="test",  # noqa: S106 -- no secret
     )
+
+
+def create_volume(sandbox: Sandbox, tags: Mapping[str, str]) -> str:
+    """A volume that somebody made with these tags: its id."""
+    ec2 = ec2_of(sandbox)
     volume = ec2.create_volume(AvailabilityZone=sandbox.settings.zone, Size=1)
     if tags:
         pairs: list[TagTypeDef] = [{"Key": key, "Value": tags[key]} for key in tags]
