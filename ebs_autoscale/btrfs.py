@@ -18,8 +18,8 @@ from ebs_autoscale.btrfs_settle import (
 )
 from ebs_autoscale.btrfs_space import PROFILES
 from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
-from ebs_autoscale.command import never
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.host.command import never
 from ebs_autoscale.model import Reading, Rebalance
 
 MIB = 1024**2

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, suppress
 from ebs_autoscale.btrfs_ioctl import add_member
 from ebs_autoscale.btrfs_mount import BtrfsMount
 from ebs_autoscale.btrfs_reserve import Reserve
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.host.command import run
 
 Proof = Callable[[], AbstractContextManager[object]]
 """Entered right before an add; raises unless the device is blank, and keeps its name its own."""

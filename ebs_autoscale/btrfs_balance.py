@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ebs_autoscale.btrfs_ioctl import balance_progress
 from ebs_autoscale.btrfs_mount import BtrfsMount
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Stopped, Transient
+from ebs_autoscale.host.command import run
 
 RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ebs_autoscale.btrfs_ioctl import Identity, identity, superblock_uuid
 from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.mounts import Mount, MountTable
+from ebs_autoscale.host.mountinfo import Mount, MountTable
 
 _ONLY_BTRFS = "correct `mountpoint` in the configuration, or make one with `ebs-autoscale init`"
 

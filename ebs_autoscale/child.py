@@ -10,7 +10,7 @@ from typing import BinaryIO
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.events import Event, EventKind, Level
-from ebs_autoscale.lock import Lock
+from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.space import Forecast
 
 # Every wait inside a growth has its own bound far below this, but for a balance.

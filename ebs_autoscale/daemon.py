@@ -14,11 +14,11 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Stopped
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.exits import Exit
-from ebs_autoscale.lock import Lock
+from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.service import Notifier, detached
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.mounting import Awaited
 from ebs_autoscale.report import LogSink, Sinks, StatusFile, set_up_logging
-from ebs_autoscale.service import Notifier, detached
 from ebs_autoscale.space import available
 from ebs_autoscale.wiring import (
     daemon_lock_path,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ebs_autoscale import config
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.unit_names import escape_path
+from ebs_autoscale.host.unit_names import escape_path
 from ebs_autoscale.wiring import CONFIG_DEFAULT
 
 

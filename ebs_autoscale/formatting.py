@@ -3,8 +3,8 @@
 import uuid
 from pathlib import Path
 
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.host.command import run
 
 # 0.1 s on an idle volume; the rest is for one that hangs.
 _MKFS_TIMEOUT_SECONDS = 120.0

@@ -10,8 +10,8 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config_laws import VOLUME_TYPES
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.exits import Exit
+from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.initialise import Initialisation, Wish
-from ebs_autoscale.lock import Lock
 from ebs_autoscale.model import GIB
 from ebs_autoscale.report import LogSink
 from ebs_autoscale.wiring import init_lock_path, require_fit_host

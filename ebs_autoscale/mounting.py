@@ -4,14 +4,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ebs_autoscale import files, fstab
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.command import run
 from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
+from ebs_autoscale.host import files, fstab
+from ebs_autoscale.host.command import run
+from ebs_autoscale.host.services import mount_unit, systemd_runs
 from ebs_autoscale.presence import NOBODY, Presence, presence_of, scan
-from ebs_autoscale.services import mount_unit, systemd_runs
 
 # A device that appears is usable at once; a look costs two processes.
 LOOK_EVERY_SECONDS = 10.0

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ebs_autoscale.command import never, run
 from ebs_autoscale.errors import CommandFailed
+from ebs_autoscale.host.command import never, run
 
 _TOTAL = re.compile(r"Total devices (\d+)")
 _DEVID = re.compile(r"^\s*devid\s+(\d+) .* path (/dev/\S+)$", re.MULTILINE)

@@ -7,10 +7,10 @@ from pathlib import Path
 from ebs_autoscale import btrfs_reserve
 from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.host.command import run
+from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.model import Reading, Volume
-from ebs_autoscale.mounts import Mount, MountTable
 from ebs_autoscale.policy import DEAD_STATES, lost_members
 from ebs_autoscale.ports import World
 

@@ -3,12 +3,13 @@
 import argparse
 from contextlib import ExitStack, suppress
 
-from ebs_autoscale import config, files, fstab, services
+from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.exits import Exit
-from ebs_autoscale.lock import Lock
+from ebs_autoscale.host import files, fstab, services
+from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.purging import purge_empty, require_empty
 from ebs_autoscale.report import LogSink
 from ebs_autoscale.wiring import (

@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 from ebs_autoscale import config, iam, simulation
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.growth import Outcome, grow_once, observe
-from ebs_autoscale.lock import Lock
+from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.service import die_with_parent
 from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
 from ebs_autoscale.policy import DEAD_STATES, decide, steps_for
 from ebs_autoscale.report import LogSink
-from ebs_autoscale.service import die_with_parent
 from ebs_autoscale.space import Forecast
 from ebs_autoscale.wiring import (
     cloud_of,

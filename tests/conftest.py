@@ -11,8 +11,8 @@ from threading import Event
 
 import pytest
 
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
 from tests.told import tell

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.command import run as run_tool
 from ebs_autoscale.errors import Stopped, Transient, Unfit
 from ebs_autoscale.exits import Exit
+from ebs_autoscale.host.command import run as run_tool
 from ebs_autoscale.sandbox.client import Sandbox, SandboxState
 from ebs_autoscale.sandbox.demo_daemon import PROGRAM, Daemon, running_daemon
 from ebs_autoscale.sandbox.demo_isolation import isolate

@@ -10,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.exits import Exit
+from ebs_autoscale.host.command import run
+from ebs_autoscale.host.service import die_with_parent
 from ebs_autoscale.sandbox.namespace import enter_private_namespace
-from ebs_autoscale.service import die_with_parent
 
 # linux/sched.h
 _CLONE_NEWNS = 0x00020000

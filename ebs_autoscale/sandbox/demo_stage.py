@@ -10,8 +10,8 @@ import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import Transient
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.sandbox.demo_isolation import PRIVATE
 from ebs_autoscale.sandbox.demo_script import AVAILABLE_PERCENT, Script

@@ -19,9 +19,9 @@ from time import monotonic
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.command import run
-from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import EbsAutoscaleError, Unfit
+from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.namespace import enter_private_namespace
 

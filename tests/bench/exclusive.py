@@ -14,8 +14,8 @@ from time import monotonic
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
+from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.namespace import enter_private_namespace

@@ -21,9 +21,9 @@ import psutil
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.command import run
-from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
+from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
 from ebs_autoscale.sandbox.demo_scrub import scrub
 from ebs_autoscale.sandbox.loop import LoopDevice
@@ -46,7 +46,7 @@ import sys
 from functools import partial
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.devices import BlockDevices
+from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Rebalance
 path, name, size, reserve = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 filesystem = BtrfsFilesystem(path, clock=SystemClock())

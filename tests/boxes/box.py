@@ -13,8 +13,8 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.settings import SandboxSettings

@@ -9,8 +9,8 @@ from typing import Protocol
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import Stopped, Transient, Unfit
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel

@@ -11,10 +11,10 @@ import pytest
 
 from ebs_autoscale import status
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.command import run
 from ebs_autoscale.config import Settings
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.health import ailments_of
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel

@@ -11,8 +11,8 @@ import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.btrfs_reserve import NAME
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel

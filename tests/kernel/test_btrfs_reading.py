@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.command import run
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel

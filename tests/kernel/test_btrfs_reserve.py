@@ -16,9 +16,9 @@ import pytest
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.btrfs_space import reserve_metadata_bytes
-from ebs_autoscale.command import run
-from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Reading
 from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.bench.emergency import KINDS, emergency, fill_metadata

@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import Stopped, Transient
+from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
 from ebs_autoscale.sandbox.loop import LoopDevice
 

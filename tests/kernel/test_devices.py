@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.command import run
-from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GrowthId, Volume
 from ebs_autoscale.sandbox.loop import LoopDevice, _attach
 from tests.signatures import SIGNATURES, digest, write

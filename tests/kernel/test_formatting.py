@@ -10,9 +10,9 @@ import pytest
 
 from ebs_autoscale import formatting
 from ebs_autoscale.btrfs_ioctl import superblock_uuid
-from ebs_autoscale.command import run
-from ebs_autoscale.devices import BlockDevices
 from ebs_autoscale.errors import Unfit
+from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.conftest import LoopFactory
 from tests.signatures import digest, write

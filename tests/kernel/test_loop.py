@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed
+from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.services import UNITS, shipped
-from ebs_autoscale.unit_names import escape_path
+from ebs_autoscale.host.services import UNITS, shipped
+from ebs_autoscale.host.unit_names import escape_path
 from tests.told import EXPOSURE
 
 # `systemd-analyze security` counts in tenths.

@@ -11,7 +11,7 @@ import psutil
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.mounts import Mount, MountTable
+from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 
 FSTAB = Path("/etc/fstab")

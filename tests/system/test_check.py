@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from ebs_autoscale.fstab import line_for
+from ebs_autoscale.host.fstab import line_for
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.system.bench import GIB, Host

@@ -8,7 +8,7 @@ from threading import Event
 import psutil
 import pytest
 
-from ebs_autoscale.fstab import line_for
+from ebs_autoscale.host.fstab import line_for
 from tests.system.bench import Daemon, Host, until
 
 pytestmark = pytest.mark.kernel

@@ -3,7 +3,7 @@
 import pytest
 
 from ebs_autoscale.check_mount import fstab_lines
-from ebs_autoscale.fstab import line_for, parse
+from ebs_autoscale.host.fstab import line_for, parse
 
 UUID = "6a92f8de-0000-4000-8000-000000000001"
 OTHER = "11111111-2222-4333-8444-555555555555"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.check_unit import unit_line
-from ebs_autoscale.services import unit_reading
-from ebs_autoscale.systemd import Unit, parse_show
+from ebs_autoscale.host.services import unit_reading
+from ebs_autoscale.host.systemd import Unit, parse_show
 
 UNIT = "ebs-autoscale.service"
 INSTANCE = "ebs-autoscale@scratch.service"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale import command
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Stopped, Unfit
+from ebs_autoscale.host import command
+from ebs_autoscale.host.command import run
 
 
 def python(script: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.devices import BlockDevices
+from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import GIB, GrowthId, Volume
 
 EBS = "Amazon Elastic Block Store"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale import files
 from ebs_autoscale.errors import Unfit
+from ebs_autoscale.host import files
 
 
 def test_replace_keeps_mode_and_follows_a_link(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.fstab import FstabLine, line_for, parse
+from ebs_autoscale.host.fstab import FstabLine, line_for, parse
 
 UUID = "6a92f8de-0000-4000-8000-000000000001"
 

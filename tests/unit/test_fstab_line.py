@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.fstab import lines_at, parse, with_line, without
+from ebs_autoscale.host.fstab import lines_at, parse, with_line, without
 
 UUID = "6d2f7d5c-1111-5222-8333-444455556666"
 OTHER = "0d2f7d5c-1111-5222-8333-444455556667"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.errors import LockHeld, Unfit
-from ebs_autoscale.lock import Lock
+from ebs_autoscale.host.lock import Lock
 
 HOLD = (
     "import pathlib, sys\n"
-    "from ebs_autoscale.lock import Lock\n"
+    "from ebs_autoscale.host.lock import Lock\n"
     "with Lock(pathlib.Path(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
     "    sys.stdin.read()\n"

@@ -1,6 +1,6 @@
 """The kernel's mount table is understood in all its escapes."""
 
-from ebs_autoscale.mounts import MountTable, parse
+from ebs_autoscale.host.mountinfo import MountTable, parse
 
 TABLE = rb"""24 27 0:6 / /dev rw,relatime - devtmpfs devtmpfs rw,size=12334492k
 27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw,discard

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
 from ebs_autoscale.formatting import is_left_by_mkfs
+from ebs_autoscale.host.command import run
+from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.model import Volume
-from ebs_autoscale.mounts import MountTable
 
 _EBS_MODEL = "Amazon Elastic Block Store"
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"

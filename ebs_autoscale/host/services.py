@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from ebs_autoscale import files
-from ebs_autoscale.command import run
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.unit_names import escape_path
+from ebs_autoscale.host import files
+from ebs_autoscale.host.command import run
+from ebs_autoscale.host.unit_names import escape_path
 
 CONFIG_FOLDER = Path("/etc/ebs-autoscale")
 UNIT_FOLDER = Path("/etc/systemd/system")
@@ -135,7 +135,7 @@ def reload_units() -> None:
 
 def shipped(name: str) -> str:
     """A file that comes beside the program; raises Unfit when the installation lacks it."""
-    for folder in (Path(sys.prefix) / "share/ebs-autoscale", Path(__file__).parents[1]):
+    for folder in (Path(sys.prefix) / "share/ebs-autoscale", Path(__file__).parents[2]):
         if (folder / name).is_file():
             return (folder / name).read_text("utf-8")
     raise Unfit(f"this installation lacks {name}", hint="install it again", cause="installation")

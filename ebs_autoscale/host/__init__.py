@@ -1,0 +1,1 @@
+"""The Linux host: tools, processes, block devices, mounts, fstab, locks and systemd."""
