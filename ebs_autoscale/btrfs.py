@@ -4,21 +4,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from ebs_autoscale.btrfs_add import Proof, add_at_the_end, add_by_tool, add_failure, is_exclusive
-from ebs_autoscale.btrfs_balance import Balance, untold
-from ebs_autoscale.btrfs_ioctl import devids_with_metadata, superblock_uuid
-from ebs_autoscale.btrfs_mount import BtrfsMount, Look, forgetting
-from ebs_autoscale.btrfs_reading import exclusive_operation, reading_of
-from ebs_autoscale.btrfs_reserve import Reserve, is_tight
-from ebs_autoscale.btrfs_settle import (
+from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.add import (
+    Proof,
+    add_at_the_end,
+    add_by_tool,
+    add_failure,
+    is_exclusive,
+)
+from ebs_autoscale.filesystems.btrfs.balance import Balance, untold
+from ebs_autoscale.filesystems.btrfs.chunks import PROFILES
+from ebs_autoscale.filesystems.btrfs.ioctl import devids_with_metadata, superblock_uuid
+from ebs_autoscale.filesystems.btrfs.metadata import (
     has_starved_metadata,
     member_to_relieve,
     members_with_room,
     takes_next_metadata,
 )
-from ebs_autoscale.btrfs_space import PROFILES
-from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
-from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, Look, forgetting
+from ebs_autoscale.filesystems.btrfs.reading import exclusive_operation, reading_of
+from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_tight
+from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.command import never
 from ebs_autoscale.model import Reading, Rebalance
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
 from ebs_autoscale.check_line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
+from ebs_autoscale.filesystems.btrfs.scan import NOBODY, presence_of
+from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, parse
 from ebs_autoscale.host.services import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy import LOST_HINT, lost_members
-from ebs_autoscale.presence import NOBODY, presence_of
 from ebs_autoscale.space import available
 from ebs_autoscale.units import format_size
 

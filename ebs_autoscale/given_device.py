@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebs_autoscale.btrfs_ioctl import superblock_uuid
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
 from ebs_autoscale.first_volume import name_of_filesystem
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices

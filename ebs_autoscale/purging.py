@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ebs_autoscale import btrfs_reserve
-from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs import reserve as btrfs_reserve
+from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.model import Reading, Volume

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ebs_autoscale.btrfs_space import reserve_metadata_bytes
+from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.model import GIB, Reading
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import Forecast, shortage

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
-from ebs_autoscale.formatting import is_left_by_mkfs
+from ebs_autoscale.filesystems.btrfs.mkfs import is_left_by_mkfs
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.model import Volume

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
 from ebs_autoscale.errors import Stopped, Transient
+from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
 from ebs_autoscale.sandbox.loop import LoopDevice

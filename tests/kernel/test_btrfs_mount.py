@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.btrfs_reserve import NAME
 from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice
 

@@ -14,9 +14,9 @@ from typing import Protocol
 import pytest
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.btrfs_reserve import NAME
-from ebs_autoscale.btrfs_space import reserve_metadata_bytes
 from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
+from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Reading

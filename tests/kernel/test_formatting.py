@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from ebs_autoscale import formatting
-from ebs_autoscale.btrfs_ioctl import superblock_uuid
 from ebs_autoscale.errors import Unfit
+from ebs_autoscale.filesystems.btrfs import mkfs as formatting
+from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.sandbox.loop import LoopDevice

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.btrfs_reserve import NAME
+from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.fstab import line_for
 from tests.system.bench import Host, create_volume, until
 

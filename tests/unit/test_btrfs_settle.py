@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebs_autoscale.btrfs_settle import (
+from ebs_autoscale.filesystems.btrfs.metadata import (
     has_starved_metadata,
     member_to_relieve,
     members_with_room,

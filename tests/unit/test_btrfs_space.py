@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.btrfs_space import (
+from ebs_autoscale.filesystems.btrfs.chunks import (
     PROFILES,
     Allocated,
     available_bytes,

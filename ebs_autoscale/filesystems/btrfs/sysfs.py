@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ebs_autoscale.btrfs_space import PROFILES, Allocated
+from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, Allocated
 
 SYSFS = Path("/sys/fs/btrfs")
 """A folder for each filesystem that is mounted anywhere, in whatever mount namespace."""

@@ -2,11 +2,20 @@
 
 import os
 
-from ebs_autoscale import btrfs_reserve
-from ebs_autoscale.btrfs_ioctl import MemberExtent, balance_progress, device_errors, members
-from ebs_autoscale.btrfs_mount import Look
-from ebs_autoscale.btrfs_space import available_bytes, metadata_headroom_bytes, unallocated_bytes
-from ebs_autoscale.btrfs_sysfs import BtrfsSysfs
+from ebs_autoscale.filesystems.btrfs import reserve as btrfs_reserve
+from ebs_autoscale.filesystems.btrfs.chunks import (
+    available_bytes,
+    metadata_headroom_bytes,
+    unallocated_bytes,
+)
+from ebs_autoscale.filesystems.btrfs.ioctl import (
+    MemberExtent,
+    balance_progress,
+    device_errors,
+    members,
+)
+from ebs_autoscale.filesystems.btrfs.mount import Look
+from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.model import Member, Reading
 
 # A chunk that is allocated between two counters would be missing from both; a look takes 0.2 ms,

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ebs_autoscale.btrfs_ioctl import Identity, identity, superblock_uuid
-from ebs_autoscale.btrfs_sysfs import SYSFS
 from ebs_autoscale.errors import Unfit
+from ebs_autoscale.filesystems.btrfs.ioctl import Identity, identity, superblock_uuid
+from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 
 _ONLY_BTRFS = "correct `mountpoint` in the configuration, or make one with `ebs-autoscale init`"

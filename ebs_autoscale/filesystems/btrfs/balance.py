@@ -4,9 +4,9 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from ebs_autoscale.btrfs_ioctl import balance_progress
-from ebs_autoscale.btrfs_mount import BtrfsMount
 from ebs_autoscale.errors import CommandFailed, Stopped, Transient
+from ebs_autoscale.filesystems.btrfs.ioctl import balance_progress
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.host.command import run
 
 RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")

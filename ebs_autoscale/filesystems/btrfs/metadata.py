@@ -1,6 +1,6 @@
 """Metadata after an add: whether anything has to move, and what."""
 
-from ebs_autoscale.btrfs_space import PROFILES, data_chunk_bytes, metadata_chunk_bytes
+from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, data_chunk_bytes, metadata_chunk_bytes
 from ebs_autoscale.model import Member, Reading
 
 

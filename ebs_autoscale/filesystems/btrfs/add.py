@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
-from ebs_autoscale.btrfs_ioctl import add_member
-from ebs_autoscale.btrfs_mount import BtrfsMount
-from ebs_autoscale.btrfs_reserve import Reserve
 from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.ioctl import add_member
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
+from ebs_autoscale.filesystems.btrfs.reserve import Reserve
 from ebs_autoscale.host.command import run
 
 Proof = Callable[[], AbstractContextManager[object]]

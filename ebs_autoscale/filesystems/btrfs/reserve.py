@@ -9,9 +9,9 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ebs_autoscale.btrfs_mount import BtrfsMount
-from ebs_autoscale.btrfs_space import reserve_metadata_bytes
 from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.model import Reading
 
 MIB = 1024**2

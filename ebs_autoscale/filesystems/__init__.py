@@ -1,0 +1,1 @@
+"""The filesystems that can grow."""

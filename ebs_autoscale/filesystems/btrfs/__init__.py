@@ -1,0 +1,1 @@
+"""What BTRFS says of itself, and its arithmetic: sysfs, ioctls, chunks, mounts."""
