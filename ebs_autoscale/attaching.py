@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from ebs_autoscale.attachment_names import choose_device_name
+from ebs_autoscale.ec2.attachment_names import choose_device_name
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy import DEAD_STATES

@@ -9,10 +9,10 @@ from ebs_autoscale.check_line import Line, Verdict, failed, hint_of
 from ebs_autoscale.check_mount import Seen
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
+from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.instance import Imds
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy import lost_members
 from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with

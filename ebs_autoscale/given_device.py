@@ -112,7 +112,7 @@ def _is_in_fstab(ground: Ground, mountpoint: str) -> bool:
 
 def _why_not_tagged(ground: Ground, settings: Settings, clock: SystemClock) -> str:
     """Why the tags of the device's volume do not make it ours; empty when they do."""
-    from ebs_autoscale.instance import Imds  # noqa: PLC0415 -- only a filesystem in doubt needs it
+    from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- only a filesystem in doubt needs it
 
     volume_id = BlockDevices().volume_id_of(ground.name)
     if not volume_id:

@@ -93,7 +93,7 @@ class Initialisation:
         return ground
 
     def _bought(self) -> Ground:
-        from ebs_autoscale.instance import Imds  # noqa: PLC0415 -- not with a device given
+        from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- not with a device given
 
         settings, mountpoint = self._wish.settings, self._wish.mountpoint
         identity = Imds(self._clock).identity()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from ebs_autoscale.ec2_calls import meant
+from ebs_autoscale.ec2.calls import meant
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import GIB, GrowthId, Volume
 from ebs_autoscale.volumes import Ec2Volumes

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from ebs_autoscale.ec2.volume_types import HOURS_PER_MONTH, usd_per_month
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import (
     Grow,
@@ -15,7 +16,6 @@ from ebs_autoscale.model import (
     VolumeSpec,
 )
 from ebs_autoscale.policy import decide
-from ebs_autoscale.prices import HOURS_PER_MONTH, usd_per_month
 from ebs_autoscale.rules import GrowthPolicy
 from ebs_autoscale.space import GROWTH_SECONDS_PRIOR, Forecast, gib
 from ebs_autoscale.units import format_size, parse_size

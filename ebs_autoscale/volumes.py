@@ -10,11 +10,8 @@ import boto3
 import botocore.config
 import botocore.exceptions
 
-from ebs_autoscale.ec2_answers import cards_by_load, growth_of, slots_free, tags_of, volume_of
-from ebs_autoscale.ec2_calls import meant
-from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.model import GIB, GrowthId, Identity, Inventory, Volume, VolumeSpec
-from ebs_autoscale.purchase import (
+from ebs_autoscale.ec2.calls import meant
+from ebs_autoscale.ec2.requests import (
     FILESYSTEM_TAG,
     GROWTH_TAG,
     OWNER_TAG,
@@ -22,6 +19,9 @@ from ebs_autoscale.purchase import (
     TOKEN_SERIES_MAX,
     Purchase,
 )
+from ebs_autoscale.ec2.responses import cards_by_load, growth_of, slots_free, tags_of, volume_of
+from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.model import GIB, GrowthId, Identity, Inventory, Volume, VolumeSpec
 
 if TYPE_CHECKING:
     from types_boto3_ec2.client import EC2Client

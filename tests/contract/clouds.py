@@ -11,7 +11,7 @@ import boto3
 import pytest
 from types_boto3_ec2 import EC2Client
 
-from ebs_autoscale.instance import Imds
+from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.model import VolumeSpec
 from ebs_autoscale.ports import Cloud
 from ebs_autoscale.sandbox.client import SandboxControl

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ebs_autoscale.ec2.iam import policy_document
 from ebs_autoscale.errors import EbsAutoscaleError, Transient
-from ebs_autoscale.iam import policy_document
 from ebs_autoscale.model import GIB, GrowthId, Volume
 from tests.contract.clouds import OverHttp
 from tests.unit.samples import FILESYSTEM

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ebs_autoscale.ec2.requests import OWNER_TAG, PREDECESSOR_TAG
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.model import Volume
-from ebs_autoscale.purchase import OWNER_TAG, PREDECESSOR_TAG
 from tests.contract.clouds import OverHttp, over_http
 from tests.contract.rights import POLICY, without
 from tests.unit.samples import FILESYSTEM, volume_of

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import boto3
 
-from ebs_autoscale.ec2_errors import MEANINGS
+from ebs_autoscale.ec2.errors import MEANINGS
 from ebs_autoscale.model import GIB, GrowthId, Volume
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale.sandbox.journal import Call

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ebs_autoscale.ec2_errors import MEANINGS
+from ebs_autoscale.ec2.errors import MEANINGS
+from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
-from ebs_autoscale.purchase import TOKEN_SERIES_MAX
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import ASKS, TRIES_MAX, WORDS, Ask, Refusing, refusal, status_of
 

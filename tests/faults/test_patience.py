@@ -6,7 +6,7 @@ import pytest
 
 from ebs_autoscale.backoff import BY_CAUSE, backoff_of, retry_delay_seconds
 from ebs_autoscale.conditions import REMIND_AFTER_SECONDS
-from ebs_autoscale.ec2_errors import MEANINGS
+from ebs_autoscale.ec2.errors import MEANINGS
 from ebs_autoscale.events import EventKind
 from ebs_autoscale.rules import GrowthPolicy, Polling
 from tests.simulated.clock import SimulatedClock

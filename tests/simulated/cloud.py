@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import inf
 
-from ebs_autoscale.attachment_names import DEVICE_NAMES
+from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
 from ebs_autoscale.errors import NameTaken, Transient, Unfit
 from ebs_autoscale.model import GrowthId, Inventory, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock

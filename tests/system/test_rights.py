@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ebs_autoscale.iam import policy_document
+from ebs_autoscale.ec2.iam import policy_document
 from tests.contract.rights import SEED, without
 from tests.system.bench import Host
 

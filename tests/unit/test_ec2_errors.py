@@ -3,7 +3,7 @@
 import pytest
 
 from ebs_autoscale.backoff import BY_CAUSE, DEFAULT
-from ebs_autoscale.ec2_errors import MEANINGS, meaning_of, translated
+from ebs_autoscale.ec2.errors import MEANINGS, meaning_of, translated
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
 
 

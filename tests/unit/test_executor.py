@@ -12,7 +12,7 @@ from ebs_autoscale.attaching import (
     NAMES_TRIED_MAX,
     NODE_USUALLY_HERE_SECONDS,
 )
-from ebs_autoscale.attachment_names import DEVICE_NAMES
+from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.events import EventKind
 from ebs_autoscale.growth import SET_ASIDE_MAX, Outcome

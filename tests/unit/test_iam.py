@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.cli import main
-from ebs_autoscale.ec2_errors import translated
+from ebs_autoscale.ec2.errors import translated
+from ebs_autoscale.ec2.iam import STATEMENTS, denial_in, policy_document
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.iam import STATEMENTS, denial_in, policy_document
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 USER = "User: arn:aws:sts::123456789012:assumed-role/r/i-1 is not authorized to perform: "

@@ -14,7 +14,7 @@ from policy_sentry.querying.actions import get_action_data
 from policy_sentry.querying.conditions import get_condition_keys_for_service
 
 from ebs_autoscale import volumes
-from ebs_autoscale.iam import STATEMENTS, Statement, policy_document
+from ebs_autoscale.ec2.iam import STATEMENTS, Statement, policy_document
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 POLICY = policy_document(kms_key_arn=KEY, adopt=True)

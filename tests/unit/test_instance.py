@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ebs_autoscale import instance
+from ebs_autoscale.ec2 import imds as instance
+from ebs_autoscale.ec2.imds import PATIENCE_SECONDS, TOKEN_TTL_SECONDS, Imds
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.instance import PATIENCE_SECONDS, TOKEN_TTL_SECONDS, Imds
 from ebs_autoscale.model import Identity
 from tests.simulated.clock import SimulatedClock
 

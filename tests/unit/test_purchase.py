@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ebs_autoscale.ec2.requests import Purchase, token_of
 from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
-from ebs_autoscale.purchase import Purchase, token_of
 from tests.unit.samples import FILESYSTEM
 
 IDENTITY = Identity(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.config import KEYS
+from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from ebs_autoscale.exits import Exit
-from ebs_autoscale.iam import STATEMENTS, Statement
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from ebs_autoscale.ec2.volume_types import usd_per_month
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.prices import usd_per_month
 from ebs_autoscale.rules import GrowthPolicy, Limits
 from ebs_autoscale.simulation import (
     Scenario,

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG
 from ebs_autoscale.model import GIB, GrowthId, Volume
-from ebs_autoscale.purchase import FILESYSTEM_TAG, GROWTH_TAG
 
 if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import (

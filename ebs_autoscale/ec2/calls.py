@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import botocore.exceptions
 import botocore.parsers
 
-from ebs_autoscale.ec2_errors import translated
+from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.errors import Transient, Unfit
 
 

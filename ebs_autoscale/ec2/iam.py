@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ebs_autoscale.ec2.requests import OWNER_TAG, PREDECESSOR_TAG
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.purchase import OWNER_TAG, PREDECESSOR_TAG
 
 # Any partition, so that one policy is right in aws, aws-cn and aws-us-gov; AWS's own
 # managed policies are written so (AmazonEKSComputePolicy).

@@ -6,8 +6,8 @@ EC2's service model declares no error shapes, so the code string is all there is
 
 from typing import NamedTuple
 
+from ebs_autoscale.ec2.iam import denial_in
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
-from ebs_autoscale.iam import denial_in
 
 
 class Meaning(NamedTuple):

@@ -1,0 +1,1 @@
+"""EC2 without boto3: requests, responses, error codes, volume types, permissions, identity."""
