@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import Inventory, Reading
-from ebs_autoscale.policy import next_growth
+from ebs_autoscale.policy.decision import next_growth
 from ebs_autoscale.ports import World
 
 

@@ -14,7 +14,7 @@ from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Inventory, Volume
-from ebs_autoscale.policy import lost_members
+from ebs_autoscale.policy.decision import lost_members
 from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.units import format_size
 from ebs_autoscale.volumes import HASTY_CONFIG, Ec2Volumes

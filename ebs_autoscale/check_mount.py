@@ -14,8 +14,8 @@ from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, parse
 from ebs_autoscale.host.services import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import LOST_HINT, lost_members
-from ebs_autoscale.space import available
+from ebs_autoscale.policy.decision import LOST_HINT, lost_members
+from ebs_autoscale.policy.shortage import available
 from ebs_autoscale.units import format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))

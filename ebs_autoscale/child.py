@@ -11,7 +11,7 @@ from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.shortage import Forecast
 
 # Every wait inside a growth has its own bound far below this, but for a balance.
 SILENT_TOO_LONG_SECONDS = 900.0

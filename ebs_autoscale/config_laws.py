@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.units import format_duration, format_size
 
 

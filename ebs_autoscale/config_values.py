@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ebs_autoscale.rules import LadderStep
+from ebs_autoscale.policy.settings import LadderStep
 from ebs_autoscale.units import parse_duration, parse_share, parse_size, shown
 from ebs_autoscale.yamlfile import Mistake, MistakesFound, Parser, Place, parse_mapping
 

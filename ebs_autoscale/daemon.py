@@ -18,8 +18,8 @@ from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.service import Notifier, detached
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.mounting import Awaited
+from ebs_autoscale.policy.shortage import available
 from ebs_autoscale.report import LogSink, Sinks, StatusFile, set_up_logging
-from ebs_autoscale.space import available
 from ebs_autoscale.wiring import (
     daemon_lock_path,
     filesystem_of,

@@ -16,10 +16,10 @@ from ebs_autoscale.model import (
     Step,
     Volume,
 )
-from ebs_autoscale.policy import decide
+from ebs_autoscale.policy.decision import decide
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.ports import World
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast
 
 # Drawn once at random, to be kept for ever: a filesystem's name must not change between two
 # runs of `init`.

@@ -10,11 +10,11 @@ from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.executor import carry_out
 from ebs_autoscale.model import Decision, Finish, Grow, Hold, Inventory, Reading, Refuse, Volume
-from ebs_autoscale.policy import LOST_HINT, decide, lost_members, settling, steps_for
+from ebs_autoscale.policy.decision import LOST_HINT, decide, lost_members, settling, steps_for
+from ebs_autoscale.policy.reserve import is_affordable, wanted_bytes
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.ports import World
-from ebs_autoscale.reserve import is_affordable, wanted_bytes
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast
 
 
 class Outcome(StrEnum):

@@ -18,7 +18,7 @@ from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.unit_names import escape_path
-from ebs_autoscale.space import available, gib
+from ebs_autoscale.policy.shortage import available, gib
 from ebs_autoscale.wiring import world_of
 
 # A mount with a log to replay takes seconds.

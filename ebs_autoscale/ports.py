@@ -8,7 +8,7 @@ from typing import Protocol
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.shortage import Forecast
 
 
 class Cloud(Protocol):

@@ -11,7 +11,7 @@ from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.model import Reading, Volume
-from ebs_autoscale.policy import DEAD_STATES, lost_members
+from ebs_autoscale.policy.decision import DEAD_STATES, lost_members
 from ebs_autoscale.ports import World
 
 _TOOL_TIMEOUT_SECONDS = 120.0

@@ -15,9 +15,9 @@ from ebs_autoscale.model import (
     Volume,
     VolumeSpec,
 )
-from ebs_autoscale.policy import decide
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import GROWTH_SECONDS_PRIOR, Forecast, gib
+from ebs_autoscale.policy.decision import decide
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import GROWTH_SECONDS_PRIOR, Forecast, gib
 from ebs_autoscale.units import format_size, parse_size
 
 # Fine enough to be right to a second in what people simulate, and never a long wait.

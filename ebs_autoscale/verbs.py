@@ -18,9 +18,9 @@ from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.service import die_with_parent
 from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
-from ebs_autoscale.policy import DEAD_STATES, decide, steps_for
+from ebs_autoscale.policy.decision import DEAD_STATES, decide, steps_for
+from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.report import LogSink
-from ebs_autoscale.space import Forecast
 from ebs_autoscale.wiring import (
     cloud_of,
     filesystem_of,

@@ -10,7 +10,7 @@ from threading import Event
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.reserve import wanted_bytes
+from ebs_autoscale.policy.reserve import wanted_bytes
 from tests.bench.ground import GIB, MIB, mounted
 
 SAMPLE_EVERY_SECONDS = 0.02

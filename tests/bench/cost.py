@@ -18,8 +18,8 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.events import Event as Told
 from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast
 from tests.bench.ground import GIB, mounted
 from tests.bench.guards import bench_host, ours
 from tests.system.bench import Host

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from ebs_autoscale.rules import GrowthPolicy
+from ebs_autoscale.policy.settings import GrowthPolicy
 from tests.bench.ground import GIB, MIB, tool
 from tests.bench.guards import bench_host, ours
 from tests.bench.writer import write

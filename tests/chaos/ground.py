@@ -15,11 +15,11 @@ import psutil
 
 from ebs_autoscale import config
 from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.policy.shortage import Forecast, shortage
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.sandbox.demo_scrub import scrub
 from ebs_autoscale.sandbox.loop import LoopDevice
 from ebs_autoscale.sandbox.settings import SandboxSettings
-from ebs_autoscale.space import Forecast, shortage
 from tests.chaos.weather import Victim
 from tests.system.bench import GIB, MIB, Host
 

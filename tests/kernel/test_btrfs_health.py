@@ -13,8 +13,8 @@ from ebs_autoscale import status
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.exits import Exit
-from ebs_autoscale.health import ailments_of
 from ebs_autoscale.host.command import run
+from ebs_autoscale.policy.health import ailments_of
 from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel

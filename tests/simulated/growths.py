@@ -7,8 +7,8 @@ from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.model import GIB, Reading
 from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.clock import SimulatedClock
 from tests.unit.samples import reading_of
 

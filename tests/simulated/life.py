@@ -17,9 +17,9 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.policy import decide
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.decision import decide
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.clock import SimulatedClock
 
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"

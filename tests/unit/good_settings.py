@@ -4,7 +4,14 @@ from dataclasses import replace
 
 from ebs_autoscale.config import Settings
 from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
-from ebs_autoscale.rules import GrowthPolicy, LadderStep, Limits, Polling, Sizing, Threshold
+from ebs_autoscale.policy.settings import (
+    GrowthPolicy,
+    LadderStep,
+    Limits,
+    Polling,
+    Sizing,
+    Threshold,
+)
 
 DEFAULT = Settings(
     mountpoint="/scratch",

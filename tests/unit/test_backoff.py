@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.backoff import BY_CAUSE, DEFAULT, retry_delay_seconds
+from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT, retry_delay_seconds
 
 causes = st.sampled_from([*BY_CAUSE, "anything else"])
 

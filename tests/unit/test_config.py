@@ -15,7 +15,7 @@ import ebs_autoscale
 from ebs_autoscale.config import KEYS, Key, load, parse
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB
-from ebs_autoscale.rules import LadderStep
+from ebs_autoscale.policy.settings import LadderStep
 from tests.unit.good_settings import DEFAULT, GOOD
 
 SAMPLES = Path(__file__).parent / "config"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ebs_autoscale.backoff import BY_CAUSE, DEFAULT
 from ebs_autoscale.ec2.errors import MEANINGS, meaning_of, translated
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT
 
 
 @pytest.mark.parametrize("code", MEANINGS)

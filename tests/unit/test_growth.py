@@ -9,8 +9,8 @@ from ebs_autoscale.errors import Transient, Unfit
 from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.growth import Outcome, grow_once
 from ebs_autoscale.model import GIB, GrowthId, Inventory, Rebalance
-from ebs_autoscale.rules import GrowthPolicy, Limits
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits
+from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.clock import Killed
 from tests.simulated.cloud import Latencies, node_name
 from tests.simulated.host import FILESYSTEM

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ebs_autoscale.model import GIB
-from ebs_autoscale.rules import GrowthPolicy, Limits, Polling
-from ebs_autoscale.space import ASSUMED_FILL_BYTES_PER_SECOND
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Polling
+from ebs_autoscale.policy.shortage import ASSUMED_FILL_BYTES_PER_SECOND
 from tests.simulated.life import Life
 
 MIB = 1024**2

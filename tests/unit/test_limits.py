@@ -12,13 +12,13 @@ from ebs_autoscale.model import (
     Refuse,
     Volume,
 )
-from ebs_autoscale.policy import (
+from ebs_autoscale.policy.decision import (
     DEAD_STATES,
     decide,
     steps_for,
 )
-from ebs_autoscale.rules import GrowthPolicy, Limits, Sizing
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing
+from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import inventory_of, reading_of, volume_of
 

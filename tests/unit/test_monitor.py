@@ -12,8 +12,8 @@ from ebs_autoscale.monitor import (
     GROWING_POLL_SECONDS,
     HEARTBEAT_EVERY_SECONDS,
 )
-from ebs_autoscale.rules import GrowthPolicy, Polling
-from ebs_autoscale.space import GROWTH_SECONDS_PRIOR
+from ebs_autoscale.policy.settings import GrowthPolicy, Polling
+from ebs_autoscale.policy.shortage import GROWTH_SECONDS_PRIOR
 from tests.simulated.clock import SimulatedClock
 from tests.simulated.growths import Watch, done, held, said
 

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.backoff import BY_CAUSE, DEFAULT, RECHECK, retry_delay_seconds
 from ebs_autoscale.conditions import REMIND_AFTER_SECONDS
 from ebs_autoscale.errors import LockHeld, Unfit
 from ebs_autoscale.events import EventKind
@@ -14,7 +13,8 @@ from ebs_autoscale.monitor import (
     LOCKED_TOO_LONG_SECONDS,
     SETTLING_PATIENCE_SECONDS,
 )
-from ebs_autoscale.rules import GrowthPolicy, Polling
+from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT, RECHECK, retry_delay_seconds
+from ebs_autoscale.policy.settings import GrowthPolicy, Polling
 from tests.simulated.growths import Watch, done, failed, held, refused, said
 
 HOUR = 3600.0

@@ -21,7 +21,7 @@ from ebs_autoscale.model import (
     Settle,
     Stage,
 )
-from ebs_autoscale.policy import (
+from ebs_autoscale.policy.decision import (
     DEAD_STATES,
     decide,
     next_growth,
@@ -29,8 +29,8 @@ from ebs_autoscale.policy import (
     steps_for,
     unfinished,
 )
-from ebs_autoscale.rules import GrowthPolicy, Limits
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits
+from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import FILESYSTEM, inventory_of, reading_of, volume_of
 

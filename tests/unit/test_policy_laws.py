@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from ebs_autoscale.config import parse
 from ebs_autoscale.config_laws import VOLUME_TYPES
 from ebs_autoscale.model import GIB, Grow, Hold, Inventory, Reading, Refuse, Volume
-from ebs_autoscale.policy import decide
-from ebs_autoscale.rules import GrowthPolicy, Limits, Sizing, Threshold
-from ebs_autoscale.space import Forecast, poll_delay_seconds, shortage
+from ebs_autoscale.policy.decision import decide
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing, Threshold
+from ebs_autoscale.policy.shortage import Forecast, poll_delay_seconds, shortage
 from tests.unit.samples import inventory_of, reading_of, volume_of
 
 shares = st.floats(min_value=0, max_value=1)

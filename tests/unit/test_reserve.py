@@ -6,9 +6,9 @@ from ebs_autoscale.errors import Transient
 from ebs_autoscale.events import EventKind
 from ebs_autoscale.growth import Outcome
 from ebs_autoscale.model import GIB
-from ebs_autoscale.reserve import is_affordable, wanted_bytes
-from ebs_autoscale.rules import GrowthPolicy, Limits
-from ebs_autoscale.space import Forecast
+from ebs_autoscale.policy.reserve import is_affordable, wanted_bytes
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits
+from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import reading_of
 

@@ -5,7 +5,7 @@ import pytest
 from ebs_autoscale.ec2.volume_types import usd_per_month
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.rules import GrowthPolicy, Limits
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.simulation import (
     Scenario,
     as_json,

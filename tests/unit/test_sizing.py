@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.model import GIB
-from ebs_autoscale.rules import GrowthPolicy, LadderStep, Sizing, Threshold
-from ebs_autoscale.sizing import next_size
-from ebs_autoscale.space import Forecast, lead_time_seconds, shortage
+from ebs_autoscale.policy.settings import GrowthPolicy, LadderStep, Sizing, Threshold
+from ebs_autoscale.policy.shortage import Forecast, lead_time_seconds, shortage
+from ebs_autoscale.policy.sizing import next_size
 from tests.unit.samples import MIB, reading_of
 
 QUIET = Forecast()

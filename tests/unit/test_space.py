@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.model import GIB, Reading
-from ebs_autoscale.rules import GrowthPolicy, LadderStep, Polling, Sizing, Threshold
-from ebs_autoscale.space import (
+from ebs_autoscale.policy.settings import GrowthPolicy, LadderStep, Polling, Sizing, Threshold
+from ebs_autoscale.policy.shortage import (
     Forecast,
     fill_rate,
     gib,

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ebs_autoscale.model import GIB, Reading
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import (
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import (
     MIB,
     Forecast,
     available_percent_floor,

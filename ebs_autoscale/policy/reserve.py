@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.model import GIB, Reading
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.space import Forecast, shortage
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast, shortage
 
 _MIB = 1024**2
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ebs_autoscale.model import Member, Reading
-from ebs_autoscale.policy import LOST_HINT, lost_members
+from ebs_autoscale.policy.decision import LOST_HINT, lost_members
 
 # Ordinary writers get ENOSPC with so much metadata free (measured: 3.73 MiB in each case); with
 # less data than that any file of some size does.

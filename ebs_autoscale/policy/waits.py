@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from ebs_autoscale.backoff import retry_delay_seconds
 from ebs_autoscale.clock import Clock
+from ebs_autoscale.policy.backoff import retry_delay_seconds
 
 
 class Waits:

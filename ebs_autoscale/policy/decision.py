@@ -21,9 +21,9 @@ from ebs_autoscale.model import (
     Step,
     Volume,
 )
-from ebs_autoscale.rules import GrowthPolicy
-from ebs_autoscale.sizing import Size, next_size
-from ebs_autoscale.space import Forecast, available, gib, shortage
+from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.shortage import Forecast, available, gib, shortage
+from ebs_autoscale.policy.sizing import Size, next_size
 
 # EC2 volumes in these states are gone or can never be used again.
 DEAD_STATES = frozenset({"deleting", "deleted", "error"})

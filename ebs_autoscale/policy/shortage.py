@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ebs_autoscale.model import GIB, Reading
-from ebs_autoscale.rules import AUTO_LEAD_TIME, GrowthPolicy, LadderStep
+from ebs_autoscale.policy.settings import AUTO_LEAD_TIME, GrowthPolicy, LadderStep
 
 MIB = 1024**2
 

@@ -4,7 +4,12 @@ from collections import deque
 from dataclasses import replace
 
 from ebs_autoscale.model import Reading
-from ebs_autoscale.space import FILL_RATE_WINDOWS_SECONDS, Forecast, fill_rate, sustained_rate
+from ebs_autoscale.policy.shortage import (
+    FILL_RATE_WINDOWS_SECONDS,
+    Forecast,
+    fill_rate,
+    sustained_rate,
+)
 
 
 class Experience:
