@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ebs_autoscale.check_line import Line, hint_of
-from ebs_autoscale.daemon_report import living_report
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import CONFIG_FOLDER, systemd_runs, unit_reading
 from ebs_autoscale.host.systemd import PROPERTIES, Unit, parse_show
+from ebs_autoscale.telemetry.status_file import living_report
 from ebs_autoscale.wiring import status_path
 
 _SYSTEMCTL_TIMEOUT_SECONDS = 3.0

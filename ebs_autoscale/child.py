@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 # Every wait inside a growth has its own bound far below this, but for a balance.
 SILENT_TOO_LONG_SECONDS = 900.0

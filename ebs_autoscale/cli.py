@@ -18,7 +18,7 @@ from ebs_autoscale.errors import (
     Unfit,
 )
 from ebs_autoscale.exits import Exit
-from ebs_autoscale.report import set_up_logging
+from ebs_autoscale.telemetry.logs import set_up_logging
 from ebs_autoscale.units import parse_size
 from ebs_autoscale.wiring import CONFIG_DEFAULT
 

@@ -5,7 +5,6 @@ from typing import assert_never
 
 from ebs_autoscale.attaching import attach
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.model import (
     AddDevice,
     AttachVolume,
@@ -16,6 +15,7 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.ports import World
+from ebs_autoscale.telemetry.events import Event, EventKind
 
 
 def carry_out(

@@ -13,7 +13,7 @@ from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.initialise import Initialisation, Wish
 from ebs_autoscale.model import GIB
-from ebs_autoscale.report import LogSink
+from ebs_autoscale.telemetry.logs import LogSink
 from ebs_autoscale.wiring import init_lock_path, require_fit_host
 
 FIRST_SIZE_BYTES = 20 * GIB

@@ -8,7 +8,6 @@ from ebs_autoscale import config, first_config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, Unfit
-from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting
 from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
 from ebs_autoscale.first_volume import NoFilesystem, name_of_filesystem, obtain
@@ -19,6 +18,7 @@ from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.unit_names import escape_path
 from ebs_autoscale.policy.shortage import available, gib
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.wiring import world_of
 
 # A mount with a log to replay takes seconds.

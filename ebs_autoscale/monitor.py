@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
-from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import Reading, Stage
 from ebs_autoscale.policy.decision import lost_members
 from ebs_autoscale.policy.forecast import Experience
@@ -14,6 +12,8 @@ from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import available, data_shortage, poll_delay_seconds, shortage
 from ebs_autoscale.policy.waits import Waits
 from ebs_autoscale.ports import Growths, Watched
+from ebs_autoscale.telemetry.conditions import Conditions
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.conditions import Conditions
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
-from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of, scan
 from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import mount_unit, systemd_runs
+from ebs_autoscale.telemetry.conditions import Conditions
+from ebs_autoscale.telemetry.events import Event, EventKind
 
 # A device that appears is usable at once; a look costs two processes.
 LOOK_EVERY_SECONDS = 10.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.events import Event, EventKind, Level
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 
 class Cloud(Protocol):

@@ -6,12 +6,12 @@ from typing import Any
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.daemon_report import living_report
 from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy.health import ailments_of
 from ebs_autoscale.policy.shortage import Forecast, available, shortage
+from ebs_autoscale.telemetry.status_file import living_report
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import filesystem_of, status_path
 

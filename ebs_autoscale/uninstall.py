@@ -11,7 +11,7 @@ from ebs_autoscale.exits import Exit
 from ebs_autoscale.host import files, fstab, services
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.purging import purge_empty, require_empty
-from ebs_autoscale.report import LogSink
+from ebs_autoscale.telemetry.logs import LogSink
 from ebs_autoscale.wiring import (
     daemon_lock_path,
     filesystem_of,

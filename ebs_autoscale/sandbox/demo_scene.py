@@ -9,11 +9,11 @@ from typing import Any
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.model import Reading
 from ebs_autoscale.sandbox.demo_daemon import Daemon, JournalLine
 from ebs_autoscale.sandbox.demo_script import Script
 from ebs_autoscale.sandbox.demo_writer import Writer
+from ebs_autoscale.telemetry.events import EventKind
 
 _RATE_OVER_SECONDS = 3.0
 _ADDED = "AddDevice"

@@ -16,10 +16,10 @@ import psutil
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.events import Event as Told
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.telemetry.events import Event as Told
 from tests.bench.ground import GIB, mounted
 from tests.bench.guards import bench_host, ours
 from tests.system.bench import Host

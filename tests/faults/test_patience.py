@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.conditions import REMIND_AFTER_SECONDS
 from ebs_autoscale.ec2.errors import MEANINGS
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.policy.backoff import BY_CAUSE, backoff_of, retry_delay_seconds
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
+from ebs_autoscale.telemetry.conditions import REMIND_AFTER_SECONDS
+from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.clock import SimulatedClock
 from tests.simulated.growths import Watch, failed
 

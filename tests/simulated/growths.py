@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.model import GIB, Reading
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import SimulatedClock
 from tests.unit.samples import reading_of
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.model import (
     GIB,
     Decision,
@@ -20,6 +19,7 @@ from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.decision import decide
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import SimulatedClock
 
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"

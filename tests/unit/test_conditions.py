@@ -2,8 +2,8 @@
 
 import pytest
 
-from ebs_autoscale.conditions import REMIND_AFTER_SECONDS, Conditions
-from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.conditions import REMIND_AFTER_SECONDS, Conditions
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from tests.simulated.clock import SimulatedClock
 
 

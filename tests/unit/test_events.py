@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 events = st.builds(
     Event,

@@ -14,9 +14,9 @@ from ebs_autoscale.attaching import (
 )
 from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.growth import SET_ASIDE_MAX, Outcome
 from ebs_autoscale.model import GIB, GrowthId
+from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.cloud import node_name
 from tests.simulated.host import FILESYSTEM
 from tests.simulated.world import SimulatedWorld

@@ -6,11 +6,11 @@ from math import inf
 import pytest
 
 from ebs_autoscale.errors import Transient, Unfit
-from ebs_autoscale.events import Event, EventKind
 from ebs_autoscale.growth import Outcome, grow_once
 from ebs_autoscale.model import GIB, GrowthId, Inventory, Rebalance
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import Killed
 from tests.simulated.cloud import Latencies, node_name
 from tests.simulated.host import FILESYSTEM

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.model import Member
 from ebs_autoscale.policy.health import ailments_of
+from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.growths import Watch, failed
 from tests.unit.samples import reading_of
 

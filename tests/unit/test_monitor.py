@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.monitor import (
     BOOT_SPREAD_SECONDS,
     BUGS_IN_A_ROW_MAX,
@@ -14,6 +13,7 @@ from ebs_autoscale.monitor import (
 )
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
 from ebs_autoscale.policy.shortage import GROWTH_SECONDS_PRIOR
+from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.clock import SimulatedClock
 from tests.simulated.growths import Watch, done, held, said
 

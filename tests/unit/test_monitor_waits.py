@@ -4,9 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.conditions import REMIND_AFTER_SECONDS
 from ebs_autoscale.errors import LockHeld, Unfit
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.model import Stage
 from ebs_autoscale.monitor import (
     DISAGREEMENT_SECONDS,
@@ -15,6 +13,8 @@ from ebs_autoscale.monitor import (
 )
 from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT, RECHECK, retry_delay_seconds
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
+from ebs_autoscale.telemetry.conditions import REMIND_AFTER_SECONDS
+from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.growths import Watch, done, failed, held, refused, said
 
 HOUR = 3600.0

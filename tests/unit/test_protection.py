@@ -6,8 +6,8 @@ import pytest
 
 from ebs_autoscale.attaching import PROTECT_PATIENCE_SECONDS
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.events import EventKind
 from ebs_autoscale.growth import Outcome
+from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.world import SimulatedWorld
 
 THROTTLED = Transient("RequestLimitExceeded", cause="throttled")

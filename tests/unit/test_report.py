@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.events import Event, EventKind, Level
-from ebs_autoscale.report import (
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.logs import (
     LOGGER,
     JournalHandler,
     JsonFormatter,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import UUID, uuid5
 
-from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 LOGGER = logging.getLogger("ebs_autoscale")
 

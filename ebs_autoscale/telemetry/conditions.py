@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 REMIND_AFTER_SECONDS = 900.0
 

@@ -1,0 +1,1 @@
+"""What the program tells: events, conditions, log lines and the status file."""
