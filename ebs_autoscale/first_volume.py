@@ -3,7 +3,6 @@
 from uuid import UUID, uuid5
 
 from ebs_autoscale.errors import Refused, Transient, Unfit
-from ebs_autoscale.executor import carry_out
 from ebs_autoscale.model import (
     AttachVolume,
     CreateVolume,
@@ -19,7 +18,8 @@ from ebs_autoscale.model import (
 from ebs_autoscale.policy.decision import decide
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import Forecast
-from ebs_autoscale.ports import World
+from ebs_autoscale.resize.ports import World
+from ebs_autoscale.resize.steps import carry_out
 
 # Drawn once at random, to be kept for ever: a filesystem's name must not change between two
 # runs of `init`.

@@ -11,7 +11,7 @@ from ebs_autoscale.policy.health import ailments_of
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import available, data_shortage, poll_delay_seconds, shortage
 from ebs_autoscale.policy.waits import Waits
-from ebs_autoscale.ports import Growths, Watched
+from ebs_autoscale.resize.ports import Growths, Watched
 from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 

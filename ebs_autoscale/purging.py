@@ -12,7 +12,7 @@ from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.model import Reading, Volume
 from ebs_autoscale.policy.decision import DEAD_STATES, lost_members
-from ebs_autoscale.ports import World
+from ebs_autoscale.resize.ports import World
 
 _TOOL_TIMEOUT_SECONDS = 120.0
 # `umount` returns when it is over (6.18), unless somebody is closing his last file just then.

@@ -12,13 +12,13 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.ec2 import iam
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
 from ebs_autoscale.exits import Exit
-from ebs_autoscale.growth import Outcome, grow_once, observe
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.service import die_with_parent
 from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
 from ebs_autoscale.policy.decision import DEAD_STATES, decide, steps_for
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.resize.growth import Outcome, grow_once, observe
 from ebs_autoscale.telemetry.events import Event, EventKind
 from ebs_autoscale.telemetry.logs import LogSink
 from ebs_autoscale.wiring import (

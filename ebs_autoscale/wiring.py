@@ -12,7 +12,7 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity
-from ebs_autoscale.ports import Filesystem, World
+from ebs_autoscale.resize.ports import Filesystem, World
 from ebs_autoscale.telemetry.events import Event
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from types_boto3_ec2 import EC2Client
 
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.model import VolumeSpec
-from ebs_autoscale.ports import Cloud
+from ebs_autoscale.resize.ports import Cloud
 from ebs_autoscale.sandbox.client import SandboxControl
 from ebs_autoscale.sandbox.server import SandboxServer
 from ebs_autoscale.sandbox.settings import SandboxSettings

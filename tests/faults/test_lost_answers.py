@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from ebs_autoscale.growth import Outcome
+from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance

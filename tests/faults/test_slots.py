@@ -2,8 +2,8 @@
 
 import pytest
 
-from ebs_autoscale.growth import Outcome
 from ebs_autoscale.policy.backoff import retry_delay_seconds
+from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance

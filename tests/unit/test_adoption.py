@@ -5,8 +5,8 @@ from math import inf
 import pytest
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.growth import Outcome
 from ebs_autoscale.model import GIB, GrowthId
+from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.cloud import INSTANCE, Ebs, node_name
 from tests.simulated.world import SimulatedWorld

@@ -5,17 +5,17 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.attaching import (
+from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
+from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.model import GIB, GrowthId
+from ebs_autoscale.resize.attach import (
     ATTACH_STUCK_AFTER_SECONDS,
     CREATE_PATIENCE_SECONDS,
     LOOK_MAX_SECONDS,
     NAMES_TRIED_MAX,
     NODE_USUALLY_HERE_SECONDS,
 )
-from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.growth import SET_ASIDE_MAX, Outcome
-from ebs_autoscale.model import GIB, GrowthId
+from ebs_autoscale.resize.growth import SET_ASIDE_MAX, Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.cloud import node_name
 from tests.simulated.host import FILESYSTEM

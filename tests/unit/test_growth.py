@@ -6,10 +6,10 @@ from math import inf
 import pytest
 
 from ebs_autoscale.errors import Transient, Unfit
-from ebs_autoscale.growth import Outcome, grow_once
 from ebs_autoscale.model import GIB, GrowthId, Inventory, Rebalance
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.resize.growth import Outcome, grow_once
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import Killed
 from tests.simulated.cloud import Latencies, node_name

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.executor import carry_out
-from ebs_autoscale.growth import observe
 from ebs_autoscale.model import (
     GIB,
     AddDevice,
@@ -31,6 +29,8 @@ from ebs_autoscale.policy.decision import (
 )
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.resize.growth import observe
+from ebs_autoscale.resize.steps import carry_out
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import FILESYSTEM, inventory_of, reading_of, volume_of
 

@@ -4,9 +4,9 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.attaching import PROTECT_PATIENCE_SECONDS
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.growth import Outcome
+from ebs_autoscale.resize.attach import PROTECT_PATIENCE_SECONDS
+from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.world import SimulatedWorld
 

@@ -3,11 +3,11 @@
 import pytest
 
 from ebs_autoscale.errors import Transient
-from ebs_autoscale.growth import Outcome
 from ebs_autoscale.model import GIB
 from ebs_autoscale.policy.reserve import is_affordable, wanted_bytes
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import reading_of

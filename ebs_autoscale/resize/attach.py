@@ -7,7 +7,7 @@ from ebs_autoscale.ec2.attachment_names import choose_device_name
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy.decision import DEAD_STATES
-from ebs_autoscale.ports import World
+from ebs_autoscale.resize.ports import World
 
 # Creation takes 1.5 s at the median, 4 s at the 99th percentile (EBS CSI driver): a look before
 # the median mostly costs a call and, by the wait for the next look, time.

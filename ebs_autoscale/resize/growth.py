@@ -4,16 +4,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from enum import StrEnum
 
-from ebs_autoscale.adoption import adopt_predecessors
-from ebs_autoscale.attaching import protect, warn_if_unprotected
 from ebs_autoscale.errors import EbsAutoscaleError, Stopped, Unfit
-from ebs_autoscale.executor import carry_out
 from ebs_autoscale.model import Decision, Finish, Grow, Hold, Inventory, Reading, Refuse, Volume
 from ebs_autoscale.policy.decision import LOST_HINT, decide, lost_members, settling, steps_for
 from ebs_autoscale.policy.reserve import is_affordable, wanted_bytes
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import Forecast
-from ebs_autoscale.ports import World
+from ebs_autoscale.resize.attach import protect, warn_if_unprotected
+from ebs_autoscale.resize.ports import World
+from ebs_autoscale.resize.steps import carry_out
+from ebs_autoscale.resize.upkeep import adopt_predecessors
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import Inventory, Reading
 from ebs_autoscale.policy.decision import next_growth
-from ebs_autoscale.ports import World
+from ebs_autoscale.resize.ports import World
 
 
 def adopt_predecessors(reading: Reading, inventory: Inventory, world: World) -> Inventory:

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import assert_never
 
-from ebs_autoscale.attaching import attach
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import (
     AddDevice,
@@ -14,7 +13,8 @@ from ebs_autoscale.model import (
     Step,
     Volume,
 )
-from ebs_autoscale.ports import World
+from ebs_autoscale.resize.attach import attach
+from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry.events import Event, EventKind
 
 
