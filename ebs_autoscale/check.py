@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ebs_autoscale import check_ec2, check_host, check_mount, check_unit, config
+from ebs_autoscale import check_ec2, check_host, check_mount, check_unit
 from ebs_autoscale.check_line import Line, Look, failed
 from ebs_autoscale.check_mount import Seen
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.exits import Exit
 

@@ -8,7 +8,7 @@ from typing import Any
 from ebs_autoscale.check_line import Line, Verdict, failed, hint_of
 from ebs_autoscale.check_mount import Seen
 from ebs_autoscale.clock import Clock, SystemClock
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ebs_autoscale import __version__, config
+from ebs_autoscale import __version__
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.child import GrowthProcess
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Stopped
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.lock import Lock

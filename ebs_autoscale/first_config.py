@@ -5,7 +5,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from ebs_autoscale import config
+from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.host.unit_names import escape_path
 from ebs_autoscale.wiring import CONFIG_DEFAULT
@@ -38,7 +38,7 @@ def settled(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
 
 def text_for(mountpoint: str) -> str:
     """The shipped file, each key commented at its default, with this mountpoint filled in."""
-    shipped = resources.files("ebs_autoscale").joinpath("config.yaml").read_text("utf-8")
+    shipped = resources.files("ebs_autoscale.config").joinpath("config.yaml").read_text("utf-8")
     is_plain = re.fullmatch(r"[A-Za-z0-9/_.-]+", mountpoint)
     # What JSON quotes, YAML reads.
     written = mountpoint if is_plain else json.dumps(mountpoint, ensure_ascii=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock, SystemClock
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
 from ebs_autoscale.first_volume import name_of_filesystem

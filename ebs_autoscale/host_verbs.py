@@ -5,9 +5,10 @@ import os
 import signal
 from dataclasses import replace
 
-from ebs_autoscale import config_values, first_config
+from ebs_autoscale import first_config
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config_laws import VOLUME_TYPES
+from ebs_autoscale.config import values as config_values
+from ebs_autoscale.config.constraints import VOLUME_TYPES
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.lock import Lock

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebs_autoscale import config, first_config
+from ebs_autoscale import first_config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting
 from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.model import Reading

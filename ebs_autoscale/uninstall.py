@@ -3,9 +3,9 @@
 import argparse
 from contextlib import ExitStack, suppress
 
-from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config import schema as config
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host import files, fstab, services

@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from ebs_autoscale import config, simulation
+from ebs_autoscale import simulation
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import schema as config
 from ebs_autoscale.ec2 import iam
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
 from ebs_autoscale.exits import Exit

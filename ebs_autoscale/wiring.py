@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity

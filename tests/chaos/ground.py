@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import psutil
 
-from ebs_autoscale import config
+from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.policy.shortage import Forecast, shortage
 from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen

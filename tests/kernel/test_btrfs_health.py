@@ -11,7 +11,7 @@ import pytest
 
 from ebs_autoscale import status
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy.health import ailments_of

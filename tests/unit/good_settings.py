@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ebs_autoscale.config import Settings
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
 from ebs_autoscale.policy.settings import (
     GrowthPolicy,

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ebs_autoscale
-from ebs_autoscale.config import KEYS, Key, load, parse
+from ebs_autoscale.config.schema import KEYS, Key, load, parse
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB
 from ebs_autoscale.policy.settings import LadderStep
 from tests.unit.good_settings import DEFAULT, GOOD
 
 SAMPLES = Path(__file__).parent / "config"
-SHIPPED = Path(ebs_autoscale.__file__).with_name("config.yaml")
+SHIPPED = Path(ebs_autoscale.__file__).parent / "config/config.yaml"
 
 
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("good/*.yaml")), ids=lambda path: path.stem)

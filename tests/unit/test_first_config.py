@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale import config, first_config
-from ebs_autoscale.config import Settings
+from ebs_autoscale import first_config
+from ebs_autoscale.config import schema as config
+from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import ConfigInvalid
 
 

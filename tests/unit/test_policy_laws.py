@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.config import parse
-from ebs_autoscale.config_laws import VOLUME_TYPES
+from ebs_autoscale.config.constraints import VOLUME_TYPES
+from ebs_autoscale.config.schema import parse
 from ebs_autoscale.model import GIB, Grow, Hold, Inventory, Reading, Refuse, Volume
 from ebs_autoscale.policy.decision import decide
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing, Threshold

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.config import KEYS
+from ebs_autoscale.config.schema import KEYS
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from ebs_autoscale.exits import Exit
 

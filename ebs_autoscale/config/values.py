@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ebs_autoscale.config.yaml_source import Mistake, MistakesFound, Parser, Place, parse_mapping
 from ebs_autoscale.policy.settings import LadderStep
 from ebs_autoscale.units import parse_duration, parse_share, parse_size, shown
-from ebs_autoscale.yamlfile import Mistake, MistakesFound, Parser, Place, parse_mapping
 
 # EC2 allows 50 tags per volume (facts/aws.md section 4); five are ours, five are room for
 # what a cost allocation or backup service adds.

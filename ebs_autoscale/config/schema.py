@@ -5,13 +5,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ebs_autoscale import config_values as read
-from ebs_autoscale.config_laws import VOLUME_TYPES, broken_laws
+from ebs_autoscale.config import values as read
+from ebs_autoscale.config.constraints import VOLUME_TYPES, broken_laws
+from ebs_autoscale.config.yaml_source import (
+    Mistake,
+    MistakesFound,
+    Parsed,
+    Parser,
+    parse_mapping,
+    root_of,
+)
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Polling, Sizing, Threshold
 from ebs_autoscale.units import parse_share, parse_size
-from ebs_autoscale.yamlfile import Mistake, MistakesFound, Parsed, Parser, parse_mapping, root_of
 
 LogFormat = Literal["auto", "journald", "text", "json"]
 

@@ -1,0 +1,1 @@
+"""The configuration file: from YAML to frozen settings, all mistakes reported at once."""
