@@ -9,15 +9,15 @@ from pathlib import Path
 
 from ebs_autoscale import __version__
 from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.child import GrowthProcess
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import schema as config
+from ebs_autoscale.daemon.await_mount import Awaited
+from ebs_autoscale.daemon.worker import GrowthProcess
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Stopped
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.service import Notifier, detached
 from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.mounting import Awaited
 from ebs_autoscale.policy.shortage import available
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import LogSink, Sinks, StatusFile, set_up_logging
