@@ -5,15 +5,15 @@ import os
 import signal
 from dataclasses import replace
 
-from ebs_autoscale import first_config
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import values as config_values
 from ebs_autoscale.config.constraints import VOLUME_TYPES
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.initialise import Initialisation, Wish
 from ebs_autoscale.model import GIB
+from ebs_autoscale.provision import config_file as first_config
+from ebs_autoscale.provision.init import Initialisation, Wish
 from ebs_autoscale.telemetry.logs import LogSink
 from ebs_autoscale.wiring import init_lock_path, require_fit_host
 

@@ -187,7 +187,7 @@ def absent(arguments: argparse.Namespace) -> int:
 
 def uninstall(arguments: argparse.Namespace) -> int:
     """Take away what `init` put on this host."""
-    from ebs_autoscale import uninstall as room  # noqa: PLC0415 -- for this verb only
+    from ebs_autoscale.provision import uninstall as room  # noqa: PLC0415 -- for this verb only
 
     return room.uninstall(arguments)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.ec2.iam import policy_document
-from ebs_autoscale.first_volume import name_of_filesystem
+from ebs_autoscale.provision.first_volume import name_of_filesystem
 from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bare import CONFIG, FSTAB, CloudHost
 

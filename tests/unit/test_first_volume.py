@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 
 from ebs_autoscale.errors import Refused
-from ebs_autoscale.first_volume import NoFilesystem, name_of_filesystem, obtain
 from ebs_autoscale.model import GIB, GrowthId
 from ebs_autoscale.policy.decision import next_growth
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
+from ebs_autoscale.provision.first_volume import NoFilesystem, name_of_filesystem, obtain
 from tests.simulated.clock import Killed
 from tests.simulated.world import SimulatedWorld
 

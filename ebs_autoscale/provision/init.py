@@ -4,21 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebs_autoscale import first_config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting
 from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
-from ebs_autoscale.first_volume import NoFilesystem, name_of_filesystem, obtain
-from ebs_autoscale.given_device import Ground, ground_of, judged, leads_to
 from ebs_autoscale.host import files, services
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.unit_names import escape_path
 from ebs_autoscale.policy.shortage import available, gib
+from ebs_autoscale.provision import config_file as first_config
+from ebs_autoscale.provision.existing_device import Ground, ground_of, judged, leads_to
+from ebs_autoscale.provision.first_volume import NoFilesystem, name_of_filesystem, obtain
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.wiring import world_of
 

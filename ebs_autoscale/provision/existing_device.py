@@ -8,12 +8,12 @@ from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
-from ebs_autoscale.first_volume import name_of_filesystem
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, parse
 from ebs_autoscale.model import GrowthId, Volume
+from ebs_autoscale.provision.first_volume import name_of_filesystem
 from ebs_autoscale.wiring import cloud_of
 
 # A killed `init` can leave a mkfs.btrfs or a mount behind that is through in a moment.

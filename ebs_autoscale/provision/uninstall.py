@@ -10,7 +10,7 @@ from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host import files, fstab, services
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.purging import purge_empty, require_empty
+from ebs_autoscale.provision.purge import purge_empty, require_empty
 from ebs_autoscale.telemetry.logs import LogSink
 from ebs_autoscale.wiring import (
     daemon_lock_path,

@@ -1,0 +1,1 @@
+"""What `init` sets up on a host, and `uninstall` removes."""
