@@ -168,7 +168,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Rehearse everything and say what to do about what is not fit."""
-    from ebs_autoscale import check as room  # noqa: PLC0415 -- loads boto3
+    from ebs_autoscale.checks import runner as room  # noqa: PLC0415 -- loads boto3
 
     return room.show(arguments.config, as_json=arguments.json)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ebs_autoscale.check_ec2 import clock_lines, leftover_lines, quota_line
-from ebs_autoscale.check_mount import Seen
+from ebs_autoscale.checks.ec2 import clock_lines, leftover_lines, quota_line
+from ebs_autoscale.checks.filesystem import Seen
 from ebs_autoscale.model import GrowthId, Reading, Volume
 from tests.unit.samples import FILESYSTEM, INSTANCE, reading_of, volume_of
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebs_autoscale.check_host import kernel_line, no_btrfs_line, nvme_line, progs_line
+from ebs_autoscale.checks.host import kernel_line, no_btrfs_line, nvme_line, progs_line
 
 FILESYSTEMS = "nodev\tsysfs\nnodev\ttmpfs\n\text4\n"
 WITH_BTRFS = f"{FILESYSTEMS}\tbtrfs\n"

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from ebs_autoscale.check_line import Line, Look, hint_of
+from ebs_autoscale.checks.line import Line, Look, hint_of
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, ConfigInvalid, EbsAutoscaleError, Transient, Unfit
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebs_autoscale.check_mount import fstab_lines
+from ebs_autoscale.checks.filesystem import fstab_lines
 from ebs_autoscale.host.fstab import line_for, parse
 
 UUID = "6a92f8de-0000-4000-8000-000000000001"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.check_unit import unit_line
+from ebs_autoscale.checks.service import unit_line
 from ebs_autoscale.host.services import unit_reading
 from ebs_autoscale.host.systemd import Unit, parse_show
 

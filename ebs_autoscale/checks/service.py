@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ebs_autoscale.check_line import Line, hint_of
+from ebs_autoscale.checks.line import Line, hint_of
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import CONFIG_FOLDER, systemd_runs, unit_reading

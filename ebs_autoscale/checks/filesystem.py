@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.check_line import Line, Verdict, failed
+from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, presence_of

@@ -5,8 +5,9 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ebs_autoscale.check_line import Line, Verdict, failed, hint_of
-from ebs_autoscale.check_mount import Seen
+from ebs_autoscale.checks.filesystem import Seen
+from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
+from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.ec2.imds import Imds
@@ -15,7 +16,6 @@ from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy.decision import lost_members
-from ebs_autoscale.rehearsal import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.units import format_size
 from ebs_autoscale.volumes import HASTY_CONFIG, Ec2Volumes
 

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ebs_autoscale import check_ec2, check_host, check_mount, check_unit
-from ebs_autoscale.check_line import Line, Look, failed
-from ebs_autoscale.check_mount import Seen
+from ebs_autoscale.checks import ec2 as check_ec2
+from ebs_autoscale.checks import filesystem as check_mount
+from ebs_autoscale.checks import host as check_host
+from ebs_autoscale.checks import service as check_unit
+from ebs_autoscale.checks.filesystem import Seen
+from ebs_autoscale.checks.line import Line, Look, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import ConfigInvalid

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ebs_autoscale import __version__
-from ebs_autoscale.check_line import Line
+from ebs_autoscale.checks.line import Line
 from ebs_autoscale.host.command import path_of, run
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import RUNTIME_DIRECTORY

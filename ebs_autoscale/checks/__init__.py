@@ -1,0 +1,1 @@
+"""`check`: look at everything without changing anything."""
