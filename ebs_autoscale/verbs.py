@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-from ebs_autoscale import simulation
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import schema as config
 from ebs_autoscale.ec2 import iam
@@ -20,6 +19,7 @@ from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
 from ebs_autoscale.policy.decision import DEAD_STATES, decide, steps_for
 from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import Outcome, grow_once, observe
+from ebs_autoscale.simulation import steady_writer as simulation
 from ebs_autoscale.telemetry.events import Event, EventKind
 from ebs_autoscale.telemetry.logs import LogSink
 from ebs_autoscale.wiring import (

@@ -6,7 +6,7 @@ from ebs_autoscale.ec2.volume_types import usd_per_month
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB, VolumeSpec
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
-from ebs_autoscale.simulation import (
+from ebs_autoscale.simulation.steady_writer import (
     Scenario,
     as_json,
     costs,

@@ -1,0 +1,1 @@
+"""What the policy would do, played through without a filesystem."""
