@@ -9,8 +9,8 @@ from typing import Protocol
 
 import pytest
 
-from ebs_autoscale import status
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.cli import status
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.command import run

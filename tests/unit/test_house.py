@@ -99,7 +99,7 @@ DEAR = [
 ]
 
 
-@pytest.mark.parametrize("module", ["ebs_autoscale.cli", "ebs_autoscale.monitor"])
+@pytest.mark.parametrize("module", ["ebs_autoscale.cli.parser", "ebs_autoscale.monitor"])
 def test_the_daemon_stays_small(module: str) -> None:
     """What only a growth, a status or the demo needs is not loaded with the program."""
     program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.cli import main
+from ebs_autoscale.cli.parser import main
 from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.ec2.iam import STATEMENTS, denial_in, policy_document
 from ebs_autoscale.errors import ConfigInvalid

@@ -160,7 +160,7 @@ def _sentence(decision: Decision) -> str:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print what is seen, decided and waited for; with or without a daemon."""
-    from ebs_autoscale import status as room  # noqa: PLC0415 -- psutil is for this verb only
+    from ebs_autoscale.cli import status as room  # noqa: PLC0415 -- psutil is for this verb only
 
     settings = config.load(arguments.config)
     return room.show(settings, as_json=arguments.json, watch=arguments.watch)

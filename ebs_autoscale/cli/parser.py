@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ebs_autoscale import __version__, host_verbs, verbs
+from ebs_autoscale import __version__
+from ebs_autoscale.cli import host_verbs, verbs
 from ebs_autoscale.daemon import lifecycle as daemon
 from ebs_autoscale.errors import (
     CommandFailed,
