@@ -1,4 +1,4 @@
-"""`python -m ebs_autoscale.host.tied COMMAND ...`: become that command, ended when our parent ends."""
+"""`python -m ebs_autoscale.host.tied COMMAND ...`: become it, ended when our parent ends."""
 
 import os
 import signal
