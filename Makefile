@@ -17,8 +17,8 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Warnings of pip are about itself; errors are still shown.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-SOURCES := ebs_autoscale tests
-JUNK := $(VENV) build dist ebs_autoscale.egg-info .pytest_cache .mypy_cache .ruff_cache \
+SOURCES := ebs_autoscale sandbox tests
+JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/build .pytest_cache .mypy_cache .ruff_cache \
 	.import_linter_cache .hypothesis .coverage
 
 INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
@@ -106,11 +106,11 @@ clean: ## remove the venv, caches and build products
 	@rm -rf $(JUNK) 2>/dev/null || $(SUDO) rm -rf $(JUNK)
 	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/.demo-ready: pyproject.toml | tools
+$(VENV)/.demo-ready: pyproject.toml sandbox/pyproject.toml | tools
 	@echo "setting up $(VENV)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --upgrade 'pip>=25.1'
-	@$(PIP) install --editable '.[sandbox]'
+	@$(PIP) install --editable . --editable sandbox
 	@# Now and as this user, else sudo would do it as root.
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@

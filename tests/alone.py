@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from ec2_sandbox.namespace import enter_private_namespace, why_not
+
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
 from ebs_autoscale.wiring import RUNTIME_DIRECTORY
 
 _CANNOT_RUN = 5

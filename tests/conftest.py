@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.namespace import enter_private_namespace, why_not
 
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.namespace import enter_private_namespace, why_not
 from tests.told import tell
 
 LoopFactory = Callable[[int], LoopDevice]

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from ec2_sandbox.loop import LoopDevice
+
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.loop import LoopDevice
 
 _SECTOR = 512
 

@@ -202,10 +202,10 @@ def iam_policy(arguments: argparse.Namespace) -> int:
 def demo(arguments: argparse.Namespace) -> int:
     """Show the whole product on this machine."""
     try:
-        from ebs_autoscale.sandbox import demo as room  # noqa: PLC0415 -- an extra
+        from ebs_autoscale_demo import demo as room  # noqa: PLC0415 -- an extra
     except ImportError as error:
         print(
-            f"ebs-autoscale: the demo needs {error.name}; pip install 'ebs-autoscale[sandbox]'",
+            f"ebs-autoscale: the demo needs {error.name}; pip install ebs-autoscale-sandbox",
             file=sys.stderr,
         )
         return Exit.UNFIT

@@ -17,13 +17,14 @@ from statistics import median
 from threading import Event
 from time import monotonic
 
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.namespace import enter_private_namespace
+
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.namespace import enter_private_namespace
 
 MIB = 1024**2
 KINDS = ("buffered", "direct", "metadata")

@@ -12,13 +12,14 @@ from pathlib import Path
 from threading import Event
 from time import monotonic
 
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.namespace import enter_private_namespace
+
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.namespace import enter_private_namespace
 
 MIB = 1024**2
 GIB = 1024**3

@@ -9,9 +9,9 @@ from threading import Event, Thread
 from typing import Any
 
 import psutil
+from ec2_sandbox.client import Sandbox
+from ec2_sandbox.settings import SandboxSettings
 
-from ebs_autoscale.sandbox.client import Sandbox
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.bench.ground import mounted, store, tool
 from tests.system.bench import Daemon, Host, ec2_of, until
 

@@ -18,6 +18,9 @@ from pathlib import Path
 from time import monotonic
 
 import psutil
+from ebs_autoscale_demo.scrub import scrub
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.namespace import enter_private_namespace
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
@@ -25,9 +28,6 @@ from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
-from ebs_autoscale.sandbox.demo_scrub import scrub
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.namespace import enter_private_namespace
 
 MIB = 1024**2
 BASE_BYTES = 768 * MIB

@@ -13,11 +13,12 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from ec2_sandbox.client import Sandbox, VolumeSeen
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.settings import SandboxSettings
+
 from ebs_autoscale.errors import CommandFailed
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.boxes.furniture import furnish
 from tests.boxes.machine import Machine
 from tests.boxes.tree import Tree

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.boxes.box import Box
 from tests.boxes.tree import Tree, build_wheel, cached_tree, why_no_tree
 

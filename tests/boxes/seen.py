@@ -3,8 +3,8 @@
 import json
 
 import yaml
+from ec2_sandbox.client import VolumeSeen
 
-from ebs_autoscale.sandbox.client import VolumeSeen
 from tests.boxes.box import Box
 from tests.system.bench import CONFIG as SMALL
 

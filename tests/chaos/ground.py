@@ -12,14 +12,14 @@ from time import monotonic
 from typing import Any, Self
 
 import psutil
+from ebs_autoscale_demo.scrub import scrub
+from ec2_sandbox.client import Sandbox, VolumeSeen
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.config import schema as config
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.policy.shortage import Forecast, shortage
-from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
-from ebs_autoscale.sandbox.demo_scrub import scrub
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.chaos.weather import Victim
 from tests.system.bench import GIB, MIB, Host
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
+from ec2_sandbox.client import VolumeSeen
 
-from ebs_autoscale.sandbox.client import VolumeSeen
 from tests.chaos.ground import Ground, wait
 from tests.chaos.weather import Deed
 

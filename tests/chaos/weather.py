@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 # One round in so many meets an attach that hangs or brings no device: the growth waits 90 s
 # before it takes such a volume back, and nothing makes that shorter.

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import boto3
 import pytest
+from ec2_sandbox.client import SandboxControl
+from ec2_sandbox.server import SandboxServer
+from ec2_sandbox.settings import SandboxSettings
 from types_boto3_ec2 import EC2Client
 
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.model import VolumeSpec
 from ebs_autoscale.resize.ports import Cloud
-from ebs_autoscale.sandbox.client import SandboxControl
-from ebs_autoscale.sandbox.server import SandboxServer
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from ebs_autoscale.volumes import Ec2Volumes
 from tests.simulated.clock import Boundaries, SimulatedClock
 from tests.simulated.cloud import SimulatedCloud

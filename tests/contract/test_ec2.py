@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale import volumes
 from ebs_autoscale.checks.ec2 import Ec2Date, clock_lines
@@ -14,7 +15,6 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
 from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.contract.clouds import OverHttp, over_http
 from tests.unit.samples import FILESYSTEM
 

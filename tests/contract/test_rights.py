@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from ec2_sandbox.iam_policy import Access, Policy, Verdict
 
 from ebs_autoscale.checks.permissions import rehearse, rehearse_with
 from ebs_autoscale.ec2.iam import STATEMENTS, policy_document
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG
 from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.model import GIB, Volume, VolumeSpec
-from ebs_autoscale.sandbox.iam_policy import Access, Policy, Verdict
 from tests.contract.clouds import OverHttp, over_http
 from tests.contract.rights import GROWTH, KEY, POLICY, SEED, Life, without
 from tests.unit.samples import FILESYSTEM

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import boto3
+from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.journal import Call
 
 from ebs_autoscale.ec2.errors import MEANINGS
 from ebs_autoscale.model import GIB, GrowthId, Volume
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from ebs_autoscale.sandbox.journal import Call
 from ebs_autoscale.volumes import CLIENT_CONFIG, Ec2Volumes
 from tests.contract.clouds import OverHttp
 from tests.unit.samples import FILESYSTEM, volume_of

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
+from ec2_sandbox.client import SandboxControl, VolumeSeen
+
 from ebs_autoscale.model import GIB, Member, Reading, Rebalance, Volume
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import Outcome, grow_once
 from ebs_autoscale.resize.ports import World
-from ebs_autoscale.sandbox.client import SandboxControl, VolumeSeen
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.contract.clouds import OverHttp
 from tests.unit.samples import FILESYSTEM, reading_of

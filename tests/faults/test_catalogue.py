@@ -1,11 +1,11 @@
 """Each row of the error catalogue x each call, through the real boto3 and over HTTP."""
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.ec2.errors import MEANINGS
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
 from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import ASKS, TRIES_MAX, WORDS, Ask, Refusing, refusal, status_of
 
 RETRIED = [

@@ -3,9 +3,9 @@
 from typing import Literal
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.resize.growth import Outcome
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance
 

@@ -1,10 +1,10 @@
 """An instance with fewer slots than EC2 says: volume after volume is bought and given back."""
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.policy.backoff import retry_delay_seconds
 from ebs_autoscale.resize.growth import Outcome
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance
 from tests.faults.test_lost_answers import assert_one_volume

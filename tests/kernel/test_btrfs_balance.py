@@ -12,13 +12,13 @@ from typing import Protocol
 
 import psutil
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Stopped, Transient
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
-from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel
 

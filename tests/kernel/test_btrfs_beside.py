@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Transient
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.cli import status
@@ -15,7 +16,6 @@ from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.exits import Exit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy.health import ailments_of
-from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel
 

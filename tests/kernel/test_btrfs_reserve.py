@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Transient, Unfit
@@ -20,7 +21,6 @@ from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Reading
-from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.bench.emergency import KINDS, emergency, fill_metadata
 
 pytestmark = pytest.mark.kernel

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Stopped, Transient
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
-from ebs_autoscale.sandbox.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.signatures import digest, md, write
 
 pytestmark = pytest.mark.kernel

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ec2_sandbox.loop import LoopDevice, _attach
 
 from ebs_autoscale.errors import Transient, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GrowthId, Volume
-from ebs_autoscale.sandbox.loop import LoopDevice, _attach
 from tests.signatures import SIGNATURES, digest, write
 
 pytestmark = pytest.mark.kernel

@@ -7,13 +7,13 @@ from threading import Event
 from uuid import uuid4
 
 import pytest
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting
 from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
-from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.conftest import LoopFactory
 from tests.signatures import digest, write
 

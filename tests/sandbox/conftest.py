@@ -12,12 +12,11 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from ec2_sandbox.client import SandboxControl, VolumeSeen
+from ec2_sandbox.clock import SandboxClock
+from ec2_sandbox.server import SandboxServer
+from ec2_sandbox.settings import SandboxSettings
 from types_boto3_ec2 import EC2Client
-
-from ebs_autoscale.sandbox.client import SandboxControl, VolumeSeen
-from ebs_autoscale.sandbox.clock import SandboxClock
-from ebs_autoscale.sandbox.server import SandboxServer
-from ebs_autoscale.sandbox.settings import SandboxSettings
 
 
 class Rig:

@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from ec2_sandbox.client import Sandbox, SandboxControl
+from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.sandbox.client import Sandbox, SandboxControl
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.sandbox.conftest import eventually
 from tests.system.bench import ec2_of
 
@@ -34,7 +34,7 @@ def answers(url: str) -> bool:
 @contextmanager
 def foreground(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run the program as a person would."""
-    argv = [sys.executable, "-I", "-m", "ebs_autoscale.sandbox", *arguments]
+    argv = [sys.executable, "-I", "-m", "ec2_sandbox", *arguments]
     with subprocess.Popen(
         argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -71,8 +71,8 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     """A parent killed without mercy takes its sandbox along."""
     program = (
         "import sys, pathlib\n"
-        "from ebs_autoscale.sandbox.client import Sandbox\n"
-        "from ebs_autoscale.sandbox.settings import SandboxSettings\n"
+        "from ec2_sandbox.client import Sandbox\n"
+        "from ec2_sandbox.settings import SandboxSettings\n"
         f"sandbox = Sandbox.start(SandboxSettings(), directory=pathlib.Path({str(tmp_path)!r}))\n"
         "print(sandbox.endpoint_url, flush=True)\n"
         "sys.stdin.read()\n"

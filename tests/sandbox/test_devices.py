@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ec2_sandbox.blockdevices import LoopBlockDevices
+from ec2_sandbox.client import Sandbox
+from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.settings import BlockDevices, SandboxSettings
 
 from ebs_autoscale.model import GIB
-from ebs_autoscale.sandbox.blockdevices import LoopBlockDevices
-from ebs_autoscale.sandbox.client import Sandbox
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.settings import BlockDevices, SandboxSettings
 from tests.sandbox.conftest import Rig, Start, eventually
 
 pytestmark = pytest.mark.kernel

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
+from ec2_sandbox.faults import FaultBook, FaultKind, FaultRule
 
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.sandbox.faults import FaultBook, FaultKind, FaultRule
 from tests.sandbox.conftest import Rig, Start, refused
 
 

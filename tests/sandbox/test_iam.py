@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from ec2_sandbox.iam_policy import Access, Policy, Verdict
 
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.sandbox.iam_policy import Access, Policy, Verdict
 from tests.sandbox.conftest import Rig, refused
 
 PLACE = "arn:aws:ec2:us-east-1:123456789012"

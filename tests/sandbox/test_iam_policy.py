@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from ec2_sandbox.iam_policy import Access, Policy, Verdict
+from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.sandbox.iam_policy import Access, Policy, Verdict
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.sandbox.conftest import Rig, Start, refused
 
 ME = "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"

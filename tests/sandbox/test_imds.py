@@ -4,9 +4,9 @@ import json
 
 import boto3
 import pytest
+from ec2_sandbox.clock import SandboxClock
+from ec2_sandbox.faults import FaultKind, FaultRule
 
-from ebs_autoscale.sandbox.clock import SandboxClock
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.sandbox.conftest import Rig, Start
 
 TOKEN = "/latest/api/token"  # noqa: S105 -- a path

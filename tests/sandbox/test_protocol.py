@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
+from ec2_sandbox import protocol
+from ec2_sandbox.actions import ACTIONS
+from ec2_sandbox.apierror import ApiError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.sandbox import protocol
-from ebs_autoscale.sandbox.actions import ACTIONS
-from ebs_autoscale.sandbox.apierror import ApiError
 from tests.sandbox.conftest import Rig
 
 # What XML 1.0 can carry; EC2 refuses the rest.

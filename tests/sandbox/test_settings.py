@@ -1,9 +1,9 @@
 """What a sandbox is told about itself."""
 
 import pytest
+from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.sandbox.settings import SandboxSettings
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+from ec2_sandbox.client import Sandbox, VolumeSeen
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.host.mountinfo import Mount, MountTable
-from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 
 FSTAB = Path("/etc/fstab")
 CONFIG = Path("/etc/ebs-autoscale/config.yaml")

@@ -18,11 +18,11 @@ import boto3
 import psutil
 import pytest
 import yaml
+from ec2_sandbox.client import Sandbox, VolumeSeen
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Reading
-from ebs_autoscale.sandbox.client import Sandbox, VolumeSeen
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client

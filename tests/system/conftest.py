@@ -8,10 +8,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from ec2_sandbox.client import Sandbox
+from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.settings import SandboxSettings
 
-from ebs_autoscale.sandbox.client import Sandbox
-from ebs_autoscale.sandbox.loop import LoopDevice
-from ebs_autoscale.sandbox.settings import SandboxSettings
 from tests.system.bare import BareHost, CloudHost
 from tests.system.bench import GIB, Host
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.host.fstab import line_for
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from ebs_autoscale.sandbox.loop import LoopDevice
 from tests.system.bench import GIB, Host
 
 pytestmark = pytest.mark.kernel

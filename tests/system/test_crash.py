@@ -8,9 +8,9 @@ from time import monotonic
 from typing import Literal
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.journal import PENDING
 
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
-from ebs_autoscale.sandbox.journal import PENDING
 from tests.system.bench import Host, until
 from tests.told import CONVERGED
 

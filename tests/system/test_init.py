@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.ec2.iam import policy_document
 from ebs_autoscale.provision.first_volume import name_of_filesystem
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bare import CONFIG, FSTAB, CloudHost
 
 pytestmark = pytest.mark.kernel

@@ -8,8 +8,8 @@ from threading import Event
 from typing import Literal
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bare import CloudHost, kill
 from tests.system.bench import until
 

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from ec2_sandbox.loop import LoopDevice, _attach
 
-from ebs_autoscale.sandbox.loop import LoopDevice, _attach
 from tests.conftest import LoopFactory
 from tests.signatures import SIGNATURES, digest, write
 from tests.system.bare import CONFIG, FSTAB, BareHost

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale import __version__
-from ebs_autoscale.sandbox.faults import FaultKind, FaultRule
 from tests.system.bench import GIB, Host, until
 
 pytestmark = pytest.mark.kernel

@@ -94,7 +94,7 @@ DEAR = [
     "daemon",
     "rich",
     "http.client",
-    "ebs_autoscale.sandbox",
+    "ec2_sandbox",
     "ebs_autoscale.volumes",
 ]
 

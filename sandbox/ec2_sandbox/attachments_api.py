@@ -1,0 +1,155 @@
+"""Actions between a volume and the instance."""
+
+from typing import Any
+
+from ec2_sandbox import checks, lifecycle, views
+from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.blockdevices import node_name
+from ec2_sandbox.request import Effect, Request
+from ec2_sandbox.world import (
+    Attachment,
+    AttachmentState,
+    Instance,
+    InstanceState,
+    Volume,
+    VolumeState,
+    World,
+)
+
+
+def instance_named(world: World, instance_id: str) -> Instance:
+    """Find the instance for a call; ApiError InvalidInstanceID.NotFound."""
+    if checks.well_formed(instance_id, "i") != world.instance.id:
+        raise ApiError(
+            "InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist"
+        )
+    return world.instance
+
+
+def attach_volume(world: World, request: Request) -> Effect:
+    """Attach an available volume under a free name, while there are slots."""
+    params = request.params
+    card = params.get("EbsCardIndex", 0)
+    if not 0 <= card < world.settings.ebs_cards:
+        raise ApiError("InvalidParameterValue", f"The instance type has no EBS card {card}")
+    device = checks.device_name(params["Device"])
+    volume = world.volume(checks.well_formed(params["VolumeId"], "vol"))
+    instance = instance_named(world, params["InstanceId"])
+    if volume.attachment is not None:
+        raise ApiError("VolumeInUse", f"{volume.id} is already attached to an instance")
+    if volume.state is not VolumeState.AVAILABLE:
+        raise ApiError("IncorrectState", f"{volume.id} is not 'available'.")
+    if instance.state is not InstanceState.RUNNING:
+        raise ApiError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
+    _check_name_is_free(world, device)
+    _check_slots(world, card)
+    attachment = Attachment(device=device, attached_at=world.now, card=card)
+    stuck = request.stuck or _collides(world, device)
+
+    def effect() -> dict[str, Any] | None:
+        lifecycle.begin_attach(world, volume, attachment, stuck=stuck, ghost=request.ghost)
+        return _shown(world, volume, AttachmentState.ATTACHING)
+
+    return effect
+
+
+def detach_volume(world: World, request: Request) -> Effect:
+    """Detach a volume; what the request names of the attachment must be so."""
+    params = request.params
+    volume = world.volume(checks.well_formed(params["VolumeId"], "vol"))
+    if "InstanceId" in params:
+        checks.well_formed(params["InstanceId"], "i")
+    attachment = volume.attachment
+    if attachment is None:
+        # Sic: AWS leaves out the blank.
+        message = f"Volume '{volume.id}'is in the '{volume.state}' state."
+        raise ApiError("IncorrectState", message)
+    named = (params.get("InstanceId", world.instance.id), params.get("Device", attachment.device))
+    if named != (world.instance.id, attachment.device):
+        raise ApiError(
+            "InvalidAttachment.NotFound",
+            f"The volume '{volume.id}' is not attached to instance '{named[0]}' as device "
+            f"'{named[1]}'.",
+        )
+    if attachment.device == world.settings.root_device:
+        raise ApiError(
+            "OperationNotPermitted",
+            f"Unable to detach root volume '{attachment.device}' from instance "
+            f"'{world.instance.id}'",
+        )
+    force = params.get("Force", False)
+    if attachment.state in (AttachmentState.DETACHING, AttachmentState.BUSY) and not force:
+        raise ApiError("IncorrectState", f"Volume '{volume.id}' is in the 'detaching' state.")
+
+    def effect() -> dict[str, Any] | None:
+        lifecycle.begin_detach(world, volume, force=force, stuck=request.stuck)
+        return _shown(world, volume, AttachmentState.DETACHING)
+
+    return effect
+
+
+def modify_instance_attribute(world: World, request: Request) -> Effect:
+    """Set DeleteOnTermination of attached volumes, the one attribute that is played."""
+    params = request.params
+    others = params.keys() - {"InstanceId", "BlockDeviceMappings", "DryRun"}
+    if others:
+        checks.not_played(dict.fromkeys(others, True), sorted(others))
+    instance_named(world, params["InstanceId"])
+    wanted = [_mapping(world, each) for each in params.get("BlockDeviceMappings", [])]
+    if not wanted:
+        raise ApiError("InvalidParameterCombination", "No attributes specified.")
+
+    def effect() -> None:
+        for attachment, delete_on_termination in wanted:
+            attachment.delete_on_termination = delete_on_termination
+
+    return effect
+
+
+def _mapping(world: World, wanted: dict[str, Any]) -> tuple[Attachment, bool]:
+    device = wanted.get("DeviceName", "")
+    ebs = wanted.get("Ebs", {})
+    for volume, attachment in world.attached():
+        # A mapping comes with the end of attaching; before, EC2 knows no such device.
+        if attachment.device == device and attachment.state is not AttachmentState.ATTACHING:
+            if ebs.get("VolumeId", volume.id) != volume.id:
+                break
+            # The model says: "If no value is specified, the default is true".
+            return attachment, bool(ebs.get("DeleteOnTermination", True))
+    raise ApiError("InvalidInstanceAttributeValue", f"No device is currently mapped at {device}")
+
+
+def _check_name_is_free(world: World, device: str) -> None:
+    taken = {attachment.device for _, attachment in world.attached()}
+    if device in taken or device in world.settings.hidden_device_names:
+        raise ApiError(
+            "InvalidParameterValue",
+            f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use",
+        )
+
+
+def _check_slots(world: World, card: int) -> None:
+    slots = world.settings.slots
+    taken = sum(attachment.card == card for _, attachment in world.attached())
+    if slots is not None and taken >= slots // world.settings.ebs_cards:
+        raise ApiError(
+            "AttachmentLimitExceeded",
+            f"You have exceeded the maximum number of attachments of instance "
+            f"'{world.instance.id}': {slots}",
+        )
+
+
+def _collides(world: World, device: str) -> bool:
+    """Whether a Xen guest has the node already, asked for under its other name.
+
+    EC2 accepts /dev/sdf beside /dev/xvdf, and the volume stays attaching for ever.
+    """
+    if world.settings.block_devices != "xen":
+        return False
+    taken = {node_name(attachment.device) for _, attachment in world.attached()}
+    return node_name(device) in taken
+
+
+def _shown(world: World, volume: Volume, state: AttachmentState) -> dict[str, Any] | None:
+    link = volume.attachment
+    return views.attachment(world, volume, link, state) if link else None

@@ -1,0 +1,119 @@
+"""The control endpoint: look at the world, break it, let time pass."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from ebs_autoscale.errors import ConfigInvalid
+from ec2_sandbox.endpoint import Answer
+from ec2_sandbox.faults import FaultBook, FaultRule
+from ec2_sandbox.iam_policy import Policy
+from ec2_sandbox.journal import Journal
+from ec2_sandbox.world import Volume, World
+
+PREFIX = "/_sandbox/"
+_Handler = Callable[[Mapping[str, Any]], Any]
+
+
+class Control:
+    """Serves JSON under `/_sandbox/`: health, settings, state, journal, faults, policy, clock.
+
+    And `device`, which hides and shows the device of an attached volume.
+    """
+
+    def __init__(self, world: World, *, faults: FaultBook, journal: Journal) -> None:
+        self._world = world
+        self._faults = faults
+        self._journal = journal
+        self._routes: dict[tuple[str, str], _Handler] = {
+            ("GET", "health"): lambda _: {"healthy": True},
+            ("GET", "settings"): lambda _: asdict(world.settings),
+            ("GET", "state"): lambda _: self._state(),
+            ("GET", "journal"): lambda query: journal.listing(int(query.get("since", 0))),
+            ("GET", "faults"): lambda _: faults.listing(),
+            ("POST", "faults"): self._add_fault,
+            ("DELETE", "faults"): lambda _: faults.clear(),
+            ("POST", "policy"): self._set_policy,
+            ("POST", "device"): self._show_device,
+            ("GET", "clock"): lambda _: self._clock(),
+            ("POST", "clock"): self._advance,
+        }
+
+    def answer(self, method: str, target: str, body: bytes) -> Answer:
+        """Answer one request; 404 for an unknown place, 400 for what makes no sense."""
+        parts = urlsplit(target)
+        handler = self._routes.get((method, parts.path.removeprefix(PREFIX)))
+        if handler is None:
+            return _json({"error": f"no {method} {parts.path}"}, status=404)
+        try:
+            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+            return _json(handler(json.loads(body) if body else query))
+        except (ValueError, TypeError, KeyError, ConfigInvalid) as error:
+            return _json({"error": str(error)}, status=400)
+
+    def _add_fault(self, wanted: Mapping[str, Any]) -> None:
+        self._faults.add(FaultRule.from_mapping(wanted))
+
+    def _set_policy(self, wanted: Mapping[str, Any]) -> None:
+        document = wanted["policy"]
+        policy = None if document is None else Policy.from_document(document)
+        with self._world.lock:
+            self._world.policy = policy
+
+    def _show_device(self, wanted: Mapping[str, Any]) -> None:
+        with self._world.lock:
+            volume = self._world.volumes[wanted["volume_id"]]
+            if not wanted["shown"]:
+                self._world.devices.disappear(volume.id)
+            elif volume.attachment:
+                self._world.devices.appear(
+                    volume.id,
+                    size_bytes=volume.size_bytes,
+                    device_name=volume.attachment.device,
+                )
+
+    def _clock(self) -> dict[str, float]:
+        return {"seconds": self._world.timeline.clock.seconds()}
+
+    def _advance(self, wanted: Mapping[str, Any]) -> dict[str, float]:
+        with self._world.lock:
+            self._world.timeline.clock.advance(float(wanted["advance_seconds"]))
+            self._world.timeline.run_due()
+            self._world.lock.notify_all()
+        return self._clock()
+
+    def _state(self) -> dict[str, Any]:
+        with self._world.lock:
+            self._world.timeline.run_due()
+            shown = self._world.devices.shown()
+            return {
+                "clock_seconds": self._world.now,
+                "instance_state": self._world.instance.state,
+                "volumes": [
+                    _volume(volume, shown.get(volume.id, ""))
+                    for volume in self._world.volumes.values()
+                ],
+                "problems": self._world.problems,
+            }
+
+
+def _volume(volume: Volume, node: str) -> dict[str, Any]:
+    attachment = volume.attachment
+    return {
+        "id": volume.id,
+        "size_gib": volume.shape.size_gib,
+        "type": volume.shape.type,
+        "encrypted": volume.encrypted,
+        "state": volume.state,
+        "tags": volume.tags,
+        "device": attachment.device if attachment else "",
+        "attachment_state": attachment.state if attachment else "",
+        "delete_on_termination": bool(attachment and attachment.delete_on_termination),
+        "node": node,
+    }
+
+
+def _json(content: Any, *, status: int = 200) -> Answer:
+    return Answer(status=status, body=json.dumps(content).encode(), content_type="application/json")

@@ -1,0 +1,157 @@
+"""What happens to volumes in the course of time, once EC2 has said yes.
+
+Each function begins a transition and leaves its end to the timeline; one begun `stuck`
+has no end. An end looks again first: the volume may have moved on meanwhile.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from ebs_autoscale.errors import EbsAutoscaleError
+from ec2_sandbox.settings import Span
+from ec2_sandbox.world import (
+    Attachment,
+    AttachmentState,
+    InstanceState,
+    Modification,
+    Shape,
+    Volume,
+    VolumeState,
+    World,
+)
+
+# How often a busy detach looks whether the guest let go of the device.
+_BUSY_LOOK_SECONDS = 1.0
+
+
+def begin_create(world: World, volume: Volume, *, fails: bool, stuck: bool) -> None:
+    """Let a volume come to be; one whose key fails vanishes where it would become available."""
+    settings = world.settings
+    volume.visible_at = world.now + world.draw(settings.visibility_seconds)
+    volume.steady_at = volume.visible_at + world.draw(settings.flicker_seconds)
+    world.volumes[volume.id] = volume
+    ending = partial(_vanish, world, volume) if fails else partial(_become_available, volume)
+    _later(world, settings.create_seconds, ending, stuck=stuck)
+
+
+def begin_attach(
+    world: World, volume: Volume, attachment: Attachment, *, stuck: bool, ghost: bool
+) -> None:
+    """Attach a volume, and show its device around the time when the API says so."""
+    volume.state = VolumeState.IN_USE
+    volume.attachment = attachment
+    if stuck:
+        return
+    seconds = world.draw(world.settings.attach_seconds)
+    if not ghost:
+        device_seconds = seconds + world.draw(world.settings.device_seconds)
+        world.timeline.after(device_seconds, partial(_show, world, volume, attachment))
+    world.timeline.after(seconds, partial(_become_attached, attachment))
+
+
+def begin_detach(world: World, volume: Volume, *, force: bool, stuck: bool) -> None:
+    """Detach a volume; while the guest uses its device, only by force."""
+    if (attachment := volume.attachment) is None:
+        return
+    attachment.state = AttachmentState.DETACHING
+    ending = partial(_detach, world, volume, attachment, force=force)
+    _later(world, world.settings.detach_seconds, ending, stuck=stuck)
+
+
+def begin_delete(world: World, volume: Volume, *, stuck: bool) -> None:
+    """Delete a volume, its content at once."""
+    volume.state = VolumeState.DELETING
+    _try(world, volume, "go", partial(world.devices.discard, volume.id))
+    _later(world, world.settings.delete_seconds, partial(_vanish, world, volume), stuck=stuck)
+
+
+def begin_modify(world: World, volume: Volume, target: Shape, *, stuck: bool) -> Modification:
+    """Change a volume's shape; a new size can be used from `optimizing` on."""
+    modification = Modification(original=volume.shape, target=target, started_at=world.now)
+    volume.modification = modification
+    volume.modified_at.append(world.now)
+    ending = partial(_become_optimizing, world, volume, modification)
+    _later(world, world.settings.modify_seconds, ending, stuck=stuck)
+    return modification
+
+
+def begin_terminate(world: World, *, stuck: bool) -> None:
+    """End the instance: volumes marked for it are deleted, the others let go."""
+    if world.instance.state is InstanceState.RUNNING:
+        world.instance.state = InstanceState.SHUTTING_DOWN
+        _later(world, world.settings.terminate_seconds, partial(_terminate, world), stuck=stuck)
+
+
+def _later(world: World, span: Span, ending: Callable[[], None], *, stuck: bool) -> None:
+    if not stuck:
+        world.timeline.after(world.draw(span), ending)
+
+
+def _try(world: World, volume: Volume, what: str, act: Callable[[], None]) -> None:
+    """Do something to a device; the world goes on when the host cannot."""
+    try:
+        act()
+    except (EbsAutoscaleError, OSError) as error:
+        world.problem(f"the device of {volume.id} does not {what}: {error}")
+
+
+def _become_available(volume: Volume) -> None:
+    if volume.state is VolumeState.CREATING:
+        volume.state = VolumeState.AVAILABLE
+
+
+def _vanish(world: World, volume: Volume) -> None:
+    _try(world, volume, "go", partial(world.devices.discard, volume.id))
+    world.volumes.pop(volume.id, None)
+
+
+def _become_attached(attachment: Attachment) -> None:
+    if attachment.state is AttachmentState.ATTACHING:
+        attachment.state = AttachmentState.ATTACHED
+
+
+def _show(world: World, volume: Volume, attachment: Attachment) -> None:
+    wanted = (AttachmentState.ATTACHING, AttachmentState.ATTACHED)
+    if volume.attachment is not attachment or attachment.state not in wanted:
+        return
+    appear = partial(
+        world.devices.appear,
+        volume.id,
+        size_bytes=volume.size_bytes,
+        device_name=attachment.device,
+    )
+    _try(world, volume, "appear", appear)
+
+
+def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool) -> None:
+    if volume.attachment is not attachment:
+        return
+    if not force and world.devices.is_held(volume.id):
+        attachment.state = AttachmentState.BUSY
+        again = partial(_detach, world, volume, attachment, force=False)
+        world.timeline.after(_BUSY_LOOK_SECONDS, again)
+        return
+    _try(world, volume, "disappear", partial(world.devices.disappear, volume.id))
+    volume.attachment = None
+    volume.state = VolumeState.AVAILABLE
+
+
+def _become_optimizing(world: World, volume: Volume, modification: Modification) -> None:
+    modification.state = "optimizing"
+    volume.shape = modification.target
+    _try(world, volume, "grow", partial(world.devices.resize, volume.id, volume.size_bytes))
+    ending = partial(_become_modified, world, modification)
+    _later(world, world.settings.optimize_seconds, ending, stuck=False)
+
+
+def _become_modified(world: World, modification: Modification) -> None:
+    modification.state = "completed"
+    modification.ended_at = world.now
+
+
+def _terminate(world: World) -> None:
+    world.instance.state = InstanceState.TERMINATED
+    for volume, attachment in world.attached():
+        _detach(world, volume, attachment, force=True)
+        if attachment.delete_on_termination:
+            begin_delete(world, volume, stuck=False)

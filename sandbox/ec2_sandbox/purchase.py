@@ -1,0 +1,129 @@
+"""What a CreateVolume request asks for, and whether the account may have it."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ec2_sandbox import checks
+from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.world import Remembered, Shape, Volume, VolumeState, World
+
+# EC2 says of the zone that it is no part of the comparison ("Ensuring idempotency in EC2").
+_NOT_COMPARED = frozenset({"ClientToken", "DryRun", "AvailabilityZone", "AvailabilityZoneId"})
+
+
+def check_zone(world: World, params: Mapping[str, Any]) -> None:
+    """Refuse every zone but the instance's."""
+    zone, zone_id = params.get("AvailabilityZone"), params.get("AvailabilityZoneId")
+    if zone and zone_id:
+        raise ApiError(
+            "InvalidParameterCombination",
+            "AvailabilityZone and AvailabilityZoneId cannot be used together",
+        )
+    if not zone and not zone_id:
+        raise ApiError("MissingParameter", "The request must contain the parameter zone")
+    if (zone or world.settings.zone, zone_id or world.settings.zone_id) != (
+        world.settings.zone,
+        world.settings.zone_id,
+    ):
+        raise ApiError("InvalidZone.NotFound", f"The zone '{zone or zone_id}' does not exist.")
+
+
+def wanted_shape(params: Mapping[str, Any]) -> Shape:
+    """Read type, size and performance, with the defaults of the type."""
+    if "Size" not in params:
+        raise ApiError("MissingParameter", "The request must contain the parameter size/snapshotId")
+    type_name = params.get("VolumeType", "gp2")  # EC2's own default to this day
+    size = checks.size_gib(params["Size"], type_name=type_name)
+    return shape_of(type_name, size, params.get("Iops"), params.get("Throughput"))
+
+
+def shape_of(type_name: str, size: int, iops: int | None, throughput: int | None) -> Shape:
+    """Settle a shape by the rules of its type."""
+    operations = checks.iops(iops, type_name=type_name, size=size)
+    return Shape(
+        type=type_name,
+        size_gib=size,
+        iops=operations,
+        throughput=checks.throughput(throughput, type_name=type_name, operations=operations),
+    )
+
+
+def key_arn(world: World, params: Mapping[str, Any]) -> str | None:
+    """Name the key that encrypts the volume; None when it is not encrypted."""
+    settings = world.settings
+    key = params.get("KmsKeyId")
+    encrypted = params.get("Encrypted", False) or settings.encryption_by_default
+    if key and not params.get("Encrypted", False):
+        raise ApiError(
+            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted"
+        )
+    if not encrypted:
+        return None
+    if key and key.startswith("arn:"):
+        return str(key)
+    name = key or "alias/aws/ebs"
+    if name.startswith("alias/"):
+        digest = hashlib.sha256(f"{settings.account_id} {name}".encode()).digest()
+        name = str(uuid.UUID(bytes=digest[:16]))
+    return f"arn:{settings.partition}:kms:{settings.region}:{settings.account_id}:key/{name}"
+
+
+def tags(params: Mapping[str, Any]) -> dict[str, str]:
+    """Read the tags that come with the create call."""
+    given: list[Mapping[str, str]] = []
+    for each in params.get("TagSpecifications", []):
+        if each.get("ResourceType") != "volume":
+            raise ApiError(
+                "InvalidParameterValue",
+                f"'{each.get('ResourceType')}' is not a valid taggable resource type for this "
+                "operation.",
+            )
+        given.extend(each.get("Tags", []))
+    return checks.tags(given, {})
+
+
+def check_quota(world: World, *, volumes: int, gib: int) -> None:
+    """Refuse what would be more than the account may have, in number or in total size."""
+    count = len(world.volumes) + volumes
+    total = sum(volume.shape.size_gib for volume in world.volumes.values()) + gib
+    if count > world.settings.quota_volumes or total > world.settings.quota_gib:
+        raise ApiError(
+            "VolumeLimitExceeded",
+            f"Maximum number or total size of volumes exceeded: {count} of "
+            f"{world.settings.quota_volumes} volumes, {total} of {world.settings.quota_gib} GiB",
+        )
+
+
+def remember(world: World, params: Mapping[str, Any], volume: Volume) -> None:
+    """Keep what came of a client token, if there was one."""
+    if token := params.get("ClientToken"):
+        world.tokens[token] = Remembered(
+            params=_compared(params), volume_id=volume.id, at=world.now
+        )
+
+
+def replayed(world: World, params: Mapping[str, Any]) -> Volume | None:
+    """Find the volume that the same request bought before; refuse a token used otherwise."""
+    remembered = world.tokens.get(params.get("ClientToken", ""))
+    if remembered is None or world.now - remembered.at > world.settings.token_memory_seconds:
+        return None
+    volume = world.volumes.get(remembered.volume_id)
+    if volume is None or volume.state is VolumeState.DELETING:
+        raise ApiError(
+            "IdempotentParameterMismatch",
+            "The client token you have provided is associated with a resource that is already "
+            "deleted. Please use a different client token.",
+        )
+    if remembered.params != _compared(params):
+        raise ApiError(
+            "IdempotentParameterMismatch",
+            "Arguments on this idempotent request are inconsistent with arguments used in "
+            "previous request(s).",
+        )
+    return volume
+
+
+def _compared(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if name not in _NOT_COMPARED}

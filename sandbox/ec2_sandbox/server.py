@@ -1,0 +1,177 @@
+"""The sandbox as an HTTP server on the loopback interface."""
+
+import re
+import socket
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from ec2_sandbox import control, protocol
+from ec2_sandbox.blockdevices import block_devices
+from ec2_sandbox.clock import SandboxClock
+from ec2_sandbox.endpoint import Answer, Ec2Endpoint
+from ec2_sandbox.faults import FaultBook
+from ec2_sandbox.imds import MetadataService
+from ec2_sandbox.journal import Journal
+from ec2_sandbox.settings import SandboxSettings
+from ec2_sandbox.world import World
+
+_HOST = "127.0.0.1"
+_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
+
+
+class SandboxServer:
+    """EC2, instance metadata and control on one port; a context manager.
+
+    While it runs, a ticker lets things happen at their time even when nobody asks.
+    Port 0 takes a free one. Raises Unfit when the host cannot have the block
+    devices asked for.
+    """
+
+    def __init__(self, settings: SandboxSettings, *, directory: Path, port: int = 0) -> None:
+        devices = block_devices(settings.block_devices, directory=directory)
+        self.world = World(settings, clock=SandboxClock(settings.speed), devices=devices)
+        faults, journal = FaultBook(settings.seed), Journal()
+        self._http = _Server((_HOST, port), _Handler)
+        self._http.world = self.world
+        self._http.ec2 = Ec2Endpoint(self.world, faults=faults, journal=journal)
+        self._http.metadata = MetadataService(self.world, faults=faults, journal=journal)
+        self._http.control = control.Control(self.world, faults=faults, journal=journal)
+        self._stopping = False
+        self._threads = [
+            Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True),
+            Thread(target=self._tick, daemon=True),
+        ]
+
+    @property
+    def url(self) -> str:
+        """Where all of it is."""
+        return f"http://{_HOST}:{self._http.server_port}"
+
+    def start(self) -> None:
+        """Begin to answer; the first call is not slower than others."""
+        protocol.ec2_model()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop answering, and remove every link and block device."""
+        self._http.shutdown()
+        self._http.server_close()
+        self._http.hang_up()
+        with self.world.lock:
+            self._stopping = True
+            self.world.lock.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self.world.devices.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _tick(self) -> None:
+        with self.world.lock:
+            while not self._stopping:
+                self.world.timeline.run_due()
+                self.world.lock.wait(self.world.timeline.real_seconds_to_next())
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A client that waits for its own timeout must not hold up the end of the sandbox.
+    block_on_close = False
+    world: World
+    ec2: Ec2Endpoint
+    metadata: MetadataService
+    control: control.Control
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._connections: set[socket.socket] = set()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, address = super().get_request()
+        self._connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that gave up is no error; the journal has its call.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def hang_up(self) -> None:
+        """End connections that clients keep open: a stopped sandbox answers nobody."""
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    # Head and body in one segment: two would meet Nagle and delayed ACK, 40 ms a call.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self._route()
+
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 -- named by BaseHTTPRequestHandler
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- named by the base
+        """Stay silent: the journal has every call."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """What the Date header says."""
+        if timestamp is None:
+            world = self.server.world
+            ahead = timedelta(seconds=world.settings.date_ahead_seconds)
+            timestamp = (world.timeline.clock.wall() + ahead).timestamp()
+        return super().date_time_string(timestamp)
+
+    def _route(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = urlsplit(self.path)
+        if parts.path.startswith(control.PREFIX):
+            answer = self.server.control.answer(self.command, self.path, body)
+        elif parts.path.startswith("/latest"):
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = self.server.metadata.answer(self.command, parts.path, headers)
+        else:
+            fields = body.decode() or parts.query
+            form = dict(parse_qsl(fields, keep_blank_values=True))
+            answer = self.server.ec2.answer(form, access_key=self._access_key())
+        self._send(answer)
+
+    def _access_key(self) -> str:
+        match = _CREDENTIAL.search(self.headers.get("Authorization", ""))
+        return match[1] if match else ""
+
+    def _send(self, answer: Answer) -> None:
+        if not answer.status:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)

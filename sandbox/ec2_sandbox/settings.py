@@ -1,0 +1,186 @@
+"""What a sandbox is like: who it pretends to be, its limits, its latencies."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, Literal, Self, get_args
+
+from ebs_autoscale.errors import ConfigInvalid
+from ec2_sandbox.iam_policy import Policy
+
+Span = tuple[float, float]
+"""The least and the most of something, in seconds; each case is drawn evenly from between."""
+
+_NO_TIME: Span = (0.0, 0.0)
+_HOUR = 3600.0
+
+
+BlockDevices = Literal["none", "nitro", "xen"]
+"""What an attached volume looks like in /dev: not at all, by its id, under the requested name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSettings:
+    """All that can be chosen about a sandbox; the defaults answer everything at once.
+
+    Times are seconds of the sandbox clock except `call_seconds`, which a client really
+    waits. `device_seconds` counts from the end of `attach_seconds` and may be negative:
+    the device then appears before the API says `attached`.
+    """
+
+    seed: int = 0
+    block_devices: BlockDevices = "none"
+
+    partition: str = "aws"
+    region: str = "us-east-1"
+    zone: str = "us-east-1a"
+    zone_id: str = "use1-az1"
+    account_id: str = "123456789012"
+    instance_id: str = "i-0123456789abcdef0"
+    instance_type: str = "m5.large"
+    instance_tags: Mapping[str, str] = field(default_factory=dict)
+    tags_in_metadata: bool = True
+    image_id: str = "ami-0123456789abcdef0"
+    role: str | None = "ebs-autoscale"
+    policy: Mapping[str, Any] | None = None
+    """The one IAM policy of the role, for whoever calls; None allows everything."""
+    root_device: str = "/dev/xvda"
+    root_size_gib: int = 8
+    network_interfaces: int = 1
+
+    attachment_limit: int | None = 27
+    """As DescribeInstanceTypes says it; None: unknown there, and never enforced."""
+    attachment_limit_type: str = "shared"
+    ebs_cards: int = 1
+    """Each takes its share of the attachments; a call that names none means card 0."""
+    quota_volumes: int = 5000
+    quota_gib: int = 50 * 1024
+    hidden_device_names: tuple[str, ...] = ()
+    """Names in use that DescribeInstances does not show, as mapped in some images."""
+    encryption_by_default: bool = False
+    failing_kms_keys: tuple[str, ...] = ()
+    """Keys that EC2 accepts and then cannot use: the volume silently vanishes."""
+
+    date_ahead_seconds: float = 0.0
+    """How far the Date of every answer is ahead of this host's clock."""
+    speed: float = 1.0
+    call_seconds: Span = _NO_TIME
+    create_seconds: Span = _NO_TIME
+    visibility_seconds: Span = _NO_TIME
+    flicker_seconds: Span = _NO_TIME
+    flicker_probability: float = 0.5
+    attach_seconds: Span = _NO_TIME
+    device_seconds: Span = _NO_TIME
+    detach_seconds: Span = _NO_TIME
+    delete_seconds: Span = _NO_TIME
+    modify_seconds: Span = _NO_TIME
+    optimize_seconds: Span = _NO_TIME
+    terminate_seconds: Span = _NO_TIME
+    # Measured by the authors of the EBS CSI driver (pkg/cloud/cloud.go); AWS does not say.
+    token_memory_seconds: float = 12 * _HOUR
+
+    def __post_init__(self) -> None:
+        if problems := list(_problems(self)):
+            raise ConfigInvalid("sandbox settings: " + "; ".join(problems))
+
+    @classmethod
+    def instant(cls, **changes: Any) -> Self:
+        """Every transition happens at once: for tests."""
+        return cls(**changes)
+
+    @classmethod
+    def realistic(cls, **changes: Any) -> Self:
+        """Latencies as seen on EC2 on a good day: for demonstrations and rehearsals."""
+        return replace(
+            cls(
+                create_seconds=(1.0, 2.0),
+                attach_seconds=(1.5, 3.0),
+                device_seconds=(0.05, 0.5),
+                detach_seconds=(1.0, 4.0),
+                delete_seconds=(0.5, 2.0),
+                modify_seconds=(2.0, 6.0),
+                optimize_seconds=(30.0, 60.0),
+                terminate_seconds=(5.0, 10.0),
+            ),
+            **changes,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read an object of settings; its key `preset` may be `instant` or `realistic`.
+
+        Raises ConfigInvalid for what it does not know.
+        """
+        try:
+            wanted = json.loads(text)
+        except ValueError as error:
+            raise ConfigInvalid(f"sandbox settings are not JSON: {error}") from error
+        if not isinstance(wanted, dict):
+            raise ConfigInvalid("sandbox settings are not a JSON object")
+        presets = {"instant": cls.instant, "realistic": cls.realistic}
+        preset = wanted.pop("preset", "instant")
+        if preset not in presets:
+            raise ConfigInvalid(
+                f"sandbox settings: no preset {preset!r}", hint=_hint(preset, presets)
+            )
+        known = {each.name for each in fields(cls)}
+        for name in wanted.keys() - known:
+            raise ConfigInvalid(f"sandbox settings: no key {name!r}", hint=_hint(name, known))
+        return presets[preset](**{name: _frozen(value) for name, value in wanted.items()})
+
+    def to_json(self) -> str:
+        """Write what `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @property
+    def owner_arn(self) -> str:
+        """The ARN of the simulated instance."""
+        place = f"{self.partition}:ec2:{self.region}:{self.account_id}"
+        return f"arn:{place}:instance/{self.instance_id}"
+
+    @property
+    def slots(self) -> int | None:
+        """How many volumes can be attached, root included; network interfaces may share."""
+        if self.attachment_limit is None:
+            return None
+        shared = self.attachment_limit_type == "shared"
+        return self.attachment_limit - (self.network_interfaces - 1 if shared else 0)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _hint(word: object, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = get_close_matches(str(word), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def _problems(settings: SandboxSettings) -> Iterator[str]:
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.type == Span:
+            yield from _span_problems(each.name, value)
+    if settings.block_devices not in get_args(BlockDevices):
+        known = ", ".join(get_args(BlockDevices))
+        yield f"block_devices is {settings.block_devices!r}, not one of {known}"
+    if not 0 <= settings.flicker_probability <= 1:
+        yield f"flicker_probability {settings.flicker_probability} is not between 0 and 1"
+    if settings.policy is not None:
+        try:
+            Policy.from_document(settings.policy)
+        except ConfigInvalid as error:
+            yield error.what
+    if settings.speed < 0:
+        yield f"speed {settings.speed} would let time run backwards"
+
+
+def _span_problems(name: str, value: Any) -> Iterator[str]:
+    if not (isinstance(value, tuple) and len(value) == len(_NO_TIME)):
+        yield f"{name} is {value!r}, not the least and the most seconds"
+    elif value[0] > value[1]:
+        yield f"{name} {value} has its least above its most"
+    elif value[0] < 0 and name != "device_seconds":
+        yield f"{name} {value} is negative"

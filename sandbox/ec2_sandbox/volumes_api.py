@@ -1,0 +1,119 @@
+"""Actions on volumes: create, list, delete, modify."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ec2_sandbox import checks, filters, lifecycle, purchase, views
+from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.iam_requests import may_use_key
+from ec2_sandbox.request import Effect, Request
+from ec2_sandbox.world import Volume, VolumeState, World
+
+_NOT_PLAYED = ("SnapshotId", "OutpostArn", "MultiAttachEnabled", "VolumeInitializationRate")
+_FACETS: filters.Facets[Volume] = {
+    "volume-id": lambda volume: [volume.id],
+    "status": lambda volume: [volume.state],
+    "size": lambda volume: [str(volume.shape.size_gib)],
+    "volume-type": lambda volume: [volume.shape.type],
+    "encrypted": lambda volume: filters.words(volume.encrypted),
+    "multi-attach-enabled": lambda _: filters.words(False),  # noqa: FBT003 -- a value, no flag
+    "fast-restored": lambda _: filters.words(False),  # noqa: FBT003 -- a value, no flag
+    "operator.managed": lambda _: filters.words(False),  # noqa: FBT003 -- a value, no flag
+    "operator.principal": lambda _: [],
+    "snapshot-id": lambda _: [],
+    "attachment.device": lambda volume: _of_attachment(volume, "device"),
+    "attachment.status": lambda volume: _of_attachment(volume, "state"),
+    "attachment.delete-on-termination": lambda volume: _of_attachment(
+        volume, "delete_on_termination"
+    ),
+}
+
+
+def create_volume(world: World, request: Request) -> Effect:
+    """Buy a volume; the same client token with the same parameters buys it once."""
+    params = request.params
+    checks.not_played(params, _NOT_PLAYED)
+    checks.client_token(params.get("ClientToken", ""))
+    purchase.check_zone(world, params)
+    shape = purchase.wanted_shape(params)
+    key_arn = purchase.key_arn(world, params)
+    tags = purchase.tags(params)
+    # Before idempotency, as the authors of the EBS CSI driver found (pkg/cloud/cloud.go).
+    purchase.check_quota(world, volumes=1, gib=shape.size_gib)
+    if known := purchase.replayed(world, params):
+        return lambda: views.volume(world, known)
+
+    def effect() -> dict[str, Any]:
+        volume = world.new_volume(shape)
+        volume.tags = tags
+        volume.encrypted = key_arn is not None
+        volume.kms_key_arn = key_arn
+        purchase.remember(world, params, volume)
+        fails = bool(params.get("KmsKeyId")) and not _key_serves(world, params, key_arn)
+        lifecycle.begin_create(world, volume, fails=fails, stuck=request.stuck)
+        return views.volume(world, volume)
+
+    return effect
+
+
+def describe_volumes(world: World, request: Request) -> Effect:
+    """List volumes; one that is asked for by id and not seen is an error."""
+    params = request.params
+    filters.exclusive(params, "VolumeIds", "volumeSet")
+    wanted = params.get("VolumeIds")
+    if wanted:
+        volumes = [world.volume(checks.well_formed(each, "vol")) for each in wanted]
+    else:
+        volumes = [volume for volume in world.volumes.values() if world.sees(volume)]
+    facets = {**_FACETS, **_facets_of_world(world)}
+    kept = filters.select(volumes, params, facets, lambda volume: volume.tags)
+    shown, next_token = filters.page(kept, params, lambda volume: f"{volume.ordinal:08d}")
+    return lambda: {
+        "Volumes": [views.volume(world, volume) for volume in shown],
+        "NextToken": next_token,
+    }
+
+
+def delete_volume(world: World, request: Request) -> Effect:
+    """Delete a volume that nothing uses; once more while it is being deleted does nothing."""
+    volume = world.volume(checks.well_formed(request.params["VolumeId"], "vol"))
+    if volume.attachment is not None:
+        raise ApiError(
+            "VolumeInUse", f"Volume {volume.id} is currently attached to {world.instance.id}"
+        )
+    if volume.state is VolumeState.DELETING:
+        return lambda: None
+    _require_available(volume)
+    return partial(lifecycle.begin_delete, world, volume, stuck=request.stuck)
+
+
+def _key_serves(world: World, params: Mapping[str, Any], key_arn: str | None) -> bool:
+    refused = params["KmsKeyId"] in world.settings.failing_kms_keys
+    return not refused and may_use_key(world, str(key_arn))
+
+
+def _of_attachment(volume: Volume, attribute: str) -> list[str]:
+    if volume.attachment is None:
+        return []
+    return filters.words(getattr(volume.attachment, attribute))
+
+
+def _facets_of_world(world: World) -> filters.Facets[Volume]:
+    def spelled(seconds: float) -> str:
+        return world.timeline.clock.moment(seconds).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    return {
+        "availability-zone": lambda _: [world.settings.zone],
+        "availability-zone-id": lambda _: [world.settings.zone_id],
+        "create-time": lambda volume: [spelled(volume.created_at)],
+        "attachment.instance-id": lambda volume: [world.instance.id] if volume.attachment else [],
+        "attachment.attach-time": lambda volume: (
+            [spelled(volume.attachment.attached_at)] if volume.attachment else []
+        ),
+    }
+
+
+def _require_available(volume: Volume) -> None:
+    if volume.state is not VolumeState.AVAILABLE:
+        raise ApiError("IncorrectState", f"{volume.id} is not 'available'.")
