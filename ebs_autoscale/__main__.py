@@ -2,6 +2,6 @@
 
 import sys
 
-from ebs_autoscale.cli.parser import main
+from ebs_autoscale.cli import main
 
 sys.exit(main())

@@ -1,12 +1,13 @@
 """One BTRFS filesystem: read sysfs, add device, settle metadata."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.add import (
-    Proof,
+    Verified,
     add_at_the_end,
     add_by_tool,
     add_failure,
@@ -16,12 +17,12 @@ from ebs_autoscale.filesystems.btrfs.balance import Balance, untold
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES
 from ebs_autoscale.filesystems.btrfs.ioctl import devids_with_metadata, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.metadata import (
+    device_to_relieve,
+    devices_with_room,
     has_starved_metadata,
-    member_to_relieve,
-    members_with_room,
     takes_next_metadata,
 )
-from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, Look, forgetting
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount, forgetting
 from ebs_autoscale.filesystems.btrfs.reading import exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_tight
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
@@ -76,59 +77,66 @@ class BtrfsFilesystem:
 
     def read(self) -> Reading:
         """Look once, in microseconds and without a subprocess; raises Unfit or Transient."""
-        with self._look() as look:
-            return self._reading(look)
+        with self.opened() as mount:
+            return self.reading(mount, os.fstatvfs(mount.fd))
+
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
+        """What the filesystem says, beside what statvfs says of it; raises OSError."""
+        now_seconds = self._clock.now_seconds()
+        return reading_of(
+            mount, self._sysfs, statvfs, mountpoint=self.mountpoint, now_seconds=now_seconds
+        )
 
     def exclusive_operation(self) -> str:
-        """What keeps others from changing the members now, such as `balance paused`, or `none`.
+        """What keeps others from changing the devices now, such as `balance paused`, or `none`.
 
         Without a subprocess, but may wait for a commit. Raises Unfit or Transient.
         """
-        with self._look() as look:
-            return exclusive_operation(look, self._sysfs)
+        with self.opened() as mount:
+            return exclusive_operation(mount, self._sysfs)
 
     def add_device(
         self,
         name: str,
         *,
-        proof: Proof | None = None,
+        verified: Verified | None = None,
         tell: Callable[[str], None] = untold,
     ) -> None:
-        """Make the block device with this kernel name a member, without force, unless it is one.
+        """Make the block device with this kernel name a device, without force, unless it is one.
 
-        `proof` is entered right before the add and raises unless the device is blank: what no tool
+        `verified` is entered right before the add and raises unless the device is blank: what no tool
         recognises is overwritten. Without it only the tool's own look for signatures protects. A
         balance gives way, other exclusive operations are waited for within bounds. Raises Unfit
         or Transient, and Stopped while waiting.
         """
-        if self._is_member(name):
+        if self._is_device(name):
             return
         self._make_way(tell)
         try:
-            self._add(name, proof)
+            self._add(name, verified)
         except CommandFailed as error:
             # When our timeout met a device add that was through, nothing has failed.
-            if self._is_member(name):
+            if self._is_device(name):
                 return
             if not self._refused_beside_a_pause(error):
                 raise add_failure(name, error) from error
             tell("this kernel adds nothing beside a paused balance, so it is cancelled")
             self._balance.cancel()
-            self._add(name, proof)
-        if not self._is_member(name):
+            self._add(name, verified)
+        if not self._is_device(name):
             # The tool of 6.2 takes the kernel's refusal for a success when another operation
             # begins between its own look and the call.
             raise Transient(
-                f"{name} was added, but is not a member",
+                f"{name} was added, but is not a device",
                 hint="an exclusive operation that began at that moment has kept it out",
-                cause="exclusive operation",
+                cause=Cause.EXCLUSIVE_OPERATION,
             )
 
-    def _add(self, name: str, proof: Proof | None) -> None:
-        if proof is None:
+    def _add(self, name: str, verified: Verified | None) -> None:
+        if verified is None:
             add_by_tool(self._mount, name)
             return
-        with proof():
+        with verified():
             if is_tight(self.read()):
                 add_at_the_end(self._mount, name, self._reserve)
             else:
@@ -148,7 +156,7 @@ class BtrfsFilesystem:
                 raise Transient(
                     f"somebody else's {operation} keeps devices from being added",
                     hint="let it end, or end it",
-                    cause="exclusive operation",
+                    cause=Cause.EXCLUSIVE_OPERATION,
                 )
             self._clock.sleep(_LOOK_EVERY_SECONDS)
 
@@ -156,17 +164,17 @@ class BtrfsFilesystem:
         """Whether this kernel or tool, before 5.17 and 5.18, makes no exception for a pause."""
         return is_exclusive(error) and self._balance.gave_way(self.exclusive_operation())
 
-    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
-        """Whether settling would change something now, `newest` being the last member's name.
+    def needs_balance(self, mode: Rebalance, newest: str) -> bool:
+        """Whether settling would change something now, `newest` being the last device's name.
 
         Derived from the filesystem alone. In every mode: a balance that gave way is to be taken
-        up again. For `full`: no metadata is on the newest member, though the next chunk would go
-        there. For `bounded` as for `full`: metadata in copies on several members finds room on
+        up again. For `full`: no metadata is on the newest device, though the next chunk would go
+        there. For `bounded` as for `full`: metadata in copies on several devices finds room on
         too few.
         """
-        with self._look() as look:
-            reading = self._reading(look)
-            if self._balance.gave_way(exclusive_operation(look, self._sysfs)):
+        with self.opened() as mount:
+            reading = self.reading(mount, os.fstatvfs(mount.fd))
+            if self._balance.gave_way(exclusive_operation(mount, self._sysfs)):
                 return True
             if mode is Rebalance.OFF:
                 return False
@@ -174,17 +182,17 @@ class BtrfsFilesystem:
                 return True
             if mode is Rebalance.BOUNDED or not takes_next_metadata(reading, newest):
                 return False
-            devids = {member.devid for member in reading.members if member.name == newest}
-            return devids.isdisjoint(devids_with_metadata(look.fd))
+            devids = {device.devid for device in reading.devices if device.name == newest}
+            return devids.isdisjoint(devids_with_metadata(mount.fd))
 
-    def settle(
+    def balance_metadata(
         self,
         mode: Rebalance,
         *,
         stopping: Callable[[], bool] = never,
         tell: Callable[[str], None] = untold,
     ) -> str:
-        """Make metadata safe on the members there are; says what it chose and why.
+        """Make metadata safe on the devices there are; says what it chose and why.
 
         Safe to repeat. First takes up a balance that gave way. `bounded` moves the least that
         protects, `full` rewrites all metadata: about 20 s for each GiB at 125 MiB/s, with
@@ -201,23 +209,23 @@ class BtrfsFilesystem:
             raise self._kept_from_settling(operation)
         reading = self.read()
         before_bytes = reading.metadata_headroom_bytes
-        moved = self._relieve_members(stopping, tell)
+        moved = self._relieve_devices(stopping, tell)
         if mode is Rebalance.FULL:
             done = self._balance.start("-m", stopping=stopping, tell=tell)
-            self._relieve_members(stopping, tell)  # what was moved may have taken that room
+            self._relieve_devices(stopping, tell)  # what was moved may have taken that room
             return f"rewrote all metadata: {done}; {self._headroom_since(before_bytes)}"
         profile = reading.metadata_profile
         if moved:
-            what = f"moved {moved} data chunks: {profile} metadata has room on enough members again"
+            what = f"moved {moved} data chunks: {profile} metadata has room on enough devices again"
             return f"{what}; {self._headroom_since(before_bytes)}"
-        roomy = members_with_room(reading)
-        if roomy >= PROFILES[profile].least_members:
+        roomy = devices_with_room(reading)
+        if roomy >= PROFILES[profile].least_devices:
             return (
-                f"nothing to do: {profile} metadata has room on {roomy} members for its next chunk"
+                f"nothing to do: {profile} metadata has room on {roomy} devices for its next chunk"
             )
         # All is allocated already, and no data chunk has another place to go.
         self._balance.start("-musage=10,limit=1", stopping=stopping, tell=tell)
-        what = f"no member has room for {profile} metadata: gave back what is nearly empty"
+        what = f"no device has room for {profile} metadata: gave back what is nearly empty"
         return f"{what}; {self._headroom_since(before_bytes)}"
 
     def _headroom_since(self, before_bytes: int) -> str:
@@ -234,7 +242,7 @@ class BtrfsFilesystem:
         return Transient(
             f"somebody else's {operation} keeps metadata from being settled",
             hint=hint,
-            cause="exclusive operation",
+            cause=Cause.EXCLUSIVE_OPERATION,
         )
 
     def balance_progress(self) -> str:
@@ -245,54 +253,51 @@ class BtrfsFilesystem:
         """Hold an emergency reserve of this much data, none for 0; see Reserve."""
         return self._reserve.keep(data_bytes)
 
-    def _relieve_members(self, stopping: Callable[[], bool], tell: Callable[[str], None]) -> int:
-        """Move data chunks off members that have no room for metadata; how many it took."""
+    def _relieve_devices(self, stopping: Callable[[], bool], tell: Callable[[str], None]) -> int:
+        """Move data chunks off devices that have no room for metadata; how many it took."""
         for moved in range(_MOST_CHUNKS_MOVED):
             reading = self.read()
             if not has_starved_metadata(reading, data_profile=self._sysfs.data_profile()):
                 return moved
-            devid = member_to_relieve(reading).devid
+            devid = device_to_relieve(reading).devid
             self._balance.start(f"-ddevid={devid},limit=1", stopping=stopping, tell=tell)
         return _MOST_CHUNKS_MOVED
 
-    def _is_member(self, name: str) -> bool:
+    def _is_device(self, name: str) -> bool:
         """Whether it is one in sysfs and on disk; on one side only, a human has to look."""
-        listed = self.read().has_member(name)
+        listed = self.read().has_device(name)
         try:
             written = superblock_uuid(f"/dev/{name}") == self.uuid
         except OSError as error:
             if not listed:
                 return False
             what = f"cannot read the superblock on {name}: {error}"
-            raise Transient(what, cause="add") from error
+            raise Transient(what, cause=Cause.ADD) from error
         if listed and not written:
             path = self.mountpoint
             way = f"umount {path} && {forgetting(self.uuid)}mount {path}"
             raise Unfit(
-                f"the kernel lists {name} as a member of {self.uuid}, but its superblock does not",
+                f"the kernel lists {name} as a device of {self.uuid}, but its superblock does not",
                 hint=f"stop the users of {path}, `{way}`",
-                cause="half added",
+                cause=Cause.HALF_ADDED,
             )
         if written and not listed:
             raise Unfit(
-                f"{name} says that it is a member of {self.uuid}, but the kernel does not list it: "
-                "it is a copy of a member (a restored snapshot), or was one once",
+                f"{name} says that it is a device of {self.uuid}, but the kernel does not list it: "
+                "it is a copy of a device (a restored snapshot), or was one once",
                 hint=f"look what it is; if nothing on it is needed, `wipefs --all /dev/{name}`",
-                cause="not blank",
+                cause=Cause.NOT_BLANK,
             )
         return listed
 
     @contextmanager
-    def _look(self) -> Iterator[Look]:
+    def opened(self) -> Iterator[OpenMount]:
+        """The mount, verified, and open as long as it is entered; raises Unfit or Transient."""
         try:
-            with self._mount.look() as look:
-                yield look
+            with self._mount.opened() as mount:
+                yield mount
         except OSError as error:
-            self._mount.prove()
+            self._mount.verify()
             raise Transient(
-                f"cannot read the state of {self.mountpoint}: {error}", cause="reading"
+                f"cannot read the state of {self.mountpoint}: {error}", cause=Cause.READING
             ) from error
-
-    def _reading(self, look: Look) -> Reading:
-        now_seconds = self._clock.now_seconds()
-        return reading_of(look, self._sysfs, mountpoint=self.mountpoint, now_seconds=now_seconds)

@@ -1,18 +1,176 @@
-"""What callers must tell apart: four families, because four reactions exist."""
+"""What can go wrong: families of errors, the cause of each, and the exit codes."""
+
+from enum import Enum, IntEnum
+from typing import NamedTuple, Self
+
+
+class Exit(IntEnum):
+    """What the exit status of every verb means, as documented in --help, README and man page."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2
+    LOCKED = 3
+    REFUSED = 4
+    UNFIT = 5
+
+
+class Backoff(NamedTuple):
+    """First and longest wait before the next try, in seconds; equal for a mere re-check."""
+
+    first_seconds: float
+    max_seconds: float
+
+
+class Reaction(Enum):
+    """What a growth does about a step that failed."""
+
+    RETRY = "end; the next growth repeats the step"
+    SET_ASIDE = "leave this volume to the operator and grow with another one"
+    SET_ASIDE_ONCE = "the same, but only for one volume in a growth"
+    DELETE_NEW_VOLUME = "delete the volume if this growth created it, then end"
+
+
+# One instance of a fleet must not hammer an account's shared request buckets (5 mutating
+# calls a second for the whole account), and an operator takes minutes to answer at best.
+_DEFAULT = Backoff(5.0, 300.0)
+_RECHECK = Backoff(300.0, 300.0)
+_OPERATOR = Backoff(600.0, 600.0)
+
+
+class Cause(Enum):
+    """Why something failed or is wrong, with the reactions to it.
+
+    `value` is the published name (CAUSE in the journal, keys of `conditions` in the status file).
+    `exit` is the exit code of a verb that ends so, `backoff` the wait before the next growth,
+    `reaction` what the growth does that meets it.
+    """
+
+    exit: Exit
+    backoff: Backoff
+    reaction: Reaction
+
+    # Limits of the configuration.
+    LIMIT_VOLUMES = "limits.volumes", Exit.REFUSED, _RECHECK
+    LIMIT_TOTAL = "limits.total", Exit.REFUSED, _RECHECK
+    LIMIT_COOLDOWN = "limits.cooldown", Exit.REFUSED, Backoff(30.0, 30.0)
+    VOLUME_TYPE = "volume.type", Exit.REFUSED
+
+    # EC2, for an operator.
+    QUOTA = "quota", Exit.UNFIT, Backoff(600.0, 3600.0)
+    DENIED = "denied", Exit.UNFIT, _OPERATOR
+    CREDENTIALS = "credentials", Exit.UNFIT, Backoff(60.0, 300.0)
+    REQUEST = "request", Exit.UNFIT, _OPERATOR
+    VOLUME_KIND = "volume kind", Exit.UNFIT, _OPERATOR
+    KMS = "kms", Exit.UNFIT, _OPERATOR
+    PROGRAM = "program", Exit.UNFIT, _OPERATOR
+    UNKNOWN_CODE = "unknown code", Exit.UNFIT, _OPERATOR
+    # Each try creates a volume for some seconds if the real limit is not the published one.
+    SLOTS = "slots", Exit.UNFIT, Backoff(300.0, 1800.0), Reaction.DELETE_NEW_VOLUME
+    TOKENS_BURNED = "token burned", Exit.UNFIT, Backoff(600.0, 3600.0)
+    INSTANCE = "instance", Exit.UNFIT
+    IMDS = "imds", Exit.UNFIT
+    VOLUME_LOST = "volume lost", Exit.UNFIT
+    ATTACHED_ELSEWHERE = "attached elsewhere", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    NOT_DETACHED = "not detached", Exit.UNFIT
+
+    # EC2, may succeed later.
+    CAPACITY = "capacity", Exit.FAILED, Backoff(60.0, 900.0)
+    THROTTLED = "throttled", Exit.FAILED
+    EC2_ERROR = "ec2 ill", Exit.FAILED
+    EC2_UNREACHABLE = "ec2 unreachable", Exit.FAILED
+    IMDS_UNANSWERED = "imds unanswered", Exit.FAILED
+    STATE = "state", Exit.FAILED
+    NOT_VISIBLE = "not visible", Exit.FAILED
+    INSTANCE_NOT_VISIBLE = "instance not visible", Exit.FAILED
+    MAPPING_NOT_VISIBLE = "mapping not visible", Exit.FAILED
+    NAME_TAKEN = "name taken", Exit.FAILED
+    TOKEN_BURNED = "token mismatch", Exit.FAILED
+    TOKEN_SPENT = "token spent", Exit.FAILED
+    DRY_RUN = "dry run", Exit.FAILED
+    SLOW_CREATE = "slow create", Exit.FAILED
+    ATTACH = "attach", Exit.FAILED
+    STUCK_ATTACH = "stuck attach", Exit.FAILED, _DEFAULT, Reaction.SET_ASIDE_ONCE
+    STUCK_DETACH = "stuck detach", Exit.FAILED, _DEFAULT, Reaction.SET_ASIDE_ONCE
+
+    # Block devices.
+    NOT_BLANK = "not blank", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    IN_USE = "in use", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    CLAIMED = "claimed", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    SIZE = "size", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    DEVICE = "device", Exit.UNFIT
+    DEVICE_UNREADABLE = "device unreadable", Exit.FAILED
+
+    # The filesystem.
+    MISSING = "missing", Exit.UNFIT
+    NOT_MOUNTED = "not mounted", Exit.UNFIT
+    NOT_BTRFS = "not btrfs", Exit.UNFIT
+    READ_ONLY = "read-only", Exit.UNFIT
+    OTHER_FILESYSTEM = "other filesystem", Exit.UNFIT
+    UNREADABLE = "unreadable", Exit.UNFIT
+    MISSING_DEVICE = "missing device", Exit.UNFIT
+    DEVICE_ERRORS = "device errors", Exit.FAILED
+    FULL = "full", Exit.FAILED
+    HALF_ADDED = "half added", Exit.UNFIT
+    ADD = "add", Exit.FAILED
+    EXCLUSIVE_OPERATION = "exclusive operation", Exit.FAILED
+    BALANCE = "balance", Exit.FAILED
+    UNBALANCED = "unbalanced", Exit.FAILED, Backoff(600.0, 3600.0)
+    READING = "reading", Exit.FAILED
+    RESERVE = "reserve", Exit.UNFIT
+    RESERVE_FAILED = "reserve failed", Exit.FAILED
+    NOT_EMPTY = "not empty", Exit.UNFIT
+    MOUNT_IN_USE = "mount in use", Exit.FAILED
+
+    # The host.
+    NOT_ROOT = "not root", Exit.UNFIT
+    NO_BTRFS_PROGS = "no btrfs-progs", Exit.UNFIT
+    MISSING_TOOL = "missing tool", Exit.UNFIT
+    COMMAND = "command", Exit.FAILED
+    HOST = "host", Exit.FAILED
+    FILE = "file", Exit.UNFIT
+    FSTAB = "fstab", Exit.UNFIT
+    UNIT = "unit", Exit.UNFIT
+    INSTALLATION = "installation", Exit.UNFIT
+    LOCK = "lock", Exit.UNFIT
+    LOCKED = "locked", Exit.LOCKED, Backoff(1.0, 5.0)
+    PROCESS = "process", Exit.UNFIT
+    MACHINE_ID = "machine id", Exit.UNFIT
+    MKFS = "mkfs", Exit.UNFIT
+    MOUNT = "mount", Exit.UNFIT
+    MOUNTPOINT = "mountpoint", Exit.UNFIT
+
+    # The operator's words.
+    CONFIGURATION = "configuration", Exit.USAGE
+    USAGE = "usage", Exit.USAGE
+
+    # Never raised: what the daemon tells of its own.
+    UNPROTECTED = "unprotected", Exit.FAILED
+    VOLUME_ERROR = "volume error", Exit.FAILED
+    DIED = "died", Exit.FAILED
+
+    def __new__(
+        cls,
+        name: str,
+        exit_code: Exit,
+        backoff: Backoff = _DEFAULT,
+        reaction: Reaction = Reaction.RETRY,
+    ) -> Self:
+        """Take the published name as the value, so that `Cause(name)` finds the cause."""
+        cause = object.__new__(cls)
+        cause._value_ = name
+        cause.exit, cause.backoff, cause.reaction = exit_code, backoff, reaction
+        return cause
 
 
 class EbsAutoscaleError(Exception):
-    """Something expected went wrong: what failed, with which values, and what to do about it.
+    """Something expected went wrong: what failed, with which values, and what to do about it."""
 
-    `cause` names the condition in one word or two (for back-off, conditions and
-    metrics); `hint` is the sentence that tells the operator what to do.
-    """
-
-    def __init__(self, what: str, *, hint: str = "", cause: str = "") -> None:
+    def __init__(self, what: str, *, cause: Cause, hint: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
-        self.cause = cause or type(self).__name__.lower()
+        self.cause = cause
 
     def __str__(self) -> str:
         return f"{self.what}; {self.hint}" if self.hint else self.what
@@ -23,7 +181,7 @@ class Transient(EbsAutoscaleError):
 
 
 class Unfit(EbsAutoscaleError):
-    """Waiting alone will not help, a human has to act: keep polling and say so."""
+    """Waiting alone will not help, an operator has to act: keep polling and say so."""
 
 
 class NameTaken(Transient):
@@ -31,15 +189,18 @@ class NameTaken(Transient):
 
 
 class LockHeld(EbsAutoscaleError):
-    """Another instance works on this filesystem: exit 3, having changed nothing."""
+    """Another process works on this filesystem: nothing was changed."""
 
 
 class Refused(EbsAutoscaleError):
-    """A limit forbids it: exit 4, having bought nothing."""
+    """A limit forbids it: nothing was created."""
 
 
 class ConfigInvalid(EbsAutoscaleError):
-    """The configuration or the command line is wrong: exit 2, having changed nothing."""
+    """The configuration or the command line is wrong: nothing was changed."""
+
+    def __init__(self, what: str, *, cause: Cause = Cause.CONFIGURATION, hint: str = "") -> None:
+        super().__init__(what, cause=cause, hint=hint)
 
 
 class CommandFailed(EbsAutoscaleError):
@@ -51,7 +212,8 @@ class CommandFailed(EbsAutoscaleError):
     def __init__(self, argv: tuple[str, ...], status: int | None, stderr: str) -> None:
         ended = "timed out" if status is None else f"exit status {status}"
         tail = " / ".join(stderr.strip().splitlines()[-3:])
-        super().__init__(f"`{' '.join(argv)}`: {ended}: {tail or 'no message'}", cause="command")
+        what = f"`{' '.join(argv)}`: {ended}: {tail or 'no message'}"
+        super().__init__(what, cause=Cause.COMMAND)
         self.argv = argv
         self.status = status
         self.stderr = stderr

@@ -1,18 +1,25 @@
-"""The nouns: readings, volumes, decisions, steps."""
+"""The data types: readings, volumes, observations, decisions, steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
+from ebs_autoscale.errors import Cause
+
+MIB = 1024**2
 GIB = 1024**3
+
+# EC2 volumes in these states are gone or can never be used again.
+DEAD_VOLUME_STATES = frozenset({"deleting", "deleted", "error"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A device in the filesystem, as the kernel sees it now.
+class Device:
+    """A device of the filesystem, as the kernel sees it now.
 
-    `name` is the kernel's name of the node (`nvme1n1`), empty for a missing member.
-    `errors` counts failed writes, reads, flushes, corrupted blocks, and blocks of another
+    `name` is the kernel's name of the block device (`nvme1n1`), empty for a missing device.
+    `errors` counts failed writes, reads and flushes, corrupted blocks, and blocks of another
     generation, in this order.
     """
 
@@ -46,7 +53,7 @@ class Reading:
     statvfs_available_bytes: int
     metadata_headroom_bytes: int
     metadata_profile: str
-    members: tuple[Member, ...]
+    devices: tuple[Device, ...]
     reserve_bytes: int = 0
 
     @property
@@ -54,9 +61,9 @@ class Reading:
         """Share of the filesystem's size that is available, 0 to 100."""
         return 100 * self.available_bytes / self.size_bytes if self.size_bytes else 0.0
 
-    def has_member(self, name: str) -> bool:
-        """Whether the node with this kernel name is in the filesystem now."""
-        return any(member.name == name and not member.missing for member in self.members)
+    def has_device(self, name: str) -> bool:
+        """Whether the block device with this kernel name is in the filesystem now."""
+        return any(device.name == name and not device.missing for device in self.devices)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,22 +78,18 @@ class GrowthId:
 
 
 class Stage(StrEnum):
-    """How far a growth has come; derived from the world, never stored."""
+    """How far a growth has come; derived from EC2 and the kernel, never stored."""
 
     ABSENT = "absent"
     CREATED = "created"
     ATTACHED = "attached"
-    MEMBER = "member"
-    SETTLED = "settled"
+    ADDED = "added"
+    BALANCED = "balanced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """An EBS volume that carries our three owner tags, in EC2's view.
-
-    `node` is the kernel name of its verified block device on this host, empty
-    while there is none. `attached_to` is an instance id, empty when detached.
-    """
+    """An EBS volume as EC2 describes it; `attached_to` is an instance id, empty when detached."""
 
     id: str
     growth: GrowthId
@@ -96,30 +99,53 @@ class Volume:
     device_name: str = ""
     attachment_state: str = ""
     delete_on_termination: bool = False
-    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What EC2 says belongs to this filesystem on this instance.
+    """What EC2 says about this instance and the volumes of one filesystem.
 
-    `volumes` have our three owner tags and this filesystem; `device_names` are all
-    names taken on the instance in EC2's view, ours or not. `slots_free` is None
-    when the instance type's limit is not known. `metadata_settled` is the filesystem's
-    answer, asked for together with EC2's because both are dear.
+    `volumes` have our three owner tags and this filesystem; `device_names` are all names taken
+    on the instance, ours or not. `slots_free` is None when the instance type's limit is not known.
+    `cards` are the EBS cards, least loaded first, empty when the type has only one.
     """
 
     instance_id: str
     volumes: tuple[Volume, ...]
     device_names: frozenset[str]
     slots_free: int | None
+    cards: tuple[int, ...] = ()
+    instance_tags: Mapping[str, str] = field(default_factory=dict)
     seconds_since_last_create: float | None = None
-    metadata_settled: bool = True
 
     @property
     def managed_bytes(self) -> int:
         """Total size of our volumes, in whatever state they are billed."""
         return sum(volume.size_bytes for volume in self.volumes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The filesystem, EC2, and what joins them, at one moment.
+
+    `nodes` maps the id of an attached volume to the kernel name of its verified block device.
+    `metadata_balanced` is whether metadata is safe on the devices there are.
+    """
+
+    reading: Reading
+    inventory: Inventory
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    metadata_balanced: bool = True
+
+    def is_device(self, volume: Volume) -> bool:
+        """Whether this volume is a device of the filesystem now."""
+        return self.reading.has_device(self.nodes.get(volume.id, ""))
+
+    @property
+    def newest_device(self) -> Volume | None:
+        """The volume of the newest growth that is a device of the filesystem."""
+        added = [volume for volume in self.inventory.volumes if self.is_device(volume)]
+        return max(added, key=lambda volume: volume.growth, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +168,7 @@ class Identity:
 
 
 class Rebalance(StrEnum):
-    """How metadata is settled after an add: the least that protects, the seed's way, or not."""
+    """What to balance after an add: the least that protects metadata, all metadata, or nothing."""
 
     BOUNDED = "bounded"
     FULL = "full"
@@ -151,7 +177,7 @@ class Rebalance(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSpec:
-    """What kind of volume a growth buys; None leaves the choice to EC2's default for the type."""
+    """What kind of volume a growth creates; None leaves the choice to EC2's default."""
 
     type: str = "gp3"
     iops: int | None = None
@@ -163,9 +189,20 @@ class VolumeSpec:
     copy_instance_tags: bool = False
 
 
+class DecisionKind(StrEnum):
+    """The kinds of decisions, as events and `plan --json` name them."""
+
+    HOLD = "hold"
+    GROW = "grow"
+    FINISH = "finish"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Nothing to do."""
+
+    kind: ClassVar = DecisionKind.HOLD
 
     reason: str
 
@@ -174,6 +211,8 @@ class Hold:
 class Grow:
     """Start a new growth."""
 
+    kind: ClassVar = DecisionKind.GROW
+
     growth: GrowthId
     size_bytes: int
     reason: str
@@ -181,7 +220,9 @@ class Grow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """Complete a growth that an earlier run left half-way, with the volume that it has."""
+    """Complete a growth that an earlier run left unfinished, with the volume that it has."""
+
+    kind: ClassVar = DecisionKind.FINISH
 
     growth: GrowthId
     volume_id: str
@@ -191,9 +232,11 @@ class Finish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse:
-    """A growth is needed but a limit forbids it; `limit` is the key that does."""
+    """A growth is needed but a limit forbids it; the cause's value is the key of that limit."""
 
-    limit: str
+    kind: ClassVar = DecisionKind.REFUSE
+
+    limit: Cause
     reason: str
     hint: str
 
@@ -201,9 +244,29 @@ class Refuse:
 Decision = Hold | Grow | Finish | Refuse
 
 
+class StepKind(StrEnum):
+    """The kinds of steps, as events and the status file name them."""
+
+    CREATE_VOLUME = "CreateVolume"
+    ATTACH_VOLUME = "AttachVolume"
+    ADD_DEVICE = "AddDevice"
+    BALANCE_METADATA = "BalanceMetadata"
+
+
+class InitStep(StrEnum):
+    """What `init` does to a host besides creating and attaching the first volume."""
+
+    FORMAT = "Format"
+    FSTAB = "Fstab"
+    MOUNT = "Mount"
+    CONFIGURE = "Configure"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateVolume:
-    """Buy the volume, tagged and encrypted; the same call twice yields one volume."""
+    """Create the volume, tagged and encrypted; the same call twice yields one volume."""
+
+    kind: ClassVar = StepKind.CREATE_VOLUME
 
     growth: GrowthId
     size_bytes: int
@@ -218,36 +281,30 @@ class CreateVolume:
 class AttachVolume:
     """Attach it, set DeleteOnTermination, and see both confirmed."""
 
-    growth: GrowthId
+    kind: ClassVar = StepKind.ATTACH_VOLUME
+    title: ClassVar = "attach the volume"
 
-    @property
-    def title(self) -> str:
-        """What an operator calls this step."""
-        return "attach the volume"
+    growth: GrowthId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddDevice:
-    """Prove the node right and blank, add it to the filesystem, see it there."""
+    """Verify that the block device is the right one and blank, add it, see it in the filesystem."""
+
+    kind: ClassVar = StepKind.ADD_DEVICE
+    title: ClassVar = "add the device to the filesystem"
 
     growth: GrowthId
-
-    @property
-    def title(self) -> str:
-        """What an operator calls this step."""
-        return "add the device to the filesystem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settle:
-    """Make metadata safe on the members there are now; safe to repeat."""
+class BalanceMetadata:
+    """Make metadata safe on the devices there are now; safe to repeat."""
+
+    kind: ClassVar = StepKind.BALANCE_METADATA
+    title: ClassVar = "balance metadata"
 
     growth: GrowthId
 
-    @property
-    def title(self) -> str:
-        """What an operator calls this step."""
-        return "settle metadata"
 
-
-Step = CreateVolume | AttachVolume | AddDevice | Settle
+Step = CreateVolume | AttachVolume | AddDevice | BalanceMetadata

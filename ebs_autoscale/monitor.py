@@ -1,24 +1,36 @@
-"""The loop: statvfs, decide, execute, sleep."""
+"""The loop: read, decide, act, sleep."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import EbsAutoscaleError, LockHeld, Stopped
-from ebs_autoscale.model import Reading, Stage
-from ebs_autoscale.policy.decision import lost_members
-from ebs_autoscale.policy.forecast import Experience
-from ebs_autoscale.policy.health import ailments_of
-from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import available, data_shortage, poll_delay_seconds, shortage
-from ebs_autoscale.policy.waits import Waits
-from ebs_autoscale.resize.ports import Growths, Watched
-from ebs_autoscale.telemetry.conditions import Conditions
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Stopped
+from ebs_autoscale.filesystems.btrfs.mount import OpenMount
+from ebs_autoscale.model import DecisionKind, Reading, Stage, StepKind
+from ebs_autoscale.policy import (
+    Action,
+    FillHistory,
+    Forecast,
+    GrowthPolicy,
+    LoopState,
+    Phase,
+    Shortage,
+    describe_available,
+    missing_device,
+    next_action,
+    poll_delay_seconds,
+    problems_of,
+    shortage_of,
+)
+from ebs_autoscale.telemetry.conditions import Condition, Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.view import State, View
+from ebs_autoscale.units import counted
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
-
-# What waits for a human is looked at again this often, and only while there is such a thing.
-RECONCILE_EVERY_SECONDS = 3600.0
 
 # EC2 answers 20 describing calls a second of an account in a Region, after a burst of 100 (EC2
 # developer guide, "Request throttling"): so 2400 instances can boot at once.
@@ -27,21 +39,57 @@ BOOT_SPREAD_SECONDS = 120.0
 # While a growth runs there are its events to pass on.
 GROWING_POLL_SECONDS = 0.25
 
-# A growth that looked and saw no need, against the loop's own reading, is not asked again at once.
-DISAGREEMENT_SECONDS = 5.0
-
-# Metadata that is short is what settling helps: a data chunk moves in 10 s at 125 MiB/s.
-SETTLING_PATIENCE_SECONDS = 60.0
-
-# Somebody else's growth is through by then, or holds up ours: an operator has to know.
+# Another process' growth is over by then, or holds up ours: an operator has to know.
 LOCKED_TOO_LONG_SECONDS = 60.0
 
-# So many unexpected errors in a row are no accident: end, so that systemd shows it.
+# This many unexpected errors in a row are no accident: end, so that systemd shows it.
 BUGS_IN_A_ROW_MAX = 5
 
 
+class Watched(Protocol):
+    """The filesystem as the loop sees it; both calls raise Unfit or Transient."""
+
+    def opened(self) -> AbstractContextManager[OpenMount]:
+        """The mount, verified, and open as long as it is entered."""
+        ...
+
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
+        """What the filesystem says, beside what statvfs says of it."""
+        ...
+
+
+class Growths(Protocol):
+    """Growths, which run beside the loop one at a time."""
+
+    @property
+    def running(self) -> bool:
+        """Whether one runs."""
+        ...
+
+    @property
+    def step(self) -> StepKind | None:
+        """The step it is in."""
+        ...
+
+    def start(self, forecast: Forecast) -> None:
+        """Begin one; raises LockHeld or Unfit."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What it said since the last call."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end early."""
+        ...
+
+    def close(self) -> list[Event]:
+        """End it, wait for it, and return its last events."""
+        ...
+
+
 class Monitor:
-    """Watches one filesystem until it is asked to stop; owns no effect but starting growths."""
+    """Watches one filesystem until it is asked to stop; its only effect is to start growths."""
 
     def __init__(
         self,
@@ -51,7 +99,7 @@ class Monitor:
         policy: GrowthPolicy,
         clock: Clock,
         emit: Callable[[Event], None],
-        publish: Callable[[Mapping[str, object]], None],
+        publish: Callable[[View], None],
     ) -> None:
         self._filesystem = filesystem
         self._growths = growths
@@ -59,36 +107,30 @@ class Monitor:
         self._clock = clock
         self._emit = emit
         self._publish = publish
-        self._mount_conditions = Conditions(clock, emit)
+        self._filesystem_conditions = Conditions(clock, emit)
         self._growth_conditions = Conditions(clock, emit)
         self._config_conditions = Conditions(clock, emit)
-        self._experience = Experience()
-        # What an earlier run left half-done is finished first.
-        self._pending = True
+        self._history = FillHistory()
+        now = clock.now_seconds()
         # A fleet that starts together does not ask EC2 together.
         left_of_boot = BOOT_SPREAD_SECONDS - clock.since_boot_seconds()
         spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
-        self._quiet_until_seconds = clock.now_seconds() + spread
-        self._asked_at_seconds = clock.now_seconds()
-        self._usable_at_seconds: float | None = None
-        self._waits = Waits(clock)
-        self._locked_since_seconds: float | None = None
-        self._causes: set[str] = set()
-        self._started_because_low = False
+        self._state = LoopState(started_at_seconds=now, pending_from_seconds=now + spread)
+        self._told_in_growth: set[str] = set()
         self._activity = ""
         self._decided = ""
         self._growths_done = 0
-        self._heartbeat_at_seconds = clock.now_seconds() + HEARTBEAT_EVERY_SECONDS
+        self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
 
     def follow(self, policy: GrowthPolicy) -> None:
         """Judge by this policy from now on; what the last one made wait is tried again at once."""
         self._policy = policy
         self._config_conditions.only(())
-        self._waits.end()
+        self._state = self._state.forgiven()
 
-    def refuse_configuration(self, sentence: str) -> None:
-        """Tell, for as long as it is so, that the configuration is not what the operator wrote."""
-        self._config_conditions.raised("configuration", sentence)
+    def refuse_configuration(self, error: EbsAutoscaleError) -> None:
+        """Tell, as long as it is so, that the configuration in use is not the operator's last."""
+        self._config_conditions.raised(Condition.of_error(error))
 
     def run(self, *, before_tick: Callable[[], None], on_stop: Callable[[], None]) -> int:
         """Tick until a stop is requested (0), or the program proves to be broken (1).
@@ -116,113 +158,126 @@ class Monitor:
         return 1
 
     def tick(self) -> float:
-        """Look once, act if needed, and return the seconds until the next look is due."""
+        """Read, decide, act, and return the seconds until the next reading is due."""
         for event in self._growths.events():
             self._hear(event)
         try:
-            reading = self._filesystem.read()
+            reading = self._read()
         except EbsAutoscaleError as error:
-            self._mount_conditions.raised(error.cause, str(error))
-            self._mount_conditions.only({error.cause})
-            self._experience.forget_readings()
-            self._publish(self._report(None, str(error)))
+            self._without_reading(error)
             return self._policy.polling.max_seconds
-        ailments = ailments_of(reading)
-        for cause, sentence in ailments.items():
-            self._mount_conditions.raised(cause, sentence)
-        self._mount_conditions.only(ailments)
-        self._experience.add(reading)
-        low = shortage(reading, self._policy, self._experience.forecast)
-        if not lost_members(reading):
-            self._act(reading, low)
+        self._judge(reading)
+        shortage = shortage_of(reading, self._policy, self._history.forecast)
+        if not missing_device(reading):
+            self._act(shortage)
         self._beat(reading)
-        self._publish(self._report(reading, low))
+        self._publish(self._view(reading, shortage.sentence if shortage else ""))
         if self._growths.running:
             return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
-        return poll_delay_seconds(reading, self._policy, self._experience.forecast)
+        return poll_delay_seconds(reading, self._policy, self._history.forecast)
 
-    def _act(self, reading: Reading, low: str) -> None:
-        """Start a growth where one is due; never two, and never before the last one's back-off."""
-        if self._growths.running:
-            if low and self._growths.settling and self._is_in_the_way(reading):
+    def _read(self) -> Reading:
+        with self._filesystem.opened() as mount:
+            return self._filesystem.reading(mount, os.statvfs(mount.fd))
+
+    def _without_reading(self, error: EbsAutoscaleError) -> None:
+        condition = Condition.of_error(error)
+        self._filesystem_conditions.raised(condition)
+        self._filesystem_conditions.only({condition.key})
+        self._history.forget_readings()
+        self._publish(self._view(None, str(error)))
+
+    def _judge(self, reading: Reading) -> None:
+        """Remember the reading, and tell what is wrong with the filesystem."""
+        problems = [Condition(p.cause, p.sentence, p.hint) for p in problems_of(reading)]
+        for condition in problems:
+            self._filesystem_conditions.raised(condition)
+        self._filesystem_conditions.only(condition.key for condition in problems)
+        self._history.add(reading)
+
+    def _act(self, shortage: Shortage | None) -> None:
+        """Do what the state of growths and this shortage ask for."""
+        now, running = self._clock.now_seconds(), self._growths.running
+        if not shortage and not running:
+            self._state = self._state.unlocked()
+        if self._state.phase(now, running=running) is Phase.WATCHING:
+            self._activity = ""
+        action = next_action(
+            self._state,
+            shortage,
+            now_seconds=now,
+            running=running,
+            conditions=bool(self._growth_conditions),
+        )
+        match action:
+            case Action.START_GROWTH:
+                self._start(shortage)
+            case Action.STOP_BALANCE:
                 self._growths.stop()
-            return
-        if not low:
-            self._locked_since_seconds = None
+            case Action.LOOK_AGAIN:
+                pass
+
+    def _start(self, shortage: Shortage | None) -> None:
         now = self._clock.now_seconds()
-        if self._waits.left_seconds and not (low and self._waits.cause == "unsettled"):
-            return
+        self._state = self._state.starting(now, short=shortage is not None)
+        self._told_in_growth = set()
         self._activity = ""
-        if self._growth_conditions.sentences:
-            self._pending |= now - self._asked_at_seconds >= RECONCILE_EVERY_SECONDS
-        if not low and (not self._pending or now < self._quiet_until_seconds):
-            return
-        self._asked_at_seconds = now
-        self._usable_at_seconds = None
-        self._causes = set()
-        self._started_because_low = bool(low)
-        self._waits.pass_over()
         try:
-            self._growths.start(self._experience.forecast)
+            self._growths.start(self._history.forecast)
         except LockHeld as error:
-            self._wait_for_the_lock(low, error)
+            self._wait_for_lock(shortage, error)
             return
         except EbsAutoscaleError as error:
-            self._back_off(error.cause, error)
-        self._locked_since_seconds = None
+            self._back_off(Condition.of_error(error))
+        self._state = self._state.unlocked()
 
-    def _is_in_the_way(self, reading: Reading) -> bool:
-        """Whether settling keeps a growth waiting; that one settles again."""
-        if self._waits.left_seconds:
-            # It goes on beside a refusal: nothing can be bought anyway.
-            return False
-        if data_shortage(reading, self._policy, self._experience.forecast):
-            return True
-        began = self._usable_at_seconds or self._asked_at_seconds
-        return self._clock.now_seconds() - began >= SETTLING_PATIENCE_SECONDS
-
-    def _wait_for_the_lock(self, low: str, error: LockHeld) -> None:
+    def _wait_for_lock(self, shortage: Shortage | None, error: LockHeld) -> None:
         now = self._clock.now_seconds()
         self._activity = "another process is growing this filesystem"
-        self._waits.begin("locked")
-        if not low:
-            return
-        self._locked_since_seconds = self._locked_since_seconds or now
-        if now - self._locked_since_seconds >= LOCKED_TOO_LONG_SECONDS:
-            # Tried on until it is free, so that the end is told too.
-            self._pending = True
-            self._causes.add("locked")
-            self._growth_conditions.raised("locked", f"{low}, but {error}")
+        self._state = self._state.locked(
+            now, short=shortage is not None, jitter=self._clock.jitter()
+        )
+        since = self._state.locked_since_seconds
+        if shortage and since is not None and now - since >= LOCKED_TOO_LONG_SECONDS:
+            # Tried until the lock is free, so that the end of the condition is told too.
+            self._state = self._state.unfinished()
+            self._raise(
+                Condition(Cause.LOCKED, f"{shortage.sentence}, but {error.what}", error.hint)
+            )
 
-    def _back_off(self, cause: str, error: EbsAutoscaleError | str) -> None:
-        delay = self._waits.begin(cause)
-        self._causes.add(cause)
-        self._growth_conditions.raised(cause, f"{error} (next try in {delay:.0f} s)")
+    def _back_off(self, condition: Condition) -> None:
+        now = self._clock.now_seconds()
+        self._state = self._state.failed(condition.cause, now, jitter=self._clock.jitter())
+        delay = self._state.retry_in_seconds(now)
+        sentence = f"{condition.sentence} (next try in {delay:.0f} s)"
+        self._raise(replace(condition, sentence=sentence))
+
+    def _raise(self, condition: Condition, level: Level = Level.ERROR) -> None:
+        self._told_in_growth.add(condition.key)
+        self._growth_conditions.raised(condition, level)
 
     def _hear(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
         match event.kind:
             case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
                 self._activity = event.sentence
-                if event.fields.get("step") == "Settle":
-                    self._usable_at_seconds = self._clock.now_seconds()
+                if event.step is StepKind.BALANCE_METADATA:
+                    self._state = self._state.usable(self._clock.now_seconds())
                 self._emit(event)
             case EventKind.GROWTH_REFUSED | EventKind.GROWTH_FAILED:
                 # Also a refusal: whether it still stands is for the next growth to say.
-                self._pending = True
+                self._state = self._state.unfinished()
                 self._activity = ""
-                self._back_off(str(event.fields.get("cause", "unknown")), event.sentence)
-            case EventKind.WARNING if event.fields.get("cause") == "unsettled":
-                self._pending = True
-                self._back_off("unsettled", event.sentence)
-            case EventKind.WARNING if "cause" in event.fields:
-                cause = f"{event.fields['cause']} {event.fields.get('volume', '')}".strip()
-                self._causes.add(cause)
-                self._growth_conditions.raised(cause, event.sentence, event.level)
+                self._back_off(_condition_of(event))
+            case EventKind.WARNING if event.cause is Cause.UNBALANCED:
+                self._state = self._state.unfinished()
+                self._back_off(_condition_of(event))
+            case EventKind.WARNING if event.cause:
+                self._raise(replace(_condition_of(event), volume=event.volume or ""), event.level)
             case EventKind.GROWTH_DONE:
                 self._done(event)
             case EventKind.GROWTH_STOPPED:
-                self._pending = True
+                self._state = self._state.unfinished()
                 self._activity = ""
                 self._emit(event)
             case EventKind.DECIDED:
@@ -233,31 +288,24 @@ class Monitor:
     def _done(self, event: Event) -> None:
         self._activity = ""
         self._emit(event)
-        # One volume was finished: there may be another, which the next look tells.
-        self._pending = event.fields.get("stage") in {Stage.CREATED, Stage.ATTACHED}
-        if not self._pending:
-            self._growth_conditions.only(self._causes)
-        if "unsettled" in self._causes:
-            self._pending = True
-        else:
-            self._waits.end()
-        if event.fields.get("decision") != "grow":
+        # Where one volume was finished there may be another, which the next growth tells.
+        last = event.stage not in {Stage.CREATED, Stage.ATTACHED}
+        state, self._state = self._state, self._state.done(last=last)
+        if last:
+            self._growth_conditions.only(self._told_in_growth)
+        if event.decision is not DecisionKind.GROW:
             return
         self._growths_done += 1
-        # The process has to start and to look, too; to settle metadata is no part of the wait.
-        usable_at = self._usable_at_seconds or self._clock.now_seconds()
-        seconds = usable_at - self._asked_at_seconds
-        self._experience.learn_growth(seconds)
-        # What was written before the growth was asked for is what it has answered.
-        self._experience.forget_before(self._asked_at_seconds)
+        # The process has to start and to look, too; to balance metadata is no part of the wait.
+        usable_at = state.usable_at_seconds or self._clock.now_seconds()
+        self._history.learn_growth(usable_at - state.started_at_seconds)
+        # What was written before the growth was started is what it has answered.
+        self._history.forget_before(state.started_at_seconds)
 
     def _decide(self, event: Event) -> None:
-        if event.fields.get("decision") == "hold":
-            self._pending = False
-            self._waits.end()
-            if self._started_because_low:
-                self._waits.pause(DISAGREEMENT_SECONDS, "disagreement")
-            self._growth_conditions.only(self._causes)
+        if event.decision is DecisionKind.HOLD:
+            self._state = self._state.held(self._clock.now_seconds())
+            self._growth_conditions.only(self._told_in_growth)
         if event.sentence != self._decided:
             self._decided = event.sentence
             self._emit(event)
@@ -267,31 +315,34 @@ class Monitor:
         if now < self._heartbeat_at_seconds:
             return
         self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
-        members = len(reading.members)
-        sentence = f"watching {reading.mountpoint}: {available(reading)}, {members} members"
-        fields = {"growths": self._growths_done}
-        self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, fields=fields))
+        devices = counted(len(reading.devices), "device")
+        sentence = f"watching {reading.mountpoint}: {describe_available(reading)}, {devices}"
+        self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, growths=self._growths_done))
 
-    def _report(self, reading: Reading | None, reason: str) -> dict[str, object]:
-        """What the daemon knows, for `status`, systemd and the curious."""
-        conditions = {
-            **self._config_conditions.sentences,
-            **self._mount_conditions.sentences,
-            **self._growth_conditions.sentences,
-        }
-        return {
-            "state": "growing" if self._growths.running else "unfit" if not reading else "watching",
-            "activity": self._activity,
-            "step": self._growths.step,
-            "low": reason,
-            "conditions": conditions,
-            "next_try_in_seconds": round(self._waits.left_seconds),
-            "growths_since_start": self._growths_done,
-            "fill_bytes_per_second": round(self._experience.forecast.fill_bytes_per_second),
-            "growth_seconds": round(self._experience.forecast.growth_seconds, 1),
-            "reading": reading,
-        }
+    def _view(self, reading: Reading | None, low: str) -> View:
+        state = State.WATCHING if reading else State.UNFIT
+        return View(
+            state=State.GROWING if self._growths.running else state,
+            activity=self._activity,
+            step=self._growths.step,
+            low=low,
+            conditions={
+                **self._config_conditions.lines,
+                **self._filesystem_conditions.lines,
+                **self._growth_conditions.lines,
+            },
+            next_try_in_seconds=self._state.retry_in_seconds(self._clock.now_seconds()),
+            growths_since_start=self._growths_done,
+            forecast=self._history.forecast,
+            reading=reading,
+        )
 
     def _emit_bug(self, error: Exception) -> None:
-        sentence = f"unexpected {type(error).__name__}: {error}; please report it"
-        self._emit(Event(kind=EventKind.BUG, sentence=sentence, level=Level.ERROR))
+        sentence = f"unexpected {type(error).__name__}: {error}"
+        self._emit(
+            Event(kind=EventKind.BUG, sentence=sentence, hint="please report it", level=Level.ERROR)
+        )
+
+
+def _condition_of(event: Event) -> Condition:
+    return Condition(event.cause or Cause.DIED, event.sentence, event.hint)

@@ -105,6 +105,11 @@ def format_duration(seconds: float) -> str:
     return f"{number:.10g} {unit}"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things: `1 device`, `2 devices`; `plural` where it is not the noun and an s."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def shown(text: str) -> str:
     """A value quoted for a message, on one line and never long."""
     most = 60

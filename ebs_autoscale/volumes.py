@@ -1,27 +1,42 @@
-"""EC2: list, create, attach, protect; the only importer of boto3."""
+"""EBS volumes by boto3: list, create, attach, detach, delete, and the waits in between."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, cast
 
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.parsers
 
-from ebs_autoscale.ec2.calls import meant
+from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.ec2.requests import (
     FILESYSTEM_TAG,
     GROWTH_TAG,
     OWNER_TAG,
     PREDECESSOR_TAG,
     TOKEN_SERIES_MAX,
-    Purchase,
+    CreateRequests,
 )
-from ebs_autoscale.ec2.responses import cards_by_load, growth_of, slots_free, tags_of, volume_of
-from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.model import GIB, GrowthId, Identity, Inventory, Volume, VolumeSpec
+from ebs_autoscale.ec2.responses import (
+    cards_by_load,
+    growth_of,
+    slots_free,
+    tags_of,
+    volume_of,
+)
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
+    GIB,
+    GrowthId,
+    Identity,
+    Inventory,
+    Volume,
+    VolumeSpec,
+)
 
 if TYPE_CHECKING:
     from types_boto3_ec2.client import EC2Client
@@ -45,7 +60,7 @@ CLIENT_CONFIG = botocore.config.Config(
     user_agent_extra="ebs-autoscale",
 )
 
-# For somebody who waits for the answer: with the first that does not come he knows enough.
+# For a person who waits for the answer: one call that is not answered tells enough.
 HASTY_CONFIG = CLIENT_CONFIG.merge(
     botocore.config.Config(
         retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5
@@ -58,7 +73,22 @@ VISIBLE_AFTER_SECONDS = 20.0
 PAGE_SIZE = 200
 
 # Causes that another EBS card may not have: this one is full, or there is no such card.
-OF_THE_CARD = frozenset({"slots", "request", "volume kind"})
+OF_THE_CARD = frozenset({Cause.SLOTS, Cause.REQUEST, Cause.VOLUME_KIND})
+
+# Creation takes 1.5 s at the median, 4 s at the 99th percentile (EBS CSI driver): a look before
+# the median mostly costs a call and, by the wait for the next look, time.
+FIRST_LOOK_AFTER_CREATE_SECONDS = 2.0
+CREATE_PATIENCE_SECONDS = 120.0
+
+# A healthy attach takes seconds. One that is still "attaching" after this long stays so
+# until detached; the EBS CSI driver waits the same time.
+ATTACH_STUCK_AFTER_SECONDS = 90.0
+
+# Most detaches take 1 to 4 s; `busy` can last for ever.
+DETACH_PATIENCE_SECONDS = 60.0
+
+LOOK_BACKOFF = 1.5
+LOOK_MAX_SECONDS = 5.0
 
 
 class Ec2Volumes:
@@ -77,24 +107,19 @@ class Ec2Volumes:
         config: botocore.config.Config = CLIENT_CONFIG,
     ) -> None:
         self.identity = identity
-        self._spec = spec
-        self.purchase = Purchase(identity=identity, spec=spec, mountpoint=mountpoint)
+        self.requests = CreateRequests(identity=identity, spec=spec, mountpoint=mountpoint)
         self._clock = clock
-        self._cards: tuple[int, ...] = ()
         try:
             session = boto3.session.Session(region_name=identity.region)
             self.ec2: EC2Client = session.client("ec2", config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             hint = "check the AWS_* environment and ~/.aws of this user"
-            raise Unfit(f"no EC2 client: {error}", hint=hint, cause="credentials") from error
+            raise Unfit(f"no EC2 client: {error}", hint=hint, cause=Cause.CREDENTIALS) from error
 
     def inventory(self, filesystem: str) -> Inventory:
-        """What belongs to this filesystem, the names taken here and the slots left; 3 calls."""
+        """The volumes of this filesystem, the names taken here and the slots left; 3 calls."""
         volumes = self._list(filesystem)
         instance, kind = self._instance(), self._instance_type()
-        self._cards = cards_by_load(kind, instance)
-        if self._spec.copy_instance_tags:
-            self.purchase = replace(self.purchase, instance_tags=tags_of(instance.get("Tags", [])))
         mappings = instance.get("BlockDeviceMappings", [])
         newest = max((created for _, created in volumes), default=None)
         return Inventory(
@@ -102,47 +127,51 @@ class Ec2Volumes:
             volumes=tuple(volume for volume, _ in volumes),
             device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
             slots_free=slots_free(kind, instance),
+            cards=cards_by_load(kind, instance),
+            instance_tags=tags_of(instance.get("Tags", [])),
             seconds_since_last_create=None
             if newest is None
             else self._clock.wall_seconds() - newest,
         )
 
-    def create(self, growth: GrowthId, size_bytes: int) -> Volume:
-        """Buy the volume of this growth, or return the one that was bought before."""
-        sought = False
+    def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:
+        """Create the volume of this growth, or return the one that was created before."""
+        searched = False
         for series in range(1, TOKEN_SERIES_MAX + 1):
+            request = self.requests.parameters(
+                growth, size_bytes, series=series, instance_tags=inventory.instance_tags
+            )
             try:
                 zone = self.identity.availability_zone
-                with meant(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
-                    answer = self.ec2.create_volume(
-                        **self.purchase.parameters(growth, size_bytes, series)
-                    )
+                with translated_errors(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
+                    answer = self.ec2.create_volume(**request)
             except EbsAutoscaleError as error:
-                if error.cause == "token spent" or (error.cause == "token burned" and sought):
+                is_burned = error.cause is Cause.TOKEN_BURNED
+                if error.cause is Cause.TOKEN_SPENT or (is_burned and searched):
                     continue
                 # Quotas are checked before idempotency: a create that did succeed can
                 # be answered so when it is repeated. And a token may be burned.
-                if error.cause not in {"quota", "token burned"}:
+                if not is_burned and error.cause is not Cause.QUOTA:
                     raise
                 if volume := self._find(growth):
                     return volume
-                if error.cause == "quota":
+                if not is_burned:
                     raise
-                # A burned token buys nothing, so that the next one's search would find no more.
-                sought = True
+                # A burned token creates nothing, so that the next one's search would find no more.
+                searched = True
                 continue
-            if answer.get("State") not in {"deleting", "deleted", "error"}:
+            if answer.get("State") not in DEAD_VOLUME_STATES:
                 return volume_of(answer, growth)
         raise Unfit(
-            f"growth {growth}: {TOKEN_SERIES_MAX} client tokens in a row are burned",
-            hint="volumes of this growth were created and vanished: check KMS rights, who deletes "
-            "volumes, and whether ebs-autoscale itself did for want of an attachment slot; it is "
-            "tried again as EC2 forgets the tokens (about 12 h)",
-            cause="token burned",
+            f"growth {growth}: EC2 refused {TOKEN_SERIES_MAX} client tokens in a row",
+            hint="volumes of this growth were created and have vanished: check the rights on the "
+            "KMS key, who deletes volumes, and whether ebs-autoscale itself did for want of an "
+            "attachment slot; EC2 forgets the tokens after about 12 h, and then it is tried again",
+            cause=Cause.TOKENS_BURNED,
         )
 
     def predecessors(self) -> tuple[Volume, ...]:
-        """Volumes that an older autoscaler made for this instance and nobody has adopted.
+        """Volumes that an older autoscaler made for this instance and that are not adopted yet.
 
         awslabs, clintval and the Go rewrite all tag with `source-instance`.
         """
@@ -158,8 +187,8 @@ class Ec2Volumes:
 
     def claim(self, volume: Volume) -> None:
         """Put our three owner tags on a volume that an older autoscaler made."""
-        tags = self.purchase.owner_tags(volume.growth)
-        with meant(f"tag {volume.id} as ours"):
+        tags = self.requests.owner_tags(volume.growth)
+        with translated_errors(f"tag {volume.id} as ours"):
             self.ec2.create_tags(
                 Resources=[volume.id], Tags=[{"Key": key, "Value": tags[key]} for key in tags]
             )
@@ -169,7 +198,7 @@ class Ec2Volumes:
         found = self._describe([{"Name": "volume-id", "Values": [volume.id]}])
         return found[0][0] if found else None
 
-    def attach(self, volume: Volume, device_name: str) -> None:
+    def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:
         """Ask EC2 to attach; raises NameTaken when another name is needed.
 
         On the EBS card with the fewest volumes where the type has several. What is known of cards
@@ -182,11 +211,11 @@ class Ec2Volumes:
             "Device": device_name,
         }
         on_cards: list[AttachVolumeRequestTypeDef] = [
-            {**call, "EbsCardIndex": card} for card in self._cards
+            {**call, "EbsCardIndex": card} for card in inventory.cards
         ]
         for choice in (*on_cards, call):
             try:
-                with meant(f"attach {volume.id} to {instance_id} as {device_name}"):
+                with translated_errors(f"attach {volume.id} to {instance_id} as {device_name}"):
                     self.ec2.attach_volume(**choice)
             except Unfit as error:
                 if choice is call or error.cause not in OF_THE_CARD:
@@ -194,38 +223,38 @@ class Ec2Volumes:
             else:
                 return
 
-    def delete_on_termination(self, volume: Volume) -> None:
+    def set_delete_on_termination(self, volume: Volume) -> None:
         """Have EC2 delete the volume with the instance; attached volumes only."""
         ebs: EbsInstanceBlockDeviceSpecificationTypeDef = {
             "VolumeId": volume.id,
             "DeleteOnTermination": True,
         }
-        with meant(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
+        with translated_errors(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
             self.ec2.modify_instance_attribute(
                 InstanceId=self.identity.instance_id,
                 BlockDeviceMappings=[{"DeviceName": volume.device_name, "Ebs": ebs}],
             )
 
     def detach(self, volume: Volume) -> None:
-        """Ask EC2 to take back an attachment that never came to us; done when there is none."""
+        """Ask EC2 to detach; done when the volume is not attached."""
         instance_id = self.identity.instance_id
         try:
-            with meant(f"detach {volume.id} from {instance_id}"):
+            with translated_errors(f"detach {volume.id} from {instance_id}"):
                 self.ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
         except Transient as error:
-            if error.cause not in {"state", "not visible"}:
+            if error.cause not in {Cause.STATE, Cause.NOT_VISIBLE}:
                 raise
 
     def delete(self, volume: Volume) -> None:
-        """Delete a volume that was never attached; EC2 refuses it if it is attached after all.
+        """Delete a volume; EC2 refuses it if it is attached after all.
 
-        One that is gone is deleted: this is how a repetition after a lost answer ends.
+        One that is gone counts as deleted: this is how a repetition after a lost answer ends.
         """
         try:
-            with meant(f"delete {volume.id}"):
+            with translated_errors(f"delete {volume.id}"):
                 self.ec2.delete_volume(VolumeId=volume.id)
         except Transient as error:
-            if error.cause != "not visible":
+            if error.cause is not Cause.NOT_VISIBLE:
                 raise
 
     def owned(self) -> tuple[Volume, ...]:
@@ -241,7 +270,7 @@ class Ec2Volumes:
         deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
         while True:
             for volume, _ in self._list(growth.filesystem):
-                if volume.growth == growth and volume.state not in {"deleting", "deleted", "error"}:
+                if volume.growth == growth and volume.state not in DEAD_VOLUME_STATES:
                     return volume
             if self._clock.now_seconds() > deadline:
                 return None
@@ -270,10 +299,12 @@ class Ec2Volumes:
                 if (growth := growth_of(volume))
             ]
         except KeyError as error:
-            raise Transient(f"EC2's list of volumes lacks {error}", cause="ec2 ill") from error
+            raise Transient(
+                f"EC2's list of volumes lacks {error}", cause=Cause.EC2_ERROR
+            ) from error
 
     def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
-        with meant("list volumes"):
+        with translated_errors("list volumes"):
             pages = self.ec2.get_paginator("describe_volumes").paginate(
                 Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
             )
@@ -281,16 +312,119 @@ class Ec2Volumes:
 
     def _instance(self) -> InstanceTypeDef:
         instance_id = self.identity.instance_id
-        with meant(f"describe {instance_id}"):
+        with translated_errors(f"describe {instance_id}"):
             answer = self.ec2.describe_instances(
                 Filters=[{"Name": "instance-id", "Values": [instance_id]}]
             )
         for reservation in answer.get("Reservations", []):
             for instance in reservation.get("Instances", []):
                 return instance
-        raise Transient(f"EC2 does not show {instance_id}", cause="instance")
+        raise Transient(f"EC2 does not show {instance_id}", cause=Cause.INSTANCE_NOT_VISIBLE)
 
     def _instance_type(self) -> DescribeInstanceTypesResultTypeDef:
         kind = self.identity.instance_type
-        with meant(f"describe instance type {kind}"):
+        with translated_errors(f"describe instance type {kind}"):
             return self.ec2.describe_instance_types(InstanceTypes=[cast("InstanceTypeType", kind)])
+
+
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Turn boto's errors inside into ours; botocore has retried what it retries by then."""
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        message = error.response.get("Error", {}).get("Message", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+        raise translated(what, code=code, message=message, status=status) from error
+    except botocore.exceptions.ParamValidationError as error:
+        raise Unfit(f"{what}: {error}", cause=Cause.REQUEST) from error
+    except botocore.exceptions.NoCredentialsError as error:
+        hint = "attach an instance profile to this instance"
+        raise Unfit(f"{what}: no AWS credentials", hint=hint, cause=Cause.CREDENTIALS) from error
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
+        hint = "check the way to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
+        raise Transient(f"{what}: {error}", hint=hint, cause=Cause.EC2_UNREACHABLE) from error
+    except botocore.parsers.ResponseParserError as error:
+        # A proxy or a captive portal answers in the place of EC2.
+        hint = "is a proxy between this instance and EC2?"
+        raise Transient(
+            f"{what}: the answer is not EC2's", hint=hint, cause=Cause.EC2_UNREACHABLE
+        ) from error
+
+
+class Refreshing(Protocol):
+    """What shows a volume as it is now; None while EC2 does not show it."""
+
+    def refresh(self, volume: Volume) -> Volume | None:
+        """Look once."""
+
+
+def wait_available(
+    ec2: Refreshing, volume: Volume, clock: Clock, tell: Callable[[str], None]
+) -> Volume:
+    """The volume once it is available or in use; creation may fail without a word from EC2.
+
+    Raises Unfit when it is lost, Transient when it takes too long, Stopped.
+    """
+    deadline = clock.now_seconds() + CREATE_PATIENCE_SECONDS
+    delay = FIRST_LOOK_AFTER_CREATE_SECONDS
+    seen: Volume | None = volume
+    while seen is None or seen.state not in {"available", "in-use"}:
+        state = seen.state if seen else "not visible yet"
+        if state in DEAD_VOLUME_STATES:
+            raise Unfit(
+                f"{volume.id} of growth {volume.growth} is {state}",
+                hint="EC2 could not create it, or it was deleted; the next try creates another",
+                cause=Cause.VOLUME_LOST,
+            )
+        if clock.now_seconds() > deadline:
+            raise Transient(
+                f"{volume.id} is still {state} after {CREATE_PATIENCE_SECONDS:.0f} s",
+                hint="if it stays so, check the rights on the KMS key",
+                cause=Cause.SLOW_CREATE,
+            )
+        tell(f"waiting for {volume.id} to become available ({state})")
+        clock.sleep(delay)
+        delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
+        seen = ec2.refresh(volume)
+    return seen
+
+
+def wait_attached(
+    ec2: Refreshing, volume: Volume, clock: Clock, tell: Callable[[str], None]
+) -> Volume | None:
+    """The volume once EC2 says that it is attached to us; None when that takes too long."""
+    deadline = clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
+    delay = 0.5
+    while True:
+        seen = ec2.refresh(volume)
+        if seen and seen.attached_to == volume.attached_to and seen.attachment_state == "attached":
+            return seen
+        state = seen.attachment_state or seen.state if seen else "not visible"
+        if clock.now_seconds() > deadline:
+            return None
+        tell(f"waiting for {volume.id} to be attached ({state})")
+        clock.sleep(delay)
+        delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
+
+
+def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | None:
+    """The volume once it is available again; None when it is gone.
+
+    Raises Transient when it takes too long, Stopped.
+    """
+    deadline = clock.now_seconds() + DETACH_PATIENCE_SECONDS
+    delay = 1.0
+    while True:
+        clock.sleep(delay)
+        seen = ec2.refresh(volume)
+        if seen is None or seen.state == "available":
+            return seen
+        if clock.now_seconds() > deadline:
+            raise Transient(
+                f"timed out detaching {volume.id} from {volume.device_name}",
+                hint="detach it by force, or delete it, in EC2",
+                cause=Cause.STUCK_DETACH,
+            )
+        delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)

@@ -1,45 +1,21 @@
-"""Put the rooms together for a configuration: paths, ports, the world of a growth."""
+"""Builders: from a configuration to the filesystem, EC2 and the world of a growth."""
 
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity
-from ebs_autoscale.resize.ports import Filesystem, World
 from ebs_autoscale.telemetry.events import Event
 
 if TYPE_CHECKING:
+    from ebs_autoscale.resize.ports import Filesystem, World
     from ebs_autoscale.volumes import Ec2Volumes
-
-CONFIG_DEFAULT = Path("/etc/ebs-autoscale/config.yaml")
-RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
-
-
-def status_path(mountpoint: str) -> Path:
-    """The daemon's report: `/scratch` is scratch.json, `/var/lib/docker` var-lib-docker.json."""
-    return RUNTIME_DIRECTORY / f"{mountpoint.strip('/').replace('/', '-') or 'root'}.json"
-
-
-def daemon_lock_path(filesystem: str) -> Path:
-    """Held by the daemon for its whole life."""
-    return RUNTIME_DIRECTORY / f"{filesystem}.lock"
-
-
-def growth_lock_path(filesystem: str) -> Path:
-    """Held by whoever grows, daemon or operator, as long as the growth takes."""
-    return RUNTIME_DIRECTORY / f"{filesystem}.growth.lock"
-
-
-def init_lock_path() -> Path:
-    """Held by `init`: one at a time on a host, since all of them write the same fstab."""
-    return RUNTIME_DIRECTORY / "init.lock"
 
 
 def require_fit_host() -> None:
@@ -48,13 +24,13 @@ def require_fit_host() -> None:
         raise Unfit(
             "not running as root: block devices and BTRFS need it",
             hint="use sudo, or the systemd unit",
-            cause="not root",
+            cause=Cause.NOT_ROOT,
         )
     if shutil.which("btrfs") is None:
         raise Unfit(
             "the tool `btrfs` is not installed",
             hint="on Debian and Ubuntu: apt-get install btrfs-progs",
-            cause="no btrfs-progs",
+            cause=Cause.NO_BTRFS_PROGS,
         )
 
 
@@ -65,15 +41,17 @@ def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:
 
 def world_of(
     settings: Settings,
-    filesystem: Filesystem,
+    filesystem: "Filesystem",
     clock: SystemClock,
     emit: Callable[[Event], None],
     identity: Identity | None = None,
-) -> World:
+) -> "World":
     """Everything a growth touches; asks IMDS who we are if that is not known, and loads boto3."""
+    from ebs_autoscale.resize.ports import World  # noqa: PLC0415 -- its package loads boto3
+
     return World(
         cloud=cloud_of(settings, clock, identity),
-        nodes=BlockDevices(),
+        block_devices=BlockDevices(),
         filesystem=filesystem,
         clock=clock,
         emit=emit,

@@ -10,7 +10,7 @@ from typing import NoReturn
 from ec2_sandbox.namespace import enter_private_namespace, why_not
 
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.wiring import RUNTIME_DIRECTORY
+from ebs_autoscale.host import paths
 
 _CANNOT_RUN = 5
 
@@ -31,7 +31,7 @@ def alone(prefix: str) -> Path:
         _give_up(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: os._exit(128 + number))
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=RUNTIME_DIRECTORY))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=paths.RUNTIME_DIRECTORY))
 
 
 def _give_up(reason: str) -> NoReturn:

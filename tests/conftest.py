@@ -134,7 +134,7 @@ def foreign_balance() -> Callable[[Path], AbstractContextManager[Callable[[], No
 
 @pytest.fixture
 def foreign_removal() -> Callable[[Path], AbstractContextManager[Callable[[], None]]]:
-    """Let somebody else remove the first of two members; gives the way to cancel it."""
+    """Let somebody else remove the first of two devices; gives the way to cancel it."""
     return partial(
         _foreign,
         start=("device", "remove", "1"),

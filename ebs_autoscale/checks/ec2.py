@@ -1,7 +1,6 @@
 """`check` on EC2: identity, clock, rights, slots, quota, and volumes that serve nobody."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -9,13 +8,13 @@ from ebs_autoscale.checks.filesystem import Seen
 from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
 from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.clock import Clock, SystemClock
-from ebs_autoscale.config.schema import Settings
+from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.imds import Imds
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Inventory, Volume
-from ebs_autoscale.policy.decision import lost_members
+from ebs_autoscale.policy import missing_device
 from ebs_autoscale.units import format_size
 from ebs_autoscale.volumes import HASTY_CONFIG, Ec2Volumes
 
@@ -25,7 +24,7 @@ IMDS_PATIENCE_SECONDS = 2.0
 PROTECTION = "ModifyInstanceAttribute"
 
 # After one of these every other call would be answered alike, each after its own wait.
-_SAME_FOR_ALL = frozenset({"ec2 unreachable", "credentials"})
+_SAME_FOR_ALL = frozenset({Cause.EC2_UNREACHABLE, Cause.CREDENTIALS})
 
 # Any UUID will do to rehearse with when the filesystem is not known yet.
 _NO_FILESYSTEM = "00000000-0000-0000-0000-000000000000"
@@ -112,7 +111,8 @@ def _rehearsed(action: str, refusal: EbsAutoscaleError | None) -> Line:
 def _volumes(settings: Settings, seen: Seen, cloud: Ec2Volumes) -> Iterator[Line]:
     try:
         inventory = cloud.inventory(seen.filesystem or _NO_FILESYSTEM)
-        owned = [replace(v, node=BlockDevices().node_of(v)) for v in cloud.owned()]
+        owned = cloud.owned()
+        nodes = {volume.id: BlockDevices().node_of(volume) for volume in owned}
         strangers = cloud.predecessors()
     except EbsAutoscaleError:
         # Told above, as rehearsed calls.
@@ -122,7 +122,7 @@ def _volumes(settings: Settings, seen: Seen, cloud: Ec2Volumes) -> Iterator[Line
     yield _slots(inventory)
     yield quota_line(owned, settings.volume.type)
     mounted = {path.name for path in SYSFS.glob("*-*")}
-    yield from leftover_lines(owned, seen, inventory.instance_id, mounted=mounted)
+    yield from leftover_lines(owned, nodes, seen, inventory.instance_id, mounted=mounted)
     if strangers and not settings.adopt:
         names = ", ".join(volume.id for volume in strangers)
         hint = "set `adopt: true` to make them ours, or delete what is not needed"
@@ -162,7 +162,12 @@ def quota_line(owned: Sequence[Volume], kind: str) -> Line:
 
 
 def leftover_lines(
-    owned: Sequence[Volume], seen: Seen, instance_id: str, *, mounted: Collection[str]
+    owned: Sequence[Volume],
+    nodes: Mapping[str, str],
+    seen: Seen,
+    instance_id: str,
+    *,
+    mounted: Collection[str],
 ) -> Iterator[Line]:
     """Volumes of this instance that cost money without serving a filesystem.
 
@@ -170,8 +175,8 @@ def leftover_lines(
     """
     ours = [volume for volume in owned if volume.growth.filesystem == seen.filesystem]
     loose = [v.id for v in ours if v.state in {"available", "error"}]
-    if loose and (seen.reading is None or lost_members(seen.reading)):
-        what = f"attached nowhere, perhaps members that are missed: {', '.join(loose)}"
+    if loose and (seen.reading is None or missing_device(seen.reading)):
+        what = f"attached nowhere, perhaps devices that are missed: {', '.join(loose)}"
         yield Line("leftovers", "warn", what, "attach them again; delete none of them")
     elif loose:
         hint = "the next growth finishes those that can be; see `ebs-autoscale plan`"
@@ -186,12 +191,12 @@ def leftover_lines(
         idle = [
             v
             for v in ours
-            if v.attached_to == instance_id and not (v.node and seen.reading.has_member(v.node))
+            if v.attached_to == instance_id and not seen.reading.has_device(nodes.get(v.id, ""))
         ]
         if idle:
             names = ", ".join(f"{volume.id} ({volume.device_name})" for volume in idle)
             hint = "the next growth adds those that are blank; see `ebs-autoscale plan`"
-            yield Line("leftovers", "warn", f"attached, but no member: {names}", hint)
+            yield Line("leftovers", "warn", f"attached, but no device: {names}", hint)
     for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.filesystem, *mounted}):
         names = ", ".join(v.id for v in owned if v.growth.filesystem == filesystem)
         what = f"of filesystem {filesystem}, which is not mounted here: {names}"

@@ -1,4 +1,4 @@
-"""`check` on the filesystem: mount, members, their errors, and its line in fstab."""
+"""`check` on the filesystem: mount, devices, their errors, and its line in fstab."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -8,14 +8,13 @@ from pathlib import Path
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, presence_of
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, parse
 from ebs_autoscale.host.services import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
-from ebs_autoscale.policy.decision import LOST_HINT, lost_members
-from ebs_autoscale.policy.shortage import available
+from ebs_autoscale.policy import describe_available, missing_device
 from ebs_autoscale.units import format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
@@ -43,24 +42,24 @@ def look(seen: Seen, clock: SystemClock) -> Iterator[Line]:
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
         yield failed("mount", error)
-        if error.cause == "not mounted" and seen.filesystem:
-            yield _absent_members(seen.filesystem)
+        if error.cause is Cause.NOT_MOUNTED and seen.filesystem:
+            yield _absent_devices(seen.filesystem)
         yield from fstab_lines(lines, seen.mountpoint, "", by_unit=_has_unit(seen.mountpoint))
         return
     seen.filesystem, seen.reading = reading.filesystem, reading
-    what = f"{available(reading)}, metadata {reading.metadata_profile}"
+    what = f"{describe_available(reading)}, metadata {reading.metadata_profile}"
     yield Line("mount", "ok", f"{reading.filesystem}: {what}")
-    yield _members(reading)
+    yield _devices(reading)
     yield from _operation(operation, reading.mountpoint)
     yield from _errors(reading)
     by_unit = _has_unit(seen.mountpoint)
     yield from fstab_lines(lines, seen.mountpoint, reading.filesystem, by_unit=by_unit)
 
 
-def _members(reading: Reading) -> Line:
-    if lost := lost_members(reading):
-        return Line("members", "fail", lost, LOST_HINT)
-    each = (f"{m.name} ({format_size(m.size_bytes)})" for m in reading.members)
+def _devices(reading: Reading) -> Line:
+    if lost := missing_device(reading):
+        return Line("members", "fail", lost.sentence, lost.hint)
+    each = (f"{m.name} ({format_size(m.size_bytes)})" for m in reading.devices)
     return Line("members", "ok", ", ".join(each))
 
 
@@ -75,19 +74,19 @@ def _operation(operation: str, point: str) -> Iterator[Line]:
 
 def _errors(reading: Reading) -> Iterator[Line]:
     sysfs = BtrfsSysfs(reading.filesystem)
-    for member in reading.members:
-        counted = {name: n for name, n in sysfs.errors(member.devid).items() if n}
+    for device in reading.devices:
+        counted = {name: n for name, n in sysfs.errors(device.devid).items() if n}
         if counted:
             what = ", ".join(f"{name} {number}" for name, number in counted.items())
             hint = (
                 f"see `dmesg`, then `btrfs scrub start {reading.mountpoint}`; "
                 f"`btrfs device stats --reset {reading.mountpoint}` once it is understood"
             )
-            yield Line("errors", "warn", f"{member.name or member.devid}: {what}", hint)
+            yield Line("errors", "warn", f"{device.name or device.devid}: {what}", hint)
 
 
-def _absent_members(filesystem: str) -> Line:
-    """Which members of a filesystem that is not mounted this host has."""
+def _absent_devices(filesystem: str) -> Line:
+    """Which devices of a filesystem that is not mounted this host has."""
     present = NOBODY
     with suppress(CommandFailed):
         present = presence_of(filesystem, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
@@ -131,12 +130,12 @@ def _faults(line: FstabLine, filesystem: str) -> Iterator[tuple[Verdict, str]]:
         what = f"names filesystem {line.uuid}; mounted is {filesystem}"
         yield "fail", f"the line for {line.mountpoint} {what}"
     if line.is_by_device:
-        # Names of NVMe devices change over a reboot, and systemd waits for one member for
+        # Names of NVMe devices change over a reboot, and systemd waits for one device for
         # ever where the others are late (systemd#6605).
         yield "warn", f"{line.source} may be another device after the next boot"
     if not {"nofail", "noauto"} & {*line.options}:
         yield "warn", "without nofail a volume that is late at boot ends in emergency mode"
     if "degraded" in line.options:
-        yield "warn", "degraded lets it be mounted without a member, and written to"
+        yield "warn", "degraded lets it be mounted without a device, and written to"
     if any(option.startswith("device=") for option in line.options):
         yield "warn", "with device= the mount fails as soon as one of these names has changed"

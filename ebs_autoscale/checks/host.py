@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ebs_autoscale import __version__
 from ebs_autoscale.checks.line import Line
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import path_of, run
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import RUNTIME_DIRECTORY
 
 _TOOL_TIMEOUT_SECONDS = 3.0
 _LOG_FOLDER = Path("/var/log")
@@ -125,7 +125,11 @@ def python() -> Iterator[Line]:
 
 def runtime() -> Iterator[Line]:
     """Whether the locks and the status report have a place."""
-    folder = RUNTIME_DIRECTORY if RUNTIME_DIRECTORY.exists() else RUNTIME_DIRECTORY.parent
+    folder = (
+        paths.RUNTIME_DIRECTORY
+        if paths.RUNTIME_DIRECTORY.exists()
+        else paths.RUNTIME_DIRECTORY.parent
+    )
     found = os.statvfs(folder)
     if found.f_flag & os.ST_RDONLY or (os.geteuid() == 0 and not os.access(folder, os.W_OK)):
         hint = "the daemon cannot lock the filesystem: mount a tmpfs on /run"

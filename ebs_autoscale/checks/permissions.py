@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from ebs_autoscale.ec2.calls import meant
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.model import GIB, GrowthId, Volume
-from ebs_autoscale.volumes import Ec2Volumes
+from ebs_autoscale.volumes import Ec2Volumes, translated_errors
 
 Rehearsed = tuple[str, EbsAutoscaleError | None]
 
@@ -28,7 +27,7 @@ def rehearse(cloud: Ec2Volumes, filesystem: str) -> Iterator[Rehearsed]:
     types = _refusal(lambda: ec2.describe_instance_types(DryRun=True))
     yield "DescribeInstanceTypes", types
     growth = GrowthId(_REHEARSAL.format(filesystem), 0)
-    parameters = cloud.purchase.parameters(growth, 20 * GIB, 1)
+    parameters = cloud.requests.parameters(growth, 20 * GIB)
     parameters["DryRun"] = True
     yield "CreateVolume, CreateTags", _refusal(lambda: ec2.create_volume(**parameters))
 
@@ -57,14 +56,17 @@ def rehearse_with(cloud: Ec2Volumes, volume: Volume) -> Iterator[Rehearsed]:
     }
     for action in NEED_A_VOLUME:
         refusal = _refusal(calls[action])
-        yield action, refusal if refusal and refusal.cause in {"denied", "credentials"} else None
+        yield (
+            action,
+            refusal if refusal and refusal.cause in {Cause.DENIED, Cause.CREDENTIALS} else None,
+        )
 
 
 def _refusal(call: Callable[[], object]) -> EbsAutoscaleError | None:
     """What EC2 has against the call; a DryRun never succeeds, `DryRunOperation` is its yes."""
     try:
-        with meant("rehearsal"):
+        with translated_errors("rehearsal"):
             call()
     except EbsAutoscaleError as error:
-        return None if error.cause == "dry run" else error
+        return None if error.cause is Cause.DRY_RUN else error
     return None

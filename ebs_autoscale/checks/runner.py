@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from ebs_autoscale import config
 from ebs_autoscale.checks import ec2 as check_ec2
 from ebs_autoscale.checks import filesystem as check_mount
 from ebs_autoscale.checks import host as check_host
@@ -12,9 +13,7 @@ from ebs_autoscale.checks import service as check_unit
 from ebs_autoscale.checks.filesystem import Seen
 from ebs_autoscale.checks.line import Line, Look, failed
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import schema as config
-from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import ConfigInvalid, Exit
 
 # A person waits for all of it. What this host tells comes in milliseconds, or something hangs;
 # EC2 and IMDS may be silent one after the other.

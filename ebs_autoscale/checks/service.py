@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ebs_autoscale.checks.line import Line, hint_of
 from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.services import CONFIG_FOLDER, systemd_runs, unit_reading
+from ebs_autoscale.host.services import systemd_runs, unit_reading
 from ebs_autoscale.host.systemd import PROPERTIES, Unit, parse_show
-from ebs_autoscale.telemetry.status_file import living_report
-from ebs_autoscale.wiring import status_path
+from ebs_autoscale.telemetry.status_file import living_daemon
 
 _SYSTEMCTL_TIMEOUT_SECONDS = 3.0
 
@@ -32,7 +32,9 @@ def unit(config_path: Path) -> Iterator[Line]:
         return
     name = unit_reading(config_path)
     if not name:
-        hint = f"keep it as {CONFIG_FOLDER}/config.yaml, or as NAME.yaml for ebs-autoscale@NAME"
+        hint = (
+            f"keep it as {paths.CONFIG_FOLDER}/config.yaml, or as NAME.yaml for ebs-autoscale@NAME"
+        )
         yield Line("unit", "warn", f"no unit reads {config_path}", hint)
         return
     argv = ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", name]
@@ -83,13 +85,12 @@ def _loaded_line(each: Unit) -> Line:
 
 def daemon(mountpoint: str) -> Iterator[Line]:
     """Whether a daemon watches this mountpoint, and what it waits for."""
-    report = living_report(status_path(mountpoint))
-    if report is None:
+    found = living_daemon(paths.status_file(mountpoint))
+    if found is None:
         hint = "start the service, or `ebs-autoscale run`"
-        yield Line("daemon", "warn", f"nobody watches {mountpoint}", hint)
+        yield Line("daemon", "warn", f"no daemon is running for {mountpoint}", hint)
         return
-    doing = report.get("activity") or report.get("state", "")
-    yield Line("daemon", "ok", f"pid {report['pid']}, version {report.get('version')}: {doing}")
-    conditions = report.get("conditions")
-    for sentence in (conditions if isinstance(conditions, dict) else {}).values():
-        yield Line("daemon", "warn", f"it waits: {sentence}", "see `ebs-autoscale status`")
+    doing = found.view.activity or found.view.state
+    yield Line("daemon", "ok", f"pid {found.pid}, version {found.version}: {doing}")
+    for line in found.view.conditions.values():
+        yield Line("daemon", "warn", f"it reports: {line}", "see `ebs-autoscale status`")

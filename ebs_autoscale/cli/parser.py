@@ -7,31 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ebs_autoscale import __version__
-from ebs_autoscale.cli import host_verbs, verbs
-from ebs_autoscale.daemon import lifecycle as daemon
+from ebs_autoscale.cli import verbs
 from ebs_autoscale.errors import (
-    CommandFailed,
-    ConfigInvalid,
     EbsAutoscaleError,
-    LockHeld,
-    Refused,
+    Exit,
     Stopped,
-    Transient,
-    Unfit,
 )
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.host import paths
 from ebs_autoscale.telemetry.logs import set_up_logging
 from ebs_autoscale.units import parse_size
-from ebs_autoscale.wiring import CONFIG_DEFAULT
-
-_EXITS: tuple[tuple[type[EbsAutoscaleError], Exit], ...] = (
-    (ConfigInvalid, Exit.USAGE),
-    (LockHeld, Exit.LOCKED),
-    (Refused, Exit.REFUSED),
-    (Unfit, Exit.UNFIT),
-    (Transient, Exit.FAILED),
-    (CommandFailed, Exit.FAILED),
-)
 
 _EPILOG = """\
 exit status:
@@ -53,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb(arguments)
     except EbsAutoscaleError as error:
         print(f"ebs-autoscale: {error}", file=sys.stderr)
-        return next(code for family, code in _EXITS if isinstance(error, family))
+        return error.cause.exit
     except (Stopped, KeyboardInterrupt):
         print("ebs-autoscale: stopped", file=sys.stderr)
         return Exit.FAILED
@@ -71,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_common_options(parser)
-    config = os.environ.get("EBS_AUTOSCALE_CONFIG") or str(CONFIG_DEFAULT)
+    config = os.environ.get("EBS_AUTOSCALE_CONFIG") or str(paths.CONFIG_DEFAULT)
     parser.set_defaults(config=config, log_level="info")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="VERB", required=True)
@@ -90,7 +74,7 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=_absolute,
         default=argparse.SUPPRESS,
-        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {CONFIG_DEFAULT})",
+        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {paths.CONFIG_DEFAULT})",
     )
     parser.add_argument(
         "--log-level",
@@ -116,19 +100,14 @@ def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     how.add_argument(
         "--test", action="store_true", help="only read the configuration: 0 when it is good, else 2"
     )
-    run.set_defaults(verb=daemon.run)
+    run.set_defaults(verb=verbs.run)
     grow = commands.add_parser("grow", help="one growth now, within the same limits; waits for it")
     grow.add_argument(
         "--size", metavar="SIZE", type=_size, help="size of the volume (as configured)"
     )
     grow.set_defaults(verb=verbs.grow)
-    # How the daemon runs its growths; see child.py.
-    for hidden in ("--events-fd", "--lock-fd", "--config-fd"):
-        grow.add_argument(hidden, type=int, help=argparse.SUPPRESS)
-    for hidden in ("--fill-rate", "--fill-trend", "--growth-seconds"):
-        grow.add_argument(hidden, type=float, help=argparse.SUPPRESS)
-    grow.add_argument("--used-bytes", type=int, default=0, help=argparse.SUPPRESS)
-    grow.add_argument("--if-needed", action="store_true", help=argparse.SUPPRESS)
+    # A growth of the daemon reads its request from stdin; see daemon/worker.py.
+    grow.add_argument("--request", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -165,7 +144,7 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="if the filesystem is empty, also unmount it and delete its volumes",
     )
     uninstall.set_defaults(verb=verbs.uninstall)
-    # What the daemon asks while a member is missing; see mounting.py.
+    # What the daemon asks while a device is missing; see mounting.py.
     absent = commands.add_parser("absent")
     absent.add_argument("filesystem")
     absent.set_defaults(verb=verbs.absent)
@@ -191,7 +170,7 @@ def _add_host_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     init.add_argument(
         "--size", metavar="SIZE", type=_size, help="size of the volume to buy (20GiB)"
     )
-    init.set_defaults(verb=host_verbs.init)
+    init.set_defaults(verb=verbs.init)
 
 
 def _absolute(text: str) -> Path:

@@ -1,59 +1,135 @@
-"""`status`: what is seen, decided and waited for, with or without a daemon."""
+"""`status`: space, the next decision and pending retries, with or without a daemon."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import EbsAutoscaleError, Unfit
-from ebs_autoscale.exits import Exit
-from ebs_autoscale.model import Reading
-from ebs_autoscale.policy.health import ailments_of
-from ebs_autoscale.policy.shortage import Forecast, available, shortage
-from ebs_autoscale.telemetry.status_file import living_report
+from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import EbsAutoscaleError, Exit, Unfit
+from ebs_autoscale.host import paths
+from ebs_autoscale.model import DecisionKind, Device, Reading
+from ebs_autoscale.policy import (
+    Forecast,
+    Problem,
+    Shortage,
+    describe_available,
+    problems_of,
+    shortage_of,
+)
+from ebs_autoscale.telemetry.status_file import LivingDaemon, living_daemon
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import filesystem_of, status_path
+from ebs_autoscale.wiring import filesystem_of
 
 WATCH_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesystemStatus:
+    """What a fresh look at the filesystem says; `progress` is of a balance, else empty."""
+
+    reading: Reading
+    shortage: Shortage | None
+    problems: tuple[Problem, ...]
+    operation: str
+    progress: str
+
+    @property
+    def decision(self) -> DecisionKind:
+        """What the policy would do, EC2 and its limits left out."""
+        return DecisionKind.GROW if self.shortage else DecisionKind.HOLD
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        return self.shortage.sentence if self.shortage else describe_available(self.reading)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The filesystem and its daemon; `unfit` and `daemon_unknown` are why either is not known."""
+
+    mountpoint: str
+    daemon: LivingDaemon | None = None
+    daemon_unknown: EbsAutoscaleError | None = None
+    filesystem: FilesystemStatus | None = None
+    unfit: EbsAutoscaleError | None = None
+
+    @property
+    def exit(self) -> Exit:
+        """Whether all is well."""
+        if self.unfit or self.daemon_unknown:
+            return Exit.UNFIT
+        is_wrong = self.filesystem and self.filesystem.problems
+        is_waiting = self.daemon and self.daemon.view.conditions
+        return Exit.FAILED if is_wrong or is_waiting else Exit.FINE
 
 
 def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
     """Print the status once, or every second until Ctrl-C."""
     clock = SystemClock()
     while True:
-        found = look(settings, clock)
-        print(json.dumps(found, indent=1) if as_json else _text(found), flush=True)
+        status = look(settings, clock)
+        print(json.dumps(as_dict(status), indent=1) if as_json else as_text(status), flush=True)
         if not watch:
-            return _exit_of(found)
+            return status.exit
         clock.sleep(WATCH_EVERY_SECONDS)
 
 
-def look(settings: Settings, clock: SystemClock) -> dict[str, Any]:
+def look(settings: Settings, clock: SystemClock) -> Status:
     """What a fresh reading and the daemon's own report say."""
-    found: dict[str, Any] = {"mountpoint": settings.mountpoint, "daemon": None}
+    daemon, unknown = None, None
     try:
-        found["daemon"] = living_report(status_path(settings.mountpoint))
+        daemon = living_daemon(paths.status_file(settings.mountpoint))
     except Unfit as error:
-        found["daemon_unknown"] = str(error)
+        unknown = error
+    # With the daemon's forecast both judge alike.
+    forecast = daemon.view.forecast if daemon else Forecast()
+    status = Status(mountpoint=settings.mountpoint, daemon=daemon, daemon_unknown=unknown)
     try:
-        filesystem = filesystem_of(settings, clock)
-        reading = filesystem.read()
-        operation = filesystem.exclusive_operation()
-        progress = filesystem.balance_progress() if operation.startswith("balance") else ""
+        return replace(status, filesystem=_look_at(settings, clock, forecast))
     except EbsAutoscaleError as error:
-        return {**found, "unfit": str(error), "cause": error.cause}
-    low = shortage(reading, settings.policy, Forecast())
-    return {
-        **found,
-        "filesystem": reading.filesystem,
-        "decision": "grow" if low else "hold",
-        "reason": low or available(reading),
-        "ailments": ailments_of(reading),
-        "exclusive_operation": operation,
-        "balance_progress": progress,
-        **_figures(reading),
-    }
+        return replace(status, unfit=error)
+
+
+def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> FilesystemStatus:
+    filesystem = filesystem_of(settings, clock)
+    reading = filesystem.read()
+    operation = filesystem.exclusive_operation()
+    return FilesystemStatus(
+        reading=reading,
+        shortage=shortage_of(reading, settings.policy, forecast),
+        problems=tuple(problems_of(reading)),
+        operation=operation,
+        progress=filesystem.balance_progress() if operation.startswith("balance") else "",
+    )
+
+
+def as_dict(status: Status) -> dict[str, Any]:
+    """The status for machines."""
+    found: dict[str, Any] = {"mountpoint": status.mountpoint, "daemon": None}
+    if daemon := status.daemon:
+        found["daemon"] = {
+            "version": daemon.version,
+            "pid": daemon.pid,
+            **daemon.view.report(),
+            "resident_bytes": daemon.resident_bytes,
+        }
+    if status.daemon_unknown:
+        found["daemon_unknown"] = str(status.daemon_unknown)
+    if status.unfit:
+        found |= {"unfit": str(status.unfit), "cause": status.unfit.cause.value}
+    if seen := status.filesystem:
+        found |= {
+            "filesystem": seen.reading.filesystem,
+            "decision": seen.decision,
+            "reason": seen.reason,
+            "ailments": {problem.cause.value: str(problem) for problem in seen.problems},
+            "exclusive_operation": seen.operation,
+            "balance_progress": seen.progress,
+            **_figures(seen.reading),
+        }
+    return found
 
 
 def _figures(reading: Reading) -> dict[str, Any]:
@@ -65,51 +141,46 @@ def _figures(reading: Reading) -> dict[str, Any]:
         "metadata_headroom_bytes": reading.metadata_headroom_bytes,
         "metadata_profile": reading.metadata_profile,
         "reserve_bytes": reading.reserve_bytes,
-        "members": [asdict(member) for member in reading.members],
+        "members": [asdict(device) for device in reading.devices],
     }
 
 
-def _exit_of(found: dict[str, Any]) -> int:
-    if "unfit" in found or "daemon_unknown" in found:
-        return Exit.UNFIT
-    daemon = found["daemon"]
-    wrong = found["ailments"] or (daemon and daemon["conditions"])
-    return Exit.FAILED if wrong else Exit.FINE
-
-
-def _text(found: dict[str, Any]) -> str:
-    lines = [f"{found['mountpoint']}: {found.get('unfit') or found['reason']}"]
-    if "filesystem" in found:
-        lines += [
-            f"  filesystem   {found['filesystem']}",
-            f"  size         {format_size(found['size_bytes'])}",
-            f"  available    {format_size(found['available_bytes'])}",
-            f"  shown by df  {format_size(found['statvfs_available_bytes'])}",
-            f"  metadata     {found['metadata_profile']}",
-            f"  headroom     {format_size(found['metadata_headroom_bytes'])} for metadata",
-            f"  reserve      {format_size(found['reserve_bytes'])} held for emergencies",
-            f"  members      {', '.join(_member(member) for member in found['members'])}",
-            f"  decision     {found['decision']}",
-        ]
-        if found["exclusive_operation"] != "none":
-            running = (found["exclusive_operation"], found["balance_progress"])
-            lines.append(f"  running      {', '.join(filter(None, running))}")
-        lines += [f"  wrong        {sentence}" for sentence in found["ailments"].values()]
-    daemon = found["daemon"]
-    if not daemon:
-        return "\n".join([*lines, f"  daemon       {found.get('daemon_unknown', 'not running')}"])
-    doing = daemon["activity"] or daemon["state"]
-    lines.append(f"  daemon       pid {daemon['pid']}, {doing}")
-    told = found.get("ailments", {})
+def as_text(status: Status) -> str:
+    """The status for people."""
+    seen, daemon = status.filesystem, status.daemon
+    lines = [f"{status.mountpoint}: {seen.reason if seen else status.unfit}"]
+    if seen:
+        lines += _lines_of(seen)
+    if daemon is None:
+        return "\n".join([*lines, f"  daemon       {status.daemon_unknown or 'not running'}"])
+    doing = daemon.view.activity or daemon.view.state
+    lines.append(f"  daemon       pid {daemon.pid}, {doing}")
+    told = {problem.cause.value for problem in seen.problems} if seen else set()
     lines += [
-        f"  waits for    {sentence}"
-        for cause, sentence in daemon["conditions"].items()
-        if cause not in told
+        f"  condition    {line}" for key, line in daemon.view.conditions.items() if key not in told
     ]
     return "\n".join(lines)
 
 
-def _member(member: dict[str, Any]) -> str:
-    if member["missing"]:
-        return f"devid {member['devid']} MISSING"
-    return f"{member['name']} ({format_size(member['size_bytes'])})"
+def _lines_of(seen: FilesystemStatus) -> list[str]:
+    reading = seen.reading
+    lines = [
+        f"  filesystem   {reading.filesystem}",
+        f"  size         {format_size(reading.size_bytes)}",
+        f"  available    {format_size(reading.available_bytes)}",
+        f"  shown by df  {format_size(reading.statvfs_available_bytes)}",
+        f"  metadata     {reading.metadata_profile}",
+        f"  headroom     {format_size(reading.metadata_headroom_bytes)} for metadata",
+        f"  reserve      {format_size(reading.reserve_bytes)} held for emergencies",
+        f"  devices      {', '.join(_device(device) for device in reading.devices)}",
+        f"  decision     {seen.decision}",
+    ]
+    if seen.operation != "none":
+        lines.append(f"  running      {', '.join(filter(None, (seen.operation, seen.progress)))}")
+    return lines + [f"  problem      {problem}" for problem in seen.problems]
+
+
+def _device(device: Device) -> str:
+    if device.missing:
+        return f"devid {device.devid} MISSING"
+    return f"{device.name} ({format_size(device.size_bytes)})"

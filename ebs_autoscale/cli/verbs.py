@@ -1,4 +1,7 @@
-"""What each verb does, from arguments to exit code."""
+"""What each verb does, from arguments to exit code.
+
+Each verb imports what it needs when it runs: the daemon, which is a verb too, stays without boto3.
+"""
 
 import argparse
 import json
@@ -6,102 +9,117 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import schema as config
-from ebs_autoscale.ec2 import iam
-from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError
-from ebs_autoscale.exits import Exit
-from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.service import die_with_parent
-from ebs_autoscale.model import GIB, Decision, Finish, Grow, Refuse
-from ebs_autoscale.policy.decision import DEAD_STATES, decide, steps_for
-from ebs_autoscale.policy.shortage import Forecast
-from ebs_autoscale.resize.growth import Outcome, grow_once, observe
-from ebs_autoscale.simulation import steady_writer as simulation
-from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Decision, Finish, Grow, Refuse
+from ebs_autoscale.policy import Forecast, decide, steps_for
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import LogSink
-from ebs_autoscale.wiring import (
-    cloud_of,
-    filesystem_of,
-    growth_lock_path,
-    require_fit_host,
-    world_of,
-)
+from ebs_autoscale.telemetry.status_file import living_daemon
+from ebs_autoscale.wiring import cloud_of, filesystem_of, require_fit_host, world_of
+
+if TYPE_CHECKING:
+    from ebs_autoscale.provision import Setup
+    from ebs_autoscale.resize import World
 
 # The largest volume of any type (EC2 API reference, CreateVolume).
 VOLUME_MAX_BYTES = 64 * 1024 * GIB
 
-_EXIT_OF = {
-    Outcome.DONE: Exit.FINE,
-    Outcome.HELD: Exit.FINE,
-    Outcome.REFUSED: Exit.REFUSED,
-    Outcome.STOPPED: Exit.FAILED,
-    Outcome.FAILED: Exit.FAILED,
-    Outcome.UNFIT: Exit.UNFIT,
-}
+FIRST_SIZE_BYTES = 20 * GIB
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Be the daemon."""
+    from ebs_autoscale import daemon
+
+    return daemon.run(arguments)
 
 
 def grow(arguments: argparse.Namespace) -> int:
-    """Grow once: for an operator, or as the daemon's child with its events on a pipe."""
-    settings = _settings_of_growth(arguments)
-    wanted = _wanted_bytes(arguments)
+    """Grow once, for an operator or for the daemon."""
+    if arguments.request:
+        return _grow_for_daemon()
+    settings = config.load(arguments.config)
+    wanted = _wanted_bytes(arguments.size)
     require_fit_host()
-    clock = SystemClock()
-    if arguments.events_fd is not None:
-        die_with_parent(signal.SIGTERM)
-    clock.stop_on(signal.SIGTERM, signal.SIGINT)
+    clock = _stoppable_clock()
     filesystem = filesystem_of(settings, clock)
-    emit = _pipe(arguments.events_fd) if arguments.events_fd is not None else LogSink()
-    forecast = Forecast(
-        fill_bytes_per_second=arguments.fill_rate or 0.0,
-        sustained_bytes_per_second=arguments.fill_trend or 0.0,
-        growth_seconds=arguments.growth_seconds or Forecast().growth_seconds,
-        used_bytes=arguments.used_bytes,
-    )
-    # The daemon's child inherits the lock; see child.py.
-    lock = None if arguments.lock_fd is not None else Lock(growth_lock_path(filesystem.uuid))
+    with Lock(paths.growth_lock(filesystem.uuid)):
+        world = world_of(settings, filesystem, clock, LogSink())
+        return _grow_once(world, settings, Forecast(), wanted)
+
+
+def _grow_for_daemon() -> int:
+    """Grow if that is needed, as the daemon's child; every failure is an event."""
+    from ebs_autoscale.daemon import GrowthRequest
+    from ebs_autoscale.host.service import die_with_parent
+
+    die_with_parent(signal.SIGTERM)
+    clock = _stoppable_clock()
+    request = GrowthRequest.read(sys.stdin.buffer)
+    emit = _event_pipe(request.events_fd)
     try:
-        world = world_of(settings, filesystem, clock, emit)
-        return _EXIT_OF[grow_once(world, settings.policy, forecast, wanted)]
+        settings = config.parse(request.config_text, name=request.config_path)
+        require_fit_host()
+        world = world_of(settings, filesystem_of(settings, clock), clock, emit)
+        return _grow_once(world, settings, request.forecast)
     except EbsAutoscaleError as error:
-        if arguments.events_fd is None:
-            raise
-        fields = {"cause": error.cause}
-        emit(Event(kind=EventKind.GROWTH_FAILED, sentence=str(error), fields=fields))
+        emit(Event.of_error(EventKind.GROWTH_FAILED, error, level=Level.ERROR))
         return Exit.FAILED
-    finally:
-        if lock:
-            lock.close()
 
 
-def _settings_of_growth(arguments: argparse.Namespace) -> config.Settings:
-    """The daemon hands its child the configuration it goes by itself; see child.py."""
-    if arguments.config_fd is None:
-        return config.load(arguments.config)
-    with os.fdopen(arguments.config_fd, encoding="utf-8") as file:
-        return config.parse(file.read(), name=str(arguments.config))
+def _grow_once(
+    world: "World",
+    settings: config.Settings,
+    forecast: Forecast,
+    wanted_bytes: int | None = None,
+) -> int:
+    from ebs_autoscale.resize import Outcome, grow_once
+
+    match grow_once(world, settings.policy, forecast, wanted_bytes):
+        case Outcome.DONE | Outcome.HELD:
+            return Exit.FINE
+        case Outcome.REFUSED:
+            return Exit.REFUSED
+        case Outcome.UNFIT:
+            return Exit.UNFIT
+        case Outcome.STOPPED | Outcome.FAILED:
+            return Exit.FAILED
 
 
-def _wanted_bytes(arguments: argparse.Namespace) -> int | None:
-    """Whole GiB, rounded up; 0 stands for the usual size, None for only if needed."""
-    if arguments.if_needed:
-        return None
-    size: int = arguments.size or 0
-    if size > VOLUME_MAX_BYTES:
-        raise ConfigInvalid(f"--size {size // GIB} GiB: no EBS volume is larger than 64 TiB")
-    return -(-size // GIB) * GIB
+def _stoppable_clock() -> SystemClock:
+    clock = SystemClock()
+    clock.stop_on(signal.SIGTERM, signal.SIGINT)
+    return clock
 
 
-def _pipe(events_fd: int) -> Callable[[Event], None]:
-    os.set_inheritable(events_fd, False)  # noqa: FBT003 -- the tools we run have no business with it
+def _wanted_bytes(size_bytes: int | None) -> int:
+    """Whole GiB, rounded up; 0 stands for the usual size."""
+    if size_bytes is None:
+        return 0
+    if size_bytes > VOLUME_MAX_BYTES:
+        raise ConfigInvalid(
+            f"--size {size_bytes // GIB} GiB: no EBS volume is larger than 64 TiB",
+            cause=Cause.USAGE,
+        )
+    return -(-size_bytes // GIB) * GIB
+
+
+def _event_pipe(events_fd: int) -> Callable[[Event], None]:
+    # The tools that a growth runs have no business with it.
+    os.set_inheritable(events_fd, False)  # noqa: FBT003 -- the standard library's signature
 
     def emit(event: Event) -> None:
         try:
             os.write(events_fd, event.to_json().encode() + b"\n")
         except BrokenPipeError:
-            # The daemon is gone; what was begun is told by whoever comes next.
+            # The daemon is gone; the next one finds what this growth has done.
             return
 
     return emit
@@ -112,88 +130,152 @@ def plan(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     if arguments.simulate:
         return _simulate(settings, arguments)
+    from ebs_autoscale.resize import observe
+
     require_fit_host()
     clock = SystemClock()
-    filesystem = filesystem_of(settings, clock)
-    world = world_of(settings, filesystem, clock, LogSink())
-    reading, inventory = observe(world)
-    decision = decide(reading, inventory, settings.policy, forecast=Forecast())
+    world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
+    decision = decide(observe(world), settings.policy, forecast=_forecast_of_daemon(settings))
     steps = steps_for(decision)
-    size = decision.size_bytes if isinstance(decision, Grow) else None
     if arguments.json:
         found = {
-            "decision": type(decision).__name__.lower(),
+            "decision": decision.kind,
             "reason": decision.reason,
             "growth": str(decision.growth) if isinstance(decision, Grow | Finish) else None,
-            "size_bytes": size,
-            "limit": decision.limit if isinstance(decision, Refuse) else None,
-            "steps": [{"step": type(s).__name__, "title": s.title} for s in steps],
+            "size_bytes": decision.size_bytes if isinstance(decision, Grow) else None,
+            "limit": decision.limit.value if isinstance(decision, Refuse) else None,
+            "steps": [{"step": step.kind, "title": step.title} for step in steps],
         }
         print(json.dumps(found, indent=1))
     else:
-        print(_sentence(decision))
+        print(_line_of(decision))
         for number, step in enumerate(steps, start=1):
             print(f"  {number}. {step.title}")
     return Exit.REFUSED if isinstance(decision, Refuse) else Exit.FINE
 
 
+def _forecast_of_daemon(settings: config.Settings) -> Forecast:
+    """What a running daemon forecasts, so that it and this verb judge alike."""
+    daemon = living_daemon(paths.status_file(settings.mountpoint))
+    return daemon.view.forecast if daemon else Forecast()
+
+
 def _simulate(settings: config.Settings, arguments: argparse.Namespace) -> int:
-    """Print what the policy would do to a steady writer; asks the filesystem at most."""
-    scenario = simulation.parse_scenario(arguments.simulate)
+    """Print what the policy would do for a steady writer; asks the filesystem at most."""
+    from ebs_autoscale.simulation import steady_writer
+
+    scenario = steady_writer.parse_scenario(arguments.simulate)
     if scenario.size_bytes:
-        start = simulation.empty(scenario.size_bytes)
+        start = steady_writer.empty(scenario.size_bytes)
     else:
         start = filesystem_of(settings, SystemClock()).read()
-    course = simulation.simulate(scenario, start, settings.policy)
+    course = steady_writer.simulate(scenario, start, settings.policy)
     if arguments.json:
-        print(json.dumps(simulation.as_json(scenario, course, settings.volume), indent=1))
+        print(json.dumps(steady_writer.as_json(scenario, course, settings.volume), indent=1))
     else:
-        print("\n".join(simulation.told(scenario, course, settings.volume)))
+        print("\n".join(steady_writer.as_text(scenario, course, settings.volume)))
     return Exit.FINE
 
 
-def _sentence(decision: Decision) -> str:
+def _line_of(decision: Decision) -> str:
     if isinstance(decision, Refuse):
-        return f"refused by {decision.limit}: {decision.reason}; {decision.hint}"
-    return f"{type(decision).__name__.lower()}: {decision.reason}"
+        return f"refused by {decision.limit.value}: {decision.reason}; {decision.hint}"
+    return f"{decision.kind}: {decision.reason}"
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Print what is seen, decided and waited for; with or without a daemon."""
-    from ebs_autoscale.cli import status as room  # noqa: PLC0415 -- psutil is for this verb only
+    """Print space, the next decision and pending retries; with or without a daemon."""
+    from ebs_autoscale.cli import status as printed
 
     settings = config.load(arguments.config)
-    return room.show(settings, as_json=arguments.json, watch=arguments.watch)
+    return printed.show(settings, as_json=arguments.json, watch=arguments.watch)
 
 
 def check(arguments: argparse.Namespace) -> int:
     """Rehearse everything and say what to do about what is not fit."""
-    from ebs_autoscale.checks import runner as room  # noqa: PLC0415 -- loads boto3
+    from ebs_autoscale import checks
 
-    return room.show(arguments.config, as_json=arguments.json)
+    return checks.show(arguments.config, as_json=arguments.json)
 
 
 def absent(arguments: argparse.Namespace) -> int:
     """Name the filesystem's volumes that this host does not show: for the daemon that waits."""
+    from ebs_autoscale.host.block_devices import BlockDevices
+
     settings = config.load(arguments.config)
-    clock = SystemClock()
-    cloud, nodes = cloud_of(settings, clock), BlockDevices()
+    cloud, block_devices = cloud_of(settings, SystemClock()), BlockDevices()
     for volume in cloud.inventory(arguments.filesystem).volumes:
-        if volume.state not in DEAD_STATES and not nodes.node_of(volume):
+        if volume.state not in DEAD_VOLUME_STATES and not block_devices.node_of(volume):
             where = f"attached to {volume.attached_to}" if volume.attached_to else volume.state
             print(f"{volume.id} of growth {volume.growth} is not here: {where}")
     return Exit.FINE
 
 
-def uninstall(arguments: argparse.Namespace) -> int:
-    """Take away what `init` put on this host."""
-    from ebs_autoscale.provision import uninstall as room  # noqa: PLC0415 -- for this verb only
+def init(arguments: argparse.Namespace) -> int:
+    """Set up one filesystem, from the volume to the service; what exists is left as it is."""
+    from ebs_autoscale.provision import Initialisation
 
-    return room.uninstall(arguments)
+    wanted = _setup_of(arguments)
+    require_fit_host()
+    clock = _stoppable_clock()
+    with Lock(paths.init_lock()):
+        Initialisation(wanted, clock, LogSink()).run()
+    return Exit.FINE
+
+
+def _setup_of(arguments: argparse.Namespace) -> "Setup":
+    from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
+    from ebs_autoscale.provision import Setup, config_file
+
+    mountpoint = _mountpoint(arguments.mountpoint)
+    path, settings = config_file.settings_for(arguments.config, mountpoint)
+    if arguments.device and arguments.size:
+        what = "--size is for a volume to create; with --device none is created"
+        raise ConfigInvalid(what, cause=Cause.USAGE)
+    size_bytes = -(-(arguments.size or FIRST_SIZE_BYTES) // GIB) * GIB
+    kind = settings.volume.type
+    min_gib, max_gib = VOLUME_TYPES[kind].min_gib, VOLUME_TYPES[kind].max_gib
+    if not arguments.device and not min_gib <= size_bytes // GIB <= max_gib:
+        raise ConfigInvalid(
+            f"--size {size_bytes // GIB} GiB: {kind} has {min_gib} to {max_gib} GiB",
+            hint=f"choose a size in between, or another volume.type in {path}",
+            cause=Cause.USAGE,
+        )
+    return Setup(
+        # As the kernel's mount table has it.
+        settings=replace(settings, mountpoint=mountpoint),
+        config_path=path,
+        size_bytes=size_bytes,
+        device=arguments.device,
+    )
+
+
+def _mountpoint(text: str) -> str:
+    """The path without symlinks; raises ConfigInvalid for what cannot be a mountpoint."""
+    try:
+        path = config.mountpoint(text)
+    except ValueError as error:
+        raise ConfigInvalid(f"MOUNTPOINT: {error}", cause=Cause.USAGE) from error
+    real = os.path.realpath(path)
+    if real == "/":
+        raise ConfigInvalid(f"MOUNTPOINT {text}: / is mounted already", cause=Cause.USAGE)
+    if not real.isprintable():
+        what = f"MOUNTPOINT {text!r}: fstab cannot hold control characters"
+        raise ConfigInvalid(what, cause=Cause.USAGE)
+    return real
+
+
+def uninstall(arguments: argparse.Namespace) -> int:
+    """Remove what `init` put on this host."""
+    from ebs_autoscale import provision
+
+    return provision.uninstall(arguments)
 
 
 def iam_policy(arguments: argparse.Namespace) -> int:
     """Print the policy for the instance's role; asks nothing and nobody."""
+    from ebs_autoscale.ec2 import iam
+
     document = iam.policy_document(kms_key_arn=arguments.kms_key, adopt=arguments.adopt)
     print(json.dumps(document, indent=2))
     return Exit.FINE
@@ -202,11 +284,11 @@ def iam_policy(arguments: argparse.Namespace) -> int:
 def demo(arguments: argparse.Namespace) -> int:
     """Show the whole product on this machine."""
     try:
-        from ebs_autoscale_demo import demo as room  # noqa: PLC0415 -- an extra
+        from ebs_autoscale_demo import demo as sandbox
     except ImportError as error:
         print(
             f"ebs-autoscale: the demo needs {error.name}; pip install ebs-autoscale-sandbox",
             file=sys.stderr,
         )
         return Exit.UNFIT
-    return room.run(rate_bytes_per_second=arguments.rate)
+    return sandbox.run(rate_bytes_per_second=arguments.rate)

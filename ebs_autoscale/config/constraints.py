@@ -1,44 +1,11 @@
 """What the values of a configuration must be to each other; each broken law is a sentence."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, VolumeType
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy import GrowthPolicy
 from ebs_autoscale.units import format_duration, format_size
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeType:
-    """What EC2 sells under a type (facts/aws.md section 1); `least_iops` 0: takes none.
-
-    Only ceilings that a growth would run into later are here; the rest EC2 judges itself,
-    since they rise every few years and differ between zones.
-    """
-
-    least_gib: int
-    most_gib: int
-    least_iops: int = 0
-    iops_per_gib: int = 0
-    needs_iops: bool = False
-    takes_throughput: bool = False
-
-    def least_gib_with(self, iops: int | None) -> int:
-        """The smallest volume that EC2 sells with so many IOPS, None being its own choice."""
-        if iops is None or iops <= self.least_iops or not self.iops_per_gib:
-            return self.least_gib
-        return max(self.least_gib, -(-iops // self.iops_per_gib))
-
-
-VOLUME_TYPES = {
-    "gp3": VolumeType(1, 65_536, least_iops=3_000, iops_per_gib=500, takes_throughput=True),
-    "gp2": VolumeType(1, 16_384),
-    "io2": VolumeType(4, 65_536, least_iops=100, iops_per_gib=1_000, needs_iops=True),
-    "io1": VolumeType(4, 16_384, least_iops=100, iops_per_gib=50, needs_iops=True),
-    "st1": VolumeType(125, 16_384),
-    "sc1": VolumeType(125, 16_384),
-    "standard": VolumeType(1, 1_024),
-}
 
 
 def broken_laws(
@@ -92,14 +59,14 @@ def _polling(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
 
 
 def _smallest_sold(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    sold = VOLUME_TYPES[volume.type].least_gib * GIB
+    sold = VOLUME_TYPES[volume.type].min_gib * GIB
     if policy.sizing.min_bytes < sold:
         asked, least = format_size(policy.sizing.min_bytes), format_size(sold)
         yield f"{asked} is less than {volume.type} can be ({least})"
 
 
 def _largest_sold(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    sold = VOLUME_TYPES[volume.type].most_gib * GIB
+    sold = VOLUME_TYPES[volume.type].max_gib * GIB
     if policy.sizing.max_bytes > sold:
         asked, most = format_size(policy.sizing.max_bytes), format_size(sold)
         yield f"{asked} is more than {volume.type} can be ({most})"
@@ -110,18 +77,18 @@ def _iops(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
     if volume.iops is None:
         if sold.needs_iops:
             yield f"null, but {volume.type} needs a number"
-    elif not sold.least_iops:
-        takers = ", ".join(name for name, kind in VOLUME_TYPES.items() if kind.least_iops)
+    elif not sold.min_iops:
+        takers = ", ".join(name for name, kind in VOLUME_TYPES.items() if kind.min_iops)
         yield f"{volume.type} takes none, only {takers} do; leave it out or change volume.type"
-    elif volume.iops < sold.least_iops:
-        yield f"{volume.iops} is less than {volume.type} has at least ({sold.least_iops})"
+    elif volume.iops < sold.min_iops:
+        yield f"{volume.iops} is less than {volume.type} has at least ({sold.min_iops})"
     elif volume.iops > (most := _most_iops(policy, sold)):
         smallest = f"{volume.type} of growth.min ({format_size(policy.sizing.min_bytes)})"
         yield f"{volume.iops} is more than {smallest} can have ({most}); raise growth.min"
 
 
 def _most_iops(policy: GrowthPolicy, sold: VolumeType) -> int:
-    return max(sold.least_iops, policy.sizing.min_bytes * sold.iops_per_gib // GIB)
+    return max(sold.min_iops, policy.sizing.min_bytes * sold.max_iops_per_gib // GIB)
 
 
 def _throughput(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:

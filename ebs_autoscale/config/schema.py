@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ebs_autoscale.config import values as read
-from ebs_autoscale.config.constraints import VOLUME_TYPES, broken_laws
+from ebs_autoscale.config.constraints import broken_laws
 from ebs_autoscale.config.yaml_source import (
     Mistake,
     MistakesFound,
@@ -15,9 +15,10 @@ from ebs_autoscale.config.yaml_source import (
     parse_mapping,
     root_of,
 )
-from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
+from ebs_autoscale.errors import Cause, ConfigInvalid
 from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
-from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Polling, Sizing, Threshold
+from ebs_autoscale.policy import GrowthPolicy, Limits, Polling, Sizing, Threshold
 from ebs_autoscale.units import parse_share, parse_size
 
 LogFormat = Literal["auto", "journald", "text", "json"]
@@ -159,7 +160,9 @@ def text_of(path: Path) -> str:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError as error:
         hint = "write one (`mountpoint: /scratch` is enough) or name another with --config"
-        raise ConfigInvalid(f"{path}: no such file", hint=hint, cause="configuration") from error
+        raise ConfigInvalid(
+            f"{path}: no such file", hint=hint, cause=Cause.CONFIGURATION
+        ) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if len(content) > MOST_BYTES:
@@ -182,8 +185,8 @@ def _settings(parsed: Parsed) -> Settings:
     sold = VOLUME_TYPES[volume.type]
     sizing = replace(
         Sizing(**fields[Sizing]),
-        sold_min_bytes=sold.least_gib_with(volume.iops) * GIB,
-        sold_max_bytes=sold.most_gib * GIB,
+        sold_min_bytes=sold.min_gib_with(volume.iops) * GIB,
+        sold_max_bytes=sold.max_gib * GIB,
     )
     policy = GrowthPolicy(
         threshold=Threshold(**fields[Threshold]),
@@ -210,10 +213,10 @@ def _give_way(sizing: Sizing, parsed: Parsed) -> Sizing:
 
 def _unreadable(path: Path, error: Exception) -> ConfigInvalid:
     reason = getattr(error, "strerror", None) or error
-    return ConfigInvalid(f"{path}: cannot be read: {reason}", cause="configuration")
+    return ConfigInvalid(f"{path}: cannot be read: {reason}", cause=Cause.CONFIGURATION)
 
 
 def _invalid(name: str, mistakes: Collection[Mistake]) -> ConfigInvalid:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     lines = "".join(f"\n  {mistake}" for mistake in sorted(mistakes))
-    return ConfigInvalid(f"{name}: {count}:{lines}", cause="configuration")
+    return ConfigInvalid(f"{name}: {count}:{lines}", cause=Cause.CONFIGURATION)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ebs_autoscale.config.yaml_source import Mistake, MistakesFound, Parser, Place, parse_mapping
-from ebs_autoscale.policy.settings import LadderStep
+from ebs_autoscale.policy import LadderStep
 from ebs_autoscale.units import parse_duration, parse_share, parse_size, shown
 
 # EC2 allows 50 tags per volume (facts/aws.md section 4); five are ours, five are room for
@@ -153,7 +153,7 @@ def tags(place: Place) -> dict[str, str]:
 
 
 def ladder(place: Place) -> tuple[LadderStep, ...]:
-    """The rungs, ascending by members; each names all three of its values."""
+    """The rungs, ascending by devices; each names all three of its values."""
     rungs: list[LadderStep] = []
     mistakes: list[Mistake] = []
     for item in place.items():
@@ -162,8 +162,8 @@ def ladder(place: Place) -> tuple[LadderStep, ...]:
         except MistakesFound as found:
             mistakes.extend(found.mistakes)
             continue
-        if len(rungs) > 1 and rungs[-1].members <= rungs[-2].members:
-            falls = f"{rungs[-1].members} is not above {rungs[-2].members}, the rung before"
+        if len(rungs) > 1 and rungs[-1].devices <= rungs[-2].devices:
+            falls = f"{rungs[-1].devices} is not above {rungs[-2].devices}, the rung before"
             mistakes.append(Mistake(item.line, f"{item.path}.members: {falls}; let them ascend"))
     if mistakes:
         raise MistakesFound(*mistakes)
@@ -174,7 +174,7 @@ def ladder(place: Place) -> tuple[LadderStep, ...]:
 
 def _rung(item: Place) -> LadderStep:
     fields = {
-        "members": ("members", whole(1, 1000)),
+        "members": ("devices", whole(1, 1000)),
         "available": ("available_percent", scalar(parse_share)),
         "size": ("size_bytes", scalar(parse_size)),
     }

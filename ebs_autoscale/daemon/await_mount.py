@@ -1,21 +1,22 @@
-"""A filesystem that is not mounted: what is missing, and the mount once all members are here."""
+"""A filesystem that is not mounted: what is missing, and the mount once all devices are here."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of, scan
 from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import mount_unit, systemd_runs
-from ebs_autoscale.telemetry.conditions import Conditions
+from ebs_autoscale.telemetry.conditions import Condition, Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.telemetry.view import State, View
 
 # A device that appears is usable at once; a look costs two processes.
 LOOK_EVERY_SECONDS = 10.0
-# EC2 is asked which volume is away: three calls, and only while a member is.
+# EC2 is asked which volume is away: three calls, and only while a device is.
 ASK_EVERY_SECONDS = 900.0
 MOUNT_RETRY_SECONDS = 60.0
 
@@ -25,8 +26,8 @@ _LOOK_TIMEOUT_SECONDS = 60.0
 _ASK_TIMEOUT_SECONDS = 180.0
 
 
-class Awaited:
-    """A filesystem to be mounted; `look` as often as one likes, it works at its own pace.
+class MountWaiter:
+    """Waits for a filesystem to be mounted; call `advance` often, it works at its own pace.
 
     `stopping` is asked five times a second while a tool runs.
     """
@@ -51,17 +52,23 @@ class Awaited:
         self._away = ""
         self._detail = ""
 
-    def look(self, prove: Callable[[], object]) -> Mapping[str, object] | None:
-        """None once `prove` is content with the mount, else what the daemon reports meanwhile."""
+    def advance(self, verify: Callable[[], object]) -> View | None:
+        """Do what is due to get it mounted: None once `verify` accepts the mount, else the view."""
         try:
-            prove()
+            verify()
         except EbsAutoscaleError as error:
-            if error.cause in {"not mounted", "missing"} and self._is_due():
+            if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and self._is_due():
                 self._detail = self._bring_back()
-            sentence = "; ".join(filter(None, [str(error), self._detail]))
-            self._conditions.raised(error.cause, sentence)
-            self._conditions.only({error.cause})
-            return self._report(sentence)
+            sentence = "; ".join(filter(None, [error.what, self._detail]))
+            condition = Condition(error.cause, sentence, error.hint)
+            self._conditions.raised(condition)
+            self._conditions.only({condition.key})
+            return View(
+                state=State.WAITING,
+                activity=f"waiting for {self._mountpoint} to be mounted",
+                low=condition.line,
+                conditions=self._conditions.lines,
+            )
         self._conditions.only(())
         return None
 
@@ -73,7 +80,7 @@ class Awaited:
         return True
 
     def _bring_back(self) -> str:
-        """Mount it if fstab wants that and all members are here; what keeps it from being so."""
+        """Mount it if fstab wants that and all devices are here; what keeps it from being so."""
         try:
             uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
@@ -93,7 +100,7 @@ class Awaited:
             return NOBODY
 
     def _mount(self) -> str:
-        """Never with `degraded`: a missing member of single data would be lost for good."""
+        """Never with `degraded`: a missing device of single data would be lost for good."""
         now = self._clock.now_seconds()
         if now - self._mounted_at_seconds < MOUNT_RETRY_SECONDS:
             return self._detail
@@ -103,7 +110,7 @@ class Awaited:
             # The daemon has mounts of its own; systemd mounts for all.
             argv = ["systemctl", "start", mount_unit(self._mountpoint)]
         self._run(*argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
-        sentence = f"mounted {self._mountpoint}: all its members are here"
+        sentence = f"mounted {self._mountpoint}: all its devices are here"
         self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
         return ""
 
@@ -121,16 +128,6 @@ class Awaited:
 
     def _run(self, *argv: str, timeout_seconds: float) -> str:
         return run(argv, timeout_seconds=timeout_seconds, stopping=self._stopping)
-
-    def _report(self, sentence: str) -> dict[str, object]:
-        return {
-            "state": "waiting",
-            "activity": f"waiting for {self._mountpoint} to be mounted",
-            "step": "",
-            "low": sentence,
-            "conditions": dict(self._conditions.sentences),
-            "growths_since_start": 0,
-        }
 
 
 # 45 MB and half a second for boto3, which the daemon never has.

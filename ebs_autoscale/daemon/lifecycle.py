@@ -3,37 +3,30 @@
 import argparse
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from ebs_autoscale import __version__
+from ebs_autoscale import __version__, config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import schema as config
-from ebs_autoscale.daemon.await_mount import Awaited
+from ebs_autoscale.daemon.await_mount import MountWaiter
 from ebs_autoscale.daemon.worker import GrowthProcess
-from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Stopped
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit, Stopped
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.service import Notifier, detached
 from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.policy.shortage import available
+from ebs_autoscale.policy import describe_available
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
-from ebs_autoscale.telemetry.logs import LogSink, Sinks, StatusFile, set_up_logging
-from ebs_autoscale.wiring import (
-    daemon_lock_path,
-    filesystem_of,
-    growth_lock_path,
-    require_fit_host,
-    status_path,
-)
-
-LOG_PATH = Path("/var/log/ebs-autoscale.log")
+from ebs_autoscale.telemetry.logs import LogSink, Sinks, set_up_logging
+from ebs_autoscale.telemetry.status_file import StatusFile
+from ebs_autoscale.telemetry.view import View
+from ebs_autoscale.wiring import filesystem_of, require_fit_host
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Be the daemon until SIGTERM or SIGINT; SIGHUP has the configuration read again."""
+    """Be the daemon until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
     text = config.text_of(arguments.config)
     settings = config.parse(text, name=str(arguments.config))
     if arguments.test:
@@ -42,22 +35,26 @@ def run(arguments: argparse.Namespace) -> int:
     require_fit_host()
     daemon = Daemon(arguments.config, text, settings)
     with ExitStack() as stack:
-        if arguments.wait and not daemon.has_seen_mount():
+        if arguments.wait and not daemon.wait_for_mount():
             return Exit.FINE
-        lock = stack.enter_context(Lock(daemon_lock_path(_proved(settings))))
+        lock = stack.enter_context(Lock(paths.daemon_lock(_verified_uuid(settings))))
         if arguments.detach:
-            pid_path = status_path(settings.mountpoint).with_suffix(".pid")
+            pid_path = paths.pid_file(settings.mountpoint)
             keep = (lock.fileno(),)
-            stack.enter_context(detached(pid_path=pid_path, log_path=LOG_PATH, keep=keep))
+            stack.enter_context(detached(pid_path=pid_path, log_path=paths.LOG_FILE, keep=keep))
             set_up_logging(
-                settings.log_format, arguments.log_level, os.environ, timed=True, log_path=LOG_PATH
+                settings.log_format,
+                arguments.log_level,
+                os.environ,
+                timed=True,
+                log_path=paths.LOG_FILE,
             )
             lock.sign()
-        daemon.heed_signals()
+        daemon.handle_signals()
         return daemon.watch()
 
 
-def _proved(settings: config.Settings) -> str:
+def _verified_uuid(settings: config.Settings) -> str:
     """The filesystem's UUID, once it is seen to be fit; nothing of the look stays open.
 
     Detaching closes descriptors, so whatever the daemon holds is opened after it.
@@ -76,23 +73,26 @@ class Daemon:
         self._settings = settings
         self._clock = SystemClock()
         self._notifier = Notifier()
-        self._report = StatusFile(status_path(settings.mountpoint))
+        self._status_file = StatusFile(paths.status_file(settings.mountpoint))
         self._emit = Sinks(LogSink())
 
-    def heed_signals(self) -> None:
-        """From now on a signal is a wish, taken up when it is safe."""
+    def handle_signals(self) -> None:
+        """From now on a signal is a request, taken up when it is safe."""
         self._clock.stop_on(signal.SIGTERM, signal.SIGINT)
         self._clock.wake_on(signal.SIGHUP)
 
-    def has_seen_mount(self) -> bool:
-        """Wait until the filesystem is mounted, an orderly state too; False when told to stop."""
-        self.heed_signals()
+    def wait_for_mount(self) -> bool:
+        """Wait until the filesystem is mounted, and mount it if fstab says so.
+
+        Returns False when told to stop.
+        """
+        self.handle_signals()
         with suppress(EbsAutoscaleError):
-            _proved(self._settings)
+            _verified_uuid(self._settings)
             return True
         # What follows may take longer than a start: it asks EC2, and mounts.
         self._notifier.ready()
-        awaited = Awaited(
+        waiter = MountWaiter(
             self._settings.mountpoint,
             config_path=self._config_path,
             clock=self._clock,
@@ -100,18 +100,18 @@ class Daemon:
             stopping=self._is_stopping,
         )
         try:
-            while view := awaited.look(lambda: _proved(self._settings)):
+            while view := waiter.advance(lambda: _verified_uuid(self._settings)):
                 self._publish(view)
                 self._clock.sleep(self._settings.policy.polling.max_seconds)
                 self._reload_if_asked(lambda: None, self._tell_refusal)
         except Stopped:
             return False
         finally:
-            self._report.remove()
+            self._status_file.remove()
         return True
 
-    def _tell_refusal(self, sentence: str) -> None:
-        self._emit(Event(kind=EventKind.WARNING, sentence=sentence, level=Level.ERROR))
+    def _tell_refusal(self, error: ConfigInvalid) -> None:
+        self._emit(Event.of_error(EventKind.WARNING, error, level=Level.ERROR))
 
     def _is_stopping(self) -> bool:
         """Asked while a tool runs, which must not look like a loop that hangs."""
@@ -124,7 +124,7 @@ class Daemon:
         growths = GrowthProcess(
             config_path=self._config_path,
             config_text=self._config_text,
-            lock_path=growth_lock_path(filesystem.uuid),
+            lock_path=paths.growth_lock(filesystem.uuid),
             clock=self._clock,
         )
         monitor = Monitor(
@@ -148,26 +148,35 @@ class Daemon:
                 on_stop=self._notifier.stopping,
             )
         finally:
-            self._report.remove()
+            self._status_file.remove()
             sentence = f"no longer watching {filesystem.mountpoint}"
             self._emit(Event(kind=EventKind.STOPPING, sentence=sentence))
 
     def _tell_start(self, filesystem: BtrfsFilesystem) -> None:
-        sentence = f"watching {filesystem.mountpoint}: {available(filesystem.read())}"
-        fields = {"filesystem": filesystem.uuid, "version": __version__}
-        self._emit(Event(kind=EventKind.STARTED, sentence=sentence, fields=fields))
+        available = describe_available(filesystem.read())
+        self._emit(
+            Event(
+                kind=EventKind.STARTED,
+                sentence=f"watching {filesystem.mountpoint}: {available}",
+                filesystem=filesystem.uuid,
+                version=__version__,
+            )
+        )
 
-    def _reload_if_asked(self, follow: Callable[[], None], refuse: Callable[[str], None]) -> None:
+    def _reload_if_asked(
+        self, follow: Callable[[], None], refuse: Callable[[ConfigInvalid], None]
+    ) -> None:
         if not self._clock.was_asked():
             return
         self._notifier.reloading(self._clock.now_seconds())
         try:
             self._reread()
         except ConfigInvalid as error:
-            refuse(f"the configuration of before stays: {error}")
+            what = f"keeping the previous configuration: {error.what}"
+            refuse(ConfigInvalid(what, hint=error.hint, cause=error.cause))
         else:
             follow()
-            sentence = f"goes by {self._config_path} as it is now"
+            sentence = f"reloaded {self._config_path}"
             self._emit(Event(kind=EventKind.RELOADED, sentence=sentence))
         self._notifier.ready()
 
@@ -177,25 +186,12 @@ class Daemon:
         if settings.mountpoint != self._settings.mountpoint:
             raise ConfigInvalid(
                 f"{self._config_path}: mountpoint is now {settings.mountpoint}, but "
-                f"{self._settings.mountpoint} is watched",
+                f"{self._settings.mountpoint} is being watched",
                 hint="restart the daemon to watch another filesystem",
             )
         self._config_text, self._settings = text, settings
 
-    def _publish(self, view: Mapping[str, object]) -> None:
+    def _publish(self, view: View) -> None:
         self._notifier.feed_watchdog(self._clock.now_seconds())
-        self._notifier.status(_one_line(view))
-        self._report.write({"version": __version__, "pid": os.getpid(), **_without_reading(view)})
-
-
-def _one_line(view: Mapping[str, object]) -> str:
-    conditions = view["conditions"]
-    if isinstance(conditions, Mapping) and conditions:
-        return "; ".join(str(sentence) for sentence in conditions.values())
-    return str(view["activity"] or view["low"] or view["state"])
-
-
-def _without_reading(view: Mapping[str, object]) -> dict[str, object]:
-    """`status` looks for itself; a report that changed with every reading would be all writes."""
-    volatile = {"reading", "fill_bytes_per_second", "next_try_in_seconds"}
-    return {key: value for key, value in view.items() if key not in volatile}
+        self._notifier.status(view.line)
+        self._status_file.write(view)

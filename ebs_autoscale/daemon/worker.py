@@ -1,16 +1,19 @@
 """A growth as its own process: the loop cannot be blocked, a hang has a hard end."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.policy.shortage import Forecast
+from ebs_autoscale.model import StepKind
+from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 # Every wait inside a growth has its own bound far below this, but for a balance.
@@ -19,22 +22,50 @@ SILENT_TOO_LONG_SECONDS = 900.0
 # One EC2 call with its retries may run this long before the growth hears of the stop.
 STOP_PATIENCE_SECONDS = 60.0
 
-ENDINGS = frozenset(
+_ENDINGS = frozenset(
     {
         EventKind.GROWTH_DONE,
         EventKind.GROWTH_REFUSED,
         EventKind.GROWTH_FAILED,
         EventKind.GROWTH_STOPPED,
-        EventKind.DECIDED,
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthRequest:
+    """What the daemon asks a growth process for: one JSON document on its stdin.
+
+    `config_text` is the configuration that the daemon was started with or has accepted since:
+    what is at `config_path` may be half-written by now, or have been refused. `events_fd` is
+    where events go, `lock_fd` the growth lock; both are inherited.
+    """
+
+    config_path: str
+    config_text: str
+    forecast: Forecast
+    events_fd: int
+    lock_fd: int
+
+    def as_file(self) -> BinaryIO:
+        """The document, in a file that exists only in memory."""
+        file = os.fdopen(os.memfd_create("growth-request.json"), "w+b")
+        file.write(json.dumps(asdict(self)).encode())
+        file.seek(0)
+        return file
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> "GrowthRequest":
+        """The request in a file; raises ValueError, KeyError or TypeError for anything else."""
+        document = json.loads(file.read())
+        return cls(**{**document, "forecast": Forecast(**document["forecast"])})
 
 
 class GrowthProcess:
     """Runs `ebs-autoscale grow` beside the loop and passes on its events.
 
     The growth lock is taken here and inherited: it lasts as long as the growth does,
-    even when this process is killed. `config_text` is what the next growth goes by.
+    even when this process is killed. `config_text` is the configuration of the next growth.
     """
 
     def __init__(
@@ -50,32 +81,35 @@ class GrowthProcess:
         self._heard_at_seconds = 0.0
         self._stopped_at_seconds: float | None = None
         self._ended = False
-        self.step = ""
+        self.step: StepKind | None = None
 
     @property
     def running(self) -> bool:
         """Whether a growth has begun whose end has not been told yet."""
         return self._process is not None
 
-    @property
-    def settling(self) -> bool:
-        """Whether all that is left of the running growth is to settle metadata."""
-        return self.step == "Settle"
-
     def start(self, forecast: Forecast) -> None:
-        """Begin a growth if one is needed; raises LockHeld while somebody else grows."""
-        with Lock(self._lock_path) as lock, self._config() as config:
+        """Begin a growth if one is needed; raises LockHeld while another process grows."""
+        with Lock(self._lock_path) as lock:
             self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(write_end, True)
+            request = GrowthRequest(
+                config_path=str(self._config_path),
+                config_text=self.config_text,
+                forecast=forecast,
+                events_fd=write_end,
+                lock_fd=lock.fileno(),
+            )
             try:
-                self._process = subprocess.Popen(
-                    self._argv(forecast, write_end, lock.fileno(), config.fileno()),
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(write_end, lock.fileno(), config.fileno()),
-                )
+                with request.as_file() as document:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", "-m", "ebs_autoscale", "grow", "--request"],
+                        stdin=document,
+                        pass_fds=(request.events_fd, request.lock_fd),
+                    )
             except OSError as error:
                 os.close(self._pipe)
-                raise Unfit(f"cannot start a growth: {error}", cause="process") from error
+                raise Unfit(f"cannot start a growth: {error}", cause=Cause.PROCESS) from error
             finally:
                 os.close(write_end)
         self._heard_at_seconds = self._clock.now_seconds()
@@ -83,33 +117,8 @@ class GrowthProcess:
         self._ended = False
         self._unread = b""
 
-    def _config(self) -> BinaryIO:
-        """The configuration that the daemon was started with or has accepted since, as a file.
-
-        What is at its path may be half-written by now, or have been refused.
-        """
-        file = os.fdopen(os.memfd_create("config.yaml"), "w+b")
-        file.write(self.config_text.encode())
-        file.seek(0)
-        return file
-
-    def _argv(self, forecast: Forecast, events_fd: int, lock_fd: int, config_fd: int) -> list[str]:
-        return [
-            *(sys.executable, "-I", "-m", "ebs_autoscale"),
-            *("--config", str(self._config_path)),
-            "grow",
-            "--if-needed",
-            *("--events-fd", str(events_fd)),
-            *("--lock-fd", str(lock_fd)),
-            *("--config-fd", str(config_fd)),
-            *("--fill-rate", str(forecast.fill_bytes_per_second)),
-            *("--fill-trend", str(forecast.sustained_bytes_per_second)),
-            *("--growth-seconds", str(forecast.growth_seconds)),
-            *("--used-bytes", str(forecast.used_bytes)),
-        ]
-
     def events(self) -> list[Event]:
-        """What the growth said since the last call; the last word of a dead one is made up."""
+        """What the growth said since the last call; a dead one's end is told in its place."""
         if self._process is None:
             return []
         events = self._read()
@@ -120,7 +129,7 @@ class GrowthProcess:
         return events
 
     def stop(self) -> None:
-        """Ask the growth to end at its next safe point; it is resumed by the next one."""
+        """Ask the growth to end at its next safe point; the next one resumes it."""
         if self._process and self._stopped_at_seconds is None:
             self._stopped_at_seconds = self._clock.now_seconds()
             self._process.send_signal(signal.SIGTERM)
@@ -150,29 +159,38 @@ class GrowthProcess:
         events = [Event.from_json(line.decode()) for line in lines]
         for event in events:
             self._heard_at_seconds = self._clock.now_seconds()
-            self._ended = event.kind in ENDINGS and event.kind is not EventKind.DECIDED
-            if event.kind is EventKind.STEP_STARTED:
-                self.step = str(event.fields.get("step", ""))
+            self._ended = event.kind in _ENDINGS
+            if event.kind is EventKind.STEP_STARTED and isinstance(event.step, StepKind):
+                self.step = event.step
         return events
 
     def _bury(self, process: subprocess.Popen[bytes]) -> list[Event]:
         os.close(self._pipe)
         self._process = None
-        self.step = ""
+        self.step = None
         if self._ended or process.returncode == 0:
             return []
         if self._stopped_at_seconds is not None:
             kind, level, how = EventKind.GROWTH_STOPPED, Level.INFO, "was stopped"
         else:
             kind, level = EventKind.GROWTH_FAILED, Level.ERROR
-            how = f"died with status {process.returncode}; its last words are above"
-        fields = {"cause": "died", "status": process.returncode}
-        return [Event(kind=kind, sentence=f"the growth {how}", level=level, fields=fields)]
+            how = f"died with status {process.returncode}; its last messages are above"
+        return [
+            Event(
+                kind=kind,
+                sentence=f"the growth {how}",
+                level=level,
+                cause=Cause.DIED,
+                status=process.returncode,
+            )
+        ]
 
     def _end_hang(self, process: subprocess.Popen[bytes]) -> None:
         now = self._clock.now_seconds()
         stopped = self._stopped_at_seconds
         if stopped is not None and now - stopped > STOP_PATIENCE_SECONDS:
             process.kill()
-        elif not self.settling and now - self._heard_at_seconds > SILENT_TOO_LONG_SECONDS:
+        elif self.step is StepKind.BALANCE_METADATA:
+            return
+        elif now - self._heard_at_seconds > SILENT_TOO_LONG_SECONDS:
             self.stop()

@@ -7,43 +7,47 @@ EC2's service model declares no error shapes, so the code string is all there is
 from typing import NamedTuple
 
 from ebs_autoscale.ec2.iam import denial_in
-from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, NameTaken, Transient, Unfit
 
 
 class Meaning(NamedTuple):
-    """The family decides who acts, the cause names the condition and its back-off."""
+    """What a code means: its cause, and what an operator can do."""
 
-    family: type[EbsAutoscaleError]
-    cause: str
+    cause: Cause
     hint: str = ""
 
+    @property
+    def family(self) -> type[EbsAutoscaleError]:
+        """Unfit where an operator has to act, else Transient: what the cause's exit code says."""
+        return Unfit if self.cause.exit is Exit.UNFIT else Transient
 
-_THROTTLED = Meaning(Transient, "throttled")
-_SERVER = Meaning(Transient, "ec2 ill")
-_STATE = Meaning(Transient, "state")
-_UNSEEN = Meaning(Transient, "not visible")
-_CREDENTIALS = Meaning(Unfit, "credentials", "check the instance profile and the clock")
-_ACCOUNT = Meaning(Unfit, "credentials", "check that the account and its role are active")
+
+_THROTTLED = Meaning(Cause.THROTTLED)
+_SERVER = Meaning(Cause.EC2_ERROR)
+_STATE = Meaning(Cause.STATE)
+_UNSEEN = Meaning(Cause.NOT_VISIBLE)
+_CREDENTIALS = Meaning(Cause.CREDENTIALS, "check the instance profile and the clock")
+_ACCOUNT = Meaning(Cause.CREDENTIALS, "check that the account and its role are active")
 _DENIED = Meaning(
-    Unfit, "denied", "allow it in the instance's role; `ebs-autoscale iam-policy` prints the policy"
+    Cause.DENIED, "allow it in the instance's role; `ebs-autoscale iam-policy` prints the policy"
 )
-_QUOTA = Meaning(Unfit, "quota", "raise the account's EBS quota in this Region")
-_CAPACITY = Meaning(Transient, "capacity", "EC2 has no room for this volume type in the zone now")
-_KIND = Meaning(Unfit, "volume kind", "choose another volume.type for this zone")
-_REQUEST = Meaning(Unfit, "request", "correct the volume section of the configuration")
-_KMS = Meaning(Unfit, "kms", "check volume.kms_key_id and the role's rights on that key")
-_SLOTS = Meaning(Unfit, "slots", "use an instance type with more attachment slots")
-_INSTANCE = Meaning(Unfit, "instance", "the instance is going away or its identity is stale")
-_MAPPING = Meaning(Transient, "mapping not visible")
+_QUOTA = Meaning(Cause.QUOTA, "raise the account's EBS quota in this Region")
+_CAPACITY = Meaning(Cause.CAPACITY, "EC2 has no room for this volume type in the zone now")
+_KIND = Meaning(Cause.VOLUME_KIND, "choose another volume.type for this zone")
+_REQUEST = Meaning(Cause.REQUEST, "correct the volume section of the configuration")
+_KMS = Meaning(Cause.KMS, "check volume.kms_key_id and the role's rights on that key")
+_SLOTS = Meaning(Cause.SLOTS, "use an instance type with more attachment slots")
+_INSTANCE = Meaning(Cause.INSTANCE, "the instance is going away or its identity is stale")
+_MAPPING = Meaning(Cause.MAPPING_NOT_VISIBLE)
 # Nothing that an operator wrote leads to these.
-_PROGRAM = Meaning(Unfit, "program", "this is a mistake in ebs-autoscale itself: please report it")
+_PROGRAM = Meaning(Cause.PROGRAM, "this is a mistake in ebs-autoscale itself: please report it")
 
-_BURNED = Meaning(Transient, "token burned")
+_BURNED = Meaning(Cause.TOKEN_BURNED)
 # The same code, for one that bought a volume that is no more.
-_SPENT = Meaning(Transient, "token spent")
+_SPENT = Meaning(Cause.TOKEN_SPENT)
 
 MEANINGS: dict[str, Meaning] = {
-    "DryRunOperation": Meaning(Transient, "dry run"),
+    "DryRunOperation": Meaning(Cause.DRY_RUN),
     "RequestLimitExceeded": _THROTTLED,
     "EC2ThrottledException": _THROTTLED,
     "Throttling": _THROTTLED,
@@ -130,18 +134,18 @@ def meaning_of(code: str, *, status: int) -> Meaning:
         return MEANINGS[code]
     if status >= 500:
         return _SERVER
-    return Meaning(Unfit, f"unknown code {code}", "this code is new to us; see the EC2 API errors")
+    return Meaning(Cause.UNKNOWN_CODE, "this code is new to us; see the EC2 API errors")
 
 
 def translated(what: str, *, code: str, message: str, status: int) -> EbsAutoscaleError:
     """The error to raise for EC2's answer: what failed, EC2's own words, and a hint."""
     # The one InvalidParameterValue that another name cures.
     if "is already in use" in message and "ttachment point" in message:
-        return NameTaken(f"{what}: {message}", cause="name taken")
+        return NameTaken(f"{what}: {message}", cause=Cause.NAME_TAKEN)
     meaning = meaning_of(code, status=status)
     if meaning is _BURNED and "already deleted" in message:
         meaning = _SPENT
-    family, cause, hint = meaning
-    if cause == "denied" and (denial := denial_in(message)):
+    family, cause = meaning.family, meaning.cause
+    if cause is Cause.DENIED and (denial := denial_in(message)):
         return family(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=cause)
-    return family(f"{what}: {code}: {message}", hint=hint, cause=cause)
+    return family(f"{what}: {code}: {message}", hint=meaning.hint, cause=cause)

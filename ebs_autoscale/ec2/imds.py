@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.model import Identity
 
 ENDPOINT_DEFAULT = "http://169.254.169.254"
@@ -44,7 +44,7 @@ class Imds:
                         f"no instance metadata from {self.endpoint}: {error.what}",
                         hint="is this an EC2 instance with IMDSv2 on? "
                         "inside a container the hop limit must be 2",
-                        cause="imds",
+                        cause=Cause.IMDS,
                     ) from error
             self._clock.sleep(delay)
             delay = min(delay * 2, 5.0)
@@ -69,7 +69,8 @@ class Imds:
                 partition=partition.strip(),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise Transient(f"the identity document is incomplete: {error!r}") from error
+            what = f"the identity document is incomplete: {error!r}"
+            raise Transient(what, cause=Cause.IMDS_UNANSWERED) from error
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
         """One answer's text; 403 is final, everything else may pass."""
@@ -83,7 +84,7 @@ class Imds:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
-            raise Transient(f"{method} {path}: {error}") from error
+            raise Transient(f"{method} {path}: {error}", cause=Cause.IMDS_UNANSWERED) from error
         if response.status == http.HTTPStatus.OK:
             return text
         what = f"{method} {self.endpoint}{path}: HTTP {response.status}"
@@ -91,8 +92,8 @@ class Imds:
             hint = (
                 "turn the instance metadata service on (aws ec2 modify-instance-metadata-options)"
             )
-            raise Unfit(what, hint=hint, cause="imds")
-        raise Transient(what)
+            raise Unfit(what, hint=hint, cause=Cause.IMDS)
+        raise Transient(what, cause=Cause.IMDS_UNANSWERED)
 
     def _connection(self) -> http.client.HTTPConnection:
         try:
@@ -102,5 +103,5 @@ class Imds:
             host, port = None, None
         if not host:
             what = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={self.endpoint} is not an http:// address"
-            raise Unfit(what, cause="imds")
+            raise Unfit(what, cause=Cause.IMDS)
         return http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_SECONDS)

@@ -1,10 +1,12 @@
-"""What a create call consists of: client token, tags, kind of volume. Pure."""
+"""What we ask EC2 for: client tokens, tags, create calls, device names. Pure."""
 
 from __future__ import annotations
 
 import hashlib
+import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
@@ -34,20 +36,28 @@ def token_of(owner: str, growth: GrowthId, series: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
+class CreateRequests:
     """Builds the same request for the same growth, however often and in whatever process."""
 
     identity: Identity
     spec: VolumeSpec
     mountpoint: str
-    instance_tags: Mapping[str, str] = field(default_factory=dict)
 
     def parameters(
-        self, growth: GrowthId, size_bytes: int, series: int
+        self,
+        growth: GrowthId,
+        size_bytes: int,
+        *,
+        series: int = 1,
+        instance_tags: Mapping[str, str] | None = None,
     ) -> CreateVolumeRequestTypeDef:
-        """All of a create call; nothing in it may change between a call and its repetition."""
+        """All of a create call; nothing in it may change between a call and its repetition.
+
+        `instance_tags` are copied to the volume where `volume.copy_instance_tags` asks for it.
+        """
         spec = self.spec
-        tags = self._tags(growth)
+        copied = instance_tags or {} if spec.copy_instance_tags else {}
+        tags = self._tags(growth, copied)
         request: CreateVolumeRequestTypeDef = {
             "AvailabilityZone": self.identity.availability_zone,
             "Size": size_bytes // GIB,
@@ -69,10 +79,10 @@ class Purchase:
             request["KmsKeyId"] = spec.kms_key_id
         return request
 
-    def _tags(self, growth: GrowthId) -> dict[str, str]:
+    def _tags(self, growth: GrowthId, copied: Mapping[str, str]) -> dict[str, str]:
         """Ours last: nothing else may claim the owner tags."""
         return {
-            **self.instance_tags,
+            **copied,
             "Name": f"ebs-autoscale {self.mountpoint} {growth.ordinal}",
             **self.spec.tags,
             MOUNTPOINT_TAG: self.mountpoint,
@@ -86,3 +96,33 @@ class Purchase:
             FILESYSTEM_TAG: growth.filesystem,
             GROWTH_TAG: str(growth.ordinal),
         }
+
+
+# Names accepted by EC2 on HVM instances, documented ones first. On Xen /dev/sdX and
+# /dev/xvdX are one attachment point, so only two-letter names are offered.
+DEVICE_NAMES = tuple(
+    f"/dev/xvd{first}{second}"
+    for first, seconds in (
+        ("b", string.ascii_lowercase),
+        ("c", string.ascii_lowercase),
+        ("a", string.ascii_lowercase),
+        ("d", "abcdefghijklmnopqrstuvwx"),
+    )
+    for second in seconds
+)
+
+
+def choose_device_name(
+    taken: AbstractSet[str], avoid: AbstractSet[str] = frozenset()
+) -> str | None:
+    """A free name to ask EC2 for, those in `avoid` last; None when all are taken.
+
+    /dev/sdX and /dev/xvdX count as one name: on Xen they are one attachment point.
+    """
+    points = {_attachment_point(name) for name in taken}
+    free = [name for name in DEVICE_NAMES if _attachment_point(name) not in points]
+    return next((name for name in free if name not in avoid), free[0] if free else None)
+
+
+def _attachment_point(name: str) -> str:
+    return name.removeprefix("/dev/").removeprefix("xvd").removeprefix("sd")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ebs_autoscale.errors import CommandFailed, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.mkfs import is_left_by_mkfs
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import MountTable
@@ -66,10 +66,10 @@ class BlockDevices:
             raise Unfit(
                 f"{path}: {error.strerror}",
                 hint="see `lsblk` for the devices there are; on Nitro they are /dev/nvme...",
-                cause="device",
+                cause=Cause.DEVICE,
             ) from error
         if not node.is_block_device() or not (self._block / node.name).is_dir():
-            raise _unfit(path, "is not a whole block device", cause="device")
+            raise _unfit(path, "is not a whole block device", cause=Cause.DEVICE)
         return node.name
 
     def size_of(self, name: str) -> int:
@@ -96,17 +96,21 @@ class BlockDevices:
             self._require_no_signature(name)
             self._require_zeroes(name, size_bytes, unfinished)
         except OSError as error:
-            raise Transient(f"cannot inspect {name}: {error}", cause="device") from error
+            raise Transient(
+                f"cannot inspect {name}: {error}", cause=Cause.DEVICE_UNREADABLE
+            ) from error
 
     def require_unused(self, name: str, *, size_bytes: int) -> None:
         """Prove that nothing uses this whole device, whatever is on it; raises as require_blank."""
         try:
             self._require_unused(name, size_bytes)
         except OSError as error:
-            raise Transient(f"cannot inspect {name}: {error}", cause="device") from error
+            raise Transient(
+                f"cannot inspect {name}: {error}", cause=Cause.DEVICE_UNREADABLE
+            ) from error
 
     @contextmanager
-    def proved_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
+    def verified_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
         """`require_blank`, and the name goes to no other device as long as this is entered.
 
         A device that is open keeps its number and its name, also when it is detached. A claim
@@ -121,7 +125,9 @@ class BlockDevices:
         try:
             self.require_blank(name, size_bytes=size_bytes)
             if os.fstat(fd).st_rdev != (self._dev / name).stat().st_rdev:
-                raise _unfit(name, "became another device while it was looked at", cause="device")
+                raise _unfit(
+                    name, "became another device while it was looked at", cause=Cause.DEVICE
+                )
             yield
         finally:
             os.close(fd)
@@ -165,17 +171,17 @@ class BlockDevices:
     def _require_unused(self, name: str, size_bytes: int) -> None:
         folder = self._block / name
         if not folder.is_dir() or not (self._dev / name).is_block_device():
-            raise _unfit(name, "is not a whole block device", cause="device")
+            raise _unfit(name, "is not a whole block device", cause=Cause.DEVICE)
         if (size := self.size_of(name)) != size_bytes:
-            raise _unfit(name, f"has {size} bytes, not {size_bytes}", cause="size")
+            raise _unfit(name, f"has {size} bytes, not {size_bytes}", cause=Cause.SIZE)
         if self._attribute(name, "ro") != "0":
-            raise _unfit(name, "is read-only", cause="device")
+            raise _unfit(name, "is read-only", cause=Cause.DEVICE)
         if partitions := sorted(path.parent.name for path in folder.glob("*/partition")):
             raise _unfit(name, f"has partitions: {', '.join(partitions)}")
         if holders := sorted(path.name for path in folder.glob("holders/*")):
-            raise _unfit(name, f"is held by {', '.join(holders)}", cause="in use")
+            raise _unfit(name, f"is held by {', '.join(holders)}", cause=Cause.IN_USE)
         if user := self._user_of(name):
-            raise _unfit(name, f"is in use as {user}", cause="in use")
+            raise _unfit(name, f"is in use as {user}", cause=Cause.IN_USE)
         with self._claimed(name):
             pass
 
@@ -187,8 +193,8 @@ class BlockDevices:
         for line in Path("/proc/swaps").read_text("utf-8").splitlines()[1:]:
             if Path(line.split()[0]).name == name:
                 return "swap"
-        for member in self._sysfs.glob(f"fs/btrfs/*/devices/{name}"):
-            return f"a member of the mounted BTRFS {member.parent.parent.name}"
+        for device in self._sysfs.glob(f"fs/btrfs/*/devices/{name}"):
+            return f"a device of the mounted BTRFS {device.parent.parent.name}"
         for backing in self._block.glob("loop*/loop/backing_file"):
             if backing.read_text("utf-8", "replace").strip() == str(self._dev / name):
                 return f"what {backing.parent.parent.name} lies on"
@@ -225,7 +231,7 @@ class BlockDevices:
             fd = os.open(self._dev / name, flags)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise _unfit(name, "is claimed by somebody else", cause="claimed") from error
+                raise _unfit(name, "is claimed by somebody else", cause=Cause.CLAIMED) from error
             raise
         try:
             yield fd
@@ -270,7 +276,7 @@ def _places(size_bytes: int) -> list[tuple[int, int]]:
     return edges + [(at, length) for at, length in copies if at + length <= size_bytes]
 
 
-def _unfit(name: str, found: str, *, cause: str = "not blank") -> Unfit:
+def _unfit(name: str, found: str, *, cause: Cause = Cause.NOT_BLANK) -> Unfit:
     return Unfit(
         f"{name} {found}",
         hint="it is left as it is: look what it is, and detach or wipe it by hand",

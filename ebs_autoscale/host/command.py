@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from ebs_autoscale.errors import CommandFailed, Stopped, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Transient, Unfit
 
 _PACKAGES = {
     "btrfs": "btrfs-progs",
@@ -80,10 +80,10 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
         raise Unfit(
             f"cannot run {argv[0]}: {error.strerror}",
             hint=f"install the package {package}" if package else f"install {argv[0]}",
-            cause="missing tool",
+            cause=Cause.MISSING_TOOL,
         ) from error
     except OSError as error:
-        raise Transient(f"cannot start {argv[0]}: {error.strerror}", cause="host") from error
+        raise Transient(f"cannot start {argv[0]}: {error.strerror}", cause=Cause.HOST) from error
 
 
 def _search_path() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 
 _ENCODING = ("utf-8", "surrogateescape")
 
@@ -18,7 +18,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise Unfit(f"cannot read {path}: {error.strerror}", cause="file") from error
+        raise Unfit(f"cannot read {path}: {error.strerror}", cause=Cause.FILE) from error
 
 
 def replace(path: Path, text: str) -> None:
@@ -32,7 +32,7 @@ def replace(path: Path, text: str) -> None:
         raise Unfit(
             f"cannot write {path}: {real} is not a regular file",
             hint="have a regular file there, or nothing, and repeat",
-            cause="file",
+            cause=Cause.FILE,
         )
     _write(real, text, keep=real.exists(), publish=os.replace)
 
@@ -66,7 +66,7 @@ def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path],
         raise Unfit(
             f"cannot write {real}: {error.strerror}",
             hint="is its filesystem writable, and the file not mounted by itself?",
-            cause="file",
+            cause=Cause.FILE,
         ) from error
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 
 FSTAB = Path("/etc/fstab")
 
-# A boot goes on without the filesystem, after having waited so long for its members. What comes
+# A boot goes on without the filesystem, after having waited so long for its devices. What comes
 # later the daemon mounts.
 _OPTIONS = ("nofail", "x-systemd.device-timeout=120s")
 
@@ -143,7 +143,7 @@ def _conflict(line: FstabLine, written: str) -> Unfit:
         f"{FSTAB} mounts {line.source} on {line.mountpoint}: `{written.strip()}`",
         hint="if that is the filesystem meant, mount it first; else remove the line, "
         "or choose another mountpoint",
-        cause="fstab",
+        cause=Cause.FSTAB,
     )
 
 

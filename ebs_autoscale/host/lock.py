@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ebs_autoscale.errors import LockHeld, Unfit
+from ebs_autoscale.errors import Cause, LockHeld, Unfit
 
 
 class Lock:
@@ -25,7 +25,9 @@ class Lock:
             # Whoever may read it could hold it: an flock needs no right to write.
             os.fchmod(self._fd, 0o600)
         except OSError as error:
-            raise Unfit(f"cannot open the lock {path}: {error.strerror}", cause="lock") from error
+            raise Unfit(
+                f"cannot open the lock {path}: {error.strerror}", cause=Cause.LOCK
+            ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -34,7 +36,7 @@ class Lock:
             raise LockHeld(
                 f"another ebs-autoscale works on this filesystem (pid {holder}, {path})",
                 hint="see `ebs-autoscale status`",
-                cause="locked",
+                cause=Cause.LOCKED,
             ) from error
         self.sign()
 

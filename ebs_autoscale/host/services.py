@@ -3,12 +3,11 @@
 import sys
 from pathlib import Path
 
-from ebs_autoscale.errors import Unfit
-from ebs_autoscale.host import files
+from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.host import files, paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.unit_names import escape_path
 
-CONFIG_FOLDER = Path("/etc/ebs-autoscale")
 UNIT_FOLDER = Path("/etc/systemd/system")
 UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
 
@@ -41,7 +40,7 @@ def mount_unit(mountpoint: str) -> str:
 def unit_reading(config_path: Path) -> str:
     """The unit that reads this file, be there one or not; empty for a file that none reads."""
     plain, template = UNITS
-    if config_path.parent != CONFIG_FOLDER:
+    if config_path.parent != paths.CONFIG_FOLDER:
         return ""
     if config_path.name == "config.yaml":
         return plain
@@ -62,7 +61,9 @@ def require_free(*, mountpoint: str, config_path: Path) -> None:
     for name in (*UNITS, unit):
         if (UNIT_FOLDER / name).resolve() == _MASK:
             raise Unfit(
-                f"{name} is masked", hint=f"`systemctl unmask {name}`, then repeat", cause="unit"
+                f"{name} is masked",
+                hint=f"`systemctl unmask {name}`, then repeat",
+                cause=Cause.UNIT,
             )
     # The older family's unit has the name of ours. What runs is asked, not what the unit says:
     # `make install` may have replaced it under its daemon. Ours is not active before it is ready.
@@ -74,7 +75,7 @@ def require_free(*, mountpoint: str, config_path: Path) -> None:
         raise Unfit(
             f"{plain} runs another autoscaler: `{' '.join(argv).strip()}`",
             hint=f"`systemctl disable --now {plain}`, then repeat",
-            cause="unit",
+            cause=Cause.UNIT,
         )
 
 
@@ -118,7 +119,7 @@ def remove(*, mountpoint: str, config_path: Path) -> list[str]:
 
 def remove_units() -> list[str]:
     """Remove the units themselves, once no configuration is left that they would read."""
-    if any(CONFIG_FOLDER.glob("*.yaml")):
+    if any(paths.CONFIG_FOLDER.glob("*.yaml")):
         return []
     found = [UNIT_FOLDER / name for name in UNITS if (UNIT_FOLDER / name).is_file()]
     for path in found:
@@ -138,7 +139,9 @@ def shipped(name: str) -> str:
     for folder in (Path(sys.prefix) / "share/ebs-autoscale", Path(__file__).parents[2]):
         if (folder / name).is_file():
             return (folder / name).read_text("utf-8")
-    raise Unfit(f"this installation lacks {name}", hint="install it again", cause="installation")
+    raise Unfit(
+        f"this installation lacks {name}", hint="install it again", cause=Cause.INSTALLATION
+    )
 
 
 def _for_this_program(unit: str) -> str:

@@ -1,1 +1,50 @@
 """Every judgement, no effect: when space is short, how much to add, how long to wait."""
+
+from ebs_autoscale.policy.decision import decide, next_growth, steps_for, unbalanced_metadata
+from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR, FillHistory, Forecast
+from ebs_autoscale.policy.health import Problem, missing_device, problems_of
+from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
+from ebs_autoscale.policy.reserve import is_reserve_affordable, wanted_reserve_bytes
+from ebs_autoscale.policy.settings import (
+    GrowthPolicy,
+    LadderStep,
+    Limits,
+    Polling,
+    Sizing,
+    Threshold,
+)
+from ebs_autoscale.policy.shortage import (
+    Shortage,
+    describe_available,
+    poll_delay_seconds,
+    shortage_of,
+)
+
+__all__ = [
+    "GROWTH_SECONDS_PRIOR",
+    "Action",
+    "FillHistory",
+    "Forecast",
+    "GrowthPolicy",
+    "LadderStep",
+    "Limits",
+    "LoopState",
+    "Phase",
+    "Polling",
+    "Problem",
+    "Shortage",
+    "Sizing",
+    "Threshold",
+    "decide",
+    "describe_available",
+    "is_reserve_affordable",
+    "missing_device",
+    "next_action",
+    "next_growth",
+    "poll_delay_seconds",
+    "problems_of",
+    "shortage_of",
+    "steps_for",
+    "unbalanced_metadata",
+    "wanted_reserve_bytes",
+]

@@ -1,12 +1,15 @@
-"""Every judgement, no effect: thresholds, forecast, sizing, limits, stages, poll delay."""
+"""What to do about an observation, and the steps that it takes. Pure."""
 
 from collections.abc import Set as AbstractSet
 from math import inf
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
     GIB,
     AddDevice,
     AttachVolume,
+    BalanceMetadata,
     CreateVolume,
     Decision,
     Finish,
@@ -14,58 +17,41 @@ from ebs_autoscale.model import (
     GrowthId,
     Hold,
     Inventory,
+    Observation,
     Reading,
     Refuse,
-    Settle,
     Stage,
     Step,
     Volume,
 )
-from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast, available, gib, shortage
+from ebs_autoscale.policy.forecast import Forecast
+from ebs_autoscale.policy.settings import GrowthPolicy, Limits
+from ebs_autoscale.policy.shortage import describe_available, shortage_of
 from ebs_autoscale.policy.sizing import Size, next_size
-
-# EC2 volumes in these states are gone or can never be used again.
-DEAD_STATES = frozenset({"deleting", "deleted", "error"})
-
-LOST_HINT = "nothing is bought: unmount it and bring the volume back, or restore the data"
+from ebs_autoscale.units import counted, format_size
 
 
-def lost_members(reading: Reading) -> str:
-    """Which members the kernel has lost, in a sentence; empty while all are there.
-
-    Data with the `single` profile is on them: nothing bought can repair that.
-    """
-    lost = [str(m.devid) for m in reading.members if m.missing or not m.name]
-    if not lost:
-        return ""
-    return f"{reading.mountpoint} has lost its member with devid {', '.join(lost)}"
-
-
-def stage_of(volume: Volume, reading: Reading, inventory: Inventory) -> Stage:
+def stage_of(volume: Volume, seen: Observation) -> Stage:
     """How far the growth behind this volume has come, from what EC2 and the kernel show."""
-    if volume.node and reading.has_member(volume.node):
-        newest = max(
-            (v.growth for v in inventory.volumes if v.node and reading.has_member(v.node)),
-        )
-        settled = inventory.metadata_settled or volume.growth != newest
-        return Stage.SETTLED if settled else Stage.MEMBER
-    attached = volume.attached_to == inventory.instance_id and volume.attachment_state == "attached"
+    if seen.is_device(volume):
+        balanced = seen.metadata_balanced or volume != seen.newest_device
+        return Stage.BALANCED if balanced else Stage.ADDED
+    attached = (
+        volume.attached_to == seen.inventory.instance_id and volume.attachment_state == "attached"
+    )
     # Without DeleteOnTermination the attach step is not over; repeating it is harmless.
-    protected = volume.delete_on_termination
-    return Stage.ATTACHED if attached and protected and volume.node else Stage.CREATED
+    is_here = attached and volume.delete_on_termination and volume.id in seen.nodes
+    return Stage.ATTACHED if is_here else Stage.CREATED
 
 
-def unfinished(
-    reading: Reading, inventory: Inventory, set_aside: AbstractSet[str] = frozenset()
-) -> Volume | None:
-    """The oldest volume of ours not yet in the filesystem; `set_aside` waits for a human."""
+def unfinished(seen: Observation, set_aside: AbstractSet[str] = frozenset()) -> Volume | None:
+    """The oldest volume of ours not yet in the filesystem; `set_aside` is left to the operator."""
     candidates = [
         volume
-        for volume in inventory.volumes
-        if volume.state not in DEAD_STATES
+        for volume in seen.inventory.volumes
+        if volume.state not in DEAD_VOLUME_STATES
         and volume.id not in set_aside
-        and stage_of(volume, reading, inventory) in {Stage.CREATED, Stage.ATTACHED}
+        and stage_of(volume, seen) in {Stage.CREATED, Stage.ATTACHED}
     ]
     return min(candidates, key=lambda volume: volume.growth, default=None)
 
@@ -73,15 +59,14 @@ def unfinished(
 def next_growth(reading: Reading, inventory: Inventory) -> GrowthId:
     """The id of the next growth; never one that was seen before.
 
-    The member count guards against a tag search that does not show the newest volume yet.
+    The device count guards against a tag search that does not show the newest volume yet.
     """
     seen = [volume.growth.ordinal for volume in inventory.volumes]
-    return GrowthId(reading.filesystem, max([0, len(reading.members) - 1, *seen]) + 1)
+    return GrowthId(reading.filesystem, max([0, len(reading.devices) - 1, *seen]) + 1)
 
 
 def decide(
-    reading: Reading,
-    inventory: Inventory,
+    seen: Observation,
     policy: GrowthPolicy,
     *,
     forecast: Forecast,
@@ -90,56 +75,53 @@ def decide(
 ) -> Decision:
     """What to do now, and why.
 
-    `wanted_bytes` is an operator's explicit wish for a growth (0: of the usual size);
-    it passes the same limits. What was begun is finished before anything is bought.
+    `wanted_bytes` is an operator's explicit request for a growth (0: of the usual size);
+    it passes the same limits. An unfinished growth is finished before anything is created.
     """
-    if volume := unfinished(reading, inventory, set_aside):
-        stage = stage_of(volume, reading, inventory)
+    if volume := unfinished(seen, set_aside):
+        stage = stage_of(volume, seen)
         reason = f"growth {volume.growth} stopped at {stage}: {volume.id} is {volume.state}"
         return Finish(growth=volume.growth, volume_id=volume.id, stage=stage, reason=reason)
-    forecast = forecast.after(reading)
-    reason = shortage(reading, policy, forecast)
+    forecast = forecast.after(seen.reading)
     if wanted_bytes is not None:
-        reason = "asked for by an operator"
-    if reason:
-        return _grow_within_limits(
-            reading, inventory, policy, forecast, reason=reason, wanted_bytes=wanted_bytes or 0
-        )
-    return settling(reading, inventory) or Hold(available(reading))
+        reason = "requested by an operator"
+    elif shortage := shortage_of(seen.reading, policy, forecast):
+        reason = shortage.sentence
+    else:
+        return unbalanced_metadata(seen) or Hold(describe_available(seen.reading))
+    if refusal := _refused(seen.inventory, policy.limits, reason=reason):
+        return refusal
+    size = Size(wanted_bytes, "") if wanted_bytes else next_size(seen.reading, policy, forecast)
+    return _sized(seen, policy, reason=reason, size=size)
 
 
-def settling(reading: Reading, inventory: Inventory) -> Finish | None:
-    """What is left of the newest growth when its metadata is not settled; None when it is."""
-    if inventory.metadata_settled:
+def unbalanced_metadata(seen: Observation) -> Finish | None:
+    """What is left of the newest growth while metadata is not balanced; None when it is."""
+    newest = seen.newest_device
+    if seen.metadata_balanced or newest is None:
         return None
-    members = [v for v in inventory.volumes if reading.has_member(v.node)]
-    newest = max(members, key=lambda volume: volume.growth)
     return Finish(
         growth=newest.growth,
         volume_id=newest.id,
-        stage=Stage.MEMBER,
-        reason="metadata is not settled yet",
+        stage=Stage.ADDED,
+        reason="metadata is not balanced yet",
     )
 
 
-def _grow_within_limits(
-    reading: Reading,
-    inventory: Inventory,
-    policy: GrowthPolicy,
-    forecast: Forecast,
-    *,
-    reason: str,
-    wanted_bytes: int,
-) -> Decision:
-    limits = policy.limits
-    if limits.volumes is not None and len(inventory.volumes) >= limits.volumes:
-        count = f"{len(inventory.volumes)} of {limits.volumes} volumes are in use"
-        return Refuse(limit="limits.volumes", reason=f"{reason}, but {count}", hint="raise it")
+def _refused(inventory: Inventory, limits: Limits, *, reason: str) -> Refuse | None:
+    """The limit that forbids any growth now."""
+    count = len(inventory.volumes)
+    if limits.volumes is not None and count >= limits.volumes:
+        return Refuse(
+            limit=Cause.LIMIT_VOLUMES,
+            reason=f"{reason}, but {count} of {counted(limits.volumes, 'volume')} exist already",
+            hint="raise limits.volumes",
+        )
     if inventory.slots_free is not None and inventory.slots_free <= 0:
         return Refuse(
-            limit="limits.volumes",
-            reason=f"{reason}, but the instance has no attachment slot left",
-            hint="use a larger instance type or detach what is not needed",
+            limit=Cause.LIMIT_VOLUMES,
+            reason=f"{reason}, but the instance has no free attachment slot",
+            hint="use a larger instance type, or detach volumes that are not needed",
         )
     created = inventory.seconds_since_last_create
     # EC2's clock can be ahead of ours.
@@ -147,59 +129,59 @@ def _grow_within_limits(
     if since < limits.cooldown_seconds:
         wait = limits.cooldown_seconds - since
         return Refuse(
-            limit="limits.cooldown",
-            reason=f"{reason}, but the last volume is only {since:.0f} s old",
-            hint=f"growth is allowed again in {wait:.0f} s",
+            limit=Cause.LIMIT_COOLDOWN,
+            reason=f"{reason}, but the last volume was created {since:.0f} s ago",
+            hint=f"the cooldown ends in {wait:.0f} s",
         )
-    size = next_size(reading, policy, forecast) if not wanted_bytes else Size(wanted_bytes, "")
-    return _sized(reading, inventory, policy, reason=reason, size=size)
+    return None
 
 
-def _sized(
-    reading: Reading, inventory: Inventory, policy: GrowthPolicy, *, reason: str, size: Size
-) -> Decision:
-    """The growth of this size, trimmed to what is left, or why EC2 or a limit forbids it."""
-    sizing, limits = policy.sizing, policy.limits
+def _sized(seen: Observation, policy: GrowthPolicy, *, reason: str, size: Size) -> Decision:
+    """The growth of this size, capped by limits.total, or why EC2 or that limit forbids it."""
+    sizing, limits, inventory = policy.sizing, policy.limits, seen.inventory
     if not sizing.sold_min_bytes <= size.size_bytes <= sizing.sold_max_bytes:
-        sold = f"{gib(sizing.sold_min_bytes)} to {gib(sizing.sold_max_bytes)} GiB"
+        sold = f"{format_size(sizing.sold_min_bytes)} to {format_size(sizing.sold_max_bytes)}"
         return Refuse(
-            limit="volume.type",
-            reason=f"{reason}, but volumes of this type have {sold}, not {gib(size.size_bytes)}",
-            hint="ask for another size",
+            limit=Cause.VOLUME_TYPE,
+            reason=f"{reason}, but volumes of this type can be {sold}, "
+            f"not {format_size(size.size_bytes)}",
+            hint="request another size",
         )
     room = (limits.total_bytes - inventory.managed_bytes) // GIB * GIB
     if room < sizing.sold_min_bytes:
         return Refuse(
-            limit="limits.total",
-            reason=f"{reason}, but managed volumes already have {gib(inventory.managed_bytes)} "
-            f"of {gib(limits.total_bytes)} GiB, and the smallest volume of the configured kind "
-            f"has {gib(sizing.sold_min_bytes)} GiB",
-            hint="raise it",
+            limit=Cause.LIMIT_TOTAL,
+            reason=f"{reason}, but managed volumes already have "
+            f"{format_size(inventory.managed_bytes)} of {format_size(limits.total_bytes)}, and the "
+            f"smallest volume of the configured type has {format_size(sizing.sold_min_bytes)}",
+            hint="raise limits.total",
         )
-    trimmed = min(size.size_bytes, room)
+    granted = min(size.size_bytes, room)
     if size.why:
-        reason += f"; {gib(size.size_bytes)} GiB: {size.why}"
-    if trimmed < size.size_bytes:
-        reason += f"; {gib(size.size_bytes)} GiB trimmed to what limits.total leaves"
-    return Grow(growth=next_growth(reading, inventory), size_bytes=trimmed, reason=reason)
+        reason += f"; {format_size(size.size_bytes)}: {size.why}"
+    if granted < size.size_bytes:
+        reason += f"; capped by limits.total ({format_size(size.size_bytes)} wanted)"
+    growth = next_growth(seen.reading, inventory)
+    return Grow(growth=growth, size_bytes=granted, reason=reason)
 
 
 def steps_for(decision: Decision) -> tuple[Step, ...]:
     """The steps still missing, in their order; none when there is nothing to do."""
     match decision:
         case Grow(growth=growth, size_bytes=size):
-            return (CreateVolume(growth=growth, size_bytes=size), *_steps_from(growth, 1))
+            return (CreateVolume(growth=growth, size_bytes=size), *_steps_after(0, growth))
         case Finish(growth=growth, stage=stage):
-            done = {Stage.ABSENT: 0, Stage.CREATED: 1, Stage.ATTACHED: 2, Stage.MEMBER: 3}
-            return _steps_from(growth, done.get(stage, 4))
+            done = {Stage.ABSENT: 0, Stage.CREATED: 0, Stage.ATTACHED: 1, Stage.ADDED: 2}
+            return _steps_after(done.get(stage, 3), growth)
         case _:
             return ()
 
 
-def _steps_from(growth: GrowthId, done: int) -> tuple[Step, ...]:
+def _steps_after(done: int, growth: GrowthId) -> tuple[Step, ...]:
+    """The steps that follow the creation, without the first `done` of them."""
     after_create: tuple[Step, ...] = (
         AttachVolume(growth=growth),
         AddDevice(growth=growth),
-        Settle(growth=growth),
+        BalanceMetadata(growth=growth),
     )
-    return after_create[max(done - 1, 0) :]
+    return after_create[done:]

@@ -1,49 +1,82 @@
 """What is wrong with the filesystem itself, and what to do about it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ebs_autoscale.model import Member, Reading
-from ebs_autoscale.policy.decision import LOST_HINT, lost_members
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.model import MIB, Device, Reading
+from ebs_autoscale.units import counted
 
-# Ordinary writers get ENOSPC with so much metadata free (measured: 3.73 MiB in each case); with
+# Ordinary writers get ENOSPC with this much metadata free (measured: 3.73 MiB in each case); with
 # less data than that any file of some size does.
-FULL_BYTES = 4 * 1024**2
+FULL_BYTES = 4 * MIB
 
-_FAILED = (
-    "writes",
-    "reads",
-    "flushes",
-    "corrupted blocks",
-    "blocks of another generation",
+MISSING_DEVICE_HINT = (
+    "no volume will be created; unmount it and attach the volume again, or restore the data"
+)
+
+_ERROR_NAMES = (
+    ("failed write", "failed writes"),
+    ("failed read", "failed reads"),
+    ("failed flush", "failed flushes"),
+    ("corrupted block", "corrupted blocks"),
+    ("block of a wrong generation", "blocks of a wrong generation"),
 )
 
 
-def ailments_of(reading: Reading) -> Mapping[str, str]:
-    """What an operator has to see to, by cause; each sentence ends with what to do.
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something an operator has to see to."""
 
-    A filesystem that is read-only, unmounted or another one has no reading: see BtrfsMount.
+    cause: Cause
+    sentence: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
+
+
+def missing_device(reading: Reading) -> Problem | None:
+    """The devices that the kernel has lost; None while all are present.
+
+    Data with the `single` profile is on them: no new volume can repair that.
     """
-    found: dict[str, str] = {}
-    if lost := lost_members(reading):
-        found["missing member"] = f"{lost}; {LOST_HINT}"
-    if failing := [_failures(member) for member in reading.members if any(member.errors)]:
+    lost = [str(d.devid) for d in reading.devices if d.missing or not d.name]
+    if not lost:
+        return None
+    devices = "device" if len(lost) == 1 else "devices"
+    what = f"{reading.mountpoint} has lost the {devices} with devid {', '.join(lost)}"
+    return Problem(Cause.MISSING_DEVICE, what, MISSING_DEVICE_HINT)
+
+
+def problems_of(reading: Reading) -> Iterator[Problem]:
+    """Everything that is wrong with a mounted, writable filesystem.
+
+    One that is read-only, unmounted or another one has no reading: see
+    `filesystems.btrfs.mount`.
+    """
+    if lost := missing_device(reading):
+        yield lost
+    if failing := [_errors_of(device) for device in reading.devices if any(device.errors)]:
         path = reading.mountpoint
-        found["device errors"] = (
-            f"{path} has members that failed: {'; '.join(failing)}; see dmesg, find out what is hit"
-            f" with `btrfs scrub start {path}`, then `btrfs device stats --reset {path}`"
+        yield Problem(
+            Cause.DEVICE_ERRORS,
+            f"{path} has devices with errors: {'; '.join(failing)}",
+            f"see dmesg, find the damaged files with `btrfs scrub start {path}`, "
+            f"then `btrfs device stats --reset {path}`",
         )
-    if full := _full_of(reading):
-        found["full"] = f"{reading.mountpoint} has no room for {full}: programs get ENOSPC now"
-    return found
+    if full := _full(reading):
+        what = f"{reading.mountpoint} is out of space for {full}: programs get ENOSPC now"
+        yield Problem(Cause.FULL, what)
 
 
-def _failures(member: Member) -> str:
-    counted = zip(member.errors, _FAILED, strict=False)
-    failed = ", ".join(f"{count} {what}" for count, what in counted if count)
-    return f"{member.name or 'missing'} (devid {member.devid}): {failed}"
+def _errors_of(device: Device) -> str:
+    counts = zip(device.errors, _ERROR_NAMES, strict=False)
+    errors = ", ".join(counted(count, *names) for count, names in counts if count)
+    return f"{device.name or 'missing'} (devid {device.devid}): {errors}"
 
 
-def _full_of(reading: Reading) -> str:
+def _full(reading: Reading) -> str:
     if reading.metadata_headroom_bytes < FULL_BYTES:
         return "metadata"
     return "data" if reading.available_bytes < FULL_BYTES else ""

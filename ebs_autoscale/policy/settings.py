@@ -9,7 +9,7 @@ AUTO_LEAD_TIME = None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """Growth is needed when either floor is crossed, or will be before help can arrive.
+    """Growth is needed when either floor is crossed, or will be before a volume can be added.
 
     `lead_time_seconds` None means auto (what a growth takes, with a margin), 0 means off.
     """
@@ -21,9 +21,9 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LadderStep:
-    """A rung: from this many members on, grow below this share, by this size."""
+    """A step of the ladder: from this many devices on, grow below this share, by this size."""
 
-    members: int
+    devices: int
     available_percent: float
     size_bytes: int
 
@@ -32,7 +32,7 @@ class LadderStep:
 class Sizing:
     """How large the next volume is: a share of the present size, or `fixed_bytes` when set.
 
-    A ladder (`steps`, ascending by members) replaces both that and the share of `Threshold`.
+    A ladder (`steps`, ascending by devices) replaces both that and the share of `Threshold`.
     Outside of the `sold` bounds EC2 has no volume of the configured type at all.
     """
 
@@ -56,7 +56,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polling:
-    """Bounds of the poll delay: rare when roomy, quick when it matters."""
+    """Bounds of the poll delay: long with plenty of space, short when it matters."""
 
     min_seconds: float = 0.1
     max_seconds: float = 5.0

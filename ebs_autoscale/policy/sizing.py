@@ -3,18 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ebs_autoscale.model import GIB, Reading
+from ebs_autoscale.model import GIB, MIB, Reading
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import (
-    MIB,
-    Forecast,
     available_percent_floor,
-    gib,
+    ladder_step_of,
     lead_time_seconds,
-    rung_of,
 )
+from ebs_autoscale.units import counted, format_size
 
-# One lead time until this volume has surely come, one more until the next one has.
+# One lead time until this volume has surely arrived, one more until the next one has.
 LEADS_TO_COVER = 2
 
 
@@ -27,62 +26,64 @@ class Size:
 
 
 def next_size(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Size:
-    """The next volume, in whole GiB, before `limits.total` trims it.
+    """The size of the next volume, in whole GiB, before `limits.total` caps it.
 
-    What is configured, but never less than one volume needs to end the shortage, nor than what
-    will be written until the growth after it has come, at a rate that has lasted: attachment
+    The configured size, but never less than one volume needs to end the shortage, nor than what
+    will be written until the growth after it has arrived, at a rate that has lasted: attachment
     slots and deletions are scarce, so one larger volume is better than several small ones.
     All within `growth.min` and `growth.max`.
     """
-    wanted = max(_wishes(reading, policy, forecast), key=lambda size: size.size_bytes)
+    wanted = max(_candidates(reading, policy, forecast), key=lambda size: size.size_bytes)
     size = _whole_gib(wanted.size_bytes)
-    least = _whole_gib(policy.sizing.min_bytes)
+    smallest = _whole_gib(policy.sizing.min_bytes)
     # A bound is a promise: a part of a GiB above it would break it.
-    most = max(policy.sizing.max_bytes // GIB, 1) * GIB
-    if size > most:
-        return Size(most, f"growth.max, short of {gib(size)} GiB: {wanted.why}")
-    if size < least:
-        return Size(min(least, most), f"growth.min, more than {wanted.why}")
+    largest = max(policy.sizing.max_bytes // GIB, 1) * GIB
+    if size > largest:
+        return Size(largest, f"capped by growth.max ({format_size(size)} wanted: {wanted.why})")
+    if size < smallest:
+        why = f"raised to growth.min ({format_size(size)} wanted: {wanted.why})"
+        return Size(min(smallest, largest), why)
     return Size(size, wanted.why)
 
 
-def _wishes(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Iterator[Size]:
+def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Iterator[Size]:
     """The configured size, then what may ask for more; of equals the first counts."""
     sizing = policy.sizing
-    if rung := rung_of(reading, policy):
-        yield Size(rung.size_bytes, f"the ladder's step from {rung.members} members on")
+    if step := ladder_step_of(reading, policy):
+        devices = counted(step.devices, "device")
+        yield Size(step.size_bytes, f"the step of growth.steps from {devices} on")
     elif sizing.fixed_bytes is not None:
         yield Size(sizing.fixed_bytes, "growth.size")
     else:
         share = int(reading.size_bytes * sizing.percent / 100)
         yield Size(share, f"{sizing.percent:g} % of the present size")
     seconds = LEADS_TO_COVER * lead_time_seconds(policy, forecast)
-    yield _written(forecast.sustained_bytes_per_second, seconds, most_bytes=sizing.sold_max_bytes)
+    yield _written(forecast.sustained_bytes_per_second, seconds, max_bytes=sizing.sold_max_bytes)
     # A rate just begun may be over in an instant. As much again as there is gives the
     # next growth all the time that this one had.
-    yield _written(forecast.fill_bytes_per_second, seconds, most_bytes=reading.size_bytes)
+    yield _written(forecast.fill_bytes_per_second, seconds, max_bytes=reading.size_bytes)
     percent = available_percent_floor(reading, policy)
     yield Size(
         _missing_bytes(reading, percent, policy.threshold.available_min_bytes),
-        "one volume instead of several, until enough is available",
+        "what one volume needs to end the shortage",
     )
 
 
-def _written(bytes_per_second: float, seconds: float, *, most_bytes: int) -> Size:
+def _written(bytes_per_second: float, seconds: float, *, max_bytes: int) -> Size:
     speed = f"{bytes_per_second / MIB:.0f} MiB/s"
     return Size(
-        int(min(bytes_per_second * seconds, most_bytes)),
-        f"{speed} for {seconds:.0f} s, until another growth has come",
+        int(min(bytes_per_second * seconds, max_bytes)),
+        f"{speed} for {seconds:.0f} s, until another volume can be added",
     )
 
 
-def _missing_bytes(reading: Reading, percent: float, least_bytes: int) -> int:
+def _missing_bytes(reading: Reading, percent: float, min_bytes: int) -> int:
     """What has to be added so that neither floor is crossed any more.
 
     The added bytes count for the whole as well as for what is available. With a share
     of 100 % nothing would ever be enough.
     """
-    missing = least_bytes - reading.available_bytes
+    missing = min_bytes - reading.available_bytes
     if percent < 100:
         below = reading.size_bytes * percent / 100 - reading.available_bytes
         missing = max(missing, int(below / (1 - percent / 100)))

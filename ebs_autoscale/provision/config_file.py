@@ -5,13 +5,13 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from ebs_autoscale.config import schema as config
-from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale import config
+from ebs_autoscale.errors import Cause, ConfigInvalid
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.unit_names import escape_path
-from ebs_autoscale.wiring import CONFIG_DEFAULT
 
 
-def settled(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
+def settings_for(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
     """The file of this mountpoint, and what it says or would say when it is written.
 
     Where the default file is another mountpoint's, the file is named for this one, as the
@@ -19,7 +19,7 @@ def settled(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
     that is another mountpoint's.
     """
     if (
-        path == CONFIG_DEFAULT
+        path == paths.CONFIG_DEFAULT
         and config.exists(path)
         and not _is_for(config.load(path), mountpoint)
     ):
@@ -31,7 +31,7 @@ def settled(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
         raise ConfigInvalid(
             f"{path} is for {settings.mountpoint}, not for {mountpoint}",
             hint="name another file with --config",
-            cause="configuration",
+            cause=Cause.CONFIGURATION,
         )
     return path, settings
 

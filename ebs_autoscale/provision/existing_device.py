@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock, SystemClock
-from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
@@ -49,7 +49,7 @@ def ground_of(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> G
             else:
                 nodes.require_blank(name, size_bytes=size_bytes, unfinished=filesystem)
         except Unfit as error:
-            if error.cause != "claimed" or clock.now_seconds() > deadline:
+            if error.cause is not Cause.CLAIMED or clock.now_seconds() > deadline:
                 raise
             clock.sleep(_LOOK_EVERY_SECONDS)
         else:
@@ -78,7 +78,7 @@ def judged(device: str, settings: Settings, clock: SystemClock) -> Ground:
         raise Unfit(
             f"{device} carries btrfs, UUID {ground.filesystem}, which is not ours: {doubt}",
             hint=f"to use it all the same, mount it on {settings.mountpoint} by hand and repeat",
-            cause="not blank",
+            cause=Cause.NOT_BLANK,
         )
     return ground
 
@@ -99,7 +99,7 @@ def _superblock(name: str) -> str:
     try:
         return superblock_uuid(f"/dev/{name}")
     except OSError as error:
-        raise Transient(f"cannot read {name}: {error}", cause="device") from error
+        raise Transient(f"cannot read {name}: {error}", cause=Cause.DEVICE_UNREADABLE) from error
 
 
 def _is_in_fstab(ground: Ground, mountpoint: str) -> bool:
@@ -138,5 +138,5 @@ def _machine_id() -> str:
     raise Unfit(
         "this machine has no id in /etc/machine-id",
         hint="make one: `systemd-machine-id-setup` or `dbus-uuidgen --ensure=/etc/machine-id`",
-        cause="machine id",
+        cause=Cause.MACHINE_ID,
     )

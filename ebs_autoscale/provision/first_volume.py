@@ -2,24 +2,21 @@
 
 from uuid import UUID, uuid5
 
-from ebs_autoscale.errors import Refused, Transient, Unfit
+from ebs_autoscale.errors import Cause, Refused, Transient, Unfit
 from ebs_autoscale.model import (
     AttachVolume,
     CreateVolume,
     Finish,
     Grow,
     GrowthId,
+    Observation,
     Reading,
     Rebalance,
     Refuse,
     Step,
-    Volume,
 )
-from ebs_autoscale.policy.decision import decide
-from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast
-from ebs_autoscale.resize.ports import World
-from ebs_autoscale.resize.steps import carry_out
+from ebs_autoscale.policy import Forecast, GrowthPolicy, decide
+from ebs_autoscale.resize import Attached, World, carry_out
 
 # Drawn once at random, to be kept for ever: a filesystem's name must not change between two
 # runs of `init`.
@@ -35,7 +32,7 @@ def name_of_filesystem(*parts: str) -> str:
 
 
 class NoFilesystem:
-    """A filesystem that is named but not made: it has no members, and nothing can be done to it."""
+    """A filesystem that is named but not made: it has no devices, and nothing can be done to it."""
 
     def __init__(self, uuid: str, mountpoint: str) -> None:
         self.uuid = uuid
@@ -53,18 +50,18 @@ class NoFilesystem:
             statvfs_available_bytes=0,
             metadata_headroom_bytes=0,
             metadata_profile="",
-            members=(),
+            devices=(),
         )
 
-    def add_device(self, name: str, *, proof: object, tell: object) -> None:  # noqa: ARG002
+    def add_device(self, name: str, *, verified: object, tell: object) -> None:  # noqa: ARG002
         """No device can be added."""
-        raise Unfit(f"{self._mountpoint} is not made yet: {name} cannot be added")
+        raise Unfit(f"{self._mountpoint} is not made yet: {name} cannot be added", cause=Cause.MKFS)
 
-    def needs_settling(self, mode: Rebalance, newest: str) -> bool:  # noqa: ARG002 -- the port's
+    def needs_balance(self, mode: Rebalance, newest: str) -> bool:  # noqa: ARG002 -- the port's
         """No metadata, nothing at risk."""
         return False
 
-    def settle(self, mode: Rebalance, *, stopping: object, tell: object) -> str:  # noqa: ARG002
+    def balance_metadata(self, mode: Rebalance, *, stopping: object, tell: object) -> str:  # noqa: ARG002
         """No metadata, nothing to do."""
         return "nothing to do"
 
@@ -73,28 +70,26 @@ class NoFilesystem:
         return ""
 
 
-def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Volume:
-    """The filesystem's first volume, attached: what an earlier run left, else a new one.
+def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Attached:
+    """The filesystem's first volume, attached: that of an earlier run, else a new one.
 
-    It is bought within the same limits as a growth, and by the same steps. Raises Refused,
+    It is created within the same limits as a growth, and by the same steps. Raises Refused,
     Unfit, Transient or Stopped.
     """
     reading = world.filesystem.read()
     inventory = world.cloud.inventory(reading.filesystem)
-    decision = decide(reading, inventory, policy, forecast=Forecast(), wanted_bytes=size_bytes)
+    seen = Observation(reading=reading, inventory=inventory)
+    decision = decide(seen, policy, forecast=Forecast(), wanted_bytes=size_bytes)
     match decision:
         case Refuse(limit=limit, reason=reason, hint=hint):
-            raise Refused(f"refused by {limit}: {reason}", hint=hint, cause=limit)
+            raise Refused(f"refused by {limit.value}: {reason}", hint=hint, cause=limit)
         case Finish(volume_id=volume_id):
             begun = next(found for found in inventory.volumes if found.id == volume_id)
             plan: tuple[Step, ...] = (AttachVolume(growth=begun.growth),)
-            volume = carry_out(plan, begun, inventory, world)
+            return carry_out(plan, begun, seen, world)
         case Grow(size_bytes=granted_bytes):
             growth = GrowthId(reading.filesystem, FIRST)
             create = CreateVolume(growth=growth, size_bytes=granted_bytes)
-            volume = carry_out((create, AttachVolume(growth=growth)), None, inventory, world)
-        case _:
-            volume = None
-    if volume is None or not volume.node:
-        raise Transient(f"no volume for {reading.mountpoint}: {decision.reason}", cause="attach")
-    return volume
+            return carry_out((create, AttachVolume(growth=growth)), None, seen, world)
+    what = f"no volume for {reading.mountpoint}: {decision.reason}"
+    raise Transient(what, cause=Cause.ATTACH)

@@ -3,22 +3,15 @@
 import argparse
 from contextlib import ExitStack, suppress
 
+from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.config import schema as config
-from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.exits import Exit
-from ebs_autoscale.host import files, fstab, services
+from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import EbsAutoscaleError, Exit
+from ebs_autoscale.host import files, fstab, paths, services
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.provision.purge import purge_empty, require_empty
 from ebs_autoscale.telemetry.logs import LogSink
-from ebs_autoscale.wiring import (
-    daemon_lock_path,
-    filesystem_of,
-    growth_lock_path,
-    require_fit_host,
-    world_of,
-)
+from ebs_autoscale.wiring import filesystem_of, require_fit_host, world_of
 
 
 def uninstall(arguments: argparse.Namespace) -> int:
@@ -35,18 +28,18 @@ def uninstall(arguments: argparse.Namespace) -> int:
     if arguments.purge_empty:
         # What is empty because nothing is mounted there proves nothing.
         require_empty(filesystem_of(settings, SystemClock()).read())
-    uuid, members = _filesystem(settings)
+    uuid, devices = _filesystem(settings)
     for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):
         print(sentence)
     with ExitStack() as stack:
         if uuid:
             # A daemon that systemd does not know of, or a growth, would go on without these.
-            stack.enter_context(Lock(daemon_lock_path(uuid)))
-            stack.enter_context(Lock(growth_lock_path(uuid)))
+            stack.enter_context(Lock(paths.daemon_lock(uuid)))
+            stack.enter_context(Lock(paths.growth_lock(uuid)))
         _give_up_reserve(settings)
         if arguments.purge_empty:
             _purge(settings)
-            members = 0
+            devices = 0
         way_back = _forget_mount(uuid, mountpoint, is_purged=arguments.purge_empty)
     arguments.config.unlink()
     print(f"removed {arguments.config}")
@@ -54,19 +47,19 @@ def uninstall(arguments: argparse.Namespace) -> int:
         print(sentence)
     with suppress(OSError):
         arguments.config.parent.rmdir()
-    if members:
-        print(f"kept: {mountpoint} stays mounted, with its data on {members} volumes")
+    if devices:
+        print(f"kept: {mountpoint} stays mounted, with its data on {devices} volumes")
         print(f"      after a boot: {way_back}")
     return Exit.FINE
 
 
 def _filesystem(settings: Settings) -> tuple[str, int]:
-    """UUID and number of members; of one that is not mounted fstab knows the UUID, and no more."""
+    """UUID and number of devices; of one that is not mounted fstab knows the UUID, and no more."""
     try:
         reading = filesystem_of(settings, SystemClock()).read()
     except EbsAutoscaleError:
         return fstab.uuid_at(files.read_text(fstab.FSTAB), settings.mountpoint), 0
-    return reading.filesystem, len(reading.members)
+    return reading.filesystem, len(reading.devices)
 
 
 def _give_up_reserve(settings: Settings) -> None:

@@ -1,1 +1,8 @@
 """How one filesystem gets larger: look, decide, and carry out what is missing."""
+
+from ebs_autoscale.resize.attach import Attached
+from ebs_autoscale.resize.growth import Outcome, grow_once, observe
+from ebs_autoscale.resize.ports import World
+from ebs_autoscale.resize.steps import carry_out
+
+__all__ = ["Attached", "Outcome", "World", "carry_out", "grow_once", "observe"]

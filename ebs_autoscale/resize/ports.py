@@ -1,4 +1,4 @@
-"""What the core needs of the world: EC2, block devices, the filesystem, growths, time."""
+"""What a growth needs of the world: EC2, block devices, the filesystem, time, and a listener."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,60 +6,60 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
+from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 
 class Cloud(Protocol):
-    """EC2, as far as a growth needs it."""
+    """EC2, as far as a growth needs it; every call raises Transient or Unfit."""
 
     def inventory(self, filesystem: str) -> Inventory:
-        """What belongs to the filesystem; raises Transient or Unfit."""
+        """What EC2 says about this instance and the volumes of the filesystem."""
         ...
 
-    def create(self, growth: GrowthId, size_bytes: int) -> Volume:
-        """Buy the growth's volume once, however often it is asked for."""
+    def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:
+        """Create the growth's volume, once, however often it is asked for."""
         ...
 
     def refresh(self, volume: Volume) -> Volume | None:
         """The volume as it is now; None while EC2 does not show it."""
         ...
 
-    def attach(self, volume: Volume, device_name: str) -> None:
+    def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:
         """Begin to attach; raises NameTaken when another name is needed."""
         ...
 
     def predecessors(self) -> tuple[Volume, ...]:
-        """Volumes that an older autoscaler made for this instance; their growth is void."""
+        """Volumes that an older autoscaler made for this instance; they have no growth yet."""
         ...
 
     def claim(self, volume: Volume) -> None:
-        """Make the volume ours, as this growth."""
+        """Tag the volume as ours, for its growth."""
         ...
 
     def detach(self, volume: Volume) -> None:
-        """Begin to detach a volume that never came to us; done when it is detached."""
+        """Begin to detach; done when it is detached already."""
         ...
 
     def delete(self, volume: Volume) -> None:
-        """Delete a volume that was never attached; raises when it is anything else by now."""
+        """Delete a volume that is not attached; done when it is gone already."""
         ...
 
-    def delete_on_termination(self, volume: Volume) -> None:
-        """Tie the attached volume's life to the instance's."""
+    def set_delete_on_termination(self, volume: Volume) -> None:
+        """Have EC2 delete the attached volume together with the instance."""
         ...
 
 
-class Nodes(Protocol):
+class BlockDevices(Protocol):
     """The block devices of this host."""
 
     def node_of(self, volume: Volume) -> str:
-        """Kernel name of the volume's proved node, empty while there is none."""
+        """Kernel name of the volume's verified block device, empty while there is none."""
         ...
 
-    def proved_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[object]:
-        """Raise Unfit unless nothing is on it or uses it; the name stays its own meanwhile."""
+    def verified_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[object]:
+        """Raise Unfit unless it is blank and unused; the name stays its own while entered."""
         ...
 
     def names_present(self) -> frozenset[str]:
@@ -76,24 +76,24 @@ class Filesystem(Protocol):
         ...
 
     def read(self) -> Reading:
-        """Prove the mount and look; raises Unfit."""
+        """Verify the mount and look; raises Unfit or Transient."""
         ...
 
     def add_device(
         self,
         name: str,
         *,
-        proof: Callable[[], AbstractContextManager[object]],
+        verified: Callable[[], AbstractContextManager[object]],
         tell: Callable[[str], None],
     ) -> None:
-        """Make the node a member, without force, under the proof; done when it is one already."""
+        """Add the block device, without force, while it is verified; done when it is added."""
         ...
 
-    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
-        """Whether metadata is at risk on the members there are."""
+    def needs_balance(self, mode: Rebalance, newest: str) -> bool:
+        """Whether metadata is at risk on the devices there are; changes nothing."""
         ...
 
-    def settle(
+    def balance_metadata(
         self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
     ) -> str:
         """Do what the mode asks for; returns a sentence saying what and why."""
@@ -104,55 +104,12 @@ class Filesystem(Protocol):
         ...
 
 
-class Watched(Protocol):
-    """The filesystem as the loop sees it."""
-
-    def read(self) -> Reading:
-        """Prove the mount and look; raises Unfit or Transient."""
-        ...
-
-
-class Growths(Protocol):
-    """Growths, which run beside the loop one at a time."""
-
-    @property
-    def running(self) -> bool:
-        """Whether one is under way."""
-        ...
-
-    @property
-    def settling(self) -> bool:
-        """Whether the running one has already made its space usable."""
-        ...
-
-    @property
-    def step(self) -> str:
-        """The step it is in."""
-        ...
-
-    def start(self, forecast: Forecast) -> None:
-        """Begin one; raises LockHeld or Unfit."""
-        ...
-
-    def events(self) -> list[Event]:
-        """What it said since the last call."""
-        ...
-
-    def stop(self) -> None:
-        """Ask it to end early."""
-        ...
-
-    def close(self) -> list[Event]:
-        """End it, wait for it, and return its last words."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything a growth touches."""
 
     cloud: Cloud
-    nodes: Nodes
+    block_devices: BlockDevices
     filesystem: Filesystem
     clock: Clock
     emit: Callable[[Event], None]
@@ -163,17 +120,28 @@ class World:
 
     def progress(self, volume: Volume, sentence: str) -> None:
         """Tell what is being waited for; shown by `status`, not logged."""
-        fields = {"volume": volume.id, "growth": str(volume.growth)}
-        kind = EventKind.STEP_PROGRESS
-        self.emit(Event(kind=kind, sentence=sentence, level=Level.DEBUG, fields=fields))
+        self._emit(volume, EventKind.STEP_PROGRESS, sentence, level=Level.DEBUG)
 
     def tell(self, volume: Volume, sentence: str) -> None:
         """Tell what was done beside the plan."""
-        fields = {"volume": volume.id, "growth": str(volume.growth)}
-        self.emit(Event(kind=EventKind.TENDED, sentence=sentence, fields=fields))
+        self._emit(volume, EventKind.TENDED, sentence)
 
-    def warn(self, volume: Volume, sentence: str, cause: str) -> None:
-        """Tell what went wrong without ending the growth."""
-        fields = {"volume": volume.id, "growth": str(volume.growth), "cause": cause}
-        kind = EventKind.WARNING
-        self.emit(Event(kind=kind, sentence=sentence, level=Level.WARNING, fields=fields))
+    def warn(self, volume: Volume, sentence: str, error: EbsAutoscaleError) -> None:
+        """Tell what went wrong without ending the growth; `error` has the cause and the hint."""
+        self.emit(
+            Event(
+                kind=EventKind.WARNING,
+                sentence=sentence,
+                hint=error.hint,
+                level=Level.WARNING,
+                cause=error.cause,
+                volume=volume.id,
+                growth=str(volume.growth),
+            )
+        )
+
+    def _emit(
+        self, volume: Volume, kind: EventKind, sentence: str, level: Level = Level.INFO
+    ) -> None:
+        growth = str(volume.growth)
+        self.emit(Event(kind=kind, sentence=sentence, level=level, volume=volume.id, growth=growth))

@@ -1,33 +1,84 @@
-"""Volumes of an older autoscaler become ours, by the operator's explicit wish."""
+"""What a growth does besides growing: adopt, repair DeleteOnTermination, hold the reserve."""
 
 from dataclasses import replace
 
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.model import Inventory, Reading
-from ebs_autoscale.policy.decision import next_growth
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
+from ebs_autoscale.model import Observation, Volume
+from ebs_autoscale.policy import (
+    Forecast,
+    GrowthPolicy,
+    is_reserve_affordable,
+    next_growth,
+    wanted_reserve_bytes,
+)
+from ebs_autoscale.resize.attach import set_delete_on_termination, warn_if_not_deleted
 from ebs_autoscale.resize.ports import World
+from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 
-def adopt_predecessors(reading: Reading, inventory: Inventory, world: World) -> Inventory:
-    """Claim those that are members of this filesystem, and those that are nowhere.
+def adopt_predecessors(seen: Observation, world: World) -> Observation:
+    """Tag as ours the volumes of an older autoscaler: devices of this filesystem, and loose ones.
 
-    From there they are volumes like any other: counted by the limits, protected, and one
-    that is loose is attached and added if it is proved blank. Those attached elsewhere,
-    or used by something else here, are left alone; where EC2 lets us tag none, the next look
-    goes on. Returns the inventory with those adopted.
+    From then on they are volumes like any other: counted by the limits, deleted with the instance,
+    and a loose one is attached and added if it is verified blank. Those attached elsewhere,
+    or used by something else here, are left alone; once EC2 refuses to tag one, the rest waits for
+    the next look. Returns the observation with those adopted.
     """
     for volume in world.cloud.predecessors():
-        node = world.nodes.node_of(volume) if volume.attached_to else ""
+        node = world.block_devices.node_of(volume) if volume.attached_to else ""
         is_loose = volume.state == "available" and not volume.attached_to
-        if not is_loose and not reading.has_member(node):
+        if not is_loose and not seen.reading.has_device(node):
             continue
-        claimed = replace(volume, growth=next_growth(reading, inventory), node=node)
+        claimed = replace(volume, growth=next_growth(seen.reading, seen.inventory))
         try:
             world.cloud.claim(claimed)
         except EbsAutoscaleError as error:
             # Space matters more than whose volume it is, and the others would fare alike.
-            world.warn(volume, f"{volume.id} is not adopted: {error}", error.cause)
+            world.warn(volume, f"{volume.id} could not be adopted: {error.what}", error)
             break
         world.tell(claimed, f"adopted {volume.id} of an older autoscaler")
-        inventory = replace(inventory, volumes=(*inventory.volumes, claimed))
-    return inventory
+        seen = _with(seen, claimed, node)
+    return seen
+
+
+def _with(seen: Observation, volume: Volume, node: str) -> Observation:
+    inventory = replace(seen.inventory, volumes=(*seen.inventory.volumes, volume))
+    nodes = {**seen.nodes, volume.id: node} if node else seen.nodes
+    return replace(seen, inventory=inventory, nodes=nodes)
+
+
+def look_after_volumes(seen: Observation, world: World) -> None:
+    """Repair DeleteOnTermination of devices, and name what only an operator can judge."""
+    for volume in seen.inventory.volumes:
+        if volume.state == "error":
+            what = f"{volume.id} of growth {volume.growth} is in state error and still costs money"
+            broken = Unfit(what, hint="inspect it in EC2 and delete it", cause=Cause.VOLUME_ERROR)
+            world.warn(volume, what, broken)
+        elif (
+            world.delete_on_termination
+            and not volume.delete_on_termination
+            and volume.attached_to == seen.inventory.instance_id
+            and seen.is_device(volume)
+        ):
+            warn_if_not_deleted(volume, set_delete_on_termination(volume, world), world)
+
+
+def keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:
+    """Hold the emergency reserve while there is plenty of space.
+
+    A missing reserve is told with each look and is no lasting alarm: growths do without it.
+    """
+    try:
+        reading = world.filesystem.read()
+        wanted = wanted_reserve_bytes(world.reserve_bytes, reading)
+        if wanted == reading.reserve_bytes:
+            return
+        if not is_reserve_affordable(wanted, reading, policy, forecast):
+            return
+        if done := world.filesystem.keep_reserve(wanted):
+            world.emit(Event(kind=EventKind.TENDED, sentence=done))
+    except EbsAutoscaleError as error:
+        sentence = f"no emergency reserve is held: {error.what}"
+        world.emit(
+            Event(kind=EventKind.TENDED, sentence=sentence, hint=error.hint, level=Level.WARNING)
+        )

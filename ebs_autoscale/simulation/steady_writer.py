@@ -4,21 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from ebs_autoscale.ec2.volume_types import HOURS_PER_MONTH, usd_per_month
-from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.errors import Cause, ConfigInvalid
 from ebs_autoscale.model import (
+    Device,
     Grow,
     GrowthId,
     Inventory,
-    Member,
+    Observation,
     Reading,
     Refuse,
     Volume,
     VolumeSpec,
 )
-from ebs_autoscale.policy.decision import decide
-from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import GROWTH_SECONDS_PRIOR, Forecast, gib
-from ebs_autoscale.units import format_size, parse_size
+from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide
+from ebs_autoscale.units import counted, format_size, parse_size
 
 # Fine enough to be right to a second in what people simulate, and never a long wait.
 _TICK_SECONDS = 1.0
@@ -35,7 +34,7 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bought:
+class Created:
     """A growth of the simulation; `total_bytes` is the filesystem's size with it."""
 
     at_seconds: float
@@ -48,7 +47,7 @@ class Bought:
 class Course:
     """How it went; `full_at_seconds` is when the writer got ENOSPC, None when it never did."""
 
-    bought: list[Bought] = field(default_factory=list)
+    created: list[Created] = field(default_factory=list)
     refused: Refuse | None = None
     refused_at_seconds: float = 0.0
     full_at_seconds: float | None = None
@@ -74,12 +73,12 @@ def parse_scenario(words: Sequence[str]) -> Scenario:
 
 def _invalid(what: str) -> ConfigInvalid:
     hint = "for example --simulate rate=500MiB/s hours=2, and size=100GiB for a filesystem to be"
-    return ConfigInvalid(f"--simulate: {what}", hint=hint, cause="usage")
+    return ConfigInvalid(f"--simulate: {what}", hint=hint, cause=Cause.USAGE)
 
 
 def empty(size_bytes: int) -> Reading:
     """An empty filesystem of this size."""
-    member = Member(devid=1, name="nvme0n1", size_bytes=size_bytes, unallocated_bytes=size_bytes)
+    device = Device(devid=1, name="nvme0n1", size_bytes=size_bytes, unallocated_bytes=size_bytes)
     return Reading(
         filesystem="0" * 8,
         mountpoint="/",
@@ -90,7 +89,7 @@ def empty(size_bytes: int) -> Reading:
         statvfs_available_bytes=size_bytes,
         metadata_headroom_bytes=size_bytes,
         metadata_profile="single",
-        members=(member,),
+        devices=(device,),
     )
 
 
@@ -105,19 +104,19 @@ def simulate(scenario: Scenario, start: Reading, policy: GrowthPolicy) -> Course
     tick = max(_TICK_SECONDS, scenario.seconds / _TICKS_MOST)
     now, used, arrives = 0.0, float(start.used_bytes), 0.0
     while now <= scenario.seconds:
-        arrived = [b for b in course.bought if b is not course.bought[-1] or now >= arrives]
+        arrived = [b for b in course.created if b is not course.created[-1] or now >= arrives]
         reading = _reading(start, arrived, used=int(used), now=now)
         if reading.available_bytes <= 0:
             course.full_at_seconds = now
             break
         if now >= arrives:
             decision = decide(
-                reading, _inventory(start, course.bought, now), policy, forecast=forecast
+                _observation(start, reading, course.created, now), policy, forecast=forecast
             )
             if isinstance(decision, Grow):
                 arrives = now + GROWTH_SECONDS_PRIOR
-                course.bought.append(
-                    Bought(
+                course.created.append(
+                    Created(
                         at_seconds=now,
                         size_bytes=decision.size_bytes,
                         total_bytes=reading.size_bytes + decision.size_bytes,
@@ -131,18 +130,18 @@ def simulate(scenario: Scenario, start: Reading, policy: GrowthPolicy) -> Course
     return course
 
 
-def _reading(start: Reading, arrived: Sequence[Bought], *, used: int, now: float) -> Reading:
-    added = sum(bought.size_bytes for bought in arrived)
+def _reading(start: Reading, arrived: Sequence[Created], *, used: int, now: float) -> Reading:
+    added = sum(created.size_bytes for created in arrived)
     left = start.available_bytes - (used - start.used_bytes) + added
-    count = len(start.members)
-    members = tuple(
-        Member(
+    count = len(start.devices)
+    devices = tuple(
+        Device(
             devid=count + i,
             name=f"simulated{i}",
-            size_bytes=bought.size_bytes,
-            unallocated_bytes=bought.size_bytes,
+            size_bytes=created.size_bytes,
+            unallocated_bytes=created.size_bytes,
         )
-        for i, bought in enumerate(arrived, start=1)
+        for i, created in enumerate(arrived, start=1)
     )
     return Reading(
         filesystem=start.filesystem,
@@ -154,44 +153,50 @@ def _reading(start: Reading, arrived: Sequence[Bought], *, used: int, now: float
         statvfs_available_bytes=left,
         metadata_headroom_bytes=start.metadata_headroom_bytes + added,
         metadata_profile=start.metadata_profile,
-        members=(*start.members, *members),
+        devices=(*start.devices, *devices),
     )
 
 
-def _inventory(start: Reading, bought: Sequence[Bought], now: float) -> Inventory:
+def _observation(
+    start: Reading, reading: Reading, created: Sequence[Created], now: float
+) -> Observation:
     volumes = tuple(
         Volume(
             id=f"vol-{i}",
             growth=GrowthId(start.filesystem, i),
             size_bytes=each.size_bytes,
             state="in-use",
-            node=f"simulated{i}",
         )
-        for i, each in enumerate(bought, start=1)
+        for i, each in enumerate(created, start=1)
     )
-    return Inventory(
+    inventory = Inventory(
         instance_id="",
         volumes=volumes,
         device_names=frozenset(),
         slots_free=None,
-        seconds_since_last_create=now - bought[-1].at_seconds if bought else None,
+        seconds_since_last_create=now - created[-1].at_seconds if created else None,
     )
+    nodes = {volume.id: f"simulated{volume.growth.ordinal}" for volume in volumes}
+    return Observation(reading=reading, inventory=inventory, nodes=nodes)
 
 
-def told(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[str]:
+def as_text(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[str]:
     """The course in lines for people: each growth, then what it costs."""
-    for each in course.bought:
+    for each in course.created:
         size, total = format_size(each.size_bytes), format_size(each.total_bytes)
         yield f"  {_clock(each.at_seconds)}  + {size} to {total}: {each.reason}"
     if course.refused:
-        reason = f"refused by {course.refused.limit}: {course.refused.reason}"
+        reason = f"refused by {course.refused.limit.value}: {course.refused.reason}"
         yield f"  {_clock(course.refused_at_seconds)}  {reason}; {course.refused.hint}"
     if course.full_at_seconds is not None:
         yield f"  {_clock(course.full_at_seconds)}  full: the writer gets ENOSPC"
     monthly, spent = costs(scenario, course, volume)
-    count, all_bytes = len(course.bought), sum(each.size_bytes for each in course.bought)
+    growths, all_bytes = (
+        counted(len(course.created), "growth"),
+        sum(each.size_bytes for each in course.created),
+    )
     yield (
-        f"{count} growths, {gib(all_bytes)} GiB bought: {monthly:.2f} USD a month at list price,"
+        f"{growths}, {format_size(all_bytes)} created: {monthly:.2f} USD a month at list price,"
         f" {spent:.2f} USD of it in {scenario.seconds / 3600:g} h"
     )
 
@@ -200,8 +205,8 @@ def as_json(scenario: Scenario, course: Course, volume: VolumeSpec) -> dict[str,
     """The course for machines."""
     monthly, spent = costs(scenario, course, volume)
     return {
-        "growths": [asdict(each) for each in course.bought],
-        "refused_by": course.refused.limit if course.refused else None,
+        "growths": [asdict(each) for each in course.created],
+        "refused_by": course.refused.limit.value if course.refused else None,
         "refused_at_seconds": course.refused_at_seconds if course.refused else None,
         "full_at_seconds": course.full_at_seconds,
         "usd_per_month": round(monthly, 2),
@@ -210,9 +215,9 @@ def as_json(scenario: Scenario, course: Course, volume: VolumeSpec) -> dict[str,
 
 
 def costs(scenario: Scenario, course: Course, volume: VolumeSpec) -> tuple[float, float]:
-    """US dollars a month for all that was bought, and for the time simulated."""
-    prices = [usd_per_month(volume, each.size_bytes) for each in course.bought]
-    hours = [(scenario.seconds - each.at_seconds) / 3600 for each in course.bought]
+    """US dollars a month for all that was created, and for the time simulated."""
+    prices = [usd_per_month(volume, each.size_bytes) for each in course.created]
+    hours = [(scenario.seconds - each.at_seconds) / 3600 for each in course.created]
     spent = sum(usd * h for usd, h in zip(prices, hours, strict=True)) / HOURS_PER_MONTH
     return sum(prices), spent
 

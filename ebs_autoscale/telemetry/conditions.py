@@ -1,59 +1,96 @@
 """What is wrong and lasts: told once when it begins, then at intervals, and when it ends."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebs_autoscale.clock import Clock
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.units import format_duration
 
 REMIND_AFTER_SECONDS = 900.0
 
 
-@dataclass(slots=True)
-class _Condition:
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something wrong that lasts; `volume` is an EBS volume id where it is about one of several."""
+
+    cause: Cause
     sentence: str
+    hint: str = ""
+    volume: str = ""
+
+    @classmethod
+    def of_error(cls, error: EbsAutoscaleError) -> "Condition":
+        """The condition that an error tells of."""
+        return cls(error.cause, error.what, error.hint)
+
+    @property
+    def key(self) -> str:
+        """What it is told apart by; its name in the status file."""
+        return f"{self.cause.value} {self.volume}".strip()
+
+    @property
+    def line(self) -> str:
+        """What is wrong and what to do, as a person reads it."""
+        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
+
+
+@dataclass(slots=True)
+class _Lasting:
+    condition: Condition
     began_at_seconds: float
     told_at_seconds: float
 
 
 class Conditions:
-    """Lasting conditions by cause; `raised` as often as it is seen, it is told sparingly."""
+    """Lasting conditions; `raised` as often as each is seen, it is told sparingly."""
 
     def __init__(self, clock: Clock, emit: Callable[[Event], None]) -> None:
         self._clock = clock
         self._emit = emit
-        self._lasting: dict[str, _Condition] = {}
+        self._lasting: dict[str, _Lasting] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lasting)
 
     @property
-    def sentences(self) -> Mapping[str, str]:
-        """What is wrong now, by cause."""
-        return {cause: condition.sentence for cause, condition in self._lasting.items()}
+    def lines(self) -> Mapping[str, str]:
+        """What is wrong now, by key."""
+        return {key: lasting.condition.line for key, lasting in self._lasting.items()}
 
-    def raised(self, cause: str, sentence: str, level: Level = Level.ERROR) -> None:
+    def raised(self, condition: Condition, level: Level = Level.ERROR) -> None:
         """Note that the condition holds now."""
         now = self._clock.now_seconds()
-        condition = self._lasting.get(cause)
-        if condition is None:
-            self._lasting[cause] = _Condition(sentence, now, now)
-            self._tell(EventKind.CONDITION_BEGAN, sentence, level, cause)
+        lasting = self._lasting.get(condition.key)
+        if lasting is None:
+            self._lasting[condition.key] = _Lasting(condition, now, now)
+            self._tell(EventKind.CONDITION_BEGAN, condition, level)
             return
-        condition.sentence = sentence
-        if now - condition.told_at_seconds >= REMIND_AFTER_SECONDS:
-            condition.told_at_seconds = now
-            lasts = f"for {_minutes(now - condition.began_at_seconds)} now: {sentence}"
-            self._tell(EventKind.CONDITION_LASTS, lasts, level, cause)
+        lasting.condition = condition
+        if now - lasting.told_at_seconds >= REMIND_AFTER_SECONDS:
+            lasting.told_at_seconds = now
+            lasted = format_duration(round(now - lasting.began_at_seconds))
+            sentence = f"still failing after {lasted}: {condition.sentence}"
+            self._tell(EventKind.CONDITION_LASTS, replace(condition, sentence=sentence), level)
 
-    def only(self, causes: Iterable[str]) -> None:
+    def only(self, keys: Iterable[str]) -> None:
         """End every condition but these."""
-        for cause in set(self._lasting) - set(causes):
-            condition = self._lasting.pop(cause)
-            lasted = _minutes(self._clock.now_seconds() - condition.began_at_seconds)
-            sentence = f"over after {lasted}: {condition.sentence}"
-            self._tell(EventKind.CONDITION_ENDED, sentence, Level.INFO, cause)
+        for key in set(self._lasting) - set(keys):
+            ended = self._lasting.pop(key)
+            lasted = format_duration(round(self._clock.now_seconds() - ended.began_at_seconds))
+            sentence = f"resolved after {lasted}: {ended.condition.sentence}"
+            over = replace(ended.condition, sentence=sentence, hint="")
+            self._tell(EventKind.CONDITION_ENDED, over, Level.INFO)
 
-    def _tell(self, kind: EventKind, sentence: str, level: Level, cause: str) -> None:
-        self._emit(Event(kind=kind, sentence=sentence, level=level, fields={"cause": cause}))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    def _tell(self, kind: EventKind, condition: Condition, level: Level) -> None:
+        self._emit(
+            Event(
+                kind=kind,
+                sentence=condition.sentence,
+                hint=condition.hint,
+                level=level,
+                cause=condition.cause,
+                volume=condition.volume or None,
+            )
+        )

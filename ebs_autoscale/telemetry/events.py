@@ -1,9 +1,12 @@
-"""What happens, as values: a sentence for people, fields for machines."""
+"""What happens, as values: a sentence and a hint for people, typed fields for machines."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import Any
+
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.model import DecisionKind, InitStep, Stage, StepKind
 
 
 class EventKind(StrEnum):
@@ -38,23 +41,69 @@ class Level(Enum):
     ERROR = 3
 
 
+_TYPES: dict[str, type[Enum]] = {
+    "cause": Cause,
+    "decision": DecisionKind,
+    "stage": Stage,
+    "step": StepKind,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something worth telling: a sentence for people, `fields` for machines."""
+    """Something worth telling: `sentence` says what happened, `hint` what to do about it.
+
+    All further fields are for machines, None where they do not apply. `step` is one of `number`
+    of `steps`; `volume` is an EBS volume id, `filesystem` a UUID, `status` an exit status.
+    """
 
     kind: EventKind
     sentence: str
+    hint: str = ""
     level: Level = Level.INFO
-    fields: Mapping[str, str | int | float] = field(default_factory=dict)
+    decision: DecisionKind | None = None
+    growth: str | None = None
+    stage: Stage | None = None
+    step: StepKind | InitStep | None = None
+    number: int | None = None
+    steps: int | None = None
+    volume: str | None = None
+    seconds: float | None = None
+    cause: Cause | None = None
+    status: int | None = None
+    growths: int | None = None
+    filesystem: str | None = None
+    version: str | None = None
+
+    @classmethod
+    def of_error(cls, kind: EventKind, error: EbsAutoscaleError, **fields: Any) -> "Event":
+        """The event that tells an error."""
+        return cls(kind=kind, sentence=error.what, hint=error.hint, cause=error.cause, **fields)
+
+    @property
+    def line(self) -> str:
+        """Both sentences, as a person reads them."""
+        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
+
+    @property
+    def fields(self) -> dict[str, str | int | float]:
+        """The fields for machines that apply, as plain values."""
+        found = ((name, getattr(self, name)) for name in _FIELDS)
+        return {
+            name: value.value if isinstance(value, Enum) else value
+            for name, value in found
+            if value is not None
+        }
 
     def to_json(self) -> str:
-        """One line for the pipe between a growth and the daemon, and for JSON logs."""
+        """One line for the pipe between a growth and the daemon."""
         return json.dumps(
             {
                 "event": self.kind.value,
                 "level": self.level.name.lower(),
                 "sentence": self.sentence,
-                "fields": dict(self.fields),
+                "hint": self.hint,
+                "fields": self.fields,
             }
         )
 
@@ -63,11 +112,21 @@ class Event:
         """The event that `to_json` wrote; raises ValueError for anything else."""
         try:
             parsed = json.loads(line)
+            fields: dict[str, Any] = {
+                name: _TYPES[name](value) if name in _TYPES else value
+                for name, value in parsed["fields"].items()
+            }
             return cls(
                 kind=EventKind(parsed["event"]),
                 sentence=parsed["sentence"],
+                hint=parsed["hint"],
                 level=Level[parsed["level"].upper()],
-                fields=parsed["fields"],
+                **fields,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an event: {line!r}") from error
+
+
+_FIELDS = tuple(
+    name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}
+)

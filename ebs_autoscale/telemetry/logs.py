@@ -1,4 +1,4 @@
-"""Events to journald lines and the status file; a sink that fails is muted, never fatal."""
+"""Events as log lines: the journal, text or JSON; a sink that fails is muted, never fatal."""
 
 import contextlib
 import json
@@ -31,29 +31,31 @@ JOURNAL_PATIENCE_SECONDS = 0.2
 
 
 class LogSink:
-    """Hand each event to `logging`: the sentence, with the event itself for structured formats."""
+    """Hand each event to `logging`: its line, with the event itself for structured formats."""
 
     def __call__(self, event: Event) -> None:
         """Log it at its own level."""
         LOGGER.log(
             _LOGGING_LEVELS[event.level],
-            event.sentence,
+            "%s",
+            event.line,
             extra={"event": event},
             exc_info=event.kind is EventKind.BUG,
         )
 
 
 class TextFormatter(logging.Formatter):
-    """`sentence key=value ...`, as a person reads it; a long-lived log also has the time."""
+    """The line a person reads, with the time before it and `key=value ...` after it if asked."""
 
-    def __init__(self, *, timed: bool = False) -> None:
+    def __init__(self, *, timed: bool = False, fields: bool = True) -> None:
         super().__init__()
         self._timed = timed
+        self._fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, which only a bug has, follows on its own lines."""
         time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z ") if self._timed else ""
-        line = time + record.getMessage() + fields_of(record)
+        line = time + record.getMessage() + (fields_of(record) if self._fields else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -61,13 +63,14 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The event's own JSON, or that of a plain record."""
+        """The event's own fields, or a plain record."""
         event: Event | None = getattr(record, "event", None)
         entry = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": event.sentence if event else record.getMessage(),
             "event": event.kind.value if event else "log",
+            **({"hint": event.hint} if event and event.hint else {}),
             **(event.fields if event else {}),
         }
         if record.exc_info:
@@ -76,14 +79,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalHandler(logging.Handler):
-    """journald's native protocol: the line, and each field under its own name."""
+    """journald's native protocol: the line as MESSAGE, and each field under its own name."""
 
     def __init__(self, address: str = JOURNAL_SOCKET) -> None:
         super().__init__()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(JOURNAL_PATIENCE_SECONDS)
         self._socket.connect(address)
-        self.setFormatter(TextFormatter())
+        self.setFormatter(TextFormatter(fields=False))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one entry; a full journal loses the line, not the daemon."""
@@ -97,6 +100,8 @@ class JournalHandler(logging.Handler):
         if event:
             entry["EBS_AUTOSCALE_EVENT"] = event.kind.value
             entry["MESSAGE_ID"] = message_id(event.kind)
+            if event.hint:
+                entry["HINT"] = event.hint
             for key, value in event.fields.items():
                 name = {"volume": "VOLUME_ID", "growth": "GROWTH"}.get(key, key.upper())
                 entry[name] = value
@@ -172,35 +177,6 @@ def _stderr_is_the_journal(environment: Mapping[str, str]) -> bool:
     except (OSError, ValueError):
         return False
     return environment.get("JOURNAL_STREAM", "") == f"{stat.st_dev}:{stat.st_ino}"
-
-
-class StatusFile:
-    """The daemon's report under /run: replaced atomically, removed at the end, never read back.
-
-    Everybody may read it, whatever the umask: nothing in it is secret, and `status` needs no root.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written = ""
-
-    def write(self, report: Mapping[str, object]) -> None:
-        """Replace the report if it changed; a full /run is no reason to stop."""
-        text = json.dumps(report, indent=1)
-        if text == self._written:
-            return
-        part = self._path.with_suffix(".part")
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            part.write_text(text)
-            part.chmod(0o644)
-            part.replace(self._path)
-            self._written = text
-
-    def remove(self) -> None:
-        """Leave nothing that looks like a living daemon."""
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
 
 
 class Sinks:

@@ -1,29 +1,77 @@
-"""What a living daemon reports of itself, for those who look from outside."""
+"""The daemon's report under /run: written by the daemon, read by `status` and `check`."""
 
 import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
+from ebs_autoscale import __version__
+from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.telemetry.view import SCHEMA, View
 
-from ebs_autoscale.errors import Unfit
 
+class StatusFile:
+    """The report: replaced atomically, removed at the end, never read back by the daemon.
 
-def living_report(path: Path) -> dict[str, Any] | None:
-    """The report at this path with what its process costs; None when its daemon is not alive.
-
-    Raises Unfit when this user may not know.
+    Everybody may read it, whatever the umask: nothing in it is secret, and `status` needs no root.
     """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = ""
+
+    def write(self, view: View) -> None:
+        """Replace the report if it changed; a full /run is no reason to stop."""
+        report = {"schema": SCHEMA, "version": __version__, "pid": os.getpid(), **view.report()}
+        text = json.dumps(report, indent=1)
+        if text == self._written:
+            return
+        part = self._path.with_suffix(".part")
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            part.write_text(text)
+            part.chmod(0o644)
+            part.replace(self._path)
+            self._written = text
+
+    def remove(self) -> None:
+        """Leave nothing that looks like a living daemon."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivingDaemon:
+    """A daemon that runs, and its last report."""
+
+    pid: int
+    version: str
+    resident_bytes: int
+    view: View
+
+
+def living_daemon(path: Path) -> LivingDaemon | None:
+    """The daemon that wrote the report at this path; None when it does not run (any more).
+
+    Raises Unfit when this user may not read it.
+    """
+    import psutil  # noqa: PLC0415 -- the daemon writes reports and never reads one
+
     try:
-        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        report = json.loads(path.read_text("utf-8"))
         process = psutil.Process(report["pid"])
         if not any("ebs" in part for part in process.cmdline()):
             return None
-        report["resident_bytes"] = process.memory_info().rss
+        return LivingDaemon(
+            pid=process.pid,
+            version=report["version"],
+            resident_bytes=process.memory_info().rss,
+            view=View.from_report(report),
+        )
     except PermissionError as error:
         raise Unfit(
-            f"may not read the daemon's report {path}", hint="use sudo", cause="not root"
+            f"may not read the daemon's report {path}", hint="use sudo", cause=Cause.NOT_ROOT
         ) from error
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return report

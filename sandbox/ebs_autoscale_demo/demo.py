@@ -14,8 +14,7 @@ from rich.console import Console
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Stopped, Transient, Unfit
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import Exit, Stopped, Transient, Unfit
 from ebs_autoscale.host.command import run as run_tool
 from ebs_autoscale.units import format_size
 from ebs_autoscale_demo.daemon import PROGRAM, Daemon, running_daemon

@@ -12,8 +12,7 @@ from types import FrameType
 
 from ec2_sandbox.namespace import enter_private_namespace
 
-from ebs_autoscale.errors import CommandFailed, Unfit
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import CommandFailed, Exit, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.service import die_with_parent
 

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ebs_autoscale.model import GIB, Member, Reading
+from ebs_autoscale.model import GIB, Device, Reading
 from ebs_autoscale.units import format_size
 from ebs_autoscale_demo.daemon import JournalLine
 from ebs_autoscale_demo.scene import Scene
@@ -83,7 +83,7 @@ def _figures(scene: Scene, reading: Reading) -> str:
     return (
         f"used {_gib(_used_bytes(reading))} of {_gib(reading.size_bytes)}, "
         f"available {_gib(reading.available_bytes)} ({reading.available_percent:.0f} %), "
-        f"{len(reading.members)} {'member' if len(reading.members) == 1 else 'members'}, "
+        f"{len(reading.devices)} {'member' if len(reading.devices) == 1 else 'members'}, "
         f"{_rate(scene)}, {100 * done / of:.0f} % done; daemon: {scene.doing}"
     )
 
@@ -136,10 +136,10 @@ class _SpaceBar:
         space.append("█" * used, style=_urgency(reading))
         space.append("░" * (whole - used), style="green")
         space.append("·" * (width - whole), style="bright_black")
-        return [space, _members(reading.members, cells)]
+        return [space, _members(reading.devices, cells)]
 
 
-def _members(members: tuple[Member, ...], cells_per_byte: float) -> Text:
+def _members(members: tuple[Device, ...], cells_per_byte: float) -> Text:
     text = Text(no_wrap=True)
     end_bytes = 0
     for number, member in enumerate(members):

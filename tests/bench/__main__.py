@@ -39,7 +39,7 @@ def _accuracy(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     for line in accuracy.table(found):
         say(line)
     return [
-        f"{each.members} members, {each.profile}, {each.mode}: not as near as promised"
+        f"{each.devices} devices, {each.profile}, {each.mode}: not as near as promised"
         for each in found
         if not each.good
     ]

@@ -19,7 +19,7 @@ SAMPLE_EVERY_SECONDS = 0.02
 OPTIMISTIC_MOST_BYTES = 16 * MIB
 PESSIMISTIC_MOST_BYTES = 64 * MIB
 
-# What members there are, in bytes, and which profiles their metadata can have.
+# What devices there are, in bytes, and which profiles their metadata can have.
 MATRIX: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
     ((GIB,), ("dup", "single")),
     ((2 * GIB,), ("dup", "single")),
@@ -53,7 +53,7 @@ while True:
 class Accuracy:
     """The worst errors of the readings of one run, in bytes; more than the truth is positive."""
 
-    members: int
+    devices: int
     profile: str
     mode: str
     writable_bytes: int
@@ -90,7 +90,7 @@ def measure(
             errors_most.append(available - (writable - done))
             errors_least.append(available - (writable - begun))
         return Accuracy(
-            members=len(sizes),
+            devices=len(sizes),
             profile=profile,
             mode=mode,
             writable_bytes=writable,
@@ -124,13 +124,13 @@ def _watched(
 def table(found: list[Accuracy]) -> list[str]:
     """The result in lines, in MiB."""
     lines = [
-        f"{'members':>7} {'metadata':<9}{'mode':<10}{'writable':>9}{'at first':>9}{'errors':>16}"
+        f"{'devices':>7} {'metadata':<9}{'mode':<10}{'writable':>9}{'at first':>9}{'errors':>16}"
     ]
     for each in found:
         errors = f"{each.least_bytes / MIB:+.1f} .. {each.most_bytes / MIB:+.1f}"
         verdict = "" if each.good else "  outside of +16/-64"
         lines.append(
-            f"{each.members:>7} {each.profile:<9}{each.mode:<10}{each.writable_bytes / MIB:>9.1f}"
+            f"{each.devices:>7} {each.profile:<9}{each.mode:<10}{each.writable_bytes / MIB:>9.1f}"
             f"{each.first_bytes / MIB:>+9.1f}{errors:>16}{verdict}"
         )
     return lines

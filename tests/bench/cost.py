@@ -17,8 +17,8 @@ import psutil
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.monitor import Monitor
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.telemetry.events import Event as Told
 from tests.bench.ground import GIB, mounted
 from tests.bench.guards import bench_host, ours
@@ -81,7 +81,7 @@ def _reading(folder: Path) -> list[Figure]:
             beside = (
                 f"statvfs {statvfs:.1f} us, `btrfs filesystem usage` {usage / read:.0f}x as much"
             )
-            figures.append(Figure(f"a reading with {count} members", read, "us", beside))
+            figures.append(Figure(f"a reading with {count} devices", read, "us", beside))
             if count == 1:
                 figures.append(_tick(filesystem, read))
     return figures

@@ -22,7 +22,7 @@ from ec2_sandbox.namespace import enter_private_namespace
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import EbsAutoscaleError, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 
@@ -86,7 +86,7 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
         filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
         filesystem.keep_reserve(reserve_bytes)
         _fill(path, kind)
-        proof = partial(BlockDevices().proved_blank, new.name, size_bytes=new.size_bytes)
+        proof = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
         spins: Synchronized[int] = multiprocessing.Value("q", 0)
         with _writers(path, kind, spins):
             began = monotonic()
@@ -96,24 +96,24 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
             began, told = monotonic(), ""
             try:
                 filesystem.add_device(new.name, proof=proof)
-                survived = len(filesystem.read().members) == 2
+                survived = len(filesystem.read().devices) == 2
             except Unfit as error:
-                survived, told = error.cause != "read-only", error.hint
+                survived, told = error.cause is not Cause.READ_ONLY, error.hint
             seconds = monotonic() - began
         came_back = survived or (new.node in told and _comes_back(filesystem, old, new))
         return Emergency(survived=survived, came_back=came_back, seconds=seconds)
 
 
 def _comes_back(filesystem: BtrfsFilesystem, old: LoopDevice, new: LoopDevice) -> bool:
-    """Whether the way back that the alarm tells leads back: the old member, and then the add."""
+    """Whether the way back that the alarm tells leads back: the old device, and then the add."""
     run(["umount", filesystem.mountpoint], timeout_seconds=60)
     try:
         run(["btrfs", "device", "scan", "--forget", new.node], timeout_seconds=60)
         run(["mount", old.node, filesystem.mountpoint], timeout_seconds=60)
-        alone = len(filesystem.read().members) == 1
-        proof = partial(BlockDevices().proved_blank, new.name, size_bytes=new.size_bytes)
+        alone = len(filesystem.read().devices) == 1
+        proof = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
         filesystem.add_device(new.name, proof=proof)
-        return alone and len(filesystem.read().members) == 2
+        return alone and len(filesystem.read().devices) == 2
     except EbsAutoscaleError as error:
         sys.stderr.write(f"does not come back: {error}\n")
         return False

@@ -104,9 +104,9 @@ def _fate(
     newest: str,
 ) -> str:
     now = filesystem.exclusive_operation()
-    if filesystem.needs_settling(Rebalance.OFF, newest):
+    if filesystem.needs_balance(Rebalance.OFF, newest):
         told: list[str] = []
-        filesystem.settle(Rebalance.OFF, tell=told.append)
+        filesystem.balance_metadata(Rebalance.OFF, tell=told.append)
         process.wait()
         return f"paused, then {told[-1].removeprefix('somebody')[3:]}"
     running = process.poll() is None
@@ -139,18 +139,18 @@ def _grow_during_ours() -> tuple[float, str]:
 
         fate = "was over before"
         try:
-            filesystem.settle(Rebalance.FULL, stopping=stopping)
+            filesystem.balance_metadata(Rebalance.FULL, stopping=stopping)
         except Exception as stopped:  # noqa: BLE001 -- Stopped is no error, and tells what ended
             fate = f"cancelled: {stopped}"
         filesystem.add_device(new.name)
         seconds = monotonic() - asked[0] if asked else 0.0
-        again = filesystem.needs_settling(Rebalance.FULL, new.name)
+        again = filesystem.needs_balance(Rebalance.FULL, new.name)
         return seconds, f"{fate}; to be done again: {'yes' if again else 'no'}"
 
 
 @contextmanager
 def _ground() -> Iterator[tuple[BtrfsFilesystem, Callable[[int], LoopDevice]]]:
-    """A filesystem of two slow members with content and a snapshot, and a maker of slow devices."""
+    """A filesystem of two slow devices with content and a snapshot, and a maker of slow devices."""
     path = Path(tempfile.mkdtemp(prefix="exclusive-"))
     with ExitStack() as stack:
 

@@ -129,10 +129,10 @@ def measure_limit(folder: Path) -> Limit:
 def _growth_seconds(host: Host, *, repeats: int = 3) -> float:
     took = []
     for _ in range(repeats):
-        members, began = host.members, monotonic()
+        devices, began = host.devices, monotonic()
         argv = ["nice", "-n", str(NICE), *host.argv, "grow", "--size", STEP]
         with subprocess.Popen(argv, env=host.environment, stderr=subprocess.DEVNULL) as growth:
-            while host.members == members and growth.poll() is None:
+            while host.devices == devices and growth.poll() is None:
                 Event().wait(0.01)
             took.append(monotonic() - began)
     return median(took)
@@ -156,7 +156,7 @@ def attempt(folder: Path, guard: Guard, *, rate: float, mode: str) -> Trial:
                     )
                     Event().wait(TRACE_EVERY_SECONDS)
                 ending = json.loads(writer.communicate()[0])
-            growths = host.members - 1
+            growths = host.devices - 1
     return Trial(
         asked=rate,
         rate=ending["written"] / ending["seconds"],

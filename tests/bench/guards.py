@@ -99,7 +99,7 @@ def _grow_like_rivals(host: Host, size_gib: int, ended: Event) -> None:
     ec2 = ec2_of(host.sandbox)
     volume_id = ec2.create_volume(AvailabilityZone=settings.zone, Size=size_gib)["VolumeId"]
     ec2.get_waiter("volume_available").wait(VolumeIds=[volume_id])
-    name = f"/dev/xvdb{ascii_lowercase[host.members]}"
+    name = f"/dev/xvdb{ascii_lowercase[host.devices]}"
     ec2.attach_volume(VolumeId=volume_id, InstanceId=settings.instance_id, Device=name)
     node = ""
     while not node and not ended.wait(1.0):

@@ -51,9 +51,9 @@ from ebs_autoscale.model import Rebalance
 path, name, size, reserve = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 filesystem = BtrfsFilesystem(path, clock=SystemClock())
 print("add", flush=True)
-filesystem.add_device(name, proof=partial(BlockDevices().proved_blank, name, size_bytes=size))
+filesystem.add_device(name, proof=partial(BlockDevices().verified_blank, name, size_bytes=size))
 print("settle", flush=True)
-filesystem.settle(Rebalance.FULL)
+filesystem.balance_metadata(Rebalance.FULL)
 print("reserve", flush=True)
 filesystem.keep_reserve(0)
 filesystem.keep_reserve(reserve)
@@ -151,7 +151,7 @@ def _one_filesystem(profile: str, rounds: int, dice: random.Random, tally: Tally
         run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
         tally.files += writer.files
         tally.wrongs += [f"wrong bytes in {name}" for name in writer.wrong()]
-        scrubbed = scrub(path, [member.devid for member in filesystem.read().members])
+        scrubbed = scrub(path, [device.devid for device in filesystem.read().devices])
         if scrubbed.errors:
             tally.wrongs.append(f"the scrub found {scrubbed.errors} errors")
         unmount()
@@ -191,14 +191,14 @@ def _killed_growth(path: Path, device: LoopDevice, dice: random.Random) -> str:
 
 def _recover(filesystem: BtrfsFilesystem, device: LoopDevice) -> str:
     """Do what the next growth does until all is done; what is still wrong after a while."""
-    proof = partial(BlockDevices().proved_blank, device.name, size_bytes=device.size_bytes)
+    proof = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
     deadline, last = monotonic() + RECOVERY_SECONDS, ""
     pause = threading.Event()
     while monotonic() < deadline:
         try:
             filesystem.add_device(device.name, proof=proof)
-            if filesystem.needs_settling(Rebalance.FULL, device.name):
-                filesystem.settle(Rebalance.FULL)
+            if filesystem.needs_balance(Rebalance.FULL, device.name):
+                filesystem.balance_metadata(Rebalance.FULL)
         except EbsAutoscaleError as error:
             last = str(error)
             pause.wait(0.1)

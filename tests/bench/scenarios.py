@@ -134,7 +134,7 @@ def play(folder: Path, name: str) -> Outcome:
                 ended.set()
             watching.result()
         least_bytes = first.available_bytes - (peak[0] - first.used_bytes)
-        volumes = [member.size_bytes for member in host.read().members[1:]]
+        volumes = [device.size_bytes for device in host.read().devices[1:]]
         needed = _needed(least_bytes, first.size_bytes, volumes)
         return Outcome(name=name, growths=len(volumes), needed=needed, enospc=failed)
 

@@ -31,7 +31,7 @@ INLINE_BYTES = 1800
 FILES_MOST = 60_000
 PROBE_EVERY_SECONDS = 0.02
 
-Settle = Callable[[BtrfsFilesystem], object]
+BalanceMetadata = Callable[[BtrfsFilesystem], object]
 
 
 def _seed(filesystem: BtrfsFilesystem) -> None:
@@ -39,10 +39,10 @@ def _seed(filesystem: BtrfsFilesystem) -> None:
         run(["btrfs", "balance", "start", "-m", filesystem.mountpoint], timeout_seconds=600)
 
 
-WAYS: dict[str, Settle] = {
-    "off": lambda filesystem: filesystem.settle(Rebalance.OFF),
-    "bounded": lambda filesystem: filesystem.settle(Rebalance.BOUNDED),
-    "full": lambda filesystem: filesystem.settle(Rebalance.FULL),
+WAYS: dict[str, BalanceMetadata] = {
+    "off": lambda filesystem: filesystem.balance_metadata(Rebalance.OFF),
+    "bounded": lambda filesystem: filesystem.balance_metadata(Rebalance.BOUNDED),
+    "full": lambda filesystem: filesystem.balance_metadata(Rebalance.FULL),
     "`balance start -m` alone": _seed,
 }
 
@@ -88,7 +88,7 @@ class Outcome:
 
 def main() -> int:
     """Print both tables; 1 when bounded costs more than a tenth of full or protects from less."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.settling", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.balancing", description=__doc__)
     parser.add_argument("--metadata", type=int, nargs="*", default=[50, 200, 1024], help="MiB")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
@@ -125,8 +125,8 @@ def _tell(say: Callable[[str], None], what: str, outcomes: list[Outcome]) -> tup
     return seconds, written
 
 
-def _dup(metadata_mib: int, settle: Settle) -> Outcome:
-    """One full member with so much metadata, and a new one."""
+def _dup(metadata_mib: int, settle: BalanceMetadata) -> Outcome:
+    """One full device with so much metadata, and a new one."""
     with _filesystem([GIB + 3 * metadata_mib * MIB], "dup") as (path, old):
         _write_metadata(path / "before", metadata_mib * MIB)
         _fill(path)
@@ -139,8 +139,8 @@ def _dup(metadata_mib: int, settle: Settle) -> Outcome:
         )
 
 
-def _mirrored(settle: Settle) -> Outcome:
-    """Two full members with mirrored metadata, and a new one."""
+def _mirrored(settle: BalanceMetadata) -> Outcome:
+    """Two full devices with mirrored metadata, and a new one."""
     with _filesystem([GIB, GIB], "raid1") as (path, old):
         _fill(path)
         return _grow_and_judge(path, 3 * GIB, settle, old, _write_files)
@@ -149,7 +149,7 @@ def _mirrored(settle: Settle) -> Outcome:
 def _grow_and_judge(
     path: Path,
     size_bytes: int,
-    settle: Settle,
+    settle: BalanceMetadata,
     stack: ExitStack,
     write: Callable[[Path], tuple[int, str]],
 ) -> Outcome:

@@ -72,7 +72,7 @@ def storm(folder: Path, guard: str, *, files: int = FILES) -> Storm:
             files=sum(ending["made"] for ending in endings),
             seconds=monotonic() - began,
             survived=not any(ending["errno"] for ending in endings),
-            growths=host.members - 1,
+            growths=host.devices - 1,
             statvfs_bytes=seen.f_bavail * seen.f_frsize,
             because=tuple(line for line in log.splitlines() if "grow: " in line),
         )

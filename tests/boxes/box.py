@@ -239,7 +239,7 @@ def _wait_until_free(nodes: Collection[Path]) -> None:
 
 
 def _forget(nodes: Collection[Path]) -> None:
-    """A boot knows no BTRFS member; the kernel, which is not booted, remembers them all."""
+    """A boot knows no BTRFS device; the kernel, which is not booted, remembers them all."""
     for node in nodes:
         with suppress(CommandFailed):
             run(["btrfs", "device", "scan", "--forget", str(node)], timeout_seconds=60)

@@ -54,7 +54,7 @@ def wait_for(box: Box, words: str, *, seconds: float = 60.0) -> None:
     box.wait_until(lambda: has_said(box, words), words, seconds=seconds)
 
 
-def members(box: Box, mountpoint: str = "/scratch") -> int:
+def devices(box: Box, mountpoint: str = "/scratch") -> int:
     """How many devices the filesystem has."""
     return box.exec("btrfs", "filesystem", "show", mountpoint).stdout.count("devid")
 

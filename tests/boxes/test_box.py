@@ -158,7 +158,7 @@ def test_an_attached_volume_shows_as_on_nitro(box: Box) -> None:
 
 @pytest.mark.parametrize("renumber", [False, True])
 def test_a_filesystem_of_two_volumes_is_there_after_a_reboot(box: Box, *, renumber: bool) -> None:
-    """An fstab line by UUID mounts all members again, whatever their devices are called by then."""
+    """An fstab line by UUID mounts all devices again, whatever their devices are called by then."""
     make_scratch(box)
     before = node_names(box)
     box.reboot(renumber=renumber)
@@ -169,11 +169,11 @@ def test_a_filesystem_of_two_volumes_is_there_after_a_reboot(box: Box, *, renumb
 
 
 def test_a_late_member_is_waited_for(box: Box) -> None:
-    """Without one member systemd boots and does not mount; when it comes, the mount happens."""
+    """Without one device systemd boots and does not mount; when it comes, the mount happens."""
     first, late = make_scratch(box)
     box.reboot(without=[late])
     udevadm = ("udevadm", "info", box.by_id(first))
-    box.wait_until(lambda: box.has(box.by_id(first)), "the first member")
+    box.wait_until(lambda: box.has(box.by_id(first)), "the first device")
     box.wait_until(
         lambda: "ID_BTRFS_READY=0" in box.exec(*udevadm, check=False).stdout,
         "udevd to find the filesystem incomplete",

@@ -10,9 +10,9 @@ from tests.boxes.conftest import MakeBox
 from tests.boxes.seen import (
     UNIT,
     configure,
+    devices,
     fill,
     initialise,
-    members,
     shown,
     state,
     volumes,
@@ -132,7 +132,7 @@ def test_a_mountpoint_that_the_unit_is_kept_from(make_host: MakeBox, folder: str
         wait_for(box, f"-{count} is complete")
         box.reboot()
         box.wait_until(lambda: state(box) == "active", "the service after the boot")
-        assert members(box, mountpoint) == count + 1
+        assert devices(box, mountpoint) == count + 1
 
 
 @pytest.mark.parametrize("uninstalled", [True, False])

@@ -11,9 +11,9 @@ from tests.boxes.seen import (
     CONFIG_PATH,
     UNIT,
     configure,
+    devices,
     fill,
     initialise,
-    members,
     shown,
     state,
     volumes,
@@ -35,14 +35,14 @@ def box(make_host: MakeBox) -> Box:
 
 
 def test_a_growth_and_boots(box: Box) -> None:
-    """It grows under its unit, and every boot brings all members back, whatever their names."""
+    """It grows under its unit, and every boot brings all devices back, whatever their names."""
     fill(box, left=20)
     wait_for(box, "is complete")
     for renumber in (False, True):
-        before = members(box)
+        before = devices(box)
         box.reboot(renumber=renumber)
         box.wait_until(lambda: state(box) == "active", "the service after the boot")
-        assert members(box) == before
+        assert devices(box) == before
         fill(box, left=20)
         wait_for(box, f"-{before} is complete")
     assert box.failed_units == []
@@ -69,7 +69,7 @@ def test_killed_in_mid_growth(make_host: MakeBox) -> None:
     wait_for(box, "create a volume")
     box.exec("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
     wait_for(box, "is complete")
-    assert members(box) == 2
+    assert devices(box) == 2
     assert len(volumes(box)) == 2
     assert shown(box, "NRestarts") == "1"
 
@@ -85,10 +85,10 @@ def test_stopped_in_mid_growth(make_host: MakeBox) -> None:
     box.exec("systemctl", "stop", UNIT, timeout=100)
     assert monotonic() - began < 60
     assert shown(box, "Result") == "success"
-    assert members(box) == 1
+    assert devices(box) == 1
     box.exec("systemctl", "start", UNIT)
     wait_for(box, "is complete")
-    assert members(box) == 2
+    assert devices(box) == 2
 
 
 def test_stopped_in_mid_balance(make_host: MakeBox) -> None:
@@ -194,7 +194,7 @@ def test_further_mountpoints(box: Box) -> None:
     box.wait_until(lambda: state(box, unit) == "active", "the second service")
     fill(box, left=20, mountpoint=other, path=other_config)
     wait_for(box, "is complete")
-    assert (members(box), members(box, other)) == (1, 2)
+    assert (devices(box), devices(box, other)) == (1, 2)
     box.reboot(renumber=True)
     for each in (UNIT, unit):
         box.wait_until(lambda each=each: state(box, each) == "active", each)  # type: ignore[misc]
@@ -218,8 +218,8 @@ def test_a_member_that_is_late(box: Box) -> None:
     """A boot without a volume goes on; the volume is named, and all is mounted when it comes."""
     late = boot_without_newest(box)
     box.sandbox.show_device(late, shown=True)
-    wait_for(box, "all its members are here")
-    box.wait_until(lambda: members(box) == 2, "the mount")
+    wait_for(box, "all its devices are here")
+    box.wait_until(lambda: devices(box) == 2, "the mount")
     fill(box, left=20)
     wait_for(box, "-2 is complete")
     assert len(volumes(box)) == 3
@@ -228,7 +228,7 @@ def test_a_member_that_is_late(box: Box) -> None:
 def test_a_member_that_was_detached(box: Box) -> None:
     """Without one of its volumes nothing is mounted or bought, and a stop is still in order."""
     boot_without_newest(box)
-    assert "1 of its 2 members are here" in box.journal("-t", "ebs-autoscale")
+    assert "1 of its 2 devices are here" in box.journal("-t", "ebs-autoscale")
     assert box.exec("ebs-autoscale", "status", check=False).returncode == 5
     box.exec("systemctl", "stop", UNIT)
     assert shown(box, "Result") == "success"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
-from tests.boxes.seen import members, state, volumes
+from tests.boxes.seen import devices, state, volumes
 
 pytestmark = pytest.mark.kernel
 
@@ -32,8 +32,8 @@ def boot(make_box: MakeBox, userdata: str, wheels: Path) -> Box:
 
 
 def has_grown(box: Box, count: int) -> bool:
-    """Whether the filesystem has so many members by now."""
-    return members(box) >= count
+    """Whether the filesystem has so many devices by now."""
+    return devices(box) >= count
 
 
 def test_the_whole_life(make_box: MakeBox, userdata: str, wheels: Path) -> None:
@@ -50,10 +50,10 @@ def test_the_whole_life(make_box: MakeBox, userdata: str, wheels: Path) -> None:
         free = int(box.exec("stat", "-f", "-c", "%a", "/scratch").stdout) * 4096
         box.exec("fallocate", "-l", str(free - size * 15 // 100), f"/scratch/filling-{count}")
         box.wait_until(partial(has_grown, box, count), "a growth", seconds=90)
-        before = members(box)
+        before = devices(box)
         box.reboot(renumber=True)
         box.wait_until(lambda: state(box) == "active", "the service after the boot")
-        assert members(box) >= before
+        assert devices(box) >= before
     assert box.exec("ebs-autoscale", "status").returncode == 0
     assert box.failed_units == []
 

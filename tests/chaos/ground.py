@@ -17,7 +17,7 @@ from ec2_sandbox.client import Sandbox, VolumeSeen
 from ec2_sandbox.loop import LoopDevice
 from ec2_sandbox.settings import SandboxSettings
 
-from ebs_autoscale.config import schema as config
+from ebs_autoscale import config
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.policy.shortage import Forecast, shortage
 from tests.chaos.weather import Victim
@@ -112,8 +112,8 @@ class Ground:
 
     @property
     def growths(self) -> int:
-        """How many volumes have become members."""
-        return self.host.members - 1
+        """How many volumes have become devices."""
+        return self.host.devices - 1
 
     def make_low(self) -> None:
         """Book space until a volume is needed and one of 1 GiB is enough; a round begins."""
@@ -176,12 +176,12 @@ class Ground:
         reading = self.host.read()
         volumes = self.host.volumes()
         ordinals = Counter(volume.tags["ebs-autoscale:growth"] for volume in volumes)
-        if outside := [_named(v) for v in volumes if not reading.has_member(v.node)]:
+        if outside := [_named(v) for v in volumes if not reading.has_device(v.node)]:
             return f"not in the filesystem: {', '.join(outside)}"
         if double := [ordinal for ordinal, count in ordinals.items() if count > 1]:
             return f"growths with two volumes: {', '.join(double)}"
-        if len(reading.members) != len(volumes) + 1:
-            return f"{len(reading.members)} members, {len(volumes)} volumes"
+        if len(reading.devices) != len(volumes) + 1:
+            return f"{len(reading.devices)} devices, {len(volumes)} volumes"
         if bare := [volume.id for volume in volumes if not volume.delete_on_termination]:
             return f"without DeleteOnTermination: {', '.join(bare)}"
         return ""
@@ -202,8 +202,8 @@ class Ground:
         status = self.daemon.stop()
         wrong = [f"the daemon ended with {status}"] if status else []
         wrong += [f"wrong bytes in {path.name}" for path in self._digests if self._differs(path)]
-        members = self.host.read().members
-        scrubbed = scrub(self.host.mountpoint, [member.devid for member in members])
+        devices = self.host.read().devices
+        scrubbed = scrub(self.host.mountpoint, [device.devid for device in devices])
         if scrubbed.errors:
             wrong.append(f"the scrub found {scrubbed.errors} errors")
         wrong += [f"the sandbox: {problem}" for problem in self.host.sandbox.state().problems]

@@ -1,4 +1,4 @@
-"""An operator who detaches or deletes a volume in mid-growth, but never a member's."""
+"""An operator who detaches or deletes a volume in mid-growth, but never a device's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -39,7 +39,7 @@ class Victim(StrEnum):
 
 
 class Deed(StrEnum):
-    """What an operator does to a volume that is not a member yet."""
+    """What an operator does to a volume that is not a device yet."""
 
     NONE = "none"
     DETACH = "operator detach"
@@ -127,7 +127,7 @@ def storm_of(dice: Random, *, number: int) -> Storm:
     return Storm(
         names=(*names, *(() if deed is Deed.NONE else (deed.value,))),
         faults=faults,
-        # Which volume is no member yet can be known for sure only while the growth stands still.
+        # Which volume is no device yet can be known for sure only while the growth stands still.
         kills=kills if deed is Deed.NONE else (),
         deed=deed,
         patient=number % PATIENT_EVERY == PATIENT_EVERY - 1,

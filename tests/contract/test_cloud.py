@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.errors import NameTaken, Transient, Unfit
+from ebs_autoscale.errors import Cause, NameTaken, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, Volume
 from tests.contract.clouds import Conditions, Start, Steered, in_memory, over_http
 from tests.unit.samples import FILESYSTEM
@@ -138,11 +138,11 @@ def test_only_an_available_volume_is_attached(start: Start) -> None:
         volume = steered.cloud.create(GROWTH, 20 * GIB)
         with pytest.raises(Transient) as caught:
             steered.cloud.attach(volume, NAME)
-        assert caught.value.cause == "state"
+        assert caught.value.cause is Cause.STATE
         volume = attached(steered)
         with pytest.raises(Transient) as caught:
             steered.cloud.attach(volume, "/dev/xvdbb")
-        assert caught.value.cause == "state"
+        assert caught.value.cause is Cause.STATE
 
 
 def test_protection_is_read_back(start: Start) -> None:
@@ -161,7 +161,7 @@ def test_protection_needs_an_attachment(start: Start) -> None:
     with start(Conditions()) as steered:
         with pytest.raises(Transient) as caught:
             steered.cloud.delete_on_termination(available(steered))
-        assert caught.value.cause == "mapping not visible"
+        assert caught.value.cause is Cause.MAPPING_NOT_VISIBLE
 
 
 def test_what_is_gone_is_not_shown(start: Start) -> None:
@@ -194,7 +194,7 @@ def test_a_quota_hides_no_volume(start: Start, visible_seconds: float) -> None:
         assert steered.cloud.create(GROWTH, 20 * GIB).id == volume.id
         with pytest.raises(Unfit) as caught:
             steered.cloud.create(GrowthId(FILESYSTEM, 8), 20 * GIB)
-        assert caught.value.cause == "quota"
+        assert caught.value.cause is Cause.QUOTA
         assert steered.count() == 1
 
 
@@ -232,7 +232,7 @@ def test_only_a_free_volume_is_deleted(start: Start) -> None:
         volume = attached(steered)
         with pytest.raises(Transient) as caught:
             steered.cloud.delete(volume)
-        assert caught.value.cause == "state"
+        assert caught.value.cause is Cause.STATE
         assert refreshed(steered, volume).attachment_state == "attached"
         spare = available(steered, GrowthId(FILESYSTEM, 8))
         steered.cloud.delete(spare)

@@ -13,7 +13,7 @@ from ebs_autoscale.checks.ec2 import Ec2Date, clock_lines
 from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
-from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
 from tests.contract.clouds import OverHttp, over_http
 from tests.unit.samples import FILESYSTEM
@@ -121,7 +121,7 @@ def test_burned_tokens_come_to_an_end(start: StartHttp) -> None:
         http.control.add_fault(FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code=code))
         with pytest.raises(Unfit, match="client tokens in a row are burned") as caught:
             http.cloud.create(GROWTH, 20 * GIB)
-        assert caught.value.cause == "token burned"
+        assert caught.value.cause is Cause.TOKENS_BURNED
         assert len(http.control.calls("CreateVolume")) == TOKEN_SERIES_MAX
         assert len(http.control.calls("DescribeVolumes")) <= 7
         assert http.count() == 0
@@ -213,7 +213,7 @@ def test_a_full_instance_is_full(start: StartHttp) -> None:
         http.clock.sleep(10)
         with pytest.raises(Unfit, match="AttachmentLimitExceeded") as caught:
             http.cloud.attach(volume, "/dev/xvdcc")
-        assert caught.value.cause == "slots"
+        assert caught.value.cause is Cause.SLOTS
 
 
 def test_a_long_list_is_read_to_its_end(start: StartHttp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,5 +257,5 @@ def test_a_rehearsal_finds_what_is_denied(start: StartHttp) -> None:
         verdicts = dict(rehearse(http.cloud, FILESYSTEM))
         denied = verdicts.pop("CreateVolume, CreateTags")
         assert isinstance(denied, Unfit)
-        assert denied.cause == "denied"
+        assert denied.cause is Cause.DENIED
         assert set(verdicts.values()) == {None}

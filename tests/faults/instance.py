@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from ec2_sandbox.client import SandboxControl, VolumeSeen
 
-from ebs_autoscale.model import GIB, Member, Reading, Rebalance, Volume
+from ebs_autoscale.model import GIB, Device, Reading, Rebalance, Volume
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import Outcome, grow_once
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry.events import Event, EventKind
@@ -35,7 +35,7 @@ class Devices:
     def require_blank(self, name: str, *, size_bytes: int) -> None:
         """Everything is blank here."""
 
-    def proved_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[None]:
+    def verified_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[None]:
         """The same."""
         del name, size_bytes
         return nullcontext()
@@ -47,21 +47,21 @@ class Devices:
 
 @dataclass(slots=True)
 class Filesystem:
-    """A filesystem that is too small until it has so many members."""
+    """A filesystem that is too small until it has so many devices."""
 
-    members: list[str] = field(default_factory=lambda: ["root"])
+    devices: list[str] = field(default_factory=lambda: ["root"])
     enough: int = 2
     uuid: str = FILESYSTEM
 
     def read(self) -> Reading:
         """What is full but for the newest volume."""
-        size = 100 * len(self.members)
-        available = 1 if len(self.members) < self.enough else size / 2
-        members = tuple(
-            Member(devid=devid, name=name, size_bytes=GIB, unallocated_bytes=0)
-            for devid, name in enumerate(self.members, start=1)
+        size = 100 * len(self.devices)
+        available = 1 if len(self.devices) < self.enough else size / 2
+        devices = tuple(
+            Device(devid=devid, name=name, size_bytes=GIB, unallocated_bytes=0)
+            for devid, name in enumerate(self.devices, start=1)
         )
-        return replace(reading_of(size, available, filesystem=self.uuid), members=members)
+        return replace(reading_of(size, available, filesystem=self.uuid), devices=devices)
 
     def add_device(
         self,
@@ -70,12 +70,12 @@ class Filesystem:
         proof: Callable[[], AbstractContextManager[object]],
         tell: Callable[[str], None],
     ) -> None:
-        """Make it a member, once."""
+        """Make it a device, once."""
         del proof, tell
-        if name not in self.members:
-            self.members.append(name)
+        if name not in self.devices:
+            self.devices.append(name)
 
-    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
+    def needs_balance(self, mode: Rebalance, newest: str) -> bool:
         """Nothing to settle."""
         del mode, newest
         return False
@@ -85,7 +85,7 @@ class Filesystem:
         del data_bytes
         return ""
 
-    def settle(
+    def balance_metadata(
         self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
     ) -> str:
         """Nothing to do."""

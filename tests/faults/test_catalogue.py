@@ -5,15 +5,15 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.ec2.errors import MEANINGS
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
-from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, NameTaken, Transient, Unfit
 from tests.faults.catalogue import ASKS, TRIES_MAX, WORDS, Ask, Refusing, refusal, status_of
 
 RETRIED = [
-    code for code in MEANINGS if status_of(code) >= 500 or MEANINGS[code].cause == "throttled"
+    code for code in MEANINGS if status_of(code) >= 500 or MEANINGS[code].cause is Cause.THROTTLED
 ]
 
 # What the program settles itself, instead of passing it on: see below.
-SETTLED = {
+BALANCED = {
     ("CreateVolume", "token burned"),
     ("DetachVolume", "state"),
     ("DetachVolume", "not visible"),
@@ -24,7 +24,7 @@ AT_ONCE = [
     pytest.param(ask, code, id=f"{ask.action}-{code}")
     for ask in ASKS
     for code in MEANINGS
-    if code not in RETRIED and (ask.action, MEANINGS[code].cause) not in SETTLED
+    if code not in RETRIED and (ask.action, MEANINGS[code].cause) not in BALANCED
 ]
 
 # 4 retries of 14 tokens each, of 500.
@@ -87,7 +87,7 @@ def test_an_answer_without_a_code(
     with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Transient) as told:
         ask.ask(cloud)
 
-    assert told.value.cause == "ec2 ill"
+    assert told.value.cause is Cause.EC2_ERROR
     assert told.value.what.startswith(ask.what)
     assert str(status) in told.value.what
     assert len(calls) == TRIES_MAX
@@ -102,7 +102,7 @@ def test_no_answer_at_all(shared_refusing: Refusing, botocore_waits: list[float]
     with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Transient) as told:
         ask.ask(cloud)
 
-    assert told.value.cause == "ec2 unreachable"
+    assert told.value.cause is Cause.EC2_UNREACHABLE
     assert told.value.what.startswith(ask.what)
     assert len(calls) == TRIES_MAX
     assert botocore_waits
@@ -143,7 +143,7 @@ def test_burned_tokens(shared_refusing: Refusing) -> None:
     with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as told:
         ask.ask(cloud)
 
-    assert told.value.cause == "token burned"
+    assert told.value.cause is Cause.TOKENS_BURNED
     assert told.value.hint
     assert len({call.params["ClientToken"] for call in calls}) == len(calls) == TOKEN_SERIES_MAX
 

@@ -21,12 +21,12 @@ MISHAPS: list[tuple[FaultKind, Literal["before", "after"]]] = [
 
 
 def assert_one_volume(instance: Instance, *, number: int = 1) -> None:
-    """So many volumes exist, each attached here, protected, and a member once."""
+    """So many volumes exist, each attached here, protected, and a device once."""
     volumes = instance.volumes()
     assert len(volumes) == number
     assert all(volume.attachment_state == "attached" for volume in volumes)
     assert all(volume.delete_on_termination for volume in volumes)
-    assert instance.filesystem.members[1:] == [f"node-{volume.id}" for volume in volumes]
+    assert instance.filesystem.devices[1:] == [f"node-{volume.id}" for volume in volumes]
 
 
 @pytest.mark.parametrize("times", [1, TRIES_MAX, TRIES_MAX + 1])

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from ebs_autoscale.ec2.errors import MEANINGS
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.policy.backoff import BY_CAUSE, backoff_of, retry_delay_seconds
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
 from ebs_autoscale.telemetry.conditions import REMIND_AFTER_SECONDS
@@ -84,7 +85,7 @@ def test_a_lucky_hour_is_bounded_too(cause: str) -> None:
     assert min(gaps) >= backoff_of(cause).first_seconds / 10
 
 
-@pytest.mark.parametrize("code", [c for c, m in MEANINGS.items() if m.cause == "denied"])
+@pytest.mark.parametrize("code", [c for c, m in MEANINGS.items() if m.cause is Cause.DENIED])
 def test_a_human_is_not_hurried(code: str) -> None:
     """What only a human can change is looked at again every ten minutes at the most."""
     assert backoff_of(MEANINGS[code].cause).first_seconds >= 600

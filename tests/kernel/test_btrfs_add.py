@@ -1,4 +1,4 @@
-"""A device becomes a member once, without force, and never over anything that was on it."""
+"""A device becomes a device once, without force, and never over anything that was on it."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.errors import Stopped, Transient, Unfit
+from ebs_autoscale.errors import Cause, Stopped, Transient, Unfit
 from ebs_autoscale.host.command import run
 
 pytestmark = pytest.mark.kernel
@@ -49,7 +49,7 @@ class FakeClock(Protocol):
 
 
 def test_adds_to_a_full_filesystem(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
-    """A filesystem without a free byte gets its member, and what it needed can be written."""
+    """A filesystem without a free byte gets its device, and what it needed can be written."""
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with (path / "ballast").open("wb") as file, suppress(OSError):
@@ -59,13 +59,13 @@ def test_adds_to_a_full_filesystem(loop: Loop, btrfs_at: Btrfs, clock: FakeClock
     new = loop(2 * GIB)
     filesystem.add_device(new.name)
     reading = filesystem.read()
-    assert reading.has_member(new.name)
+    assert reading.has_device(new.name)
     assert reading.available_bytes > 1.7 * GIB
     (path / "more").write_bytes(bytes(64 * MIB))
 
 
 def test_adds_where_metadata_is_full(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
-    """A filesystem that can take no more files gets its member, and takes files again."""
+    """A filesystem that can take no more files gets its device, and takes files again."""
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with (path / "ballast").open("wb") as file, suppress(OSError):
@@ -84,13 +84,13 @@ def test_adds_where_metadata_is_full(loop: Loop, btrfs_at: Btrfs, clock: FakeClo
 
 
 def test_a_member_is_not_added_again(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
-    """Adding what is a member is done at once: a crash after the add changes nothing."""
+    """Adding what is a device is done at once: a crash after the add changes nothing."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
     new = loop(GIB)
     filesystem.add_device(new.name)
-    before = filesystem.read().members
+    before = filesystem.read().devices
     filesystem.add_device(new.name)
-    assert filesystem.read().members == before
+    assert filesystem.read().devices == before
     assert len(before) == 2
 
 
@@ -104,7 +104,7 @@ def test_what_has_a_signature_is_refused_by_the_tool_too(
     before = Path(used.node).read_bytes()
     with pytest.raises(Unfit, match="existing filesystem") as caught:
         filesystem.add_device(used.name)
-    assert caught.value.cause == "not blank"
+    assert caught.value.cause is Cause.NOT_BLANK
     assert Path(used.node).read_bytes() == before
 
 
@@ -118,7 +118,7 @@ def test_no_such_device(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
 def test_waits_for_a_foreign_operation(
     loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
-    """While somebody removes a member nothing is tried; when that ends the device is added."""
+    """While somebody removes a device nothing is tried; when that ends the device is added."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new = loop(GIB)
@@ -134,7 +134,7 @@ def test_waits_for_a_foreign_operation(
         filesystem.add_device(new.name, tell=told.append)
     assert "waiting for somebody else's device remove to end" in told
     assert seen[0] == "device remove"
-    assert filesystem.read().has_member(new.name)
+    assert filesystem.read().has_device(new.name)
 
 
 def test_does_not_wait_for_ever(
@@ -151,7 +151,7 @@ def test_does_not_wait_for_ever(
     clock.on_sleep = pass_quickly
     with foreign_removal(path), pytest.raises(Transient, match="device remove") as caught:
         filesystem.add_device(new.name)
-    assert caught.value.cause == "exclusive operation"
+    assert caught.value.cause is Cause.EXCLUSIVE_OPERATION
     assert 60 <= clock.seconds - started < 95
     assert new.stored_bytes == 0
 
@@ -183,4 +183,4 @@ def test_a_member_without_superblock_is_no_member(
         node.write(bytes(4096))
     with pytest.raises(Unfit, match=f"--forget {new.node} && mount") as caught:
         filesystem.add_device(new.name)
-    assert caught.value.cause == "half added"
+    assert caught.value.cause is Cause.HALF_ADDED

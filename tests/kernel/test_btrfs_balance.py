@@ -41,7 +41,7 @@ import sys
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Rebalance
-BtrfsFilesystem(sys.argv[1], clock=SystemClock()).settle(Rebalance.FULL)
+BtrfsFilesystem(sys.argv[1], clock=SystemClock()).balance_metadata(Rebalance.FULL)
 """
 
 
@@ -61,7 +61,7 @@ class ForeignBalance(Protocol):
 
 @pytest.fixture
 def filesystem(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> BtrfsFilesystem:
-    """A filesystem of one member."""
+    """A filesystem of one device."""
     return BtrfsFilesystem(str(btrfs_at(loop(2 * GIB))), clock=clock)
 
 
@@ -96,15 +96,15 @@ def test_gives_way_and_is_taken_up_again(
     told: list[str] = []
     with foreign_balance(Path(filesystem.mountpoint)):
         filesystem.add_device(new.name, tell=told.append)
-        assert filesystem.read().has_member(new.name)
+        assert filesystem.read().has_device(new.name)
         assert filesystem.exclusive_operation() == "balance paused"
         assert "somebody's balance gives way to this growth" in told[0]
         for mode in Rebalance:
-            assert filesystem.needs_settling(mode, new.name)
-        assert filesystem.settle(Rebalance.OFF, tell=told.append)
+            assert filesystem.needs_balance(mode, new.name)
+        assert filesystem.balance_metadata(Rebalance.OFF, tell=told.append)
         assert "taken up again: Done" in told[-1]
     assert filesystem.exclusive_operation() == "none"
-    assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
+    assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
 
 
 @pytest.mark.usefixtures("sysfs")
@@ -116,10 +116,10 @@ def test_gives_way_again_and_again(
     with foreign_balance(Path(filesystem.mountpoint)):
         filesystem.add_device(new.name)
         with pytest.raises(Stopped, match="gives way once more"):
-            filesystem.settle(Rebalance.OFF, stopping=lambda: True)
+            filesystem.balance_metadata(Rebalance.OFF, stopping=lambda: True)
         assert filesystem.exclusive_operation() == "balance paused"
         filesystem.add_device(newer.name)
-        assert filesystem.needs_settling(Rebalance.OFF, newer.name)
+        assert filesystem.needs_balance(Rebalance.OFF, newer.name)
 
 
 @pytest.mark.usefixtures("sysfs")
@@ -131,13 +131,13 @@ def test_what_its_owner_paused_stays_paused(
     with foreign_balance(Path(path)):
         filesystem.add_device(new.name)
         run(["btrfs", "balance", "cancel", path], timeout_seconds=60)
-        assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
+        assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
     with foreign_balance(Path(path)):
         run(["btrfs", "balance", "pause", path], timeout_seconds=60)
         filesystem.add_device(loop(GIB).name)
-        assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
+        assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
         with pytest.raises(Transient, match="balance paused"):
-            filesystem.settle(Rebalance.BOUNDED)
+            filesystem.balance_metadata(Rebalance.BOUNDED)
 
 
 def test_its_owner_may_pause_what_was_taken_up(
@@ -153,9 +153,9 @@ def test_its_owner_may_pause_what_was_taken_up(
     with foreign_balance(Path(path)):
         filesystem.add_device(new.name)
         with pytest.raises(Transient, match="somebody paused or cancelled"):
-            filesystem.settle(Rebalance.OFF, stopping=pause)
+            filesystem.balance_metadata(Rebalance.OFF, stopping=pause)
         assert filesystem.exclusive_operation() == "balance paused"
-        assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
+        assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
 
 
 @pytest.mark.usefixtures("sysfs")
@@ -177,7 +177,7 @@ def test_is_cancelled_where_a_pause_does_not_help(
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         filesystem.add_device(new.name, tell=told.append)
     assert "so it is cancelled" in told[-1]
-    assert filesystem.read().has_member(new.name)
+    assert filesystem.read().has_device(new.name)
     assert filesystem.exclusive_operation() == "none"
 
 
@@ -219,8 +219,8 @@ def test_the_phantom_of_two_adds_is_named(filesystem: BtrfsFilesystem, loop: Loo
     else:
         pytest.skip("this kernel leaves no phantom")
     with pytest.raises(Transient, match="phantom") as caught:
-        filesystem.settle(Rebalance.BOUNDED)
+        filesystem.balance_metadata(Rebalance.BOUNDED)
     assert f"umount {path}" in caught.value.hint
     new = loop(GIB)
     filesystem.add_device(new.name)
-    assert filesystem.read().has_member(new.name)
+    assert filesystem.read().has_device(new.name)

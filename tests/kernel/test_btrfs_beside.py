@@ -41,7 +41,7 @@ class Btrfs(Protocol):
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_device_is_added_beside(operation: str, loop: Loop, btrfs_at: Btrfs) -> None:
-    """What somebody has started ends well, and the new member is there, in whichever order."""
+    """What somebody has started ends well, and the new device is there, in whichever order."""
     path = btrfs_at(loop(GIB))
     (path / "content").write_bytes(os.urandom(MIB) * CONTENT_MIB)
     run(["btrfs", "subvolume", "snapshot", str(path), f"{path}/snapshot"], timeout_seconds=60)
@@ -54,11 +54,11 @@ def test_a_device_is_added_beside(operation: str, loop: Loop, btrfs_at: Btrfs) -
     ]
     with subprocess.Popen(["btrfs", *words], stdout=subprocess.DEVNULL) as running:
         # Both may begin at the same moment: then the loop tries again, as this does.
-        while not filesystem.read().has_member(new.name):
+        while not filesystem.read().has_device(new.name):
             with suppress(Transient):
                 filesystem.add_device(new.name)
         assert running.wait(60) in {0, REFUSED}
     reading = filesystem.read()
-    assert reading.has_member(new.name)
+    assert reading.has_device(new.name)
     assert filesystem.exclusive_operation() == "none"
     assert run(["btrfs", "scrub", "start", "-B", str(path)], timeout_seconds=60).count("Error") == 1

@@ -1,4 +1,4 @@
-"""What the kernel knows of failing members is read, and told."""
+"""What the kernel knows of failing devices is read, and told."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from ec2_sandbox.loop import LoopDevice
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.cli import status
 from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import Exit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy.health import ailments_of
 
@@ -41,7 +41,7 @@ class ForeignBalance(Protocol):
 def test_corruption_is_counted_until_reset(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A block that does not match its checksum is on the member's account until it is reset."""
+    """A block that does not match its checksum is on the device's account until it is reset."""
     device = loop(256 * MIB)
     path = btrfs_at(device)
     content = os.urandom(MIB)
@@ -53,11 +53,11 @@ def test_corruption_is_counted_until_reset(
         node.write(b"x")
     run(["mount", device.node, str(path)], timeout_seconds=60)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
-    assert filesystem.read().members[0].errors == (0, 0, 0, 0, 0)
+    assert filesystem.read().devices[0].errors == (0, 0, 0, 0, 0)
     with pytest.raises(OSError, match="Input/output"):
         (path / "file").read_bytes()
     reading = filesystem.read()
-    assert reading.members[0].errors[3] > 0
+    assert reading.devices[0].errors[3] > 0
     assert "corrupted blocks" in ailments_of(reading)["device errors"]
     settings = Settings(mountpoint=str(path))
     assert status.show(settings, as_json=False, watch=False) == Exit.FAILED
@@ -81,7 +81,7 @@ def test_status_names_what_runs(
 
 
 def test_a_degraded_mount_is_an_alarm(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """Mounted without one of its members, the filesystem is named as such and not grown."""
+    """Mounted without one of its devices, the filesystem is named as such and not grown."""
     staying, leaving = loop(GIB), loop(GIB)
     path = btrfs_at(staying, leaving, mkfs=("-d", "raid1", "-m", "raid1"))
     run(["umount", str(path)], timeout_seconds=60)
@@ -89,4 +89,4 @@ def test_a_degraded_mount_is_an_alarm(loop: Loop, btrfs_at: Btrfs, clock: Clock)
     leaving.close()
     run(["mount", "-o", "degraded", staying.node, str(path)], timeout_seconds=60)
     ailments = ailments_of(BtrfsFilesystem(str(path), clock=clock).read())
-    assert "has lost its member with devid 2" in ailments["missing member"]
+    assert "has lost its device with devid 2" in ailments["missing device"]

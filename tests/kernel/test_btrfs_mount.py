@@ -11,7 +11,7 @@ import pytest
 from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.command import run
 
@@ -86,7 +86,7 @@ def test_unmounted_later(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     before = filesystem.read()
     run(["umount", str(path)], timeout_seconds=60)
-    assert refusal(filesystem.read).cause == "not mounted"
+    assert refusal(filesystem.read).cause is Cause.NOT_MOUNTED
     run(["mount", device.node, str(path)], timeout_seconds=60)
     assert filesystem.read().filesystem == before.filesystem
 
@@ -97,7 +97,7 @@ def test_the_folder_goes_away(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     run(["umount", str(path)], timeout_seconds=60)
     path.rmdir()
-    assert refusal(filesystem.read).cause == "missing"
+    assert refusal(filesystem.read).cause is Cause.MISSING
 
 
 def test_another_filesystem_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -124,9 +124,9 @@ def test_hidden_by_a_mount_on_a_parent(loop: Loop, btrfs_at: Btrfs, clock: Clock
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with mounted("-t", "tmpfs", "cover", str(path.parent)):
-        assert refusal(filesystem.read).cause == "missing"
+        assert refusal(filesystem.read).cause is Cause.MISSING
         path.mkdir()
-        assert refusal(filesystem.read).cause == "not btrfs"
+        assert refusal(filesystem.read).cause is Cause.NOT_BTRFS
     filesystem.read()
 
 
@@ -158,7 +158,7 @@ def test_forced_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
 def test_forced_read_only_with_a_half_added_device(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
-    """The way back names the device that the kernel lists and that never became a member."""
+    """The way back names the device that the kernel lists and that never became a device."""
     device, new = loop(GIB), loop(GIB)
     path = btrfs_at(device)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
@@ -184,7 +184,7 @@ def test_any_path_will_do(
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     filesystem.add_device(loop(GIB).name)
     assert filesystem.mountpoint == str(path)
-    assert len(filesystem.read().members) == 2
+    assert len(filesystem.read().devices) == 2
 
 
 def test_messages_stay_on_one_line(tmp_path: Path, clock: Clock) -> None:
@@ -218,7 +218,7 @@ def test_a_bind_mount_of_a_folder_in_it(
         filesystem = BtrfsFilesystem(str(elsewhere), clock=clock)
         filesystem.add_device(loop(GIB).name)
         assert filesystem.uuid == BtrfsFilesystem(str(inside.parent), clock=clock).uuid
-        assert len(filesystem.read().members) == 2
+        assert len(filesystem.read().devices) == 2
 
 
 def test_a_mounted_subvolume(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock) -> None:
@@ -247,11 +247,11 @@ def test_several_mountpoints(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock:
     with mounted("-t", "btrfs", device.node, str(second)):
         other = BtrfsFilesystem(str(second), clock=clock)
         run(["mount", "-o", "remount,bind,ro", str(second)], timeout_seconds=60)
-        assert refusal(other.read).cause == "read-only"
+        assert refusal(other.read).cause is Cause.READ_ONLY
         first.read()
         run(["umount", str(path)], timeout_seconds=60)
-        assert refusal(first.read).cause == "not mounted"
-    assert refusal(other.read).cause == "not mounted"
+        assert refusal(first.read).cause is Cause.NOT_MOUNTED
+    assert refusal(other.read).cause is Cause.NOT_MOUNTED
 
 
 def test_another_subvolume_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -263,4 +263,4 @@ def test_another_subvolume_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Cloc
     run(["umount", str(path)], timeout_seconds=60)
     run(["mount", "-o", "subvol=next", device.node, str(path)], timeout_seconds=60)
     filesystem.add_device(loop(GIB).name)
-    assert len(filesystem.read().members) == 2
+    assert len(filesystem.read().devices) == 2

@@ -143,12 +143,12 @@ def test_members_are_named_as_the_kernel_does(loop: Loop, btrfs_at: Btrfs, clock
     reading = filesystem.read()
     uuid = run(["blkid", "-p", "-s", "UUID", "-o", "value", devices[0].node], timeout_seconds=60)
     assert filesystem.uuid == reading.filesystem == uuid.strip()
-    assert [(m.devid, m.name, m.size_bytes) for m in reading.members] == [
+    assert [(m.devid, m.name, m.size_bytes) for m in reading.devices] == [
         (1, devices[0].name, GIB),
         (2, devices[1].name, 2 * GIB),
     ]
-    assert all(0 < m.unallocated_bytes < m.size_bytes for m in reading.members)
-    assert reading.has_member(devices[1].name)
+    assert all(0 < m.unallocated_bytes < m.size_bytes for m in reading.devices)
+    assert reading.has_device(devices[1].name)
     assert filesystem.exclusive_operation() == "none"
     assert reading.size_bytes == 3 * GIB
 
@@ -156,7 +156,7 @@ def test_members_are_named_as_the_kernel_does(loop: Loop, btrfs_at: Btrfs, clock
 def test_a_member_registered_by_a_link_has_its_kernel_name(
     loop: Loop, tmp_path: Path, clock: Clock
 ) -> None:
-    """Whatever path a member was mounted by, its name is the kernel's."""
+    """Whatever path a device was mounted by, its name is the kernel's."""
     device = loop(GIB)
     link = tmp_path / "by-another-name"
     status = Path(device.node).stat()
@@ -167,7 +167,7 @@ def test_a_member_registered_by_a_link_has_its_kernel_name(
     run(["mount", str(link), str(point)], timeout_seconds=60)
     try:
         reading = BtrfsFilesystem(str(point), clock=clock).read()
-        assert [member.name for member in reading.members] == [device.name]
+        assert [device.name for device in reading.devices] == [device.name]
     finally:
         run(["umount", str(point)], timeout_seconds=60)
 
@@ -175,7 +175,7 @@ def test_a_member_registered_by_a_link_has_its_kernel_name(
 def test_a_missing_member_has_no_name_and_no_room(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
 ) -> None:
-    """A member that is not there counts for nothing."""
+    """A device that is not there counts for nothing."""
     present, lost = loop(GIB), loop(GIB)
     path = btrfs_at(present, lost, mkfs=("-m", "raid1"))
     run(["umount", str(path)], timeout_seconds=60)
@@ -185,7 +185,7 @@ def test_a_missing_member_has_no_name_and_no_room(
     run(["mount", "-o", "degraded", present.node, str(point)], timeout_seconds=60)
     try:
         reading = BtrfsFilesystem(str(point), clock=clock).read()
-        assert [(member.name, member.missing) for member in reading.members] == [
+        assert [(device.name, device.missing) for device in reading.devices] == [
             (present.name, False),
             ("", True),
         ]
@@ -202,7 +202,7 @@ def test_reading_keeps_nobody_from_unmounting(loop: Loop, btrfs_at: Btrfs, clock
     before = filesystem.read()
     run(["umount", str(path)], timeout_seconds=60)
     run(["mount", device.node, str(path)], timeout_seconds=60)
-    assert filesystem.read().members == before.members
+    assert filesystem.read().devices == before.devices
 
 
 def test_a_reading_takes_microseconds(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:

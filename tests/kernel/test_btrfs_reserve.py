@@ -15,7 +15,7 @@ import pytest
 from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.block_devices import BlockDevices
@@ -47,12 +47,12 @@ def fill(path: Path) -> None:
 
 def proof_of(device: LoopDevice) -> Callable[[], AbstractContextManager[None]]:
     """That it is blank, as a growth proves it."""
-    return partial(BlockDevices().proved_blank, device.name, size_bytes=device.size_bytes)
+    return partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
 
 
 def in_chunks(reading: Reading) -> int:
     """Headroom in the metadata chunks there are, of two copies."""
-    unallocated = sum(member.unallocated_bytes for member in reading.members)
+    unallocated = sum(device.unallocated_bytes for device in reading.devices)
     return reading.metadata_headroom_bytes - unallocated // 2
 
 
@@ -132,7 +132,7 @@ def test_is_given_up_for_an_add_at_the_end(
     new = loop(2 * GIB)
     filesystem.add_device(new.name, proof=proof_of(new))
     reading = filesystem.read()
-    assert reading.has_member(new.name)
+    assert reading.has_device(new.name)
     assert (reading.reserve_bytes, (path / NAME).exists()) == (0, False)
 
 
@@ -175,7 +175,7 @@ def test_nobody_is_faster_than_an_add_at_the_end(loop: Loop, btrfs_at: Btrfs, cl
 
     with pytest.raises(Transient, match="busy"):
         filesystem.add_device(other.name, proof=claimed)
-    assert len(filesystem.read().members) == 1
+    assert len(filesystem.read().devices) == 1
 
 
 def test_small_leaves(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -232,7 +232,7 @@ def test_somebody_elses_file_stays(
     for size in (HELD, 0):
         with pytest.raises(Unfit, match="somebody's own") as caught:
             filesystem.keep_reserve(size)
-        assert caught.value.cause == "reserve"
+        assert caught.value.cause is Cause.RESERVE
     assert (file.lstat().st_ino, file.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert other.read_bytes() == b"precious"
 

@@ -1,4 +1,4 @@
-"""After an add metadata is safe on the members there are, for no more than the least work."""
+"""After an add metadata is safe on the devices there are, for no more than the least work."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import pytest
 from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.errors import Stopped, Transient
+from ebs_autoscale.errors import Cause, Stopped, Transient
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
 
@@ -63,39 +63,41 @@ def allocate_data(path: Path) -> None:
 
 
 def test_full_moves_metadata_to_the_new_member(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """`full` is needed until metadata lies on the newest member, and then no more."""
+    """`full` is needed until metadata lies on the newest device, and then no more."""
     path = btrfs_at(loop(GIB), mkfs=("-m", "dup"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new = loop(2 * GIB)
     filesystem.add_device(new.name)
-    assert filesystem.needs_settling(Rebalance.FULL, new.name)
-    assert "Done, had to relocate" in filesystem.settle(Rebalance.FULL)
-    assert not filesystem.needs_settling(Rebalance.FULL, new.name)
-    assert not filesystem.needs_settling(Rebalance.FULL, "nvme9n1")
+    assert filesystem.needs_balance(Rebalance.FULL, new.name)
+    assert "Done, had to relocate" in filesystem.balance_metadata(Rebalance.FULL)
+    assert not filesystem.needs_balance(Rebalance.FULL, new.name)
+    assert not filesystem.needs_balance(Rebalance.FULL, "nvme9n1")
 
 
 def test_full_is_content_where_the_kernel_would_not_go(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
-    """No balance is asked for that would put metadata on another member again and again."""
+    """No balance is asked for that would put metadata on another device again and again."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(4 * GIB))), clock=clock)
     new = loop(GIB)
     filesystem.add_device(new.name)
-    assert not filesystem.needs_settling(Rebalance.FULL, new.name)
+    assert not filesystem.needs_balance(Rebalance.FULL, new.name)
 
 
 @pytest.mark.parametrize("profile", ["dup", "single"])
 def test_bounded_moves_nothing_where_metadata_is_safe(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, profile: str
 ) -> None:
-    """With dup and single metadata the new member serves by itself, also when the old is full."""
+    """With dup and single metadata the new device serves by itself, also when the old is full."""
     path = btrfs_at(loop(GIB), mkfs=("-m", profile))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     allocate_data(path)
     new = loop(2 * GIB)
     filesystem.add_device(new.name)
-    assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
-    assert filesystem.settle(Rebalance.BOUNDED).startswith(f"nothing to do: {profile} metadata")
+    assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
+    assert filesystem.balance_metadata(Rebalance.BOUNDED).startswith(
+        f"nothing to do: {profile} metadata"
+    )
     write_metadata(path / "metadata", 100 * MIB)
     assert filesystem.read().metadata_headroom_bytes > 100 * MIB
 
@@ -104,52 +106,52 @@ def test_off_changes_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     """`off` never needs and never does anything."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB), loop(GIB))), clock=clock)
     before = filesystem.read()
-    assert not filesystem.needs_settling(Rebalance.OFF, before.members[-1].name)
-    assert "off" in filesystem.settle(Rebalance.OFF)
-    assert filesystem.read().members == before.members
+    assert not filesystem.needs_balance(Rebalance.OFF, before.devices[-1].name)
+    assert "off" in filesystem.balance_metadata(Rebalance.OFF)
+    assert filesystem.read().devices == before.devices
 
 
 @pytest.mark.parametrize("mode", [Rebalance.BOUNDED, Rebalance.FULL])
 def test_mirrored_metadata_gets_room_on_two_members(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, mode: Rebalance
 ) -> None:
-    """raid1 with one new member stays writable: data makes room for metadata on an old one."""
+    """raid1 with one new device stays writable: data makes room for metadata on an old one."""
     path = btrfs_at(loop(GIB), loop(GIB), mkfs=("-d", "single", "-m", "raid1"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     allocate_data(path)
     new = loop(3 * GIB)
     filesystem.add_device(new.name)
-    assert filesystem.needs_settling(mode, new.name)
+    assert filesystem.needs_balance(mode, new.name)
     starved_bytes = filesystem.read().metadata_headroom_bytes
-    assert filesystem.settle(mode)
-    assert not filesystem.needs_settling(mode, new.name)
+    assert filesystem.balance_metadata(mode)
+    assert not filesystem.needs_balance(mode, new.name)
     assert filesystem.read().metadata_headroom_bytes > starved_bytes + 200 * MIB
     write_metadata(path / "metadata", starved_bytes + 50 * MIB)
     sync(path)
-    assert len(filesystem.read().members) == 3
+    assert len(filesystem.read().devices) == 3
 
 
 def test_mirrored_metadata_with_room_is_left_alone(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
-    """raid1 that has room on two members needs nothing."""
+    """raid1 that has room on two devices needs nothing."""
     filesystem = BtrfsFilesystem(
         str(btrfs_at(loop(GIB), loop(GIB), mkfs=("-m", "raid1"))), clock=clock
     )
     new = loop(GIB)
     filesystem.add_device(new.name)
-    assert not filesystem.needs_settling(Rebalance.BOUNDED, new.name)
-    assert "room on 3 members" in filesystem.settle(Rebalance.BOUNDED)
+    assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
+    assert "room on 3 devices" in filesystem.balance_metadata(Rebalance.BOUNDED)
 
 
 def test_nothing_is_needed_that_cannot_help(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """With every member full only a growth helps, so settling is not asked for."""
+    """With every device full only a growth helps, so settling is not asked for."""
     path = btrfs_at(loop(GIB), loop(GIB), mkfs=("-d", "single", "-m", "raid1"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     allocate_data(path)
-    newest = filesystem.read().members[-1].name
-    assert not filesystem.needs_settling(Rebalance.BOUNDED, newest)
-    assert not filesystem.needs_settling(Rebalance.FULL, newest)
+    newest = filesystem.read().devices[-1].name
+    assert not filesystem.needs_balance(Rebalance.BOUNDED, newest)
+    assert not filesystem.needs_balance(Rebalance.FULL, newest)
 
 
 def test_a_stop_cancels_the_balance(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -165,7 +167,7 @@ def test_a_stop_cancels_the_balance(loop: Loop, btrfs_at: Btrfs, clock: Clock) -
         return True
 
     with pytest.raises(Stopped, match="balance start -m"):
-        filesystem.settle(Rebalance.FULL, stopping=stopping)
+        filesystem.balance_metadata(Rebalance.FULL, stopping=stopping)
     assert seen == ["balance"]
     assert filesystem.exclusive_operation() == "none"
 
@@ -180,8 +182,8 @@ def test_leaves_a_foreign_balance_alone(
         run(["btrfs", "balance", "pause", str(path)], timeout_seconds=60)
         assert filesystem.exclusive_operation() == "balance paused"
         with pytest.raises(Transient, match="balance paused") as caught:
-            filesystem.settle(Rebalance.BOUNDED)
-        assert caught.value.cause == "exclusive operation"
+            filesystem.balance_metadata(Rebalance.BOUNDED)
+        assert caught.value.cause is Cause.EXCLUSIVE_OPERATION
         new = loop(GIB)
         filesystem.add_device(new.name)
-        assert filesystem.read().has_member(new.name)
+        assert filesystem.read().has_device(new.name)

@@ -9,7 +9,7 @@ import pytest
 from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from tests.signatures import digest, md, write
@@ -32,12 +32,12 @@ class Btrfs(Protocol):
 
 def refused(filesystem: BtrfsFilesystem, device: LoopDevice) -> Unfit:
     """Why a growth does not add it; the attempt changes neither side."""
-    before, members = digest(device), filesystem.read().members
-    proof = partial(BlockDevices().proved_blank, device.name, size_bytes=device.size_bytes)
+    before, devices = digest(device), filesystem.read().devices
+    proof = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
     with pytest.raises(Unfit) as caught:
         filesystem.add_device(device.name, proof=proof)
     assert digest(device) == before
-    assert filesystem.read().members == members
+    assert filesystem.read().devices == devices
     assert caught.value.what.startswith(device.name)
     assert caught.value.hint
     return caught.value
@@ -85,17 +85,17 @@ def test_a_member_of_another_filesystem(
     other = run(["findmnt", "-n", "-o", "UUID", str(path)], timeout_seconds=60).strip()
     with pytest.raises(Unfit) as caught:
         BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES)
-    assert caught.value.cause == "in use"
+    assert caught.value.cause is Cause.IN_USE
     run(["umount", str(path)], timeout_seconds=60)
     assert f"btrfs, UUID {other}" in refused(filesystem, device).what
 
 
 def test_a_copy_of_a_member(filesystem: BtrfsFilesystem, loop: Loop) -> None:
-    """A clone or a restored snapshot of a member is no member, is named as such, and is kept."""
-    member = Path(f"/dev/{filesystem.read().members[0].name}")
+    """A clone or a restored snapshot of a device is no device, is named as such, and is kept."""
+    device = Path(f"/dev/{filesystem.read().devices[0].name}")
     run(["btrfs", "filesystem", "sync", filesystem.mountpoint], timeout_seconds=60)
     copy = loop(SIZE_BYTES)
-    write(copy, 0, member.read_bytes())
+    write(copy, 0, device.read_bytes())
     error = refused(filesystem, copy)
     assert "the kernel does not list it" in error.what
     assert (error.cause, f"wipefs --all {copy.node}" in error.hint) == ("not blank", True)
@@ -104,7 +104,7 @@ def test_a_copy_of_a_member(filesystem: BtrfsFilesystem, loop: Loop) -> None:
 def test_the_name_stays_with_the_proof(loop: Loop) -> None:
     """As long as the proof is held nobody else's device gets the name, whoever lets go of it."""
     device = loop(SIZE_BYTES)
-    with BlockDevices().proved_blank(device.name, size_bytes=SIZE_BYTES):
+    with BlockDevices().verified_blank(device.name, size_bytes=SIZE_BYTES):
         device.close()
         others = {loop(MIB).name for _ in range(3)}
         assert device.name not in others

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ec2_sandbox.loop import LoopDevice, _attach
 
-from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GrowthId, Volume
@@ -97,7 +97,7 @@ def test_a_device_in_use_is_refused(loop: Loop, tmp_path: Path) -> None:
     device = loop(SIZE_BYTES)
     claim = os.open(device.node, os.O_RDWR | os.O_EXCL)
     try:
-        assert refusal(device).cause == "claimed"
+        assert refusal(device).cause is Cause.CLAIMED
     finally:
         os.close(claim)
     run(["mkfs.ext4", "-q", device.node], timeout_seconds=60)
@@ -109,16 +109,16 @@ def test_a_device_in_use_is_refused(loop: Loop, tmp_path: Path) -> None:
 
 
 def test_what_something_lies_on_is_refused(loop: Loop, tmp_path: Path) -> None:
-    """A device beneath another, or a member of a mounted BTRFS, is in use."""
-    beneath, member = loop(SIZE_BYTES), loop(SIZE_BYTES)
+    """A device beneath another, or a device of a mounted BTRFS, is in use."""
+    beneath, device = loop(SIZE_BYTES), loop(SIZE_BYTES)
     file_fd = os.open(beneath.node, os.O_RDWR | os.O_CLOEXEC)
     name, device_fd = _attach(file_fd)
     with LoopDevice(name, device_fd=device_fd, file_fd=file_fd):
         assert f"what {name} lies on" in refusal(beneath).what
-    run(["mkfs.btrfs", "--quiet", member.node], timeout_seconds=60)
-    run(["mount", "-t", "btrfs", member.node, str(tmp_path)], timeout_seconds=60)
+    run(["mkfs.btrfs", "--quiet", device.node], timeout_seconds=60)
+    run(["mount", "-t", "btrfs", device.node, str(tmp_path)], timeout_seconds=60)
     try:
-        assert "a member of the mounted BTRFS" in refusal(member).what
+        assert "a device of the mounted BTRFS" in refusal(device).what
     finally:
         run(["umount", str(tmp_path)], timeout_seconds=60)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import Exit
 
 PAGE = Path(__file__).parents[2] / "docs/ebs-autoscale.8"
 

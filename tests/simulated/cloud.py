@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import count
 from math import inf
 
-from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
-from ebs_autoscale.errors import NameTaken, Transient, Unfit
+from ebs_autoscale.ec2.requests import DEVICE_NAMES
+from ebs_autoscale.errors import Cause, NameTaken, Transient, Unfit
 from ebs_autoscale.model import GrowthId, Inventory, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 
@@ -82,7 +82,7 @@ class SimulatedCloud:
             ]
             if not same:
                 if len(self.volumes) >= self.quota_volumes:
-                    raise Unfit("create: VolumeLimitExceeded", cause="quota")
+                    raise Unfit("create: VolumeLimitExceeded", cause=Cause.QUOTA)
                 same.append(self.put(growth, size_bytes))
             return self._shown(same[0])
 
@@ -109,12 +109,12 @@ class SimulatedCloud:
         with self._at.call("attach"):
             ebs = self.find(volume.id)
             if self._shown(ebs).state != "available":
-                raise Transient(f"attach {ebs.id}: IncorrectState", cause="state")
+                raise Transient(f"attach {ebs.id}: IncorrectState", cause=Cause.STATE)
             if sum(bool(v.attached_to) for v in self.volumes) >= self.attachments_max:
-                raise Unfit("attach: AttachmentLimitExceeded", cause="slots")
+                raise Unfit("attach: AttachmentLimitExceeded", cause=Cause.SLOTS)
             names = self.foreign_names | self.hidden_names | {v.device_name for v in self.volumes}
             if device_name in names or device_name not in DEVICE_NAMES:
-                raise NameTaken(f"{device_name} is already in use", cause="name taken")
+                raise NameTaken(f"{device_name} is already in use", cause=Cause.NAME_TAKEN)
             ebs.attached_to, ebs.device_name = INSTANCE, device_name
             hangs = device_name in self.hanging_names
             ebs.attached_at = inf if hangs else self._clock.now_seconds()
@@ -142,7 +142,7 @@ class SimulatedCloud:
         with self._at.call("delete"):
             ebs = self.find(volume.id)
             if self._shown(ebs).state not in {"available", "creating"}:
-                raise Transient(f"delete {ebs.id}: VolumeInUse", cause="state")
+                raise Transient(f"delete {ebs.id}: VolumeInUse", cause=Cause.STATE)
             self.volumes.remove(ebs)
 
     def delete_on_termination(self, volume: Volume) -> None:
@@ -150,7 +150,7 @@ class SimulatedCloud:
         with self._at.call("delete_on_termination"):
             ebs = self.find(volume.id)
             if self._clock.now_seconds() < ebs.attached_at + self.latencies.mapping:
-                raise Transient(f"no mapping of {ebs.id}", cause="mapping not visible")
+                raise Transient(f"no mapping of {ebs.id}", cause=Cause.MAPPING_NOT_VISIBLE)
             ebs.protected_at = min(ebs.protected_at, self._clock.now_seconds())
 
     def find(self, volume_id: str) -> Ebs:

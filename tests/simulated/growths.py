@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import GIB, Reading
 from ebs_autoscale.monitor import Monitor
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import SimulatedClock
 from tests.unit.samples import reading_of
@@ -66,9 +66,9 @@ class SimulatedGrowths:
         return bool(self._unsaid)
 
     @property
-    def settling(self) -> bool:
+    def balancing(self) -> bool:
         """Whether the running one is in its last step."""
-        return self.step == "Settle"
+        return self.step == "BalanceMetadata"
 
     def start(self, forecast: Forecast) -> None:
         """Begin one; two at a time would be an error of the loop."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from ebs_autoscale.errors import Stopped, Unfit
-from ebs_autoscale.model import GIB, Member, Reading, Rebalance, Volume
+from ebs_autoscale.errors import Cause, Stopped, Unfit
+from ebs_autoscale.model import GIB, Device, Reading, Rebalance, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 from tests.simulated.cloud import INSTANCE, SimulatedCloud, node_name
 
@@ -31,12 +31,12 @@ class SimulatedNodes:
         """Raise Unfit for what is not blank, or has another size."""
         ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
         if not ebs.blank:
-            raise Unfit(f"{name} has a signature", cause="not blank")
+            raise Unfit(f"{name} has a signature", cause=Cause.NOT_BLANK)
         if (size := self.sizes.get(name, ebs.size_bytes)) != size_bytes:
-            raise Unfit(f"{name} has {size} bytes", cause="size")
+            raise Unfit(f"{name} has {size} bytes", cause=Cause.SIZE)
 
     @contextmanager
-    def proved_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
+    def verified_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
         """The same, while it is entered."""
         self.require_blank(name, size_bytes=size_bytes)
         yield
@@ -47,7 +47,7 @@ class SimulatedNodes:
 
 
 class SimulatedFilesystem:
-    """A mounted filesystem: members, what is used, and whether metadata is settled."""
+    """A mounted filesystem: devices, what is used, and whether metadata is settled."""
 
     def __init__(
         self, clock: SimulatedClock, cloud: SimulatedCloud, boundaries: Boundaries
@@ -55,7 +55,7 @@ class SimulatedFilesystem:
         self._clock = clock
         self._cloud = cloud
         self._at = boundaries
-        self.members: dict[str, int] = {"nvme0n1p1": 100 * GIB}
+        self.devices: dict[str, int] = {"nvme0n1p1": 100 * GIB}
         self.used_bytes = 0
         self.metadata_headroom_bytes = 10 * GIB
         self.settled = True
@@ -71,15 +71,15 @@ class SimulatedFilesystem:
 
     @property
     def size_bytes(self) -> int:
-        """What its members have together."""
-        return sum(self.members.values())
+        """What its devices have together."""
+        return sum(self.devices.values())
 
     def read(self) -> Reading:
         """Prove the mount and look."""
         with self._at.call("read"):
             if self.read_only:
-                raise Unfit("/scratch is read-only", cause="read-only")
-            members = enumerate(self.members.items(), start=1)
+                raise Unfit("/scratch is read-only", cause=Cause.READ_ONLY)
+            devices = enumerate(self.devices.items(), start=1)
             available = max(0, self.size_bytes - self.used_bytes)
             return Reading(
                 filesystem=FILESYSTEM,
@@ -92,15 +92,15 @@ class SimulatedFilesystem:
                 metadata_headroom_bytes=self.metadata_headroom_bytes,
                 metadata_profile="single",
                 reserve_bytes=self.reserve_bytes,
-                members=tuple(
-                    Member(
+                devices=tuple(
+                    Device(
                         devid=devid,
                         name=name,
                         size_bytes=size,
                         unallocated_bytes=0,
                         missing=self.lost and devid == 1,
                     )
-                    for devid, (name, size) in members
+                    for devid, (name, size) in devices
                 ),
             )
 
@@ -111,20 +111,20 @@ class SimulatedFilesystem:
         proof: Callable[[], AbstractContextManager[object]],
         tell: Callable[[str], None],
     ) -> None:
-        """Make the node a member; metadata is unsettled from there on."""
-        if name in self.members:
+        """Make the node a device; metadata is unsettled from there on."""
+        if name in self.devices:
             return
         tell("adding")
         with proof():
             pass
         with self._at.call("add_device"):
             ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
-            self.settled = self.settled and name in self.members
-            self.members[name] = ebs.size_bytes
+            self.settled = self.settled and name in self.devices
+            self.devices[name] = ebs.size_bytes
 
-    def needs_settling(self, mode: Rebalance, newest: str) -> bool:
-        """Whether metadata is at risk; only members can be asked about."""
-        assert newest in self.members
+    def needs_balance(self, mode: Rebalance, newest: str) -> bool:
+        """Whether metadata is at risk; only devices can be asked about."""
+        assert newest in self.devices
         return mode is not Rebalance.OFF and not self.settled
 
     def keep_reserve(self, data_bytes: int) -> str:
@@ -134,7 +134,7 @@ class SimulatedFilesystem:
             self.reserve_bytes = data_bytes
             return f"holds {data_bytes}"
 
-    def settle(
+    def balance_metadata(
         self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
     ) -> str:
         """Take as long as it takes, unless a stop is requested."""

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from ebs_autoscale.model import (
     GIB,
     Decision,
+    Device,
     Grow,
     GrowthId,
     Hold,
     Inventory,
-    Member,
     Reading,
     Refuse,
     Volume,
 )
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.decision import decide
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import SimulatedClock
 
@@ -46,7 +46,7 @@ class SlowGrowths:
     life: "Life"
     step: str = ""
     running: bool = False
-    settling: bool = False
+    balancing: bool = False
     _forecast: Forecast = field(default_factory=Forecast)
     _decision: Decision | None = None
     _decides_at: float = 0.0
@@ -181,8 +181,8 @@ class Life:
             statvfs_available_bytes=available,
             metadata_headroom_bytes=self.size_bytes,
             metadata_profile="single",
-            members=tuple(
-                Member(devid=i, name=f"nvme{i - 1}n1", size_bytes=size, unallocated_bytes=0)
+            devices=tuple(
+                Device(devid=i, name=f"nvme{i - 1}n1", size_bytes=size, unallocated_bytes=0)
                 for i, size in sizes
             ),
         )

@@ -5,8 +5,8 @@ from math import inf
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import Rebalance
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import Outcome, grow_once
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry.events import Event, EventKind

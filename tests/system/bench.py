@@ -199,9 +199,9 @@ class Host:
         return BtrfsFilesystem(str(self.mountpoint), clock=self._clock).read()
 
     @property
-    def members(self) -> int:
+    def devices(self) -> int:
         """How many devices the filesystem has."""
-        return len(self.read().members)
+        return len(self.read().devices)
 
     def fill(self, left_percent: float) -> None:
         """Book space until only this share is available; no content, so it takes no time."""
@@ -219,4 +219,4 @@ class Host:
     def leaked(self) -> list[VolumeSeen]:
         """The volumes of ours that are not in the filesystem."""
         reading = self.read()
-        return [volume for volume in self.volumes() if not reading.has_member(volume.node)]
+        return [volume for volume in self.volumes() if not reading.has_device(volume.node)]

@@ -175,7 +175,7 @@ def test_leftovers(host: Host) -> None:
     assert host.run("grow").returncode == 0
     [first] = host.volumes()
     subprocess.run(["btrfs", "device", "remove", f"/dev/{first.node}", host.mountpoint], check=True)
-    assert f"attached, but no member: {first.id}" in host.run("check").stdout
+    assert f"attached, but no device: {first.id}" in host.run("check").stdout
     host.fill(10)
     rule = FaultRule(kind=FaultKind.ERROR, action="AttachVolume", code="UnauthorizedOperation")
     host.sandbox.add_fault(rule)
@@ -185,7 +185,7 @@ def test_leftovers(host: Host) -> None:
 
 
 def test_missing_member(host: Host, loop: Callable[[int], LoopDevice], fstab: Path) -> None:
-    """Of a filesystem that lacks a member, mounted or not, the missing one is told."""
+    """Of a filesystem that lacks a device, mounted or not, the missing one is told."""
     point = host.mountpoint.with_name("two")
     point.mkdir()
     first, second = loop(GIB), loop(GIB)
@@ -203,12 +203,12 @@ def test_missing_member(host: Host, loop: Callable[[int], LoopDevice], fstab: Pa
 
     lines = lines_of(host)
     assert "not mounted" in lines["mount"][0]["sentence"]
-    assert f"{uuid}: 1 of its 2 members are here (devid 1)" in lines["members"][0]["sentence"]
+    assert f"{uuid}: 1 of its 2 devices are here (devid 1)" in lines["members"][0]["sentence"]
 
     subprocess.run(["mount", "-o", "degraded", first.node, str(point)], check=True)
     try:
         lines = lines_of(host)
-        assert "lost its member with devid 2" in lines["members"][0]["sentence"]
+        assert "lost its device with devid 2" in lines["members"][0]["sentence"]
         assert verdicts(lines, "members") == {"fail"}
     finally:
         subprocess.run(["umount", str(point)], check=True)

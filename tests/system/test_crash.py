@@ -31,14 +31,14 @@ exec {real} "$@"
 """
 
 
-def assert_grown_once(host: Host, members: int = 2) -> None:
+def assert_grown_once(host: Host, devices: int = 2) -> None:
     """One growth, one volume, in the filesystem, tied to the instance, nothing left over."""
-    until(lambda: host.members == members, f"{members} members")
+    until(lambda: host.devices == devices, f"{devices} devices")
     until(lambda: not host.leaked(), "no volume outside the filesystem")
-    assert len(host.volumes()) == members - 1
+    assert len(host.volumes()) == devices - 1
     assert all(volume.delete_on_termination for volume in host.volumes())
     assert {volume.tags["ebs-autoscale:growth"] for volume in host.volumes()} == {
-        str(number) for number in range(1, members)
+        str(number) for number in range(1, devices)
     }
 
 
@@ -53,7 +53,7 @@ def finish(record_property: Callable[[str, object], None]) -> Finish:
         began = monotonic()
         with host.daemon() as daemon:
             daemon.wait_for("growth")
-            until(lambda: not daemon.children() and host.members > 1, "the growth's end")
+            until(lambda: not daemon.children() and host.devices > 1, "the growth's end")
             assert_grown_once(host)
             record_property(CONVERGED, monotonic() - began)
             assert daemon.stop() == 0

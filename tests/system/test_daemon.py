@@ -44,7 +44,7 @@ def test_no_write_ever_fails(make_host: Callable[..., Host], shown_as: str) -> N
             until(lambda: host.read().available_bytes > 300 * MIB, "room again")
         until(lambda: not daemon.children(), "the last growth's end")
         assert daemon.stop() == 0
-    assert host.members > 2
+    assert host.devices > 2
     assert host.leaked() == []
 
 
@@ -83,7 +83,7 @@ def test_sd_notify(host: Host, tmp_path: Path) -> None:
 
 def test_mount_lost(host: Host) -> None:
     """An unmounted filesystem is an alarm, never a reason to measure or grow what lies beneath."""
-    node = f"/dev/{host.read().members[0].name}"
+    node = f"/dev/{host.read().devices[0].name}"
     with host.daemon() as daemon:
         daemon.wait_for("hold: ")
         until(lambda: not daemon.children(), "the end of the start-up look")

@@ -8,8 +8,7 @@ import psutil
 import pytest
 
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import CommandFailed, Stopped
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import CommandFailed, Exit, Stopped
 from ebs_autoscale.host.command import run
 
 pytestmark = pytest.mark.kernel

@@ -40,7 +40,7 @@ def test_init(cloud_host: CloudHost) -> None:
 
 
 def test_the_daemon_knows_its_first_volume(cloud_host: CloudHost) -> None:
-    """What `init` bought is a member like any other: it counts, and the next growth is growth 1."""
+    """What `init` bought is a device like any other: it counts, and the next growth is growth 1."""
     assert cloud_host.init("--size", "2GiB").returncode == 0
     cloud_host.assert_ready()
     argv = [sys.executable, "-I", "-m", "ebs_autoscale"]
@@ -60,7 +60,7 @@ def test_the_daemon_knows_its_first_volume(cloud_host: CloudHost) -> None:
     growths = {volume.tags["ebs-autoscale:growth"]: volume for volume in cloud_host.volumes()}
     assert growths.keys() == {"0", "1"}
 
-    # After a reboot all members are there, and `init`, run at each boot, mounts what it made.
+    # After a reboot all devices are there, and `init`, run at each boot, mounts what it made.
     subprocess.run(["umount", str(cloud_host.mountpoint)], check=True)
     assert cloud_host.init().returncode == 0
     assert len(cloud_host.mounts) == 1

@@ -59,11 +59,11 @@ def mounted(device: LoopDevice, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def member(device: LoopDevice, folder: Path) -> Iterator[str]:
+def device(device: LoopDevice, folder: Path) -> Iterator[str]:
     """A BTRFS that somebody uses."""
     SIGNATURES["btrfs"](device)
     subprocess.run(["mount", "-o", "ro", device.node, str(folder)], check=True)
-    yield "a member of the mounted BTRFS"
+    yield "a device of the mounted BTRFS"
     subprocess.run(["umount", str(folder)], check=True)
 
 
@@ -84,7 +84,7 @@ def claimed(device: LoopDevice, _: Path) -> Iterator[str]:
     os.close(claim)
 
 
-@pytest.mark.parametrize("use", [mounted, member, beneath, claimed])
+@pytest.mark.parametrize("use", [mounted, device, beneath, claimed])
 def test_a_device_in_use_is_refused(
     bare_host: BareHost, loop: LoopFactory, tmp_path: Path, use: Use
 ) -> None:
@@ -109,14 +109,14 @@ def test_too_small(bare_host: BareHost, loop: LoopFactory) -> None:
 
 
 def test_a_missing_member(bare_host: BareHost, loop: LoopFactory) -> None:
-    """A filesystem with a member that is not here is not mounted, degraded or otherwise."""
+    """A filesystem with a device that is not here is not mounted, degraded or otherwise."""
     first, second = loop(SIZE_BYTES), loop(SIZE_BYTES)
     nodes = [first.node, second.node]
     subprocess.run(["mkfs.btrfs", "--quiet", *nodes], check=True)
     FSTAB.write_text(f"{first.node} {bare_host.mountpoint} btrfs\n", "utf-8")
     subprocess.run(["btrfs", "device", "scan", "--forget", *nodes], check=True)
     second.close()
-    assert "1 of its 2 members are here" in refused(bare_host, first)
+    assert "1 of its 2 devices are here" in refused(bare_host, first)
 
 
 def test_fstab_that_says_otherwise(bare_host: BareHost, loop: LoopFactory) -> None:

@@ -190,7 +190,7 @@ def test_purge_wants_it_unused_by_containers(host: Host, fstab: Path) -> None:
 
 def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
     """An empty filesystem is unmounted and its volumes are deleted; a device of others is named."""
-    node = host.read().members[0].name
+    node = host.read().devices[0].name
     assert host.run("grow").returncode == 0
     done = host.run("uninstall", "--purge-empty")
     assert done.returncode == 0, done.stderr
@@ -204,15 +204,15 @@ def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
     """A volume with our tags that is not in the filesystem may hold anything: kept, and named."""
     for _ in range(2):
         assert host.run("grow", "--size", "1GiB").returncode == 0
-    member, removed = host.volumes()
+    device, removed = host.volumes()
     argv = ["btrfs", "device", "remove", f"/dev/{removed.node}", str(host.mountpoint)]
     subprocess.run(argv, check=True)
-    restored = create_volume(host.sandbox, {**member.tags, "ebs-autoscale:growth": "9"})
+    restored = create_volume(host.sandbox, {**device.tags, "ebs-autoscale:growth": "9"})
     done = host.run("uninstall", "--purge-empty")
     assert done.returncode == 0, done.stderr
-    assert f"kept {removed.id}, in-use and no member" in done.stdout
-    assert f"kept {restored}, available and no member" in done.stdout
-    until(lambda: len(host.volumes()) == 2, "the member's end")
+    assert f"kept {removed.id}, in-use and no device" in done.stdout
+    assert f"kept {restored}, available and no device" in done.stdout
+    until(lambda: len(host.volumes()) == 2, "the device's end")
     assert [(v.id, v.state) for v in host.volumes()] == [
         (removed.id, "in-use"),
         (restored, "available"),
@@ -222,7 +222,7 @@ def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
 
 def test_purge_wants_every_member(host: Host, fstab: Path) -> None:
     """What is on a volume that is not here was not seen, so nothing is empty without it."""
-    node = f"/dev/{host.read().members[0].name}"
+    node = f"/dev/{host.read().devices[0].name}"
     assert host.run("grow").returncode == 0
     (volume,) = host.volumes()
     subprocess.run(["umount", str(host.mountpoint)], check=True)
@@ -231,5 +231,5 @@ def test_purge_wants_every_member(host: Host, fstab: Path) -> None:
     host.sandbox.show_device(volume.id, shown=False)
     subprocess.run(["mount", "-o", "degraded", node, str(host.mountpoint)], check=True)
     done = host.run("uninstall", "--purge-empty")
-    assert (done.returncode, "has lost its member" in done.stderr) == (5, True), done.stderr
+    assert (done.returncode, "has lost its device" in done.stderr) == (5, True), done.stderr
     assert_untouched(host, fstab)

@@ -192,13 +192,13 @@ def test_grow_beside_the_daemon(host: Host) -> None:
         assert "is complete" in ran.stderr
         assert daemon.stop() == 0
     assert [volume.size_gib for volume in host.volumes()] == [3]
-    assert host.members == 2
+    assert host.devices == 2
 
 
 def test_plan_on_a_low_filesystem(host: Host) -> None:
     """`plan` prints decision, reason and steps, asks EC2 only to look, and changes nothing."""
     host.fill(20)
-    before = host.read().members, host.sandbox.state().volumes
+    before = host.read().devices, host.sandbox.state().volumes
     ran = host.run("plan")
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
@@ -215,7 +215,7 @@ def test_plan_on_a_low_filesystem(host: Host) -> None:
     assert found["size_bytes"] == GIB
     assert len(found["steps"]) == 4
     assert {call.action for call in host.sandbox.calls()} <= READS
-    assert (host.read().members, host.sandbox.state().volumes) == before
+    assert (host.read().devices, host.sandbox.state().volumes) == before
 
 
 @pytest.mark.parametrize("verb", ["plan", "grow"])

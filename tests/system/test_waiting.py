@@ -40,10 +40,10 @@ def end(host: Host, daemon: Daemon) -> None:
 
 
 def test_mounts_what_fstab_wants(host: Host, fstab: Path) -> None:
-    """A filesystem whose members are all here is mounted as fstab says, then watched."""
+    """A filesystem whose devices are all here is mounted as fstab says, then watched."""
     fstab.write_text(line_for(unmount(host), str(host.mountpoint)) + "\n")
     with host.daemon("--wait") as daemon:
-        daemon.wait_for("all its members are here")
+        daemon.wait_for("all its devices are here")
         daemon.wait_for("watching")
         end(host, daemon)
 
@@ -58,7 +58,7 @@ def test_names_the_volume_that_is_away(host: Host, fstab: Path) -> None:
     until(lambda: host.volumes()[0].state == "available", "the device's end")
     with host.daemon("--wait") as daemon:
         daemon.wait_for(f"{volume.id} of growth")
-        assert "1 of its 2 members are here" in daemon.log
+        assert "1 of its 2 devices are here" in daemon.log
         assert not host.mountpoint.is_mount()
         status = host.run("status")
         assert status.returncode == 5
@@ -70,7 +70,7 @@ def test_names_the_volume_that_is_away(host: Host, fstab: Path) -> None:
 
 def test_waits_for_what_nobody_mounts(host: Host, fstab: Path) -> None:
     """Without a line in fstab it waits, says so once, and goes on when somebody mounts."""
-    node = f"/dev/{host.read().members[0].name}"
+    node = f"/dev/{host.read().devices[0].name}"
     unmount(host)
     assert fstab.exists()
     with host.daemon("--wait") as daemon:
@@ -95,7 +95,7 @@ def test_a_stop_ends_the_wait_in_order(host: Host, fstab: Path) -> None:
 
 def test_a_reload_while_it_waits(host: Host, fstab: Path) -> None:
     """It is read at once, what is bad refused, and the daemon rests again afterwards."""
-    node = f"/dev/{host.read().members[0].name}"
+    node = f"/dev/{host.read().devices[0].name}"
     good = host.config.read_text("utf-8")
     unmount(host)
     assert fstab.exists()

@@ -70,8 +70,8 @@ GOOD = {
             sizing=Sizing(
                 max_bytes=1500 * GIB,
                 steps=(
-                    LadderStep(members=1, available_percent=50.0, size_bytes=150 * GIB),
-                    LadderStep(members=4, available_percent=20.0, size_bytes=1500 * GIB),
+                    LadderStep(devices=1, available_percent=50.0, size_bytes=150 * GIB),
+                    LadderStep(devices=4, available_percent=20.0, size_bytes=1500 * GIB),
                 ),
             )
         ),

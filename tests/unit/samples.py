@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ebs_autoscale.model import GIB, GrowthId, Inventory, Member, Reading, Volume
+from ebs_autoscale.model import GIB, Device, GrowthId, Inventory, Reading, Volume
 
 MIB = 1024**2
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
@@ -10,9 +10,9 @@ INSTANCE = "i-0123456789abcdef0"
 
 
 def reading_of(
-    size_gib: float, available_gib: float, *, members: int = 1, **changes: Any
+    size_gib: float, available_gib: float, *, devices: int = 1, **changes: Any
 ) -> Reading:
-    """A filesystem of this size with so much left, on members `nvme0n1`, `nvme1n1` and so on."""
+    """A filesystem of this size with so much left, on devices `nvme0n1`, `nvme1n1` and so on."""
     values: dict[str, Any] = {
         "filesystem": FILESYSTEM,
         "mountpoint": "/scratch",
@@ -23,9 +23,9 @@ def reading_of(
         "statvfs_available_bytes": int(available_gib * GIB),
         "metadata_headroom_bytes": int(size_gib * GIB),
         "metadata_profile": "single",
-        "members": tuple(
-            Member(devid=i + 1, name=f"nvme{i}n1", size_bytes=GIB, unallocated_bytes=0)
-            for i in range(members)
+        "devices": tuple(
+            Device(devid=i + 1, name=f"nvme{i}n1", size_bytes=GIB, unallocated_bytes=0)
+            for i in range(devices)
         ),
     }
     return Reading(**{**values, **changes})

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.model import GIB, GrowthId
 from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
@@ -16,12 +16,12 @@ NOBODYS = GrowthId("", 0)
 
 @pytest.fixture
 def world() -> SimulatedWorld:
-    """A comfortable world with a member, a loose volume and one elsewhere, all a predecessor's."""
+    """A comfortable world with a device, a loose volume and one elsewhere, all a predecessor's."""
     world = SimulatedWorld()
-    member, _, elsewhere = (world.cloud.put(NOBODYS, 10 * GIB) for _ in range(3))
-    for volume, instance in ((member, INSTANCE), (elsewhere, "i-elsewhere")):
+    device, _, elsewhere = (world.cloud.put(NOBODYS, 10 * GIB) for _ in range(3))
+    for volume, instance in ((device, INSTANCE), (elsewhere, "i-elsewhere")):
         volume.attached_to, volume.attached_at = instance, 0.0
-    world.filesystem.members[node_name(member)] = member.size_bytes
+    world.filesystem.devices[node_name(device)] = device.size_bytes
     world.clock.sleep(10)
     return world
 
@@ -39,13 +39,13 @@ def test_without_the_wish_nothing_is_touched(world: SimulatedWorld) -> None:
 
 
 def test_members_and_loose_volumes_are_adopted(world: SimulatedWorld) -> None:
-    """A member becomes ours and protected, a loose one a member; one attached elsewhere stays."""
+    """A device becomes ours and protected, a loose one a device; one attached elsewhere stays."""
     world.adopt = True
     assert world.grow() is Outcome.DONE
-    member, loose = ours(world)
-    assert member.protected_at <= world.clock.now_seconds()
-    assert node_name(loose) in world.filesystem.members
-    assert {member.growth.ordinal, loose.growth.ordinal} == {2, 3}
+    device, loose = ours(world)
+    assert device.protected_at <= world.clock.now_seconds()
+    assert node_name(loose) in world.filesystem.devices
+    assert {device.growth.ordinal, loose.growth.ordinal} == {2, 3}
     assert world.grow() is Outcome.HELD
     assert len(ours(world)) == 2
 
@@ -54,7 +54,7 @@ def test_a_denied_adoption_keeps_no_space_away(world: SimulatedWorld) -> None:
     """A role that may not tag is named; what is needed is bought all the same."""
     world.adopt = True
     world.fill(95)
-    world.fail("claim", Unfit("ec2:CreateTags is denied", cause="denied"), times=inf)
+    world.fail("claim", Unfit("ec2:CreateTags is denied", cause=Cause.DENIED), times=inf)
     assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.WARNING) == ["denied"]
     assert [volume.growth.ordinal for volume in ours(world)] == [2]
@@ -65,4 +65,4 @@ def test_what_is_not_blank_is_never_added(world: SimulatedWorld) -> None:
     world.adopt = True
     world.cloud.volumes[1].blank = False
     world.grow()
-    assert node_name(world.cloud.volumes[1]) not in world.filesystem.members
+    assert node_name(world.cloud.volumes[1]) not in world.filesystem.devices

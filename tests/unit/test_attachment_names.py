@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES, choose_device_name
+from ebs_autoscale.ec2.requests import DEVICE_NAMES, choose_device_name
 
 names = st.sampled_from(DEVICE_NAMES)
 aliases = names.map(lambda name: name.replace("xvd", "sd"))

@@ -3,12 +3,12 @@
 import pytest
 
 from ebs_autoscale.filesystems.btrfs.metadata import (
+    device_to_relieve,
+    devices_with_room,
     has_starved_metadata,
-    member_to_relieve,
-    members_with_room,
     takes_next_metadata,
 )
-from ebs_autoscale.model import GIB, Member, Reading
+from ebs_autoscale.model import GIB, Device, Reading
 
 MIB = 1024**2
 
@@ -26,8 +26,8 @@ def reading(*unallocated_mib: int, profile: str = "raid1", missing: bool = False
         statvfs_available_bytes=GIB,
         metadata_headroom_bytes=GIB,
         metadata_profile=profile,
-        members=tuple(
-            Member(
+        devices=tuple(
+            Device(
                 devid=number,
                 name=f"nvme{number}n1",
                 size_bytes=10 * GIB,
@@ -54,20 +54,20 @@ def reading(*unallocated_mib: int, profile: str = "raid1", missing: bool = False
     ],
 )
 def test_metadata_starves_with_room_on_too_few(seen: Reading, *, starved: bool) -> None:
-    """Mirrored metadata starves when too few members have room, and moving data can help."""
+    """Mirrored metadata starves when too few devices have room, and moving data can help."""
     assert has_starved_metadata(seen, data_profile="single") is starved
 
 
 def test_mirrored_data_cannot_make_room_by_itself() -> None:
-    """Data that needs two members with room itself cannot move to one: nothing to be done."""
+    """Data that needs two devices with room itself cannot move to one: nothing to be done."""
     assert not has_starved_metadata(reading(0, 0, 9000), data_profile="raid1")
 
 
 def test_relieves_the_member_that_misses_least() -> None:
-    """The cheapest room is made where some is already, and never on a missing member."""
-    assert member_to_relieve(reading(10, 200, 9000)).name == "nvme2n1"
-    assert member_to_relieve(reading(10, 9000, 200, missing=True)).name == "nvme1n1"
-    assert members_with_room(reading(10, 200, 9000)) == 1
+    """The cheapest room is made where some is already, and never on a missing device."""
+    assert device_to_relieve(reading(10, 200, 9000)).name == "nvme2n1"
+    assert device_to_relieve(reading(10, 9000, 200, missing=True)).name == "nvme1n1"
+    assert devices_with_room(reading(10, 200, 9000)) == 1
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_relieves_the_member_that_misses_least() -> None:
     ],
 )
 def test_the_next_chunk_goes_where_most_room_is(seen: Reading, *, takes: bool) -> None:
-    """The newest member takes the next metadata chunk only when it has the most room."""
-    assert takes_next_metadata(seen, seen.members[-1].name) is takes
+    """The newest device takes the next metadata chunk only when it has the most room."""
+    assert takes_next_metadata(seen, seen.devices[-1].name) is takes
 
 
 def test_a_stranger_takes_nothing() -> None:
-    """What is no member takes no metadata."""
+    """What is no device takes no metadata."""
     assert not takes_next_metadata(reading(9000), "nvme9n1")

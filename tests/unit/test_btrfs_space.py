@@ -48,13 +48,13 @@ UNALLOCATED = st.lists(st.integers(0, 100 * GIB), min_size=1, max_size=8)
     ],
 )
 def test_what_fits_in_new_chunks(profile: str, unallocated: list[int], expected: int) -> None:
-    """Copies that must lie on different members are limited by the members beyond the largest."""
+    """Copies that must lie on different devices are limited by the devices beyond the largest."""
     assert PROFILES[profile].allocatable_bytes(unallocated) == expected
 
 
 @given(UNALLOCATED, st.sampled_from(sorted(PROFILES)))
 def test_never_more_than_there_is(unallocated: list[int], profile: str) -> None:
-    """No profile fits more content than there are bytes, and more members never hurt."""
+    """No profile fits more content than there are bytes, and more devices never hurt."""
     fits = PROFILES[profile].allocatable_bytes(unallocated)
     assert 0 <= fits * PROFILES[profile].copies <= sum(unallocated)
     assert PROFILES[profile].allocatable_bytes([*unallocated, GIB]) >= fits
@@ -123,7 +123,7 @@ def test_headroom_leaves_the_kernel_its_reserve() -> None:
 
 
 def test_members_keep_their_first_mebibyte() -> None:
-    """The kernel allocates all but a MiB, and a member that is being removed offers nothing."""
+    """The kernel allocates all but a MiB, and a device that is being removed offers nothing."""
     assert unallocated_bytes(size_bytes=GIB, allocated_bytes=MIB) == 1022 * MIB
     assert unallocated_bytes(size_bytes=0, allocated_bytes=GIB) == 0
 

@@ -54,8 +54,8 @@ def loose(ordinal: int, **changes: Any) -> Volume:
         (loose(1), ["in no filesystem: vol-0001"]),
         (loose(1, state="error"), ["in no filesystem: vol-0001"]),
         (volume_of(1, attached_to="i-1"), ["attached elsewhere: vol-0001 (i-1)"]),
-        (volume_of(2), ["attached, but no member: vol-0002 (/dev/xvdbc)"]),
-        (volume_of(1, node=""), ["attached, but no member: vol-0001 (/dev/xvdbb)"]),
+        (volume_of(2), ["attached, but no device: vol-0002 (/dev/xvdbc)"]),
+        (volume_of(1, node=""), ["attached, but no device: vol-0001 (/dev/xvdbb)"]),
         (
             loose(1, growth=GrowthId(LOST, 1)),
             [f"of filesystem {LOST}, which is not mounted here: vol-0001"],
@@ -65,22 +65,22 @@ def loose(ordinal: int, **changes: Any) -> Volume:
 )
 def test_leftovers(found: Volume, words: list[str]) -> None:
     """A volume that serves no filesystem is told with what to do; one of another mount is not."""
-    reading = reading_of(100, 50, members=2)
+    reading = reading_of(100, 50, devices=2)
     seen = Seen(mountpoint="/scratch", filesystem=FILESYSTEM, reading=reading)
     lines = list(leftover_lines([found], seen, INSTANCE, mounted={FILESYSTEM, MOUNTED}))
     assert [line.sentence for line in lines] == words
     assert all(line.verdict == "warn" and line.hint for line in lines)
 
 
-@pytest.mark.parametrize("reading", [None, reading_of(100, 50, members=1)])
+@pytest.mark.parametrize("reading", [None, reading_of(100, 50, devices=1)])
 def test_a_loose_volume_may_be_the_missing_member(reading: Reading | None) -> None:
-    """While a member is missing, or nobody knows, no loose volume is called superfluous."""
+    """While a device is missing, or nobody knows, no loose volume is called superfluous."""
     if reading is not None:
-        [member] = reading.members
-        reading = replace(reading, members=(replace(member, missing=True),))
+        [device] = reading.devices
+        reading = replace(reading, devices=(replace(device, missing=True),))
     seen = Seen(mountpoint="/scratch", filesystem=FILESYSTEM, reading=reading)
     [line] = leftover_lines([loose(1)], seen, INSTANCE, mounted=())
-    assert "perhaps members that are missed: vol-0001" in line.sentence
+    assert "perhaps devices that are missed: vol-0001" in line.sentence
     assert "delete none" in line.hint
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.errors import CommandFailed, Stopped, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Unfit
 from ebs_autoscale.host import command
 from ebs_autoscale.host.command import run
 
@@ -80,7 +80,7 @@ def test_a_missing_tool_names_its_package(
     monkeypatch.setattr(command, "_PACKAGES", {f"{tool}-no-such": package})
     with pytest.raises(Unfit, match=f"install the package {package}") as caught:
         run([f"{tool}-no-such"], timeout_seconds=60)
-    assert caught.value.cause == "missing tool"
+    assert caught.value.cause is Cause.MISSING_TOOL
 
 
 def test_a_timeout_kills_and_reaps(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_the_shipped_ladder_works() -> None:
     text = re.sub(r"^##?(?=  )", "", text, flags=re.MULTILINE)
     text = text.replace("  steps: null\n", "").replace("max: 1TiB", "max: 1500GiB")
     rungs = parse(text, name="ladder").policy.sizing.steps
-    assert [rung.members for rung in rungs] == [1, 3, 4, 6, 10]
-    assert rungs[-1] == LadderStep(members=10, available_percent=10.0, size_bytes=1500 * GIB)
+    assert [rung.devices for rung in rungs] == [1, 3, 4, 6, 10]
+    assert rungs[-1] == LadderStep(devices=10, available_percent=10.0, size_bytes=1500 * GIB)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.path)

@@ -3,7 +3,7 @@
 import pytest
 
 from ebs_autoscale.ec2.errors import MEANINGS, meaning_of, translated
-from ebs_autoscale.errors import EbsAutoscaleError, NameTaken, Transient, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, NameTaken, Transient, Unfit
 from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT
 
 
@@ -61,7 +61,7 @@ def test_a_name_in_use_asks_for_another(code: str, message: str) -> None:
     """A taken attachment point is known by its words, whatever the code."""
     error = translated("attach", code=code, message=message, status=400)
     assert type(error) is NameTaken
-    assert error.cause == "name taken"
+    assert error.cause is Cause.NAME_TAKEN
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.ec2.attachment_names import DEVICE_NAMES
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.ec2.requests import DEVICE_NAMES
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId
 from ebs_autoscale.resize.attach import (
     ATTACH_STUCK_AFTER_SECONDS,
@@ -92,11 +92,11 @@ def test_an_attach_that_hangs_succeeds_under_another_name(world: SimulatedWorld)
     assert world.grow() is Outcome.DONE
     (volume,) = world.cloud.volumes
     assert volume.device_name == DEVICE_NAMES[1]
-    assert node_name(volume) in world.filesystem.members
+    assert node_name(volume) in world.filesystem.devices
 
 
 def test_a_member_is_never_detached(world: SimulatedWorld) -> None:
-    """A member whose block device cannot be told for a while is not taken for one that hangs."""
+    """A device whose block device cannot be told for a while is not taken for one that hangs."""
     assert world.grow() is Outcome.DONE
     attached_at = world.cloud.volumes[0].attached_at
     world.cloud.latencies.node = inf
@@ -117,12 +117,12 @@ def test_one_hanging_volume_is_gone_without_but_not_two(world: SimulatedWorld) -
     world.cloud.latencies.attach = 2.0
     assert world.grow() is Outcome.DONE
     assert world.grow() is Outcome.DONE
-    assert len(world.filesystem.members) == 3
+    assert len(world.filesystem.devices) == 3
 
 
 def test_an_attach_whose_answer_was_lost_is_taken_as_done(world: SimulatedWorld) -> None:
     """When EC2 says on a repetition that the volume is in use, by us, the growth goes on."""
-    lost = Transient("VolumeInUse", cause="state")
+    lost = Transient("VolumeInUse", cause=Cause.STATE)
     world.fail("attach", lost, answer_lost=True)
     assert world.grow() is Outcome.DONE
     assert len(world.cloud.volumes) == 1
@@ -146,10 +146,10 @@ def test_an_older_volume_without_a_slot_is_kept(world: SimulatedWorld) -> None:
 
 
 def test_a_lost_member_stops_buying(world: SimulatedWorld) -> None:
-    """When the kernel has lost a member nothing is bought, and the member is named."""
+    """When the kernel has lost a device nothing is bought, and the device is named."""
     world.filesystem.lost = True
     assert world.grow() is Outcome.UNFIT
-    assert world.causes(EventKind.GROWTH_FAILED) == ["missing member"]
+    assert world.causes(EventKind.GROWTH_FAILED) == ["missing device"]
     assert "devid 1" in world.told(EventKind.GROWTH_FAILED)[0]
     assert not world.cloud.volumes
 
@@ -199,8 +199,8 @@ def test_an_invisible_volume_is_waited_for(world: SimulatedWorld) -> None:
     ("error", "outcome"),
     [
         (CommandFailed(("btrfs", "device", "add"), 1, "ERROR: something"), Outcome.FAILED),
-        (Transient("a balance runs", cause="exclusive operation"), Outcome.FAILED),
-        (Unfit("half added", cause="half added"), Outcome.UNFIT),
+        (Transient("a balance runs", cause=Cause.EXCLUSIVE_OPERATION), Outcome.FAILED),
+        (Unfit("half added", cause=Cause.HALF_ADDED), Outcome.UNFIT),
     ],
 )
 def test_a_failed_add_is_repeated_with_the_same_volume(
@@ -216,13 +216,13 @@ def test_a_failed_add_is_repeated_with_the_same_volume(
 
 def test_the_size_is_proved_before_the_add(world: SimulatedWorld) -> None:
     """A node of another size than EC2 told is never added; the next growth goes on without it."""
-    world.fail("add_device", Transient("not now", cause="add"))
+    world.fail("add_device", Transient("not now", cause=Cause.ADD))
     world.grow()
     odd = node_name(world.cloud.volumes[0])
     world.nodes.sizes[odd] = 49 * GIB
     assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.GROWTH_FAILED)[-1] == "size"
-    assert odd not in world.filesystem.members
+    assert odd not in world.filesystem.devices
 
 
 def test_buying_stops_when_nothing_is_ever_blank(world: SimulatedWorld) -> None:
@@ -241,7 +241,7 @@ def test_steps_are_told_with_their_fields(world: SimulatedWorld) -> None:
         ("CreateVolume", 1, 4),
         ("AttachVolume", 2, 4),
         ("AddDevice", 3, 4),
-        ("Settle", 4, 4),
+        ("BalanceMetadata", 4, 4),
     ]
     assert {event.fields["volume"] for event in ends} == {world.cloud.volumes[0].id}
     assert {event.fields["growth"] for event in ends} == {"6a92f8de-1"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.config import schema as config
+from ebs_autoscale import config
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.provision import config_file as first_config

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from ebs_autoscale.errors import Refused
+from ebs_autoscale.errors import Cause, Refused
 from ebs_autoscale.model import GIB, GrowthId
 from ebs_autoscale.policy.decision import next_growth
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
@@ -68,12 +68,12 @@ def test_within_the_limits(world: SimulatedWorld) -> None:
     """What a growth may not buy, `init` may not buy either."""
     with pytest.raises(Refused) as caught:
         first(world, GrowthPolicy(limits=Limits(total_bytes=GIB // 2)))
-    assert caught.value.cause == "limits.total"
+    assert caught.value.cause is Cause.LIMIT_TOTAL
     assert world.cloud.volumes == []
 
 
 def test_the_next_growth_is_the_first(world: SimulatedWorld) -> None:
-    """With the volume of ordinal 0 as its only member, a filesystem grows by growth 1."""
+    """With the volume of ordinal 0 as its only device, a filesystem grows by growth 1."""
     first(world)
     inventory = world.cloud.inventory(world.filesystem.uuid)
     assert next_growth(world.filesystem.read(), inventory).ordinal == 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.fstab import lines_at, parse, with_line, without
 
 UUID = "6d2f7d5c-1111-5222-8333-444455556666"
@@ -89,7 +89,7 @@ def test_another_filesystem_is_refused(source: str) -> None:
     """A line for this mountpoint that means something else is for a human to judge."""
     with pytest.raises(Unfit, match=source) as caught:
         ours(f"{ROOT}{source} /scratch auto defaults 0 0\n")
-    assert caught.value.cause == "fstab"
+    assert caught.value.cause is Cause.FSTAB
 
 
 def test_the_same_filesystem_elsewhere_is_no_matter() -> None:

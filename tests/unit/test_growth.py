@@ -5,10 +5,10 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, Inventory, Rebalance
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import Outcome, grow_once
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import Killed
@@ -28,13 +28,13 @@ def low_world() -> SimulatedWorld:
 
 
 def require_one_good_volume(world: SimulatedWorld) -> None:
-    """What every growth must end with: one volume, a member, protected, metadata settled."""
+    """What every growth must end with: one volume, a device, protected, metadata settled."""
     (volume,) = world.cloud.volumes
-    assert node_name(volume) in world.filesystem.members
+    assert node_name(volume) in world.filesystem.devices
     assert volume.growth == GrowthId(FILESYSTEM, 1)
     assert volume.protected_at < inf
     assert world.filesystem.settled
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
 
 def whole_growth() -> SimulatedWorld:
@@ -48,7 +48,7 @@ UNDISTURBED = whole_growth()
 
 
 def test_a_whole_growth() -> None:
-    """A growth buys one volume and makes it a protected member; all of it is told in order."""
+    """A growth buys one volume and makes it a protected device; all of it is told in order."""
     world = whole_growth()
     require_one_good_volume(world)
     assert world.told(EventKind.DECIDED) == [
@@ -129,7 +129,7 @@ def test_death_at_any_boundary_loses_nothing(boundary: int) -> None:
 
 @pytest.mark.parametrize("boundary", range(0, UNDISTURBED.at.passed, 3))
 def test_dying_again_and_again_still_converges(boundary: int) -> None:
-    """Processes that each die a little later still come to one volume, a member."""
+    """Processes that each die a little later still come to one volume, a device."""
     world = low_world()
     for later in range(UNDISTURBED.at.passed):
         world.at.kill_at = world.at.passed + boundary + later
@@ -176,8 +176,8 @@ def test_what_is_not_blank_is_set_aside() -> None:
 
     first, second = world.cloud.volumes
     assert world.causes(EventKind.GROWTH_FAILED) == ["not blank"]
-    assert node_name(first) not in world.filesystem.members
-    assert node_name(second) in world.filesystem.members
+    assert node_name(first) not in world.filesystem.devices
+    assert node_name(second) in world.filesystem.devices
     assert second.growth.ordinal == 2
 
 
@@ -192,14 +192,14 @@ def test_what_is_attached_elsewhere_is_set_aside() -> None:
 
     assert world.causes(EventKind.GROWTH_FAILED) == ["attached elsewhere"]
     assert stray.attached_to == "i-elsewhere"
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
 
 def test_nothing_is_set_aside_for_a_passing_failure() -> None:
     """A failure that may pass ends the run instead of buying another volume."""
     world = low_world()
     world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
-    world.fail("attach", Unfit("not allowed", cause="denied"))
+    world.fail("attach", Unfit("not allowed", cause=Cause.DENIED))
     assert world.grow() is Outcome.UNFIT
     assert len(world.cloud.volumes) == 1
 
@@ -220,18 +220,18 @@ def test_a_lost_volume_is_told_and_replaced(state: str) -> None:
     world.cloud.latencies.create = 1.0
     assert world.grow() is Outcome.DONE
     assert world.cloud.volumes[1].growth.ordinal == 2
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
 
 def test_unsettled_metadata_is_a_warning() -> None:
     """When metadata cannot be settled the space is usable, and a later run settles it."""
     world = low_world()
-    world.fail("settle", Transient("a balance runs", cause="exclusive operation"))
+    world.fail("settle", Transient("a balance runs", cause=Cause.EXCLUSIVE_OPERATION))
 
     assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.WARNING) == ["unsettled"]
     assert not world.filesystem.settled
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
     assert world.grow() is Outcome.DONE
     assert world.told(EventKind.STEP_STARTED)[-1] == "settle metadata"
@@ -245,7 +245,7 @@ def test_members_are_looked_after_when_the_space_is_there() -> None:
     world.cloud.volumes[0].protected_at = inf
     world.fill(95)
     world.events.clear()
-    world.fail("delete_on_termination", Unfit("it is denied", cause="denied"), times=2)
+    world.fail("delete_on_termination", Unfit("it is denied", cause=Cause.DENIED), times=2)
     assert world.grow() is Outcome.DONE
     told = [(event.kind, event.fields.get("volume")) for event in world.events]
     added = max(i for i, (kind, _) in enumerate(told) if kind is EventKind.STEP_DONE)
@@ -278,7 +278,7 @@ def test_a_refusal_is_told_and_changes_nothing() -> None:
 def test_failing_to_look_changes_nothing(call: str) -> None:
     """Who cannot see does not act: the failure is told with its cause."""
     world = low_world()
-    world.fail(call, Unfit("/scratch is not mounted", cause="not mounted"))
+    world.fail(call, Unfit("/scratch is not mounted", cause=Cause.NOT_MOUNTED))
     assert world.grow() is Outcome.UNFIT
     assert world.causes(EventKind.GROWTH_FAILED) == ["not mounted"]
     assert not world.cloud.volumes

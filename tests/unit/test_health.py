@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from ebs_autoscale.model import Member
+from ebs_autoscale.model import Device
 from ebs_autoscale.policy.health import ailments_of
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.growths import Watch, failed
 from tests.unit.samples import reading_of
 
 HEALTHY = reading_of(100, 50)
-MEMBER = Member(devid=2, name="nvme1n1", size_bytes=1, unallocated_bytes=1, errors=(0,) * 5)
+ADDED = Device(devid=2, name="nvme1n1", size_bytes=1, unallocated_bytes=1, errors=(0,) * 5)
 
 
 def test_nothing_is_wrong() -> None:
-    """A healthy filesystem has no ailments, also one whose members have counters at zero."""
-    assert not ailments_of(replace(HEALTHY, members=(MEMBER,)))
+    """A healthy filesystem has no ailments, also one whose devices have counters at zero."""
+    assert not ailments_of(replace(HEALTHY, devices=(ADDED,)))
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,17 @@ def test_nothing_is_wrong() -> None:
 )
 def test_a_failing_member_is_named(errors: tuple[int, ...], words: str) -> None:
     """Each counter that is not zero is told, with how to find out what is hit."""
-    reading = replace(HEALTHY, members=(*HEALTHY.members, replace(MEMBER, errors=errors)))
+    reading = replace(HEALTHY, devices=(*HEALTHY.devices, replace(ADDED, errors=errors)))
     sentence = ailments_of(reading)["device errors"]
     assert words in sentence
     assert "btrfs scrub start /scratch" in sentence
 
 
 def test_a_missing_member_is_named() -> None:
-    """A member that the kernel runs without is an alarm, and nothing is bought for it."""
-    missing = replace(MEMBER, name="", missing=True, errors=())
-    found = ailments_of(replace(HEALTHY, members=(missing,)))
-    assert "devid 2; nothing is bought" in found["missing member"]
+    """A device that the kernel runs without is an alarm, and nothing is bought for it."""
+    missing = replace(ADDED, name="", missing=True, errors=())
+    found = ailments_of(replace(HEALTHY, devices=(missing,)))
+    assert "devid 2; nothing is bought" in found["missing device"]
 
 
 def test_full_is_named() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ebs_autoscale.ec2 import imds as instance
 from ebs_autoscale.ec2.imds import PATIENCE_SECONDS, TOKEN_TTL_SECONDS, Imds
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.model import Identity
 from tests.simulated.clock import SimulatedClock
 
@@ -147,7 +147,7 @@ def test_a_service_turned_off_is_for_a_human(service: Service, place: str) -> No
     with pytest.raises(Unfit, match=f"{place}: HTTP 403") as caught:
         imds_of(service).identity()
     assert "modify-instance-metadata-options" in caught.value.hint
-    assert caught.value.cause == "imds"
+    assert caught.value.cause is Cause.IMDS
     assert not service.troubles
     assert service.requests.count(f"PUT {TOKEN}") == 1
 
@@ -159,7 +159,7 @@ def test_patience_is_bounded(service: Service) -> None:
     service.troubles = [(TOKEN, 503, b"")] * 1000
     with pytest.raises(Unfit, match=r"no instance metadata from http://127.*HTTP 503") as caught:
         imds_of(service, clock).identity()
-    assert caught.value.cause == "imds"
+    assert caught.value.cause is Cause.IMDS
     assert clock.now_seconds() - began <= PATIENCE_SECONDS
     assert 5 < len(service.requests) < 20
 

@@ -13,12 +13,12 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.policy.decision import (
-    DEAD_STATES,
+    DEAD_VOLUME_STATES,
     decide,
     steps_for,
 )
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing
-from ebs_autoscale.policy.shortage import Forecast
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import inventory_of, reading_of, volume_of
 
@@ -36,7 +36,7 @@ def limited(**limits: Any) -> GrowthPolicy:
 TWO = (volume_of(1), volume_of(2))
 
 
-TWO_MEMBERS = reading_of(100, 5, members=3)
+TWO_MEMBERS = reading_of(100, 5, devices=3)
 
 
 @pytest.mark.parametrize("wanted_bytes", [None, 0, 30 * GIB])
@@ -117,7 +117,7 @@ volumes = st.lists(
         volume_of,
         st.integers(1, 99),
         size_bytes=st.integers(1, 100).map(lambda gib: gib * GIB),
-        state=st.sampled_from(["in-use", "available", "creating", *sorted(DEAD_STATES)]),
+        state=st.sampled_from(["in-use", "available", "creating", *sorted(DEAD_VOLUME_STATES)]),
         attached_to=st.sampled_from(["", "i-0123456789abcdef0", "i-elsewhere"]),
         node=st.sampled_from(["", "nvme1n1", "nvme2n1", "nvme9n1"]),
     ),
@@ -134,7 +134,7 @@ limits = st.builds(
 )
 
 
-readings = st.builds(reading_of, st.integers(1, 4000), st.floats(0, 1), members=st.integers(1, 5))
+readings = st.builds(reading_of, st.integers(1, 4000), st.floats(0, 1), devices=st.integers(1, 5))
 
 
 @given(

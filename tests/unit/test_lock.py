@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.errors import LockHeld, Unfit
+from ebs_autoscale.errors import Cause, LockHeld, Unfit
 from ebs_autoscale.host.lock import Lock
 
 HOLD = (
@@ -48,7 +48,7 @@ def test_a_second_process_is_told_who_holds_it(path: Path) -> None:
     with held_elsewhere(path) as holder:
         with pytest.raises(LockHeld, match=rf"\(pid {holder.pid}, ") as caught:
             Lock(path)
-        assert caught.value.cause == "locked"
+        assert caught.value.cause is Cause.LOCKED
         with pytest.raises(LockHeld):
             Lock(path)
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.monitor import (
     BOOT_SPREAD_SECONDS,
     BUGS_IN_A_ROW_MAX,
@@ -38,7 +38,7 @@ def test_idling_costs_one_look_and_a_line_an_hour(watch: Watch, hours: int) -> N
     assert len(watch.told(EventKind.DECIDED)) == 1
     assert len(watch.events) == hours + 1
     assert watch.told(EventKind.HEARTBEAT)[0] == (
-        "watching /scratch: 50.0 % (50 GiB) available, 1 members"
+        "watching /scratch: 50.0 % (50 GiB) available, 1 devices"
     )
     assert watch.clock.slept < hours * HOUR / watch.policy.polling.max_seconds + 10
 
@@ -85,7 +85,7 @@ def test_growths_teach_how_long_they_take(watch: Watch) -> None:
 def test_a_missing_mount_is_an_alarm(watch: Watch) -> None:
     """Without the mount nothing grows; it is told once, reminded of, and its end is told."""
     watch.look_for(60)
-    watch.lasting_error = Unfit("/scratch is not mounted", hint="mount it", cause="not mounted")
+    watch.lasting_error = Unfit("/scratch is not mounted", hint="mount it", cause=Cause.NOT_MOUNTED)
     watch.available_gib = 1
     watch.look_for(HOUR)
     assert len(watch.growths.starts_at) == 1
@@ -102,7 +102,10 @@ def test_a_missing_mount_is_an_alarm(watch: Watch) -> None:
 
 def test_one_mount_alarm_at_a_time(watch: Watch) -> None:
     """When what is wrong with the mount changes, the old cause is over as the new one begins."""
-    watch.errors = [Unfit("not mounted", cause="not mounted"), Unfit("ro", cause="read-only")]
+    watch.errors = [
+        Unfit("not mounted", cause=Cause.NOT_MOUNTED),
+        Unfit("ro", cause=Cause.READ_ONLY),
+    ]
     watch.monitor.tick()
     watch.monitor.tick()
     assert watch.causes(EventKind.CONDITION_BEGAN) == ["not mounted", "read-only"]
@@ -111,7 +114,7 @@ def test_one_mount_alarm_at_a_time(watch: Watch) -> None:
 
 def test_settling_gives_way_to_growing(watch: Watch) -> None:
     """When space gets low while a growth only settles metadata, it is stopped for the next one."""
-    settle = said(EventKind.STEP_STARTED, "settle metadata", step="Settle")
+    settle = said(EventKind.STEP_STARTED, "settle metadata", step="BalanceMetadata")
     watch.growths.course = lambda: [(1.0, settle), (5000.0, said(EventKind.GROWTH_DONE))]
     watch.look_for(60)
     assert not watch.growths.stops_at

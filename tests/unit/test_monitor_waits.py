@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ebs_autoscale.errors import LockHeld, Unfit
+from ebs_autoscale.errors import Cause, LockHeld, Unfit
 from ebs_autoscale.model import Stage
 from ebs_autoscale.monitor import (
     DISAGREEMENT_SECONDS,
@@ -67,7 +67,7 @@ def test_causes_do_not_inherit_each_others_waits() -> None:
 def test_waiting_for_a_lock_teaches_nothing_about_failures() -> None:
     """After a long wait for somebody else's growth, a first failure has its first wait."""
     watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     watch.look_for(HOUR)
     watch.growths.error = None
     watch.growths.course = lambda: failed("throttled")
@@ -136,7 +136,7 @@ def test_a_refusal_ends_with_its_need() -> None:
 def test_somebody_elses_growth_is_waited_for(watch: Watch) -> None:
     """While another process grows, it is asked again every few seconds and nothing is alarmed."""
     watch.available_gib = 5
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     watch.look_for(LOCKED_TOO_LONG_SECONDS)
     assert LOCKED_TOO_LONG_SECONDS / 6 <= watch.growths.attempts <= LOCKED_TOO_LONG_SECONDS
     assert not watch.events
@@ -150,7 +150,7 @@ def test_somebody_elses_growth_is_waited_for(watch: Watch) -> None:
 def test_somebody_elses_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
     """Who holds the lock for a minute while space is short is named, and so is the end of it."""
     watch.look_for(60)
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     watch.look_for(HOUR)
     assert not watch.causes(EventKind.CONDITION_BEGAN)
     watch.available_gib = 5
@@ -165,7 +165,7 @@ def test_somebody_elses_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
 def test_each_wait_for_the_lock_has_its_own_minute(watch: Watch) -> None:
     """A lock met in an earlier shortage, which passed without us, does not count."""
     watch.look_for(60)
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     for available_gib, seconds in ((5, 30), (50, HOUR), (5, 30)):
         watch.available_gib = available_gib
         watch.look_for(seconds)
@@ -178,7 +178,7 @@ def test_somebody_elses_growth_is_forgotten_when_it_is_over(
 ) -> None:
     """Once the lock is free, nothing claims that another process grows."""
     watch.look_for(60)
-    watch.growths.error = LockHeld("held by pid 7", cause="locked")
+    watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     watch.available_gib = 5
     watch.look_for(20)
     watch.growths.error = None
@@ -189,7 +189,7 @@ def test_somebody_elses_growth_is_forgotten_when_it_is_over(
 
 def test_what_cannot_start_is_a_condition(watch: Watch) -> None:
     """A growth that cannot even be started is told, and tried again with a back-off."""
-    watch.growths.error = Unfit("cannot start a growth", cause="process")
+    watch.growths.error = Unfit("cannot start a growth", cause=Cause.PROCESS)
     watch.look_for(60)
     assert watch.causes(EventKind.CONDITION_BEGAN) == ["process"]
     assert 2 <= watch.growths.attempts <= 6
@@ -221,7 +221,7 @@ def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth(others: li
 def test_settling_goes_on_beside_a_refusal(watch: Watch) -> None:
     """While a limit forbids to buy, settling is not stopped for a growth that cannot come."""
     watch.look_for(60)
-    settle = said(EventKind.STEP_STARTED, "settle metadata", step="Settle")
+    settle = said(EventKind.STEP_STARTED, "settle metadata", step="BalanceMetadata")
     (_, refusal), *_ = refused("limits.total")
     watch.growths.course = lambda: [(0.5, refusal), (1.0, settle), (30.0, refusal)]
     watch.available_gib = 5
@@ -233,7 +233,7 @@ def test_settling_goes_on_beside_a_refusal(watch: Watch) -> None:
 
 def test_metadata_that_is_short_gives_settling_its_time(watch: Watch) -> None:
     """Settling makes room for metadata: it is stopped for another volume only after a minute."""
-    settle = said(EventKind.STEP_STARTED, "settle metadata", step="Settle")
+    settle = said(EventKind.STEP_STARTED, "settle metadata", step="BalanceMetadata")
     watch.growths.course = lambda: [(1.0, settle), (5000.0, said(EventKind.GROWTH_DONE))]
     watch.look_for(20)
     watch.metadata_gib = 0.1

@@ -11,24 +11,24 @@ from ebs_autoscale.model import (
     GIB,
     AddDevice,
     AttachVolume,
+    BalanceMetadata,
     CreateVolume,
     Finish,
     Grow,
     GrowthId,
     Hold,
-    Settle,
     Stage,
 )
 from ebs_autoscale.policy.decision import (
-    DEAD_STATES,
+    DEAD_VOLUME_STATES,
     decide,
     next_growth,
     stage_of,
     steps_for,
     unfinished,
 )
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import observe
 from ebs_autoscale.resize.steps import carry_out
 from tests.simulated.world import SimulatedWorld
@@ -80,7 +80,7 @@ def test_an_operator_may_grow_at_will(wanted_gib: int, size_gib: int) -> None:
 TWO = (volume_of(1), volume_of(2))
 
 
-TWO_MEMBERS = reading_of(100, 5, members=3)
+TWO_MEMBERS = reading_of(100, 5, devices=3)
 
 
 @given(available=st.floats(20, 100), more=st.floats(0, 80))
@@ -88,7 +88,7 @@ def test_hold_is_stable(available: float, more: float) -> None:
     """Where it holds it holds with more room too, and deciding again changes nothing."""
     inventory = inventory_of(*TWO)
     for room in (available, min(100, available + more)):
-        reading = reading_of(100, room, members=3)
+        reading = reading_of(100, room, devices=3)
         first = decide(reading, inventory, GrowthPolicy(), forecast=QUIET)
         assert isinstance(first, Hold)
         assert decide(reading, inventory, GrowthPolicy(), forecast=QUIET) == first
@@ -103,7 +103,7 @@ LOOSE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "members", "settled", "stage"),
+    ("changes", "devices", "settled", "stage"),
     [
         (LOOSE | {"state": "creating"}, 1, True, Stage.CREATED),
         (LOOSE | {"state": "available"}, 1, True, Stage.CREATED),
@@ -114,23 +114,23 @@ LOOSE: dict[str, Any] = {
         ({"attached_to": "i-elsewhere"}, 1, True, Stage.CREATED),
         ({"attachment_state": "detaching"}, 1, True, Stage.CREATED),
         ({}, 1, True, Stage.ATTACHED),
-        ({}, 2, False, Stage.MEMBER),
-        ({"delete_on_termination": False}, 2, True, Stage.SETTLED),
-        ({}, 2, True, Stage.SETTLED),
+        ({}, 2, False, Stage.ADDED),
+        ({"delete_on_termination": False}, 2, True, Stage.BALANCED),
+        ({}, 2, True, Stage.BALANCED),
     ],
 )
-def test_stages(changes: dict[str, Any], members: int, stage: Stage, *, settled: bool) -> None:
+def test_stages(changes: dict[str, Any], devices: int, stage: Stage, *, settled: bool) -> None:
     """The stage follows from what EC2 and the kernel show, and from nothing else."""
     volume = volume_of(1, **changes)
-    inventory = inventory_of(volume, metadata_settled=settled)
-    assert stage_of(volume, reading_of(100, 50, members=members), inventory) is stage
+    inventory = inventory_of(volume, metadata_balanced=settled)
+    assert stage_of(volume, reading_of(100, 50, devices=devices), inventory) is stage
 
 
 def test_only_the_newest_member_can_be_unsettled() -> None:
-    """What is unsettled is the newest member's growth; those before it are over."""
-    inventory = inventory_of(*TWO, metadata_settled=False)
+    """What is unsettled is the newest device's growth; those before it are over."""
+    inventory = inventory_of(*TWO, metadata_balanced=False)
     stages = [stage_of(volume, TWO_MEMBERS, inventory) for volume in TWO]
-    assert stages == [Stage.SETTLED, Stage.MEMBER]
+    assert stages == [Stage.BALANCED, Stage.ADDED]
 
 
 def test_what_was_begun_comes_first_oldest_first() -> None:
@@ -161,7 +161,7 @@ def test_what_is_set_aside_is_passed_over() -> None:
     assert ordinals == [1, 2, 3]
 
 
-@pytest.mark.parametrize("state", sorted(DEAD_STATES))
+@pytest.mark.parametrize("state", sorted(DEAD_VOLUME_STATES))
 def test_dead_volumes_are_not_revived(state: str) -> None:
     """A volume that is gone or broken is nothing to finish, and its name is not used again."""
     inventory = inventory_of(volume_of(1, **(LOOSE | {"state": state})))
@@ -171,25 +171,25 @@ def test_dead_volumes_are_not_revived(state: str) -> None:
 
 def test_unsettled_metadata_is_finished_in_peace_time() -> None:
     """With room, unsettled metadata is settled; without, growing comes first."""
-    inventory = inventory_of(*TWO, metadata_settled=False)
+    inventory = inventory_of(*TWO, metadata_balanced=False)
     calm = decide(
         replace(TWO_MEMBERS, available_bytes=50 * GIB), inventory, GrowthPolicy(), forecast=QUIET
     )
     assert isinstance(calm, Finish)
-    assert steps_for(calm) == (Settle(growth=TWO[1].growth),)
+    assert steps_for(calm) == (BalanceMetadata(growth=TWO[1].growth),)
     assert isinstance(decide(TWO_MEMBERS, inventory, GrowthPolicy(), forecast=QUIET), Grow)
 
 
 @given(
-    members=st.integers(1, 40),
+    devices=st.integers(1, 40),
     bought=st.integers(0, 39),
     hidden=st.integers(0, 39),
 )
-def test_a_name_is_never_given_twice(members: int, bought: int, hidden: int) -> None:
+def test_a_name_is_never_given_twice(devices: int, bought: int, hidden: int) -> None:
     """Members whose volumes EC2 does not show yet count: their names are not given again."""
-    ordinals = range(1, min(bought, members - 1) + 1)
+    ordinals = range(1, min(bought, devices - 1) + 1)
     visible = [volume_of(ordinal) for ordinal in ordinals if ordinal <= bought - hidden]
-    reading = reading_of(100, 5, members=members)
+    reading = reading_of(100, 5, devices=devices)
     assert next_growth(reading, inventory_of(*visible)).ordinal not in ordinals
 
 
@@ -200,13 +200,13 @@ ALL_STEPS = (
     CreateVolume(growth=GROWTH, size_bytes=GIB),
     AttachVolume(growth=GROWTH),
     AddDevice(growth=GROWTH),
-    Settle(growth=GROWTH),
+    BalanceMetadata(growth=GROWTH),
 )
 
 
 @pytest.mark.parametrize(
     ("stage", "done"),
-    [(Stage.CREATED, 1), (Stage.ATTACHED, 2), (Stage.MEMBER, 3), (Stage.SETTLED, 4)],
+    [(Stage.CREATED, 1), (Stage.ATTACHED, 2), (Stage.ADDED, 3), (Stage.BALANCED, 4)],
 )
 def test_steps_that_are_done_are_dropped(stage: Stage, done: int) -> None:
     """To finish a growth is the rest of the same steps in the same order."""

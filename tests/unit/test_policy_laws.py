@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.config.constraints import VOLUME_TYPES
 from ebs_autoscale.config.schema import parse
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
 from ebs_autoscale.model import GIB, Grow, Hold, Inventory, Reading, Refuse, Volume
 from ebs_autoscale.policy.decision import decide
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing, Threshold
@@ -26,7 +26,7 @@ readings = st.builds(
     reading_of,
     st.integers(1, 4000),
     st.floats(0, 4000),
-    members=st.integers(1, 5),
+    devices=st.integers(1, 5),
     metadata_headroom_bytes=st.integers(0, 100 * GIB),
 )
 limits = st.builds(
@@ -62,7 +62,7 @@ def test_nothing_exceeds_a_limit(
     """However fast it fills and whatever is configured, a growth is within all bounds."""
     inventory = inventory_of(*present)
     decision = decide(
-        replace(reading, members=reading_of(1, 1, members=len(present) + 1).members),
+        replace(reading, devices=reading_of(1, 1, devices=len(present) + 1).devices),
         inventory,
         policy,
         forecast=forecast,
@@ -130,7 +130,7 @@ def test_what_was_freed_ends_a_forecast(forecast: Forecast, freed: int) -> None:
 def test_sizes_are_sold(kind: str, held: int, room: int, size: int, wanted: int) -> None:
     """Whatever is needed, trimmed or wished for, no size is asked for that EC2 does not sell."""
     sold = VOLUME_TYPES[kind]
-    least, most = sold.least_gib, sold.most_gib
+    least, most = sold.min_gib, sold.max_gib
     iops = "iops: 100" if sold.needs_iops else "encrypted: true"
     settings = parse(
         f"mountpoint: /scratch\nvolume: {{type: {kind}, {iops}}}\n"

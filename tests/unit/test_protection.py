@@ -4,13 +4,13 @@ from math import inf
 
 import pytest
 
-from ebs_autoscale.errors import EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.resize.attach import PROTECT_PATIENCE_SECONDS
 from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.world import SimulatedWorld
 
-THROTTLED = Transient("RequestLimitExceeded", cause="throttled")
+THROTTLED = Transient("RequestLimitExceeded", cause=Cause.THROTTLED)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def world() -> SimulatedWorld:
 
 
 def test_members_that_lost_their_protection_get_it_back(world: SimulatedWorld) -> None:
-    """DeleteOnTermination of every member is looked at in each run, and repaired."""
+    """DeleteOnTermination of every device is looked at in each run, and repaired."""
     assert world.grow() is Outcome.DONE
     world.cloud.volumes[0].protected_at = inf
     assert world.grow() is Outcome.HELD
@@ -30,10 +30,10 @@ def test_members_that_lost_their_protection_get_it_back(world: SimulatedWorld) -
 
 
 def test_a_protection_that_cannot_be_repaired_is_told(world: SimulatedWorld) -> None:
-    """EC2 failing while a member's DeleteOnTermination is repaired fails no look."""
+    """EC2 failing while a device's DeleteOnTermination is repaired fails no look."""
     assert world.grow() is Outcome.DONE
     world.cloud.volumes[0].protected_at = inf
-    world.fail("delete_on_termination", Transient("InternalError", cause="ec2 ill"))
+    world.fail("delete_on_termination", Transient("InternalError", cause=Cause.EC2_ERROR))
     assert world.grow() is Outcome.HELD
     assert world.causes(EventKind.WARNING) == ["unprotected"]
     assert world.grow() is Outcome.HELD
@@ -41,7 +41,7 @@ def test_a_protection_that_cannot_be_repaired_is_told(world: SimulatedWorld) -> 
 
 
 @pytest.mark.parametrize(
-    "error", [THROTTLED, Transient("UnsupportedInstanceAttribute", cause="mapping not visible")]
+    "error", [THROTTLED, Transient("UnsupportedInstanceAttribute", cause=Cause.MAPPING_NOT_VISIBLE)]
 )
 def test_a_protection_that_fails_delays_no_growth(
     world: SimulatedWorld, error: EbsAutoscaleError
@@ -52,7 +52,7 @@ def test_a_protection_that_fails_delays_no_growth(
     assert world.grow() is Outcome.DONE
     assert world.clock.now_seconds() - began < 2 * PROTECT_PATIENCE_SECONDS + 20
     assert world.causes(EventKind.WARNING) == ["unprotected"]
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
     world.at.faults.clear()
     assert world.grow() is Outcome.HELD
@@ -71,22 +71,22 @@ def test_a_passing_failure_to_protect_is_no_alarm(world: SimulatedWorld) -> None
 def test_an_unprotected_volume_is_finished_after_a_crash(world: SimulatedWorld) -> None:
     """Killed between an attach without protection and the add, the next run adds the volume."""
     world.fail("delete_on_termination", THROTTLED, times=inf)
-    world.fail("add_device", Transient("not now", cause="add"))
+    world.fail("add_device", Transient("not now", cause=Cause.ADD))
     assert world.grow() is Outcome.FAILED
     assert world.grow() is Outcome.DONE
     assert len(world.cloud.volumes) == 1
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
 
 def test_a_denied_protection_is_a_warning(world: SimulatedWorld) -> None:
     """Who may not set DeleteOnTermination is told so once, and the volume goes into service."""
-    denied = Unfit("not allowed", hint="allow it", cause="denied")
+    denied = Unfit("not allowed", hint="allow it", cause=Cause.DENIED)
     world.fail("delete_on_termination", denied, times=inf)
     assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.WARNING) == ["denied"]
     (sentence,) = world.told(EventKind.WARNING)
     assert sentence.endswith("will outlive this instance: not allowed; allow it")
-    assert len(world.filesystem.members) == 2
+    assert len(world.filesystem.devices) == 2
 
 
 def test_protection_can_be_turned_off(world: SimulatedWorld) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from ebs_autoscale.config.schema import KEYS
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
-from ebs_autoscale.exits import Exit
+from ebs_autoscale.errors import Exit
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 

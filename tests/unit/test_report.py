@@ -73,7 +73,7 @@ def logged(formatter: logging.Formatter, event: Event) -> str:
                 "growth=6a92f8de-3 volume=vol-0a1 seconds=4.2 number=2\n"
             ),
         ),
-        (ALARM, '/scratch is not mounted; mount it cause="not mounted"\n'),
+        (ALARM, "/scratch is not mounted; mount it cause=Cause.NOT_MOUNTED\n"),
         (
             ODD,
             'odd values a="" b="say \\"no\\"" c=x=y d=1e-09 e="two\\nlines" f="tab\\there"\n',

@@ -2,11 +2,11 @@
 
 import pytest
 
-from ebs_autoscale.errors import Transient
+from ebs_autoscale.errors import Cause, Transient
 from ebs_autoscale.model import GIB
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.reserve import is_affordable, wanted_bytes
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
-from ebs_autoscale.policy.shortage import Forecast
 from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.world import SimulatedWorld
@@ -78,7 +78,7 @@ def test_a_reserve_that_fails_is_told_and_no_more() -> None:
     """Without a reserve the growth is as done as with it, and nothing is left to be looked at."""
     world = SimulatedWorld(reserve_bytes=None)
     world.fill(percent=85)
-    world.fail("keep_reserve", Transient("no", cause="reserve"))
+    world.fail("keep_reserve", Transient("no", cause=Cause.RESERVE))
     assert world.grow() is Outcome.DONE
     assert world.told(EventKind.TENDED) == ["no emergency reserve is held: no"]
     assert world.causes(EventKind.WARNING) == []

@@ -12,8 +12,8 @@ from tests.unit.samples import MIB, reading_of
 
 QUIET = Forecast()
 LADDER = (
-    LadderStep(members=1, available_percent=50, size_bytes=150 * GIB),
-    LadderStep(members=4, available_percent=10, size_bytes=300 * GIB),
+    LadderStep(devices=1, available_percent=50, size_bytes=150 * GIB),
+    LadderStep(devices=4, available_percent=10, size_bytes=300 * GIB),
 )
 
 sizes = st.integers(min_value=1 * GIB, max_value=64 * 1024 * GIB)
@@ -22,7 +22,7 @@ rates = st.floats(min_value=0, max_value=10 * GIB)
 
 
 @pytest.mark.parametrize(
-    ("size_gib", "members", "sizing", "expected_gib"),
+    ("size_gib", "devices", "sizing", "expected_gib"),
     [
         (100, 1, Sizing(), 50),
         (101, 1, Sizing(), 51),
@@ -39,9 +39,9 @@ rates = st.floats(min_value=0, max_value=10 * GIB)
         (100, 1, Sizing(steps=LADDER[1:]), 50),
     ],
 )
-def test_the_next_size(size_gib: int, members: int, sizing: Sizing, expected_gib: int) -> None:
+def test_the_next_size(size_gib: int, devices: int, sizing: Sizing, expected_gib: int) -> None:
     """A share, a fixed size or the ladder's rung, within min and max, in whole GiB rounded up."""
-    reading = reading_of(size_gib, 10, members=members)
+    reading = reading_of(size_gib, 10, devices=devices)
     size = next_size(reading, GrowthPolicy(sizing=sizing), QUIET)
     assert size.size_bytes == expected_gib * GIB
 
@@ -104,7 +104,7 @@ def test_a_burst_at_most_doubles(size: int, share: float, rate: float) -> None:
         (10, Sizing(), 20, "growth.min, more than one volume instead of several"),
         (1000, Sizing(steps=LADDER), 1000, "one volume instead of several"),
         (200, Sizing(steps=LADDER), 200, "one volume instead of several"),
-        (100, Sizing(steps=LADDER), 150, "the ladder's step from 1 members on"),
+        (100, Sizing(steps=LADDER), 150, "the ladder's step from 1 devices on"),
     ],
 )
 def test_one_volume_ends_the_shortage(

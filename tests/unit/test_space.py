@@ -22,8 +22,8 @@ from tests.unit.samples import MIB, reading_of
 
 QUIET = Forecast()
 LADDER = (
-    LadderStep(members=1, available_percent=50, size_bytes=150 * GIB),
-    LadderStep(members=4, available_percent=10, size_bytes=300 * GIB),
+    LadderStep(devices=1, available_percent=50, size_bytes=150 * GIB),
+    LadderStep(devices=4, available_percent=10, size_bytes=300 * GIB),
 )
 
 sizes = st.integers(min_value=1 * GIB, max_value=64 * 1024 * GIB)
@@ -227,7 +227,7 @@ def test_a_burst_shows_at_once_and_lasts() -> None:
 
 @given(rate=st.integers(min_value=0, max_value=GIB), at=st.integers(1, 19), added=sizes)
 def test_a_growth_in_between_is_no_delete(rate: int, at: int, added: int) -> None:
-    """A member added while a writer goes on leaves the fill rate as it is."""
+    """A device added while a writer goes on leaves the fill rate as it is."""
     readings = [
         replace(r, size_bytes=r.size_bytes + added, available_bytes=r.available_bytes + added)
         if i >= at
@@ -254,12 +254,12 @@ def test_a_pause_is_no_burst() -> None:
     assert fill_rate([*before, *grown]) == 0
 
 
-@pytest.mark.parametrize(("members", "percent"), [(1, 50), (3, 50), (4, 10), (9, 10)])
-def test_the_ladder_has_its_own_shares(members: int, percent: float) -> None:
+@pytest.mark.parametrize(("devices", "percent"), [(1, 50), (3, 50), (4, 10), (9, 10)])
+def test_the_ladder_has_its_own_shares(devices: int, percent: float) -> None:
     """The rung reached decides the share that calls for growth, in place of the threshold."""
     policy = GrowthPolicy(sizing=Sizing(steps=LADDER))
-    assert not shortage(reading_of(1000, percent * 10, members=members), policy, QUIET)
-    assert shortage(reading_of(1000, percent * 10 - 1, members=members), policy, QUIET)
+    assert not shortage(reading_of(1000, percent * 10, devices=devices), policy, QUIET)
+    assert shortage(reading_of(1000, percent * 10 - 1, devices=devices), policy, QUIET)
 
 
 def test_a_lead_time_without_end_is_said_in_numbers() -> None:

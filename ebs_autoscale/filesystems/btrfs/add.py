@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
-from ebs_autoscale.errors import CommandFailed, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.ioctl import add_member
+from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.ioctl import add_device_now
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve
 from ebs_autoscale.host.command import run
 
-Proof = Callable[[], AbstractContextManager[object]]
+Verified = Callable[[], AbstractContextManager[object]]
 """Entered right before an add; raises unless the device is blank, and keeps its name its own."""
 
 # 12 to 430 ms measured for 10 GiB to 16 TiB; the rest is for hosts that drown in writes.
@@ -28,12 +28,12 @@ def add_at_the_end(mount: BtrfsMount, name: str, reserve: Reserve) -> None:
     A process would take 30 to 400 ms to come to that, in which fast writers use the reserve up;
     this way it is 2 to 4 ms (measured).
     """
-    with mount.look() as look:
+    with mount.opened() as opened:
         # Worse than the kernel's race is no space at all: a failure keeps nothing back.
         with suppress(Transient, Unfit):
             reserve.keep(0)
         try:
-            add_member(look.fd, f"/dev/{name}")
+            add_device_now(opened.fd, f"/dev/{name}")
         except OSError as error:
             argv = ("BTRFS_IOC_ADD_DEV", f"/dev/{name}")
             raise CommandFailed(argv, error.errno, error.strerror or "") from error
@@ -45,15 +45,15 @@ def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
         return Unfit(
             f"{name} is not blank: {error.stderr.splitlines()[0]}",
             hint="look what is on it; nothing is ever overwritten",
-            cause="not blank",
+            cause=Cause.NOT_BLANK,
         )
     if is_exclusive(error):
         return Transient(
             f"cannot add {name} now: {error}",
             hint="let it end, or end it; before Linux 5.17 a paused balance too is in the way",
-            cause="exclusive operation",
+            cause=Cause.EXCLUSIVE_OPERATION,
         )
-    return Transient(f"cannot add {name}: {error}", cause="add")
+    return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
 
 
 def is_exclusive(error: CommandFailed) -> bool:

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
-from ebs_autoscale.errors import CommandFailed, Stopped, Transient
+from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Transient
 from ebs_autoscale.filesystems.btrfs.ioctl import balance_progress
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
-
-RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
 
 # 20 s for each GiB of metadata (measured): this is for 500 GiB of it.
 _BALANCE_TIMEOUT_SECONDS = 3 * 3600.0
@@ -34,9 +32,9 @@ class Balance:
     under /run says so. Both last until the filesystem is unmounted.
     """
 
-    def __init__(self, mount: BtrfsMount, *, runtime: Path = RUNTIME_DIRECTORY) -> None:
+    def __init__(self, mount: BtrfsMount) -> None:
         self._mount = mount
-        self._mark = runtime / f"{mount.uuid}.balance-gave-way"
+        self._mark = paths.balance_mark(mount.uuid)
 
     def start(
         self, filters: str, *, stopping: Callable[[], bool], tell: Callable[[str], None]
@@ -68,7 +66,7 @@ class Balance:
             raise Transient(
                 f"somebody else's balance cannot be paused: {error}",
                 hint=f"`btrfs balance cancel {self._mount.path}`",
-                cause="exclusive operation",
+                cause=Cause.EXCLUSIVE_OPERATION,
             ) from error
 
     def take_up(self, *, stopping: Callable[[], bool], tell: Callable[[str], None]) -> str:
@@ -97,8 +95,8 @@ class Balance:
 
     def progress(self) -> str:
         """How far it is: `3 of 10 chunks moved`; empty when there is none."""
-        with self._mount.look() as look:
-            progress = balance_progress(look.fd)
+        with self._mount.opened() as mount:
+            progress = balance_progress(mount.fd)
         return f"{progress.completed} of {progress.expected} chunks moved" if progress else ""
 
     def _command(self, verb: str) -> None:
@@ -117,13 +115,13 @@ class Balance:
                 argv, timeout_seconds=timeout_seconds, stopping=stopping, dies_with_us=dies
             )
         except CommandFailed as error:
-            self._mount.prove()
+            self._mount.verify()
             if "by user" in error.stderr:
                 raise self._overruled(argv) from error
             raise Transient(
                 f"settling metadata failed: {error}",
                 hint="the new space is usable all the same",
-                cause="balance",
+                cause=Cause.BALANCE,
             ) from error
         # Exit status 0 also when it was paused or cancelled; only this word says that it is done.
         if not output.startswith("Done"):
@@ -136,7 +134,7 @@ class Balance:
         return Transient(
             f"somebody paused or cancelled `{' '.join(argv)}`",
             hint=f"`btrfs balance resume {self._mount.path}`, if it is paused",
-            cause="balance",
+            cause=Cause.BALANCE,
         )
 
     def _watched(

@@ -40,9 +40,9 @@ _METADATA_PER_DATA = 1.5 * 4 / 4096
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How chunks of this kind lie on members: `copies` of each byte, on `parity` members more.
+    """How chunks of this kind lie on devices: `copies` of each byte, on `parity` devices more.
 
-    With `spread`, the copies must lie on different members.
+    With `spread`, the copies must lie on different devices.
     """
 
     copies: int = 1
@@ -50,19 +50,19 @@ class Profile:
     parity: int = 0
 
     @property
-    def least_members(self) -> int:
-        """How many members need room for one more chunk; raid10 and raid0 as of Linux 5.15."""
+    def least_devices(self) -> int:
+        """How many devices need room for one more chunk; raid10 and raid0 as of Linux 5.15."""
         return self.parity + 1 if self.parity else self.copies if self.spread else 1
 
     def allocatable_bytes(self, unallocated_bytes: Sequence[int]) -> int:
-        """How much content fits in new chunks, given each member's unallocated bytes."""
+        """How much content fits in new chunks, given each device's unallocated bytes."""
         by_size = sorted(unallocated_bytes, reverse=True)
         if self.parity:
-            # Exact for members of one size, else on the safe side.
+            # Exact for devices of one size, else on the safe side.
             return sum(by_size[self.parity :])
         if not self.spread:
             return sum(by_size) // self.copies
-        # Whatever the k largest members have beyond the rest is of no use to c - k copies.
+        # Whatever the k largest devices have beyond the rest is of no use to c - k copies.
         return min(sum(by_size[k:]) // (self.copies - k) for k in range(self.copies))
 
 
@@ -99,7 +99,7 @@ class Allocated:
 
 
 def unallocated_bytes(*, size_bytes: int, allocated_bytes: int) -> int:
-    """What new chunks can take of one member; its size is 0 while it is being removed."""
+    """What new chunks can take of one device; its size is 0 while it is being removed."""
     return max(0, size_bytes - allocated_bytes - _DEVICE_RESERVED_BYTES)
 
 

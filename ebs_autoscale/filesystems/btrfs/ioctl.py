@@ -48,17 +48,17 @@ _MAGIC = b"_BHRfS_M"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which filesystem an open file is in, how many members it has, how large a leaf is."""
+    """Which filesystem an open file is in, how many devices it has, how large a leaf is."""
 
     uuid: str
-    member_count: int
+    device_count: int
     highest_devid: int
     node_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberExtent:
-    """A member as the filesystem counts it; `path` is empty when the device is missing."""
+class DeviceExtent:
+    """A device as the filesystem counts it; `path` is empty when the device is missing."""
 
     devid: int
     allocated_bytes: int
@@ -78,28 +78,28 @@ def identity(fd: int) -> Identity | None:
     highest, count, fsid, nodesize = _FS_INFO_HEAD.unpack_from(reply)
     return Identity(
         uuid=str(uuid.UUID(bytes=fsid)),
-        member_count=count,
+        device_count=count,
         highest_devid=highest,
         node_bytes=nodesize,
     )
 
 
-def members(fd: int, filesystem: Identity) -> Iterator[MemberExtent]:
-    """All members, lowest devid first; ids of removed ones are gaps.
+def devices(fd: int, filesystem: Identity) -> Iterator[DeviceExtent]:
+    """All devices, lowest devid first; ids of removed ones are gaps.
 
     The target of a replace has devid 0 while that runs, and is counted or not (both seen on
-    6.18): it becomes a member only when it takes the devid of the one that it replaces.
+    6.18): it becomes a device only when it takes the devid of the one that it replaces.
     """
     found = 0
     for devid in range(1, filesystem.highest_devid + 1):
-        if found == filesystem.member_count:
+        if found == filesystem.device_count:
             return
-        if member := _member(fd, devid):
+        if device := _device(fd, devid):
             found += 1
-            yield member
+            yield device
 
 
-def _member(fd: int, devid: int) -> MemberExtent | None:
+def _device(fd: int, devid: int) -> DeviceExtent | None:
     question = bytearray(_DEV_INFO_SIZE)
     struct.pack_into("=Q", question, 0, devid)
     try:
@@ -109,7 +109,7 @@ def _member(fd: int, devid: int) -> MemberExtent | None:
             return None
         raise
     _, _, allocated_bytes, size_bytes = _DEV_INFO_HEAD.unpack_from(question)
-    return MemberExtent(
+    return DeviceExtent(
         devid=devid,
         allocated_bytes=allocated_bytes,
         size_bytes=size_bytes,
@@ -118,7 +118,7 @@ def _member(fd: int, devid: int) -> MemberExtent | None:
 
 
 def device_errors(fd: int, devid: int) -> tuple[int, ...]:
-    """How often the member failed since it was last reset, in the kernel's order.
+    """How often the device failed since it was last reset, in the kernel's order.
 
     Writes, reads, flushes, corrupted blocks, blocks of another generation: kept on disk, so over
     reboots. Empty where it cannot be told. Needs no privilege.
@@ -128,15 +128,15 @@ def device_errors(fd: int, devid: int) -> tuple[int, ...]:
     try:
         fcntl.ioctl(fd, _DEV_STATS, question)
     except OSError as error:
-        # A member removed meanwhile, or a kernel that does not tell: no reason to lose the reading.
+        # A device removed meanwhile, or a kernel that does not tell: no reason to lose the reading.
         if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOTTY, errno.EPERM):
             return ()
         raise
     return _DEV_STATS_HEAD.unpack_from(question)[3:]
 
 
-def add_member(fd: int, node: str) -> None:
-    """Make a device a member in a millisecond; what `btrfs device add` prepares must be done.
+def add_device_now(fd: int, node: str) -> None:
+    """Make a device a device in a millisecond; what `btrfs device add` prepares must be done.
 
     Only for a device proved blank: the one look that is left shows whether anybody was faster
     since. Raises OSError, EBUSY while another exclusive operation runs.
@@ -185,7 +185,7 @@ def balance_progress(fd: int) -> Progress | None:
 
 
 def devids_with_metadata(fd: int) -> frozenset[int]:
-    """The members that hold a part of at least one METADATA chunk; needs CAP_SYS_ADMIN."""
+    """The devices that hold a part of at least one METADATA chunk; needs CAP_SYS_ADMIN."""
     return frozenset(
         devid
         for chunk in _chunks(fd)

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-from ebs_autoscale.errors import CommandFailed, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.host.command import run
 
 # 0.1 s on an idle volume; the rest is for one that hangs.
@@ -37,7 +37,7 @@ def make(node: Path, *, filesystem: str, label: str) -> None:
         raise Unfit(
             f"no filesystem could be made on {node}: {error}",
             hint="see dmesg for errors of the device; btrfs-progs must be 4.15 or later",
-            cause="mkfs",
+            cause=Cause.MKFS,
         ) from error
 
 

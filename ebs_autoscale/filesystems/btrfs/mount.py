@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ebs_autoscale.errors import Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.filesystems.btrfs.ioctl import Identity, identity, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.mountinfo import Mount, MountTable
@@ -14,12 +14,11 @@ _ONLY_BTRFS = "correct `mountpoint` in the configuration, or make one with `ebs-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """A proved mount, for as long as it is held open."""
+class OpenMount:
+    """A verified mount, for as long as it is held open."""
 
     fd: int
     identity: Identity
-    statvfs: os.statvfs_result
 
 
 class BtrfsMount:
@@ -37,28 +36,28 @@ class BtrfsMount:
             raise _missing(path, error) from error
         self.uuid = ""
         self._table = MountTable()
-        self._proved: tuple[Mount, ...] = ()
-        with self.look() as look:
-            self.uuid = look.identity.uuid
+        self._verified: tuple[Mount, ...] = ()
+        with self.opened() as mount:
+            self.uuid = mount.identity.uuid
 
     @contextmanager
-    def look(self) -> Iterator[Look]:
-        """Open the filesystem after proving it: BTRFS, this UUID, mounted, read-write (law 6)."""
-        self._prove_mounted()
+    def opened(self) -> Iterator[OpenMount]:
+        """Verify the mount and hold it open: BTRFS, this UUID, mounted, read-write (law 6)."""
+        self._verify_mounted()
         fd = self._open()
         try:
-            yield self._prove_writable(fd)
+            yield self._verify_writable(fd)
         finally:
             os.close(fd)
 
-    def prove(self) -> None:
+    def verify(self) -> None:
         """Raise Unfit unless the mount is what it has to be."""
-        with self.look():
+        with self.opened():
             pass
 
-    def _prove_mounted(self) -> None:
+    def _verify_mounted(self) -> None:
         mounts = self._table.mounts()
-        if mounts is self._proved:
+        if mounts is self._verified:
             return
         mount = self._table.at(self.path)
         if mount is None:
@@ -67,9 +66,9 @@ class BtrfsMount:
             raise Unfit(
                 f"{_shown(self.path)} is {mount.kind} ({mount.source}), not BTRFS",
                 hint=_ONLY_BTRFS,
-                cause="not btrfs",
+                cause=Cause.NOT_BTRFS,
             )
-        self._proved = mounts
+        self._verified = mounts
 
     def _explain_unmounted(self) -> None:
         os.close(self._open())
@@ -78,7 +77,7 @@ class BtrfsMount:
             f"{_shown(self.path)} is not mounted: a look at it would measure {beneath.kind} "
             f"({beneath.source}), mounted on {beneath.point}",
             hint=f"mount it: `mount {_shown(self.path)}`",
-            cause="not mounted",
+            cause=Cause.NOT_MOUNTED,
         )
 
     def _open(self) -> int:
@@ -87,24 +86,23 @@ class BtrfsMount:
         except OSError as error:
             raise _missing(self.path, error) from error
 
-    def _prove_writable(self, fd: int) -> Look:
+    def _verify_writable(self, fd: int) -> OpenMount:
         found = identity(fd)
         if found is None:
             raise Unfit(
                 f"{_shown(self.path)} is hidden by a filesystem that is not BTRFS",
                 hint=f"see what `findmnt --target {_shown(self.path)}` says and unmount it",
-                cause="not btrfs",
+                cause=Cause.NOT_BTRFS,
             )
         if self.uuid not in ("", found.uuid):
             raise Unfit(
                 f"{_shown(self.path)} is now filesystem {found.uuid}, not {self.uuid}",
                 hint="mount the right one again, or restart the service to watch this one",
-                cause="other filesystem",
+                cause=Cause.OTHER_FILESYSTEM,
             )
-        statvfs = os.fstatvfs(fd)
-        if statvfs.f_flag & os.ST_RDONLY:
+        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
             raise self._read_only()
-        return Look(fd=fd, identity=found, statvfs=statvfs)
+        return OpenMount(fd=fd, identity=found)
 
     def _read_only(self) -> Unfit:
         path = _shown(self.path)
@@ -113,7 +111,7 @@ class BtrfsMount:
             return Unfit(
                 f"{path} is mounted read-only",
                 hint=f"`mount -o remount,rw {path}`",
-                cause="read-only",
+                cause=Cause.READ_ONLY,
             )
         # Mounted read-write, yet read-only: the kernel did that, and refuses a remount
         # (measured on 6.18: remount,rw exits 32).
@@ -121,12 +119,12 @@ class BtrfsMount:
         return Unfit(
             f"{path} was forced read-only by the kernel after an error (see dmesg)",
             hint=f"a remount does not help: stop its users, `{way}`",
-            cause="read-only",
+            cause=Cause.READ_ONLY,
         )
 
 
 def forgetting(uuid: str) -> str:
-    """The command before a mount that makes the kernel forget what never became a member.
+    """The command before a mount that makes the kernel forget what never became a device.
 
     After an add that failed half-way it goes on listing the device, and takes it for the latest:
     "failed to read devices" (measured on 6.18: no mount of 6 without, 6 of 6 with it).
@@ -144,21 +142,21 @@ def _missing(path: str, error: OSError) -> Unfit:
         return Unfit(
             f"{_shown(path)} does not exist",
             hint="create the folder and mount the filesystem there, or correct `mountpoint`",
-            cause="missing",
+            cause=Cause.MISSING,
         )
     if isinstance(error, NotADirectoryError):
-        return Unfit(f"{_shown(path)} is not a folder", hint=_ONLY_BTRFS, cause="not mounted")
+        return Unfit(f"{_shown(path)} is not a folder", hint=_ONLY_BTRFS, cause=Cause.NOT_MOUNTED)
     if isinstance(error, PermissionError) and os.geteuid() == 0:
         return Unfit(
             f"cannot open {_shown(path)}: only its owner may look into it",
             hint=f"`chmod o+rx {_shown(path)}`, or `systemctl edit ebs-autoscale` and add to "
             "[Service] CapabilityBoundingSet=CAP_DAC_OVERRIDE",
-            cause="unreadable",
+            cause=Cause.UNREADABLE,
         )
     return Unfit(
         f"cannot open {_shown(path)}: {error.strerror}",
         hint="run as root, and see dmesg for errors of the filesystem",
-        cause="unreadable",
+        cause=Cause.UNREADABLE,
     )
 
 

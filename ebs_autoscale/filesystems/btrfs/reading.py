@@ -1,4 +1,4 @@
-"""One look at a proved mount, as a Reading: counters from sysfs, members from the kernel."""
+"""One look at a proved mount, as a Reading: counters from sysfs, devices from the kernel."""
 
 import os
 
@@ -9,63 +9,70 @@ from ebs_autoscale.filesystems.btrfs.chunks import (
     unallocated_bytes,
 )
 from ebs_autoscale.filesystems.btrfs.ioctl import (
-    MemberExtent,
+    DeviceExtent,
     balance_progress,
     device_errors,
-    members,
+    devices,
 )
-from ebs_autoscale.filesystems.btrfs.mount import Look
+from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
-from ebs_autoscale.model import Member, Reading
+from ebs_autoscale.model import Device, Reading
 
 # A chunk that is allocated between two counters would be missing from both; a look takes 0.2 ms,
 # and the fastest writer needs 50 ms for a chunk.
 _MOST_LOOKS = 3
 
 
-def reading_of(look: Look, sysfs: BtrfsSysfs, *, mountpoint: str, now_seconds: float) -> Reading:
+def reading_of(
+    mount: OpenMount,
+    sysfs: BtrfsSysfs,
+    statvfs: os.statvfs_result,
+    *,
+    mountpoint: str,
+    now_seconds: float,
+) -> Reading:
     """What the filesystem says now, in microseconds and without a subprocess; raises OSError."""
     names = sysfs.names()
     for _ in range(_MOST_LOOKS):
         data, metadata = sysfs.allocated()
-        extents = tuple(members(look.fd, look.identity))
+        extents = tuple(devices(mount.fd, mount.identity))
         if sysfs.totals() == (data.total_bytes, metadata.total_bytes):
             break
-    reserve_bytes = btrfs_reserve.held(look.fd).data_bytes
+    reserve_bytes = btrfs_reserve.held(mount.fd).data_bytes
     used_bytes = data.used_bytes + data.reserved_bytes + data.may_use_bytes
-    present = tuple(_member(look.fd, extent, sysfs, names) for extent in extents)
-    unallocated = [member.unallocated_bytes for member in present if not member.missing]
-    raw_bytes = sum(member.size_bytes for member in present)
+    present = tuple(_device(mount.fd, extent, sysfs, names) for extent in extents)
+    unallocated = [device.unallocated_bytes for device in present if not device.missing]
+    raw_bytes = sum(device.size_bytes for device in present)
     return Reading(
-        filesystem=look.identity.uuid,
+        filesystem=mount.identity.uuid,
         mountpoint=mountpoint,
         taken_at_seconds=now_seconds,
-        size_bytes=look.statvfs.f_blocks * look.statvfs.f_frsize,
+        size_bytes=statvfs.f_blocks * statvfs.f_frsize,
         available_bytes=available_bytes(data, metadata, unallocated, filesystem_bytes=raw_bytes),
         # To fill or to give up the reserve is no writing.
         used_bytes=max(0, used_bytes - reserve_bytes),
-        statvfs_available_bytes=look.statvfs.f_bavail * look.statvfs.f_frsize,
+        statvfs_available_bytes=statvfs.f_bavail * statvfs.f_frsize,
         metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
         metadata_profile=metadata.profile,
-        members=present,
+        devices=present,
         reserve_bytes=reserve_bytes,
     )
 
 
-def exclusive_operation(look: Look, sysfs: BtrfsSysfs) -> str:
-    """What keeps others from changing the members now, in the words of Linux 5.17, or `none`.
+def exclusive_operation(mount: OpenMount, sysfs: BtrfsSysfs) -> str:
+    """What keeps others from changing the devices now, in the words of Linux 5.17, or `none`.
 
     Before that, a paused balance too is `balance` in sysfs; only the balance itself tells. May wait
     for a commit, so that it is no part of a reading. Raises OSError.
     """
     operation = sysfs.exclusive_operation()
-    if operation == "balance" and (progress := balance_progress(look.fd)):
+    if operation == "balance" and (progress := balance_progress(mount.fd)):
         return "balance" if progress.running else "balance paused"
     return operation
 
 
-def _member(fd: int, extent: MemberExtent, sysfs: BtrfsSysfs, names: frozenset[str]) -> Member:
-    return Member(
+def _device(fd: int, extent: DeviceExtent, sysfs: BtrfsSysfs, names: frozenset[str]) -> Device:
+    return Device(
         devid=extent.devid,
         name=_name_of(extent.path, sysfs, names),
         size_bytes=extent.size_bytes,
@@ -78,7 +85,7 @@ def _member(fd: int, extent: MemberExtent, sysfs: BtrfsSysfs, names: frozenset[s
 
 
 def _name_of(path: str, sysfs: BtrfsSysfs, names: frozenset[str]) -> str:
-    """The kernel's name of a member, given the path it was registered by: any link or alias."""
+    """The kernel's name of a device, given the path it was registered by: any link or alias."""
     name = os.path.basename(path)  # noqa: PTH119 -- runs each tick
     if name in names or not path:
         return name

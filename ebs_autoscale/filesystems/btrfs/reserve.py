@@ -9,7 +9,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ebs_autoscale.errors import Transient, Unfit
+from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.model import Reading
@@ -87,27 +87,29 @@ class Reserve:
         nothing, and Unfit when the name belongs to somebody else's file.
         """
         try:
-            with self._mount.look() as look:
+            with self._mount.opened() as mount:
                 if not data_bytes:
-                    given = give_up(look.fd).data_bytes
+                    given = give_up(mount.fd).data_bytes
                     return f"gave up the reserve of {given // MIB} MiB" if given else ""
-                taken = take(look.fd, data_bytes, node_bytes=look.identity.node_bytes)
+                taken = take(mount.fd, data_bytes, node_bytes=mount.identity.node_bytes)
                 return f"took a reserve of {data_bytes // MIB} MiB" if taken else ""
         except FileExistsError as error:
             raise Unfit(
                 f"{self._mount.path}/{NAME} is not the reserve, but somebody's own",
                 hint="move it away, or set `metadata.reserve: off`",
-                cause="reserve",
+                cause=Cause.RESERVE,
             ) from error
         except PermissionError as error:
             raise Unfit(
                 f"{self._mount.path} belongs to somebody whose folder root may not write to here",
                 hint="`systemctl edit ebs-autoscale` and add to [Service] "
                 "CapabilityBoundingSet=CAP_DAC_OVERRIDE, or set `metadata.reserve: off`",
-                cause="reserve",
+                cause=Cause.RESERVE,
             ) from error
         except OSError as error:
-            raise Transient(f"cannot change the reserve: {error}", cause="reserve") from error
+            raise Transient(
+                f"cannot change the reserve: {error}", cause=Cause.RESERVE_FAILED
+            ) from error
 
 
 def take(folder_fd: int, data_bytes: int, *, node_bytes: int) -> bool:

@@ -1,4 +1,4 @@
-"""Which members of a filesystem this host shows, mounted or not."""
+"""Which devices of a filesystem this host shows, mounted or not."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _DEVID = re.compile(r"^\s*devid\s+(\d+) .* path (/dev/\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """How many members a filesystem has, and which of them this host shows."""
+    """How many devices a filesystem has, and which of them this host shows."""
 
     total: int
     devids: tuple[int, ...]
@@ -28,9 +28,9 @@ class Presence:
     def sentence(self) -> str:
         """What is here and what is not."""
         if not self.devids:
-            return "none of its members is here"
+            return "none of its devices is here"
         here = ", ".join(map(str, self.devids))
-        return f"{len(self.devids)} of its {self.total} members are here (devid {here})"
+        return f"{len(self.devids)} of its {self.total} devices are here (devid {here})"
 
 
 def presence_in(shown: str) -> Presence:
@@ -55,7 +55,7 @@ def presence_of(
 
 
 def scan(*, timeout_seconds: float, stopping: Callable[[], bool] = never) -> None:
-    """Tell the kernel of every member that udev has not; harmless where it has.
+    """Tell the kernel of every device that udev has not; harmless where it has.
 
     The tool also complains of copies of other filesystems: what counts is what is seen next.
     """

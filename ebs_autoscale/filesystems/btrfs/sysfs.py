@@ -50,11 +50,11 @@ class BtrfsSysfs:
         return data, metadata
 
     def data_profile(self) -> str:
-        """How the next data chunk will lie on members; `single` where there is none yet."""
+        """How the next data chunk will lie on devices; `single` where there is none yet."""
         return self._profile(self._data_kind)
 
     def exclusive_operation(self) -> str:
-        """What keeps others from changing the members now, `none` also before Linux 5.10.
+        """What keeps others from changing the devices now, `none` also before Linux 5.10.
 
         Before 5.17 a balance that is paused is a `balance` like one that runs.
         """
@@ -65,25 +65,25 @@ class BtrfsSysfs:
             return "none"
 
     def names(self) -> frozenset[str]:
-        """Kernel names of the members."""
+        """Kernel names of the devices."""
         return frozenset(os.listdir(f"{self._folder}/devices"))  # noqa: PTH208 -- runs each tick
 
     def device_number(self, name: str) -> str:
-        """The major:minor of the member with this kernel name; empty when it was torn off."""
+        """The major:minor of the device with this kernel name; empty when it was torn off."""
         try:
             return self._read(f"devices/{name}/dev")
         except OSError:
             return ""
 
     def is_missing(self, devid: int) -> bool:
-        """Whether the kernel runs without this member; before Linux 5.6 sysfs does not tell."""
+        """Whether the kernel runs without this device; before Linux 5.6 sysfs does not tell."""
         try:
             return self._read(f"devinfo/{devid}/missing") == "1"
         except FileNotFoundError:
             return False
 
     def errors(self, devid: int) -> dict[str, int]:
-        """The member's error counters since they were reset; none before Linux 5.14."""
+        """The device's error counters since they were reset; none before Linux 5.14."""
         try:
             rows = [
                 line.split() for line in self._read(f"devinfo/{devid}/error_stats").splitlines()

@@ -1,0 +1,166 @@
+"""What the loop does next: one pure function of a small state, a shortage and the moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import inf
+
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.policy.backoff import retry_delay_seconds
+from ebs_autoscale.policy.shortage import Resource, Shortage
+
+# What waits for an operator is looked at again this often, and only while there is such a thing.
+RECONCILE_EVERY_SECONDS = 3600.0
+
+# A growth that looked and saw no need, against the loop's own reading, is not repeated at once.
+DISAGREEMENT_SECONDS = 5.0
+
+# A balance helps metadata that is short: a data chunk moves in 10 s at 125 MiB/s.
+BALANCE_PATIENCE_SECONDS = 60.0
+
+
+class Phase(Enum):
+    """What the loop does besides looking."""
+
+    WATCHING = "nothing runs"
+    BACKING_OFF = "nothing runs, and the wait after the last growth is not over"
+    GROWING = "a growth runs, and its space is not usable yet"
+    BALANCING = "a growth runs, and all that is left is to balance metadata"
+
+
+class Action(Enum):
+    """What the loop does next."""
+
+    LOOK_AGAIN = "look again"
+    START_GROWTH = "start a growth"
+    STOP_BALANCE = "stop the growth that balances, in favour of a new one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopState:
+    """What the loop remembers of growths; every method returns the state after something.
+
+    `pending`: a growth may be unfinished or EC2 worth a look, so that one is started without a
+    shortage, from `pending_from_seconds` on. `failures` counts tries in a row by cause.
+    `usable_at_seconds` is when the running growth's space became usable, None until then.
+    """
+
+    started_at_seconds: float
+    pending_from_seconds: float
+    pending: bool = True
+    retry_at_seconds: float = -inf
+    retry_cause: Cause | None = None
+    failures: Mapping[Cause, int] = field(default_factory=dict)
+    started_for_shortage: bool = False
+    usable_at_seconds: float | None = None
+    locked_since_seconds: float | None = None
+
+    def phase(self, now_seconds: float, *, running: bool) -> Phase:
+        """The phase at this moment; `running` is whether a growth runs."""
+        if running:
+            return Phase.GROWING if self.usable_at_seconds is None else Phase.BALANCING
+        return Phase.BACKING_OFF if self.retry_in_seconds(now_seconds) else Phase.WATCHING
+
+    def retry_in_seconds(self, now_seconds: float) -> float:
+        """What is left of the wait; 0 when there is none."""
+        return max(0.0, self.retry_at_seconds - now_seconds)
+
+    def starting(self, now_seconds: float, *, short: bool) -> "LoopState":
+        """After the decision to start a growth: the wait is over, failures are not forgotten."""
+        return replace(
+            self,
+            pending=self.pending or not short,
+            started_at_seconds=now_seconds,
+            started_for_shortage=short,
+            usable_at_seconds=None,
+            retry_at_seconds=-inf,
+            retry_cause=None,
+        )
+
+    def usable(self, now_seconds: float) -> "LoopState":
+        """After the device was added: programs can use its space."""
+        return replace(self, usable_at_seconds=now_seconds)
+
+    def failed(self, cause: Cause, now_seconds: float, *, jitter: float) -> "LoopState":
+        """After a growth that brought no space, or no balanced metadata."""
+        attempts = self.failures.get(cause, 0) + 1
+        delay = retry_delay_seconds(cause, attempts=attempts, jitter=jitter)
+        return replace(
+            self,
+            retry_at_seconds=now_seconds + delay,
+            retry_cause=cause,
+            failures={**self.failures, cause: attempts},
+        )
+
+    def locked(self, now_seconds: float, *, short: bool, jitter: float) -> "LoopState":
+        """After finding that another process grows this filesystem."""
+        since = self.locked_since_seconds
+        if short and since is None:
+            since = now_seconds
+        return replace(
+            self.failed(Cause.LOCKED, now_seconds, jitter=jitter), locked_since_seconds=since
+        )
+
+    def unlocked(self) -> "LoopState":
+        """After a start, or without a need for one: the time spent on the lock counts anew."""
+        return replace(self, locked_since_seconds=None)
+
+    def done(self, *, last: bool) -> "LoopState":
+        """After a growth that was completed; `last` is whether no other can be unfinished."""
+        if self.retry_cause is Cause.UNBALANCED:
+            return self.unfinished()
+        return replace(self.forgiven(), pending=not last)
+
+    def held(self, now_seconds: float) -> "LoopState":
+        """After a growth that saw no need."""
+        state = replace(self.forgiven(), pending=False)
+        if self.started_for_shortage:
+            state = replace(state, retry_at_seconds=now_seconds + DISAGREEMENT_SECONDS)
+        return state
+
+    def unfinished(self) -> "LoopState":
+        """After a growth that did not come to its end."""
+        return replace(self, pending=True)
+
+    def forgiven(self) -> "LoopState":
+        """Without a wait, and with failures counted from the beginning."""
+        return replace(self, retry_at_seconds=-inf, retry_cause=None, failures={})
+
+
+def next_action(
+    state: LoopState,
+    shortage: Shortage | None,
+    *,
+    now_seconds: float,
+    running: bool,
+    conditions: bool,
+) -> Action:
+    """What to do at this moment; `conditions` is whether a growth has told of something lasting.
+
+    Never two growths, and none before the last one's wait is over, with one exception: metadata
+    that could not be balanced keeps no needed growth waiting.
+    """
+    match state.phase(now_seconds, running=running):
+        case Phase.GROWING:
+            return Action.LOOK_AGAIN
+        case Phase.BALANCING:
+            stops = shortage and _is_in_the_way(state, shortage, now_seconds)
+            return Action.STOP_BALANCE if stops else Action.LOOK_AGAIN
+        case Phase.BACKING_OFF if not (shortage and state.retry_cause is Cause.UNBALANCED):
+            return Action.LOOK_AGAIN
+    since_started = now_seconds - state.started_at_seconds
+    pending = state.pending or (conditions and since_started >= RECONCILE_EVERY_SECONDS)
+    if shortage or (pending and now_seconds >= state.pending_from_seconds):
+        return Action.START_GROWTH
+    return Action.LOOK_AGAIN
+
+
+def _is_in_the_way(state: LoopState, shortage: Shortage, now_seconds: float) -> bool:
+    """Whether the balance keeps a growth waiting; that growth balances again."""
+    if state.retry_in_seconds(now_seconds):
+        # It runs beside a refusal: no volume can be created anyway.
+        return False
+    if shortage.of is Resource.DATA:
+        return True
+    began = state.usable_at_seconds or state.started_at_seconds
+    return now_seconds - began >= BALANCE_PATIENCE_SECONDS

@@ -1,0 +1,80 @@
+"""What a daemon knows at one moment: what the status file, `status` and sd_notify show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ebs_autoscale.model import Reading, StepKind
+from ebs_autoscale.policy import Forecast
+
+SCHEMA = 1
+"""The version of the report; raised when a key changes its meaning or goes."""
+
+
+class State(StrEnum):
+    """What the daemon does."""
+
+    WATCHING = "watching"
+    GROWING = "growing"
+    WAITING = "waiting"
+    UNFIT = "unfit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the daemon knows.
+
+    `activity` is what it waits for now, `low` why space is short or cannot be measured, each empty
+    when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None while
+    there is none.
+    """
+
+    state: State
+    activity: str = ""
+    step: StepKind | None = None
+    low: str = ""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    next_try_in_seconds: float = 0.0
+    growths_since_start: int = 0
+    forecast: Forecast = field(default_factory=Forecast)
+    reading: Reading | None = None
+
+    @property
+    def line(self) -> str:
+        """The one line that `systemctl status` shows."""
+        return "; ".join(self.conditions.values()) or self.activity or self.low or self.state
+
+    def report(self) -> dict[str, Any]:
+        """What the status file says of it.
+
+        Without what changes at each reading: `status` looks for itself, and an idle daemon shall
+        not write. The rate is there only while space is short, when the text changes anyway.
+        """
+        rate = self.forecast.fill_bytes_per_second if self.low else 0.0
+        return {
+            "state": self.state.value,
+            "activity": self.activity,
+            "step": self.step.value if self.step else "",
+            "low": self.low,
+            "conditions": dict(self.conditions),
+            "growths_since_start": self.growths_since_start,
+            "fill_bytes_per_second": round(rate),
+            "growth_seconds": round(self.forecast.growth_seconds, 1),
+        }
+
+    @classmethod
+    def from_report(cls, report: Mapping[str, Any]) -> "View":
+        """What `report` told; raises KeyError, ValueError or TypeError for anything else."""
+        return cls(
+            state=State(report["state"]),
+            activity=report["activity"],
+            step=StepKind(report["step"]) if report["step"] else None,
+            low=report["low"],
+            conditions=dict(report["conditions"]),
+            growths_since_start=report["growths_since_start"],
+            forecast=Forecast(
+                fill_bytes_per_second=float(report["fill_bytes_per_second"]),
+                growth_seconds=float(report["growth_seconds"]),
+            ),
+        )
