@@ -74,7 +74,7 @@ class SimulatedCloud:
                 seconds_since_last_create=min(ages, default=None),
             )
 
-    def create(self, growth: GrowthId, size_bytes: int) -> Volume:
+    def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:  # noqa: ARG002
         """The living volume of the growth, else a new one."""
         with self._at.call("create"):
             same = [
@@ -104,7 +104,7 @@ class SimulatedCloud:
             found = [v for v in self.volumes if v.id == volume.id and self._seen(v)]
             return self._shown(found[0]) if found else None
 
-    def attach(self, volume: Volume, device_name: str) -> None:
+    def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:  # noqa: ARG002
         """Begin to attach an available volume under a free name."""
         with self._at.call("attach"):
             ebs = self.find(volume.id)
@@ -145,9 +145,9 @@ class SimulatedCloud:
                 raise Transient(f"delete {ebs.id}: VolumeInUse", cause=Cause.STATE)
             self.volumes.remove(ebs)
 
-    def delete_on_termination(self, volume: Volume) -> None:
+    def set_delete_on_termination(self, volume: Volume) -> None:
         """Set it, once the mapping shows."""
-        with self._at.call("delete_on_termination"):
+        with self._at.call("set_delete_on_termination"):
             ebs = self.find(volume.id)
             if self._clock.now_seconds() < ebs.attached_at + self.latencies.mapping:
                 raise Transient(f"no mapping of {ebs.id}", cause=Cause.MAPPING_NOT_VISIBLE)

@@ -1,14 +1,20 @@
 """The loop's surroundings: a filesystem to watch, and growths that go as the test says."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.model import GIB, Reading
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.filesystems.btrfs.ioctl import Identity
+from ebs_autoscale.filesystems.btrfs.mount import OpenMount
+from ebs_autoscale.model import GIB, DecisionKind, Reading, Stage, StepKind
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.telemetry.view import State, View
 from tests.simulated.clock import SimulatedClock
 from tests.unit.samples import reading_of
 
@@ -16,33 +22,48 @@ Course = Sequence[tuple[float, Event]]
 """What a growth says, each word so many seconds after its start; the last one is its end."""
 
 
-def said(kind: EventKind, sentence: str = "as it is", **fields: str | float) -> Event:
-    """A word of a growth."""
-    return Event(kind=kind, sentence=sentence, fields=fields)
+def said(kind: EventKind, sentence: str = "as it is", **fields: Any) -> Event:
+    """An event of a growth."""
+    return Event(kind=kind, sentence=sentence, **fields)
 
 
 def held() -> Course:
     """A growth that looked and saw no need."""
-    return [(0.5, said(EventKind.DECIDED, "hold: 50 % available", decision="hold"))]
+    hold = said(EventKind.DECIDED, "hold: 50 % available", decision=DecisionKind.HOLD)
+    return [(0.5, hold)]
 
 
-def done(seconds: float = 6.0, *, decision: str = "grow", stage: str = "") -> Course:
+def done(
+    seconds: float = 6.0,
+    *,
+    decision: DecisionKind = DecisionKind.GROW,
+    stage: Stage | None = None,
+) -> Course:
     """A growth that went well."""
+    end = said(EventKind.GROWTH_DONE, decision=decision, seconds=seconds, stage=stage)
     return [
         (0.1, said(EventKind.DECIDED, "grow: little available", decision=decision)),
-        (0.2, said(EventKind.STEP_STARTED, "attach the volume", step="AttachVolume")),
-        (seconds, said(EventKind.GROWTH_DONE, decision=decision, seconds=seconds, stage=stage)),
+        (0.2, said(EventKind.STEP_STARTED, "attach the volume", step=StepKind.ATTACH_VOLUME)),
+        (seconds, end),
     ]
 
 
-def failed(cause: str, seconds: float = 0.5) -> Course:
+def balancing() -> Event:
+    """The beginning of a growth's last step."""
+    step = StepKind.BALANCE_METADATA
+    return said(EventKind.STEP_STARTED, "balance metadata", step=step)
+
+
+def failed(cause: Cause, seconds: float = 0.5) -> Course:
     """A growth that failed for this cause."""
-    return [(seconds, said(EventKind.GROWTH_FAILED, f"it failed: {cause}", cause=cause))]
+    sentence = f"it failed: {cause.value}"
+    return [(seconds, said(EventKind.GROWTH_FAILED, sentence, cause=cause))]
 
 
-def refused(limit: str) -> Course:
+def refused(limit: Cause) -> Course:
     """A growth that a limit forbade."""
-    return [(0.5, said(EventKind.GROWTH_REFUSED, f"refused by {limit}", cause=limit))]
+    sentence = f"refused by {limit.value}"
+    return [(0.5, said(EventKind.GROWTH_REFUSED, sentence, cause=limit))]
 
 
 class SimulatedGrowths:
@@ -58,17 +79,12 @@ class SimulatedGrowths:
         self.attempts = 0
         self.error: EbsAutoscaleError | None = None
         self.is_closed = False
-        self.step = ""
+        self.step: StepKind | None = None
 
     @property
     def running(self) -> bool:
         """Whether one has begun whose end has not been told."""
         return bool(self._unsaid)
-
-    @property
-    def balancing(self) -> bool:
-        """Whether the running one is in its last step."""
-        return self.step == "BalanceMetadata"
 
     def start(self, forecast: Forecast) -> None:
         """Begin one; two at a time would be an error of the loop."""
@@ -86,8 +102,8 @@ class SimulatedGrowths:
         words = [event for at, event in self._unsaid if at <= now]
         self._unsaid = self._unsaid[len(words) :]
         for event in words:
-            self.step = str(event.fields.get("step", self.step))
-        self.step = self.step if self._unsaid else ""
+            self.step = event.step if isinstance(event.step, StepKind) else self.step
+        self.step = self.step if self._unsaid else None
         return words
 
     def stop(self) -> None:
@@ -103,6 +119,18 @@ class SimulatedGrowths:
         return self.events()
 
 
+@contextmanager
+def open_root() -> Iterator[OpenMount]:
+    """The root of this host, in the place of a filesystem that does not exist."""
+    fd = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield OpenMount(
+            fd=fd, identity=Identity(uuid="", device_count=1, highest_devid=1, node_bytes=16384)
+        )
+    finally:
+        os.close(fd)
+
+
 @dataclass(slots=True)
 class Watch:
     """A loop over a filesystem of 100 GiB, everything it told, and what it published last."""
@@ -114,7 +142,7 @@ class Watch:
     errors: list[Exception] = field(default_factory=list)
     lasting_error: Exception | None = None
     events: list[Event] = field(default_factory=list)
-    view: Mapping[str, object] = field(default_factory=dict)
+    view: View = field(default_factory=lambda: View(state=State.WATCHING))
     growths: SimulatedGrowths = field(init=False)
     monitor: Monitor = field(init=False)
 
@@ -129,10 +157,16 @@ class Watch:
             publish=self.publish,
         )
 
-    def read(self) -> Reading:
-        """Look, or fail as asked for."""
+    @contextmanager
+    def opened(self) -> Iterator[OpenMount]:
+        """Hold a mount open, or fail as asked for; the loop asks its statvfs, which any has."""
         if error := self.errors.pop(0) if self.errors else self.lasting_error:
             raise error
+        with open_root() as mount:
+            yield mount
+
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002
+        """Look."""
         return reading_of(
             100,
             self.available_gib,
@@ -140,7 +174,7 @@ class Watch:
             taken_at_seconds=self.clock.now_seconds(),
         )
 
-    def publish(self, view: Mapping[str, object]) -> None:
+    def publish(self, view: View) -> None:
         """Keep the newest report."""
         self.view = view
 
@@ -157,9 +191,9 @@ class Watch:
             self.clock.sleep(self.monitor.tick())
 
     def told(self, kind: EventKind) -> list[str]:
-        """The sentences of one kind, in order."""
-        return [event.sentence for event in self.events if event.kind is kind]
+        """The lines of one kind, in order."""
+        return [event.line for event in self.events if event.kind is kind]
 
     def causes(self, kind: EventKind) -> list[str]:
         """The causes of one kind, in order."""
-        return [str(event.fields["cause"]) for event in self.events if event.kind is kind]
+        return [e.cause.value for e in self.events if e.kind is kind and e.cause]

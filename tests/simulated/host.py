@@ -11,7 +11,7 @@ from tests.simulated.cloud import INSTANCE, SimulatedCloud, node_name
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
 
 
-class SimulatedNodes:
+class SimulatedBlockDevices:
     """The block devices of the instance: one for each volume attached to it, a little later."""
 
     def __init__(self, clock: SimulatedClock, cloud: SimulatedCloud) -> None:
@@ -47,7 +47,7 @@ class SimulatedNodes:
 
 
 class SimulatedFilesystem:
-    """A mounted filesystem: devices, what is used, and whether metadata is settled."""
+    """A mounted filesystem: devices, what is used, and whether metadata is balanced."""
 
     def __init__(
         self, clock: SimulatedClock, cloud: SimulatedCloud, boundaries: Boundaries
@@ -58,9 +58,9 @@ class SimulatedFilesystem:
         self.devices: dict[str, int] = {"nvme0n1p1": 100 * GIB}
         self.used_bytes = 0
         self.metadata_headroom_bytes = 10 * GIB
-        self.settled = True
+        self.balanced = True
         self.reserve_bytes = 0
-        self.settle_seconds = 0.0
+        self.balance_seconds = 0.0
         self.read_only = False
         self.lost = False
 
@@ -75,7 +75,7 @@ class SimulatedFilesystem:
         return sum(self.devices.values())
 
     def read(self) -> Reading:
-        """Prove the mount and look."""
+        """Verify the mount and look."""
         with self._at.call("read"):
             if self.read_only:
                 raise Unfit("/scratch is read-only", cause=Cause.READ_ONLY)
@@ -108,24 +108,24 @@ class SimulatedFilesystem:
         self,
         name: str,
         *,
-        proof: Callable[[], AbstractContextManager[object]],
+        verified: Callable[[], AbstractContextManager[object]],
         tell: Callable[[str], None],
     ) -> None:
-        """Make the node a device; metadata is unsettled from there on."""
+        """Make the node a device; metadata is unbalanced from there on."""
         if name in self.devices:
             return
         tell("adding")
-        with proof():
+        with verified():
             pass
         with self._at.call("add_device"):
             ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
-            self.settled = self.settled and name in self.devices
+            self.balanced = self.balanced and name in self.devices
             self.devices[name] = ebs.size_bytes
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:
         """Whether metadata is at risk; only devices can be asked about."""
         assert newest in self.devices
-        return mode is not Rebalance.OFF and not self.settled
+        return mode is not Rebalance.OFF and not self.balanced
 
     def keep_reserve(self, data_bytes: int) -> str:
         """Hold so much."""
@@ -138,12 +138,12 @@ class SimulatedFilesystem:
         self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
     ) -> str:
         """Take as long as it takes, unless a stop is requested."""
-        tell("settling")
-        with self._at.call("settle"):
-            until = self._clock.now_seconds() + self.settle_seconds
+        tell("balancing")
+        with self._at.call("balance_metadata"):
+            until = self._clock.now_seconds() + self.balance_seconds
             while self._clock.now_seconds() < until:
                 if stopping():
                     raise Stopped
                 self._clock.sleep(0.2)
-            self.settled = self.settled or mode is not Rebalance.OFF
-            return "settled metadata"
+            self.balanced = self.balanced or mode is not Rebalance.OFF
+            return "balanced metadata"

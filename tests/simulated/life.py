@@ -1,18 +1,25 @@
 """A filesystem that is written to, growths that take their time, and the real loop over both."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import (
     GIB,
     Decision,
+    DecisionKind,
     Device,
     Grow,
     GrowthId,
     Hold,
     Inventory,
+    Observation,
     Reading,
     Refuse,
+    StepKind,
     Volume,
 )
 from ebs_autoscale.monitor import Monitor
@@ -20,7 +27,9 @@ from ebs_autoscale.policy.decision import decide
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.telemetry.view import View
 from tests.simulated.clock import SimulatedClock
+from tests.simulated.growths import open_root
 
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
 
@@ -44,9 +53,8 @@ class SlowGrowths:
     """Growths that decide like the real ones, and whose volume comes when EC2 gets to it."""
 
     life: "Life"
-    step: str = ""
+    step: StepKind | None = None
     running: bool = False
-    balancing: bool = False
     _forecast: Forecast = field(default_factory=Forecast)
     _decision: Decision | None = None
     _decides_at: float = 0.0
@@ -74,14 +82,14 @@ class SlowGrowths:
         elif isinstance(self._decision, Grow):
             self.life.volumes.append(self._decision.size_bytes)
             seconds = self.life.growth_seconds
-            self._end(EventKind.GROWTH_DONE, decision="grow", seconds=seconds)
+            self._end(EventKind.GROWTH_DONE, decision=DecisionKind.GROW, seconds=seconds)
 
     def _decide(self) -> None:
         life = self.life
-        decision = decide(life.read(), life.inventory(), life.policy, forecast=self._forecast)
+        decision = decide(life.observation(), life.policy, forecast=self._forecast)
         match decision:
             case Hold(reason):
-                self._end(EventKind.DECIDED, f"hold: {reason}", decision="hold")
+                self._end(EventKind.DECIDED, f"hold: {reason}", decision=DecisionKind.HOLD)
                 life.held += 1
             case Refuse(limit=limit, reason=reason):
                 self._end(EventKind.GROWTH_REFUSED, reason, cause=limit)
@@ -89,9 +97,9 @@ class SlowGrowths:
                 self._decision = decision
                 life.decided.append((life.clock.now_seconds(), decision, life.read()))
 
-    def _end(self, kind: EventKind, sentence: str = "", **fields: str | float) -> None:
+    def _end(self, kind: EventKind, sentence: str = "", **fields: Any) -> None:
         self.running = False
-        self._unsaid.append(Event(kind=kind, sentence=sentence, fields=fields))
+        self._unsaid.append(Event(kind=kind, sentence=sentence, **fields))
 
     def events(self) -> list[Event]:
         """What it has said since the last call."""
@@ -133,7 +141,7 @@ class Life:
         )
         self.clock.life = self
 
-    def _publish(self, _: Mapping[str, object]) -> None:
+    def _publish(self, _: View) -> None:
         self.looks += 1
 
     @property
@@ -167,6 +175,16 @@ class Life:
             self.enospc_at.append(at)
         self.used_bytes = min(self.used_bytes + count, self.size_bytes)
 
+    @contextmanager
+    def opened(self) -> Iterator[OpenMount]:
+        """Hold a mount open; the loop asks its statvfs, which any has."""
+        with open_root() as mount:
+            yield mount
+
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002
+        """Look, as the loop does."""
+        return self.read()
+
     def read(self) -> Reading:
         """Look."""
         available = int(self.available_bytes)
@@ -187,18 +205,14 @@ class Life:
             ),
         )
 
-    def inventory(self) -> Inventory:
-        """What EC2 has."""
+    def observation(self) -> Observation:
+        """What EC2 and the filesystem have."""
         volumes = tuple(
-            Volume(
-                id=f"vol-{i}",
-                growth=GrowthId(FILESYSTEM, i),
-                size_bytes=size,
-                state="in-use",
-                node=f"nvme{i}n1",
-            )
+            Volume(id=f"vol-{i}", growth=GrowthId(FILESYSTEM, i), size_bytes=size, state="in-use")
             for i, size in enumerate(self.volumes, start=1)
         )
-        return Inventory(
+        inventory = Inventory(
             instance_id="i-1", volumes=volumes, device_names=frozenset(), slots_free=None
         )
+        nodes = {volume.id: f"nvme{volume.growth.ordinal}n1" for volume in volumes}
+        return Observation(reading=self.read(), inventory=inventory, nodes=nodes)

@@ -12,7 +12,7 @@ from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import Boundaries, Fault, SimulatedClock
 from tests.simulated.cloud import SimulatedCloud
-from tests.simulated.host import SimulatedFilesystem, SimulatedNodes
+from tests.simulated.host import SimulatedBlockDevices, SimulatedFilesystem
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class SimulatedWorld:
     clock: SimulatedClock = field(default_factory=SimulatedClock)
     at: Boundaries = field(default_factory=Boundaries)
     cloud: SimulatedCloud = field(init=False)
-    nodes: SimulatedNodes = field(init=False)
+    block_devices: SimulatedBlockDevices = field(init=False)
     filesystem: SimulatedFilesystem = field(init=False)
     events: list[Event] = field(default_factory=list)
     rebalance: Rebalance = Rebalance.BOUNDED
@@ -33,14 +33,14 @@ class SimulatedWorld:
 
     def __post_init__(self) -> None:
         self.cloud = SimulatedCloud(self.clock, self.at)
-        self.nodes = SimulatedNodes(self.clock, self.cloud)
+        self.block_devices = SimulatedBlockDevices(self.clock, self.cloud)
         self.filesystem = SimulatedFilesystem(self.clock, self.cloud, self.at)
 
     def ports(self) -> World:
         """The world as a growth sees it."""
         return World(
             cloud=self.cloud,
-            nodes=self.nodes,
+            block_devices=self.block_devices,
             filesystem=self.filesystem,
             clock=self.clock,
             emit=self.events.append,
@@ -71,11 +71,13 @@ class SimulatedWorld:
         return self
 
     def told(self, kind: EventKind) -> list[str]:
-        """The sentences of one kind, in order."""
-        return [event.sentence for event in self.events if event.kind is kind]
+        """The lines of one kind, in order."""
+        return [event.line for event in self.events if event.kind is kind]
+
+    def steps(self, kind: EventKind = EventKind.STEP_STARTED) -> list[str]:
+        """The steps that events of one kind name, in order."""
+        return [event.step.value for event in self.events if event.kind is kind and event.step]
 
     def causes(self, kind: EventKind) -> list[str]:
         """The causes of one kind, in order."""
-        return [
-            str(e.fields["cause"]) for e in self.events if e.kind is kind and "cause" in e.fields
-        ]
+        return [e.cause.value for e in self.events if e.kind is kind and e.cause]

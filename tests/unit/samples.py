@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ebs_autoscale.model import GIB, Device, GrowthId, Inventory, Reading, Volume
+from ebs_autoscale.model import GIB, Device, GrowthId, Inventory, Observation, Reading, Volume
 
 MIB = 1024**2
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
@@ -32,7 +32,7 @@ def reading_of(
 
 
 def volume_of(ordinal: int, **changes: Any) -> Volume:
-    """The volume of a growth, by default attached and protected with its node `nvme<ordinal>n1`."""
+    """The volume of a growth, by default attached and deleted with the instance."""
     values: dict[str, Any] = {
         "id": f"vol-{ordinal:04}",
         "growth": GrowthId(FILESYSTEM, ordinal),
@@ -42,7 +42,6 @@ def volume_of(ordinal: int, **changes: Any) -> Volume:
         "device_name": f"/dev/xvdb{chr(ord('a') + ordinal % 26)}",
         "attachment_state": "attached",
         "delete_on_termination": True,
-        "node": f"nvme{ordinal}n1",
     }
     return Volume(**{**values, **changes})
 
@@ -56,3 +55,15 @@ def inventory_of(*volumes: Volume, **changes: Any) -> Inventory:
         "slots_free": 20,
     }
     return Inventory(**{**values, **changes})
+
+
+def observation_of(
+    reading: Reading, inventory: Inventory, *, hidden: frozenset[str] = frozenset(), **changes: Any
+) -> Observation:
+    """Both together; each attached volume has its node `nvme<ordinal>n1` unless it is hidden."""
+    nodes = {
+        volume.id: f"nvme{volume.growth.ordinal}n1"
+        for volume in inventory.volumes
+        if volume.attached_to and volume.id not in hidden
+    }
+    return Observation(reading=reading, inventory=inventory, **{"nodes": nodes, **changes})

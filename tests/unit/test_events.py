@@ -4,16 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.model import DecisionKind, Stage, StepKind
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 
 events = st.builds(
     Event,
     kind=st.sampled_from(EventKind),
     sentence=st.text(),
+    hint=st.text(),
     level=st.sampled_from(Level),
-    fields=st.dictionaries(
-        st.text(), st.text() | st.integers() | st.floats(allow_nan=False), max_size=4
-    ),
+    decision=st.none() | st.sampled_from(DecisionKind),
+    growth=st.none() | st.text(),
+    stage=st.none() | st.sampled_from(Stage),
+    step=st.none() | st.sampled_from(StepKind),
+    number=st.none() | st.integers(),
+    volume=st.none() | st.text(),
+    seconds=st.none() | st.floats(allow_nan=False),
+    cause=st.none() | st.sampled_from(Cause),
 )
 
 
@@ -36,12 +44,15 @@ def test_an_event_survives_the_pipe(event: Event) -> None:
         '"event"',
         "{}",
         '{"event": "started", "level": "info", "sentence": "cut of',
-        '{"event": "unheard of", "level": "info", "sentence": "", "fields": {}}',
-        '{"event": "started", "level": "loud", "sentence": "", "fields": {}}',
-        '{"event": "started", "level": 6, "sentence": "", "fields": {}}',
-        '{"event": "started", "level": "info", "fields": {}}',
-        '{"event": "started", "level": "info", "sentence": ""}',
-        '{"event": ["started"], "level": "info", "sentence": "", "fields": {}}',
+        '{"event": "unheard of", "level": "info", "sentence": "", "hint": "", "fields": {}}',
+        '{"event": "started", "level": "loud", "sentence": "", "hint": "", "fields": {}}',
+        '{"event": "started", "level": 6, "sentence": "", "hint": "", "fields": {}}',
+        '{"event": "started", "level": "info", "hint": "", "fields": {}}',
+        '{"event": "started", "level": "info", "sentence": "", "hint": ""}',
+        '{"event": "started", "level": "info", "sentence": "", "fields": {}}',
+        '{"event": "started", "level": "info", "sentence": "", "hint": "", "fields": {"a": 1}}',
+        '{"event": "warning", "level": "info", "sentence": "", "hint": "", "fields": {"cause": "x"}}',
+        '{"event": ["started"], "level": "info", "sentence": "", "hint": "", "fields": {}}',
     ],
 )
 def test_what_is_no_event_is_refused(line: str) -> None:

@@ -8,15 +8,14 @@ import pytest
 from ebs_autoscale.ec2.requests import DEVICE_NAMES
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId
-from ebs_autoscale.resize.attach import (
+from ebs_autoscale.resize.attach import NAMES_TRIED_MAX, NODE_USUALLY_HERE_SECONDS
+from ebs_autoscale.resize.growth import SET_ASIDE_MAX, Outcome
+from ebs_autoscale.telemetry.events import EventKind
+from ebs_autoscale.volumes import (
     ATTACH_STUCK_AFTER_SECONDS,
     CREATE_PATIENCE_SECONDS,
     LOOK_MAX_SECONDS,
-    NAMES_TRIED_MAX,
-    NODE_USUALLY_HERE_SECONDS,
 )
-from ebs_autoscale.resize.growth import SET_ASIDE_MAX, Outcome
-from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.cloud import node_name
 from tests.simulated.host import FILESYSTEM
 from tests.simulated.world import SimulatedWorld
@@ -49,7 +48,7 @@ def test_asking_for_names_is_bounded(world: SimulatedWorld) -> None:
 
 def test_names_mapped_on_the_host_are_not_asked_for(world: SimulatedWorld) -> None:
     """A name that exists in /dev is taken, though EC2 does not list it; also as its alias."""
-    world.nodes.mapped_names = frozenset({"/dev/sdba", "/dev/xvdbb"})
+    world.block_devices.mapped_names = frozenset({"/dev/sdba", "/dev/xvdbb"})
     world.cloud.foreign_names |= {"/dev/sdbc"}
     assert world.grow() is Outcome.DONE
     assert world.cloud.volumes[0].device_name == "/dev/xvdbd"
@@ -209,7 +208,7 @@ def test_a_failed_add_is_repeated_with_the_same_volume(
     """When the filesystem does not take the device, the next run tries that volume again."""
     world.fail("add_device", error)
     assert world.grow() is outcome
-    assert world.causes(EventKind.GROWTH_FAILED) == [error.cause]
+    assert world.causes(EventKind.GROWTH_FAILED) == [error.cause.value]
     assert world.grow() is Outcome.DONE
     assert len(world.cloud.volumes) == 1
 
@@ -219,7 +218,7 @@ def test_the_size_is_proved_before_the_add(world: SimulatedWorld) -> None:
     world.fail("add_device", Transient("not now", cause=Cause.ADD))
     world.grow()
     odd = node_name(world.cloud.volumes[0])
-    world.nodes.sizes[odd] = 49 * GIB
+    world.block_devices.sizes[odd] = 49 * GIB
     assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.GROWTH_FAILED)[-1] == "size"
     assert odd not in world.filesystem.devices
@@ -245,7 +244,8 @@ def test_steps_are_told_with_their_fields(world: SimulatedWorld) -> None:
     ]
     assert {event.fields["volume"] for event in ends} == {world.cloud.volumes[0].id}
     assert {event.fields["growth"] for event in ends} == {"6a92f8de-1"}
-    assert ends[1].sentence == f"attached {world.cloud.volumes[0].id} as nvme1n1 (4.4 s)"
+    assert world.cloud.volumes[0].id in ends[1].sentence
+    assert "nvme1n1 (4.4 s)" in ends[1].sentence
     told = [event.kind for event in world.events]
     starts = [i for i, kind in enumerate(told) if kind is EventKind.STEP_STARTED]
     for start, following in pairwise([*starts, len(told) - 1]):

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import Device
-from ebs_autoscale.policy.health import ailments_of
+from ebs_autoscale.policy.health import problems_of
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.growths import Watch, failed
 from tests.unit.samples import reading_of
@@ -15,31 +16,34 @@ ADDED = Device(devid=2, name="nvme1n1", size_bytes=1, unallocated_bytes=1, error
 
 
 def test_nothing_is_wrong() -> None:
-    """A healthy filesystem has no ailments, also one whose devices have counters at zero."""
-    assert not ailments_of(replace(HEALTHY, devices=(ADDED,)))
+    """A healthy filesystem has no problems, also one whose devices have counters at zero."""
+    assert not [*problems_of(replace(HEALTHY, devices=(ADDED,)))]
 
 
 @pytest.mark.parametrize(
     ("errors", "words"),
     [
-        ((3, 0, 0, 0, 0), "nvme1n1 (devid 2): 3 writes;"),
-        ((0, 1, 2, 0, 0), "1 reads, 2 flushes;"),
-        ((0, 0, 0, 5, 7), "5 corrupted blocks, 7 blocks of another generation;"),
+        ((3, 0, 0, 0, 0), "nvme1n1 (devid 2): 3 failed writes"),
+        ((0, 1, 2, 0, 0), "1 failed read, 2 failed flushes"),
+        ((0, 0, 0, 5, 7), "5 corrupted blocks, 7 blocks of a wrong generation"),
     ],
 )
-def test_a_failing_member_is_named(errors: tuple[int, ...], words: str) -> None:
+def test_a_failing_device_is_named(errors: tuple[int, ...], words: str) -> None:
     """Each counter that is not zero is told, with how to find out what is hit."""
     reading = replace(HEALTHY, devices=(*HEALTHY.devices, replace(ADDED, errors=errors)))
-    sentence = ailments_of(reading)["device errors"]
-    assert words in sentence
-    assert "btrfs scrub start /scratch" in sentence
+    (problem,) = problems_of(reading)
+    assert problem.cause is Cause.DEVICE_ERRORS
+    assert words in problem.sentence
+    assert "btrfs scrub start /scratch" in problem.hint
 
 
-def test_a_missing_member_is_named() -> None:
-    """A device that the kernel runs without is an alarm, and nothing is bought for it."""
+def test_a_missing_device_is_named() -> None:
+    """A device that the kernel runs without is an alarm, and no volume is created for it."""
     missing = replace(ADDED, name="", missing=True, errors=())
-    found = ailments_of(replace(HEALTHY, devices=(missing,)))
-    assert "devid 2; nothing is bought" in found["missing device"]
+    (problem,) = problems_of(replace(HEALTHY, devices=(missing,)))
+    assert problem.cause is Cause.MISSING_DEVICE
+    assert "devid 2" in problem.sentence
+    assert problem.hint
 
 
 def test_full_is_named() -> None:
@@ -48,14 +52,16 @@ def test_full_is_named() -> None:
         (replace(HEALTHY, available_bytes=0), "data"),
         (replace(HEALTHY, metadata_headroom_bytes=2**21), "metadata"),
     ):
-        assert f"no room for {what}: programs get ENOSPC now" in ailments_of(reading)["full"]
+        (problem,) = problems_of(reading)
+        assert problem.cause is Cause.FULL
+        assert f"for {what}" in problem.sentence
 
 
 def test_the_daemon_tells_it_once_and_grows_all_the_same() -> None:
-    """An ailment that space can help with is an alarm, begins once, and ends with its cause."""
+    """A problem that space can help with is an alarm, begins once, and ends with its cause."""
     watch = Watch()
     watch.available_gib = 0
-    watch.growths.course = lambda: failed("quota")
+    watch.growths.course = lambda: failed(Cause.QUOTA)
     watch.look_for(60)
     assert watch.causes(EventKind.CONDITION_BEGAN).count("full") == 1
     assert watch.growths.starts_at

@@ -6,21 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
     GIB,
     Grow,
     Refuse,
     Volume,
 )
 from ebs_autoscale.policy.decision import (
-    DEAD_VOLUME_STATES,
     decide,
     steps_for,
 )
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing
 from tests.simulated.world import SimulatedWorld
-from tests.unit.samples import inventory_of, reading_of, volume_of
+from tests.unit.samples import inventory_of, observation_of, reading_of, volume_of
 
 QUIET = Forecast()
 
@@ -36,47 +37,46 @@ def limited(**limits: Any) -> GrowthPolicy:
 TWO = (volume_of(1), volume_of(2))
 
 
-TWO_MEMBERS = reading_of(100, 5, devices=3)
+TWO_DEVICES = reading_of(100, 5, devices=3)
 
 
 @pytest.mark.parametrize("wanted_bytes", [None, 0, 30 * GIB])
 @pytest.mark.parametrize(
     ("limits", "inventory", "limit", "said"),
     [
-        ({"volumes": 2}, {}, "limits.volumes", "2 of 2 volumes"),
-        ({"volumes": 1}, {}, "limits.volumes", "2 of 1 volumes"),
-        ({"volumes": 0}, {}, "limits.volumes", "2 of 0 volumes"),
-        ({}, {"slots_free": 0}, "limits.volumes", "no attachment slot left"),
-        ({}, {"slots_free": -1}, "limits.volumes", "no attachment slot left"),
-        ({"volumes": 9}, {"slots_free": 0}, "limits.volumes", "no attachment slot left"),
-        ({"total_bytes": 40 * GIB}, {}, "limits.total", "have 40 of 40 GiB"),
-        ({"total_bytes": 41 * GIB - 1}, {}, "limits.total", "have 40 of 41 GiB"),
-        ({"total_bytes": 0}, {}, "limits.total", "have 40 of 0 GiB"),
+        ({"volumes": 2}, {}, Cause.LIMIT_VOLUMES, "2 of 2 volumes"),
+        ({"volumes": 1}, {}, Cause.LIMIT_VOLUMES, "2 of 1 volume"),
+        ({"volumes": 0}, {}, Cause.LIMIT_VOLUMES, "2 of 0 volumes"),
+        ({}, {"slots_free": 0}, Cause.LIMIT_VOLUMES, "attachment slot"),
+        ({}, {"slots_free": -1}, Cause.LIMIT_VOLUMES, "attachment slot"),
+        ({"volumes": 9}, {"slots_free": 0}, Cause.LIMIT_VOLUMES, "attachment slot"),
+        ({"total_bytes": 40 * GIB}, {}, Cause.LIMIT_TOTAL, "40 GiB of 40 GiB"),
+        ({"total_bytes": 41 * GIB - 1}, {}, Cause.LIMIT_TOTAL, "40 GiB of 41 GiB"),
+        ({"total_bytes": 0}, {}, Cause.LIMIT_TOTAL, "40 GiB of 0 B"),
         (
             {"cooldown_seconds": 60},
             {"seconds_since_last_create": 59.0},
-            "limits.cooldown",
-            "only 59 s old",
+            Cause.LIMIT_COOLDOWN,
+            "59 s",
         ),
     ],
 )
 def test_each_limit_refuses_under_its_own_key(
     limits: dict[str, Any],
     inventory: dict[str, Any],
-    limit: str,
+    limit: Cause,
     said: str,
     wanted_bytes: int | None,
 ) -> None:
     """A limit refuses growth, wished for or needed, by its key, with its figures and a hint."""
     decision = decide(
-        TWO_MEMBERS,
-        inventory_of(*TWO, **inventory),
+        observation_of(TWO_DEVICES, inventory_of(*TWO, **inventory)),
         limited(**limits),
         forecast=QUIET,
         wanted_bytes=wanted_bytes,
     )
     assert isinstance(decision, Refuse)
-    assert decision.limit == limit
+    assert decision.limit is limit
     assert said in decision.reason
     assert decision.hint
     assert steps_for(decision) == ()
@@ -97,19 +97,23 @@ def test_each_limit_refuses_under_its_own_key(
 def test_a_limit_not_reached_allows(limits: dict[str, Any], inventory: dict[str, Any]) -> None:
     """One volume, slot or second inside the limit is enough; what is unknown limits nothing."""
     decision = decide(
-        TWO_MEMBERS, inventory_of(*TWO, **inventory), limited(**limits), forecast=QUIET
+        observation_of(TWO_DEVICES, inventory_of(*TWO, **inventory)),
+        limited(**limits),
+        forecast=QUIET,
     )
     assert isinstance(decision, Grow)
 
 
-def test_the_last_volume_is_trimmed_to_the_total() -> None:
+def test_the_last_volume_is_capped_by_the_total() -> None:
     """The size that would cross limits.total is cut to whole GiB that fit, and that is said."""
     decision = decide(
-        TWO_MEMBERS, inventory_of(*TWO), limited(total_bytes=63 * GIB + 5), forecast=QUIET
+        observation_of(TWO_DEVICES, inventory_of(*TWO)),
+        limited(total_bytes=63 * GIB + 5),
+        forecast=QUIET,
     )
     assert isinstance(decision, Grow)
     assert decision.size_bytes == 23 * GIB
-    assert "50 GiB trimmed" in decision.reason
+    assert "capped by limits.total (50 GiB wanted)" in decision.reason
 
 
 volumes = st.lists(
@@ -119,7 +123,6 @@ volumes = st.lists(
         size_bytes=st.integers(1, 100).map(lambda gib: gib * GIB),
         state=st.sampled_from(["in-use", "available", "creating", *sorted(DEAD_VOLUME_STATES)]),
         attached_to=st.sampled_from(["", "i-0123456789abcdef0", "i-elsewhere"]),
-        node=st.sampled_from(["", "nvme1n1", "nvme2n1", "nvme9n1"]),
     ),
     unique_by=lambda volume: volume.growth,
     max_size=6,
@@ -156,7 +159,10 @@ def test_no_growth_exceeds_a_limit(
     """Whatever the world looks like and whoever asks, a growth stays within every limit."""
     inventory = inventory_of(*present, slots_free=slots, seconds_since_last_create=age)
     decision = decide(
-        reading, inventory, GrowthPolicy(limits=limits), forecast=QUIET, wanted_bytes=wanted
+        observation_of(reading, inventory),
+        GrowthPolicy(limits=limits),
+        forecast=QUIET,
+        wanted_bytes=wanted,
     )
     if isinstance(decision, Grow):
         assert decision.size_bytes % GIB == 0

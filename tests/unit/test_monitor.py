@@ -5,17 +5,19 @@ from itertools import pairwise
 import pytest
 
 from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.model import StepKind
 from ebs_autoscale.monitor import (
     BOOT_SPREAD_SECONDS,
     BUGS_IN_A_ROW_MAX,
     GROWING_POLL_SECONDS,
     HEARTBEAT_EVERY_SECONDS,
 )
+from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
-from ebs_autoscale.policy.shortage import GROWTH_SECONDS_PRIOR
 from ebs_autoscale.telemetry.events import EventKind
+from ebs_autoscale.telemetry.view import State
 from tests.simulated.clock import SimulatedClock
-from tests.simulated.growths import Watch, done, held, said
+from tests.simulated.growths import Watch, balancing, done, held, said
 
 HOUR = 3600.0
 
@@ -37,9 +39,7 @@ def test_idling_costs_one_look_and_a_line_an_hour(watch: Watch, hours: int) -> N
     assert len(watch.told(EventKind.HEARTBEAT)) == hours
     assert len(watch.told(EventKind.DECIDED)) == 1
     assert len(watch.events) == hours + 1
-    assert watch.told(EventKind.HEARTBEAT)[0] == (
-        "watching /scratch: 50.0 % (50 GiB) available, 1 devices"
-    )
+    assert "/scratch: 50.0 % (50 GiB) available, 1 device" in watch.told(EventKind.HEARTBEAT)[0]
     assert watch.clock.slept < hours * HOUR / watch.policy.polling.max_seconds + 10
 
 
@@ -79,7 +79,7 @@ def test_growths_teach_how_long_they_take(watch: Watch) -> None:
     watch.look_for(75)
     learned = [forecast.growth_seconds for forecast in watch.growths.forecasts[:4]]
     assert learned == pytest.approx([GROWTH_SECONDS_PRIOR, 100.0, 100.0, 55.0], abs=0.5)
-    assert watch.view["growths_since_start"] == 4
+    assert watch.view.growths_since_start == 4
 
 
 def test_a_missing_mount_is_an_alarm(watch: Watch) -> None:
@@ -90,9 +90,10 @@ def test_a_missing_mount_is_an_alarm(watch: Watch) -> None:
     watch.look_for(HOUR)
     assert len(watch.growths.starts_at) == 1
     assert watch.causes(EventKind.CONDITION_BEGAN) == ["not mounted"]
-    assert watch.told(EventKind.CONDITION_BEGAN) == ["/scratch is not mounted; mount it"]
+    (began,) = [event for event in watch.events if event.kind is EventKind.CONDITION_BEGAN]
+    assert (began.sentence, began.hint) == ("/scratch is not mounted", "mount it")
     assert len(watch.told(EventKind.CONDITION_LASTS)) == 3
-    assert watch.view["state"] == "unfit"
+    assert watch.view.state is State.UNFIT
 
     watch.lasting_error = None
     watch.monitor.tick()
@@ -112,10 +113,9 @@ def test_one_mount_alarm_at_a_time(watch: Watch) -> None:
     assert watch.causes(EventKind.CONDITION_ENDED) == ["not mounted"]
 
 
-def test_settling_gives_way_to_growing(watch: Watch) -> None:
-    """When space gets low while a growth only settles metadata, it is stopped for the next one."""
-    settle = said(EventKind.STEP_STARTED, "settle metadata", step="BalanceMetadata")
-    watch.growths.course = lambda: [(1.0, settle), (5000.0, said(EventKind.GROWTH_DONE))]
+def test_a_balance_gives_way_to_growing(watch: Watch) -> None:
+    """When space gets low while a growth only balances metadata, it is stopped for the next one."""
+    watch.growths.course = lambda: [(1.0, balancing()), (5000.0, said(EventKind.GROWTH_DONE))]
     watch.look_for(60)
     assert not watch.growths.stops_at
     watch.available_gib, watch.growths.course = 5, done
@@ -191,7 +191,8 @@ def test_a_bug_ends_its_tick_only(watch: Watch) -> None:
     watch.errors = [RuntimeError("oops")] * (BUGS_IN_A_ROW_MAX - 1)
     assert watch.run(60) == 0
     bugs = watch.told(EventKind.BUG)
-    assert bugs == ["unexpected RuntimeError: oops; please report it"] * (BUGS_IN_A_ROW_MAX - 1)
+    assert len(bugs) == BUGS_IN_A_ROW_MAX - 1
+    assert all("RuntimeError: oops" in bug for bug in bugs)
     assert len(watch.growths.starts_at) == 1
 
 
@@ -219,9 +220,9 @@ def test_a_growth_is_looked_after_often(watch: Watch) -> None:
     watch.look_for(5)
     watch.look_for(10)
     assert watch.clock.slept >= 10 / GROWING_POLL_SECONDS
-    assert watch.view["state"] == "growing"
-    assert watch.view["activity"] == "attach the volume"
-    assert watch.view["step"] == "AttachVolume"
+    assert watch.view.state is State.GROWING
+    assert watch.view.activity == "attach the volume"
+    assert watch.view.step is StepKind.ATTACH_VOLUME
 
 
 def test_a_filling_filesystem_grows_before_the_floor(watch: Watch) -> None:

@@ -5,17 +5,14 @@ from itertools import pairwise
 import pytest
 
 from ebs_autoscale.errors import Cause, LockHeld, Unfit
-from ebs_autoscale.model import Stage
-from ebs_autoscale.monitor import (
-    DISAGREEMENT_SECONDS,
-    LOCKED_TOO_LONG_SECONDS,
-    SETTLING_PATIENCE_SECONDS,
-)
-from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT, RECHECK, retry_delay_seconds
+from ebs_autoscale.model import DecisionKind, Stage
+from ebs_autoscale.monitor import LOCKED_TOO_LONG_SECONDS
+from ebs_autoscale.policy.backoff import retry_delay_seconds
+from ebs_autoscale.policy.loop import BALANCE_PATIENCE_SECONDS, DISAGREEMENT_SECONDS
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
 from ebs_autoscale.telemetry.conditions import REMIND_AFTER_SECONDS
 from ebs_autoscale.telemetry.events import EventKind
-from tests.simulated.growths import Watch, done, failed, held, refused, said
+from tests.simulated.growths import Watch, balancing, done, failed, held, refused, said
 
 HOUR = 3600.0
 
@@ -38,14 +35,14 @@ def test_a_growth_that_sees_no_need_is_not_asked_at_once(watch: Watch) -> None:
     assert min(gaps) >= DISAGREEMENT_SECONDS
 
 
-@pytest.mark.parametrize("cause", [*sorted(BY_CAUSE.keys() - {"unsettled"}), "some other"])
-def test_failures_wait_by_their_cause(cause: str) -> None:
-    """Growths that fail come never faster than the table says for the cause, and never stop."""
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.UNBALANCED}, key=lambda c: c.value))
+def test_failures_wait_by_their_cause(cause: Cause) -> None:
+    """Growths that fail come never faster than their cause says, and never stop."""
     watch = Watch(policy=SLOW, available_gib=5)
     watch.growths.course = lambda: failed(cause)
     watch.look_for(5 * HOUR)
     gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
-    longest = BY_CAUSE.get(cause, DEFAULT).max_seconds
+    longest = cause.backoff.max_seconds
     assert len(gaps) >= 5 * HOUR / (longest + 11) - 1
     for attempts, gap in enumerate(gaps, start=1):
         delay = retry_delay_seconds(cause, attempts=attempts, jitter=1.0)
@@ -55,22 +52,22 @@ def test_failures_wait_by_their_cause(cause: str) -> None:
 def test_causes_do_not_inherit_each_others_waits() -> None:
     """A new cause begins with its own first wait, however often another one failed before."""
     watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed("throttled")
+    watch.growths.course = lambda: failed(Cause.THROTTLED)
     watch.look_for(HOUR)
     watch.growths.starts_at.clear()
-    watch.growths.course = lambda: failed("capacity")
+    watch.growths.course = lambda: failed(Cause.CAPACITY)
     watch.look_for(HOUR)
     first, second = watch.growths.starts_at[:2]
-    assert second - first <= BY_CAUSE["capacity"].first_seconds + 11
+    assert second - first <= Cause.CAPACITY.backoff.first_seconds + 11
 
 
 def test_waiting_for_a_lock_teaches_nothing_about_failures() -> None:
-    """After a long wait for somebody else's growth, a first failure has its first wait."""
+    """After a long wait for another process' growth, a first failure has its first wait."""
     watch = Watch(policy=SLOW, available_gib=5)
     watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     watch.look_for(HOUR)
     watch.growths.error = None
-    watch.growths.course = lambda: failed("throttled")
+    watch.growths.course = lambda: failed(Cause.THROTTLED)
     watch.look_for(60)
     assert len(watch.growths.starts_at) >= 3
 
@@ -78,11 +75,11 @@ def test_waiting_for_a_lock_teaches_nothing_about_failures() -> None:
 def test_success_ends_the_back_off() -> None:
     """After a growth went well, the next failure begins with the first wait again."""
     watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed("throttled")
+    watch.growths.course = lambda: failed(Cause.THROTTLED)
     watch.look_for(HOUR)
     watch.growths.course = done
-    watch.look_for(DEFAULT.max_seconds + 20)
-    watch.growths.course = lambda: failed("throttled")
+    watch.look_for(Cause.THROTTLED.backoff.max_seconds + 20)
+    watch.growths.course = lambda: failed(Cause.THROTTLED)
     watch.growths.starts_at.clear()
     watch.look_for(60)
     assert len(watch.growths.starts_at) >= 3
@@ -91,26 +88,26 @@ def test_success_ends_the_back_off() -> None:
 def test_a_failure_is_told_when_it_begins_at_times_and_when_it_ends() -> None:
     """A cause is told once, reminded of every quarter of an hour or more, and its end is told."""
     watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: failed("throttled")
+    watch.growths.course = lambda: failed(Cause.THROTTLED)
     watch.look_for(2 * HOUR)
     assert watch.causes(EventKind.CONDITION_BEGAN) == ["throttled"]
-    assert watch.told(EventKind.CONDITION_BEGAN) == ["it failed: throttled (next try in 5 s)"]
+    assert "(next try in 5 s)" in watch.told(EventKind.CONDITION_BEGAN)[0]
     reminders = watch.told(EventKind.CONDITION_LASTS)
     assert 4 <= len(reminders) <= 2 * HOUR / REMIND_AFTER_SECONDS
     assert not watch.told(EventKind.GROWTH_FAILED)
-    assert "throttled" in str(watch.view["conditions"])
+    assert list(watch.view.conditions) == ["throttled"]
 
     watch.growths.course = done
     watch.available_gib = 50
     watch.look_for(HOUR)
     assert watch.causes(EventKind.CONDITION_ENDED) == ["throttled"]
-    assert watch.view["conditions"] == {}
+    assert watch.view.conditions == {}
 
 
 def test_a_refused_limit_is_looked_at_again() -> None:
     """A limit is re-checked every few minutes as long as space is low, however long it lasts."""
     watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: refused("limits.volumes")
+    watch.growths.course = lambda: refused(Cause.LIMIT_VOLUMES)
     watch.look_for(8 * HOUR)
     gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
     assert len(gaps) > 80
@@ -121,33 +118,33 @@ def test_a_refused_limit_is_looked_at_again() -> None:
 def test_a_refusal_ends_with_its_need() -> None:
     """When files are deleted while a limit refuses, the refusal is over and that is told."""
     watch = Watch(policy=SLOW, available_gib=5)
-    watch.growths.course = lambda: refused("limits.volumes")
+    watch.growths.course = lambda: refused(Cause.LIMIT_VOLUMES)
     watch.look_for(HOUR)
     watch.growths.course = held
     watch.available_gib = 50
     watch.look_for(600)
     assert watch.causes(EventKind.CONDITION_ENDED) == ["limits.volumes"]
-    assert watch.view["conditions"] == {}
+    assert watch.view.conditions == {}
     looks = len(watch.growths.starts_at)
     watch.look_for(HOUR)
     assert len(watch.growths.starts_at) == looks
 
 
-def test_somebody_elses_growth_is_waited_for(watch: Watch) -> None:
+def test_another_process_growth_is_waited_for(watch: Watch) -> None:
     """While another process grows, it is asked again every few seconds and nothing is alarmed."""
     watch.available_gib = 5
     watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
     watch.look_for(LOCKED_TOO_LONG_SECONDS)
     assert LOCKED_TOO_LONG_SECONDS / 6 <= watch.growths.attempts <= LOCKED_TOO_LONG_SECONDS
     assert not watch.events
-    assert watch.view["activity"] == "another process is growing this filesystem"
+    assert watch.view.activity
 
     watch.growths.error, watch.growths.course = None, done
     watch.look_for(10)
     assert len(watch.growths.starts_at) >= 1
 
 
-def test_somebody_elses_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
+def test_another_process_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
     """Who holds the lock for a minute while space is short is named, and so is the end of it."""
     watch.look_for(60)
     watch.growths.error = LockHeld("held by pid 7", cause=Cause.LOCKED)
@@ -155,8 +152,9 @@ def test_somebody_elses_growth_that_lasts_is_an_alarm(watch: Watch) -> None:
     assert not watch.causes(EventKind.CONDITION_BEGAN)
     watch.available_gib = 5
     watch.look_for(LOCKED_TOO_LONG_SECONDS + 6)
-    began = watch.told(EventKind.CONDITION_BEGAN)
-    assert began == ["5.0 % (5 GiB) available, less than 20 %, but held by pid 7"]
+    (began,) = watch.told(EventKind.CONDITION_BEGAN)
+    assert "5.0 % (5 GiB)" in began
+    assert "held by pid 7" in began
     watch.growths.error, watch.available_gib = None, 50
     watch.look_for(10)
     assert watch.causes(EventKind.CONDITION_ENDED) == ["locked"]
@@ -173,7 +171,7 @@ def test_each_wait_for_the_lock_has_its_own_minute(watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("available_gib", [5, 50])
-def test_somebody_elses_growth_is_forgotten_when_it_is_over(
+def test_another_process_growth_is_forgotten_when_it_is_over(
     watch: Watch, available_gib: float
 ) -> None:
     """Once the lock is free, nothing claims that another process grows."""
@@ -184,7 +182,7 @@ def test_somebody_elses_growth_is_forgotten_when_it_is_over(
     watch.growths.error = None
     watch.available_gib = available_gib
     watch.look_for(20)
-    assert watch.view["activity"] == ""
+    assert watch.view.activity == ""
 
 
 def test_what_cannot_start_is_a_condition(watch: Watch) -> None:
@@ -195,49 +193,54 @@ def test_what_cannot_start_is_a_condition(watch: Watch) -> None:
     assert 2 <= watch.growths.attempts <= 6
 
 
-@pytest.mark.parametrize("others", [[], ["denied"], ["volume error", "unprotected"]])
-def test_unsettled_metadata_is_tried_again_later_but_delays_no_growth(others: list[str]) -> None:
-    """Settling again waits for its back-off; a growth that is needed waits for no warning."""
+@pytest.mark.parametrize("others", [[], [Cause.DENIED], [Cause.VOLUME_ERROR, Cause.UNPROTECTED]])
+def test_unbalanced_metadata_is_tried_again_later_but_delays_no_growth(
+    others: list[Cause],
+) -> None:
+    """A balance is repeated after its back-off; a growth that is needed waits for no warning."""
     watch = Watch(policy=SLOW)
-    warnings = [said(EventKind.WARNING, "not good", cause=c) for c in (*others, "unsettled")]
-    end = said(EventKind.GROWTH_DONE, decision="grow", seconds=6.0)
+    causes = [*others, Cause.UNBALANCED]
+    names = [cause.value for cause in causes]
+    warnings = [said(EventKind.WARNING, "not good", cause=cause) for cause in causes]
+    end = said(EventKind.GROWTH_DONE, decision=DecisionKind.GROW, seconds=6.0)
     watch.growths.course = lambda: [*((5.0, warning) for warning in warnings), (6.0, end)]
     watch.look_for(590)
     assert len(watch.growths.starts_at) == 1
-    assert watch.causes(EventKind.CONDITION_BEGAN) == [*others, "unsettled"]
-    assert watch.view["growths_since_start"] == 1
+    assert watch.causes(EventKind.CONDITION_BEGAN) == names
+    assert watch.view.growths_since_start == 1
 
     watch.available_gib = 5
     watch.look_for(4)
     assert len(watch.growths.starts_at) == 2
 
     watch.available_gib = 50
-    watch.growths.course = lambda: done(decision="finish")
+    watch.growths.course = lambda: done(decision=DecisionKind.FINISH)
     watch.look_for(HOUR)
-    assert sorted(watch.causes(EventKind.CONDITION_ENDED)) == sorted([*others, "unsettled"])
-    assert watch.view["conditions"] == {}
+    assert sorted(watch.causes(EventKind.CONDITION_ENDED)) == sorted(names)
+    assert watch.view.conditions == {}
 
 
-def test_settling_goes_on_beside_a_refusal(watch: Watch) -> None:
-    """While a limit forbids to buy, settling is not stopped for a growth that cannot come."""
+def test_a_balance_goes_on_beside_a_refusal(watch: Watch) -> None:
+    """While a limit refuses a growth, a balance is not stopped for it."""
     watch.look_for(60)
-    settle = said(EventKind.STEP_STARTED, "settle metadata", step="BalanceMetadata")
-    (_, refusal), *_ = refused("limits.total")
-    watch.growths.course = lambda: [(0.5, refusal), (1.0, settle), (30.0, refusal)]
+    (_, refusal), *_ = refused(Cause.LIMIT_TOTAL)
+    watch.growths.course = lambda: [(0.5, refusal), (1.0, balancing()), (30.0, refusal)]
     watch.available_gib = 5
     watch.look_for(HOUR)
     assert not watch.growths.stops_at
     assert watch.causes(EventKind.CONDITION_BEGAN) == ["limits.total"]
-    assert min(b - a for a, b in pairwise(watch.growths.starts_at[1:])) >= RECHECK.first_seconds
+    assert (
+        min(b - a for a, b in pairwise(watch.growths.starts_at[1:]))
+        >= Cause.LIMIT_TOTAL.backoff.first_seconds
+    )
 
 
-def test_metadata_that_is_short_gives_settling_its_time(watch: Watch) -> None:
-    """Settling makes room for metadata: it is stopped for another volume only after a minute."""
-    settle = said(EventKind.STEP_STARTED, "settle metadata", step="BalanceMetadata")
-    watch.growths.course = lambda: [(1.0, settle), (5000.0, said(EventKind.GROWTH_DONE))]
+def test_short_metadata_gives_a_balance_its_time(watch: Watch) -> None:
+    """A balance makes room for metadata: it is stopped for another volume only after a minute."""
+    watch.growths.course = lambda: [(1.0, balancing()), (5000.0, said(EventKind.GROWTH_DONE))]
     watch.look_for(20)
     watch.metadata_gib = 0.1
-    watch.look_for(SETTLING_PATIENCE_SECONDS - 20)
+    watch.look_for(BALANCE_PATIENCE_SECONDS - 20)
     assert not watch.growths.stops_at
     watch.look_for(30)
     assert len(watch.growths.stops_at) == 1
@@ -245,13 +248,13 @@ def test_metadata_that_is_short_gives_settling_its_time(watch: Watch) -> None:
 
 def test_each_volume_left_over_is_finished(watch: Watch) -> None:
     """After one was finished the next look comes at once, and no alarm is over before it."""
-    watch.growths.course = lambda: failed("stuck")
+    watch.growths.course = lambda: failed(Cause.STUCK_ATTACH)
     watch.look_for(20)
-    watch.growths.course = lambda: done(decision="finish", stage=Stage.CREATED)
+    watch.growths.course = lambda: done(decision=DecisionKind.FINISH, stage=Stage.CREATED)
     watch.look_for(30)
     assert not watch.causes(EventKind.CONDITION_ENDED)
     looks = len(watch.growths.starts_at)
     watch.growths.course = held
     watch.look_for(HOUR)
     assert len(watch.growths.starts_at) == looks + 1
-    assert watch.causes(EventKind.CONDITION_ENDED) == ["stuck"]
+    assert watch.causes(EventKind.CONDITION_ENDED) == ["stuck attach"]

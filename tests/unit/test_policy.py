@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
     GIB,
     AddDevice,
     AttachVolume,
@@ -20,7 +21,6 @@ from ebs_autoscale.model import (
     Stage,
 )
 from ebs_autoscale.policy.decision import (
-    DEAD_VOLUME_STATES,
     decide,
     next_growth,
     stage_of,
@@ -32,7 +32,7 @@ from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.resize.growth import observe
 from ebs_autoscale.resize.steps import carry_out
 from tests.simulated.world import SimulatedWorld
-from tests.unit.samples import FILESYSTEM, inventory_of, reading_of, volume_of
+from tests.unit.samples import FILESYSTEM, inventory_of, observation_of, reading_of, volume_of
 
 QUIET = Forecast()
 
@@ -50,14 +50,14 @@ def limited(**limits: Any) -> GrowthPolicy:
 
 def test_comfort_holds() -> None:
     """With room and nothing left half-done there is nothing to do, and the reason has figures."""
-    decision = decide(ROOMY, inventory_of(), GrowthPolicy(), forecast=QUIET)
+    decision = decide(observation_of(ROOMY, inventory_of()), GrowthPolicy(), forecast=QUIET)
     assert decision == Hold("50.0 % (50 GiB) available")
     assert steps_for(decision) == ()
 
 
 def test_shortage_grows() -> None:
     """Without room the next growth is named, sized and explained."""
-    decision = decide(FULL, inventory_of(), GrowthPolicy(), forecast=QUIET)
+    decision = decide(observation_of(FULL, inventory_of()), GrowthPolicy(), forecast=QUIET)
     assert decision == Grow(
         growth=GrowthId(FILESYSTEM, 1),
         size_bytes=50 * GIB,
@@ -69,18 +69,21 @@ def test_shortage_grows() -> None:
 def test_an_operator_may_grow_at_will(wanted_gib: int, size_gib: int) -> None:
     """A wish is granted without shortage, of the size wished for; 0 is the usual size."""
     decision = decide(
-        ROOMY, inventory_of(), GrowthPolicy(), forecast=QUIET, wanted_bytes=wanted_gib * GIB
+        observation_of(ROOMY, inventory_of()),
+        GrowthPolicy(),
+        forecast=QUIET,
+        wanted_bytes=wanted_gib * GIB,
     )
     assert isinstance(decision, Grow)
     assert decision.size_bytes == size_gib * GIB
     usual = "" if wanted_gib else "; 50 GiB: 50 % of the present size"
-    assert decision.reason == f"asked for by an operator{usual}"
+    assert decision.reason == f"requested by an operator{usual}"
 
 
 TWO = (volume_of(1), volume_of(2))
 
 
-TWO_MEMBERS = reading_of(100, 5, devices=3)
+TWO_DEVICES = reading_of(100, 5, devices=3)
 
 
 @given(available=st.floats(20, 100), more=st.floats(0, 80))
@@ -89,27 +92,26 @@ def test_hold_is_stable(available: float, more: float) -> None:
     inventory = inventory_of(*TWO)
     for room in (available, min(100, available + more)):
         reading = reading_of(100, room, devices=3)
-        first = decide(reading, inventory, GrowthPolicy(), forecast=QUIET)
+        first = decide(observation_of(reading, inventory), GrowthPolicy(), forecast=QUIET)
         assert isinstance(first, Hold)
-        assert decide(reading, inventory, GrowthPolicy(), forecast=QUIET) == first
+        assert decide(observation_of(reading, inventory), GrowthPolicy(), forecast=QUIET) == first
 
 
 LOOSE: dict[str, Any] = {
     "attached_to": "",
     "attachment_state": "",
-    "node": "",
     "delete_on_termination": False,
 }
 
 
 @pytest.mark.parametrize(
-    ("changes", "devices", "settled", "stage"),
+    ("changes", "devices", "balanced", "stage"),
     [
         (LOOSE | {"state": "creating"}, 1, True, Stage.CREATED),
         (LOOSE | {"state": "available"}, 1, True, Stage.CREATED),
-        ({"attachment_state": "attaching", "node": ""}, 1, True, Stage.CREATED),
+        ({"attachment_state": "attaching", "hidden": True}, 1, True, Stage.CREATED),
         ({"attachment_state": "attaching"}, 1, True, Stage.CREATED),
-        ({"node": ""}, 1, True, Stage.CREATED),
+        ({"hidden": True}, 1, True, Stage.CREATED),
         ({"delete_on_termination": False}, 1, True, Stage.CREATED),
         ({"attached_to": "i-elsewhere"}, 1, True, Stage.CREATED),
         ({"attachment_state": "detaching"}, 1, True, Stage.CREATED),
@@ -119,17 +121,22 @@ LOOSE: dict[str, Any] = {
         ({}, 2, True, Stage.BALANCED),
     ],
 )
-def test_stages(changes: dict[str, Any], devices: int, stage: Stage, *, settled: bool) -> None:
+def test_stages(changes: dict[str, Any], devices: int, stage: Stage, *, balanced: bool) -> None:
     """The stage follows from what EC2 and the kernel show, and from nothing else."""
-    volume = volume_of(1, **changes)
-    inventory = inventory_of(volume, metadata_balanced=settled)
-    assert stage_of(volume, reading_of(100, 50, devices=devices), inventory) is stage
+    volume = volume_of(1, **{key: value for key, value in changes.items() if key != "hidden"})
+    seen = observation_of(
+        reading_of(100, 50, devices=devices),
+        inventory_of(volume),
+        hidden=frozenset({volume.id} if "hidden" in changes else ()),
+        metadata_balanced=balanced,
+    )
+    assert stage_of(volume, seen) is stage
 
 
-def test_only_the_newest_member_can_be_unsettled() -> None:
-    """What is unsettled is the newest device's growth; those before it are over."""
-    inventory = inventory_of(*TWO, metadata_balanced=False)
-    stages = [stage_of(volume, TWO_MEMBERS, inventory) for volume in TWO]
+def test_only_the_newest_device_can_be_unbalanced() -> None:
+    """Unbalanced metadata belongs to the newest device's growth; those before it are over."""
+    seen = observation_of(TWO_DEVICES, inventory_of(*TWO), metadata_balanced=False)
+    stages = [stage_of(volume, seen) for volume in TWO]
     assert stages == [Stage.BALANCED, Stage.ADDED]
 
 
@@ -137,8 +144,7 @@ def test_what_was_begun_comes_first_oldest_first() -> None:
     """Unfinished growths are finished before any limit, wish or shortage counts, oldest first."""
     volumes = (volume_of(1), volume_of(4, **LOOSE), volume_of(3, **LOOSE), volume_of(2))
     decision = decide(
-        TWO_MEMBERS,
-        inventory_of(*volumes, slots_free=0),
+        observation_of(TWO_DEVICES, inventory_of(*volumes, slots_free=0)),
         limited(volumes=0, total_bytes=0),
         forecast=QUIET,
         wanted_bytes=0,
@@ -154,7 +160,9 @@ def test_what_is_set_aside_is_passed_over() -> None:
     aside: set[str] = set()
     ordinals = []
     for _ in range(3):
-        decision = decide(FULL, inventory, GrowthPolicy(), forecast=QUIET, set_aside=aside)
+        decision = decide(
+            observation_of(FULL, inventory), GrowthPolicy(), forecast=QUIET, set_aside=aside
+        )
         assert isinstance(decision, Finish | Grow)
         ordinals.append(decision.growth.ordinal)
         aside |= {volume.id for volume in inventory.volumes if volume.growth == decision.growth}
@@ -165,19 +173,30 @@ def test_what_is_set_aside_is_passed_over() -> None:
 def test_dead_volumes_are_not_revived(state: str) -> None:
     """A volume that is gone or broken is nothing to finish, and its name is not used again."""
     inventory = inventory_of(volume_of(1, **(LOOSE | {"state": state})))
-    assert unfinished(FULL, inventory) is None
+    assert unfinished(observation_of(FULL, inventory)) is None
     assert next_growth(FULL, inventory).ordinal == 2
 
 
-def test_unsettled_metadata_is_finished_in_peace_time() -> None:
-    """With room, unsettled metadata is settled; without, growing comes first."""
-    inventory = inventory_of(*TWO, metadata_balanced=False)
+def test_unbalanced_metadata_waits_for_space() -> None:
+    """With room, unbalanced metadata is balanced; without, growing comes first."""
+    inventory = inventory_of(*TWO)
     calm = decide(
-        replace(TWO_MEMBERS, available_bytes=50 * GIB), inventory, GrowthPolicy(), forecast=QUIET
+        observation_of(
+            replace(TWO_DEVICES, available_bytes=50 * GIB), inventory, metadata_balanced=False
+        ),
+        GrowthPolicy(),
+        forecast=QUIET,
     )
     assert isinstance(calm, Finish)
     assert steps_for(calm) == (BalanceMetadata(growth=TWO[1].growth),)
-    assert isinstance(decide(TWO_MEMBERS, inventory, GrowthPolicy(), forecast=QUIET), Grow)
+    assert isinstance(
+        decide(
+            observation_of(TWO_DEVICES, inventory, metadata_balanced=False),
+            GrowthPolicy(),
+            forecast=QUIET,
+        ),
+        Grow,
+    )
 
 
 @given(
@@ -222,11 +241,11 @@ def test_planning_again_leaves_the_rest(done: int) -> None:
     """After any number of steps, looking again gives exactly the steps that were left."""
     world = SimulatedWorld()
     world.fill(percent=90)
-    reading, inventory = observe(world.ports())
-    plan = steps_for(decide(reading, inventory, GrowthPolicy(), forecast=QUIET))
+    seen = observe(world.ports())
+    plan = steps_for(decide(seen, GrowthPolicy(), forecast=QUIET))
     if done:
-        carry_out(plan[:done], None, inventory, world.ports())
+        carry_out(plan[:done], None, seen, world.ports())
 
-    again = decide(*observe(world.ports()), GrowthPolicy(), forecast=QUIET)
+    again = decide(observe(world.ports()), GrowthPolicy(), forecast=QUIET)
 
     assert steps_for(again) == plan[done:]

@@ -10,9 +10,10 @@ from ebs_autoscale.config.schema import parse
 from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
 from ebs_autoscale.model import GIB, Grow, Hold, Inventory, Reading, Refuse, Volume
 from ebs_autoscale.policy.decision import decide
+from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing, Threshold
-from ebs_autoscale.policy.shortage import Forecast, poll_delay_seconds, shortage
-from tests.unit.samples import inventory_of, reading_of, volume_of
+from ebs_autoscale.policy.shortage import poll_delay_seconds, shortage_of
+from tests.unit.samples import inventory_of, observation_of, reading_of, volume_of
 
 shares = st.floats(min_value=0, max_value=1)
 rates = st.floats(min_value=0, max_value=10 * GIB)
@@ -62,8 +63,9 @@ def test_nothing_exceeds_a_limit(
     """However fast it fills and whatever is configured, a growth is within all bounds."""
     inventory = inventory_of(*present)
     decision = decide(
-        replace(reading, devices=reading_of(1, 1, devices=len(present) + 1).devices),
-        inventory,
+        observation_of(
+            replace(reading, devices=reading_of(1, 1, devices=len(present) + 1).devices), inventory
+        ),
         policy,
         forecast=forecast,
     )
@@ -79,13 +81,15 @@ def test_more_room_never_asks_for_help(
     reading: Reading, policy: GrowthPolicy, forecast: Forecast, more: float
 ) -> None:
     """Where it holds, it holds with more available and with more room for metadata."""
-    holds = isinstance(decide(reading, EMPTY, policy, forecast=forecast), Hold)
+    holds = isinstance(decide(observation_of(reading, EMPTY), policy, forecast=forecast), Hold)
     roomier = replace(
         reading,
         available_bytes=reading.available_bytes + int(more * GIB),
         metadata_headroom_bytes=reading.metadata_headroom_bytes + int(more * GIB),
     )
-    still_holds = isinstance(decide(roomier, EMPTY, policy, forecast=forecast), Hold)
+    still_holds = isinstance(
+        decide(observation_of(roomier, EMPTY), policy, forecast=forecast), Hold
+    )
     assert still_holds or not holds
 
 
@@ -95,8 +99,8 @@ def test_a_faster_writer_is_never_helped_later(
 ) -> None:
     """What triggers at a rate triggers at a higher one, and is looked at no more rarely."""
     sooner = replace(forecast, fill_bytes_per_second=forecast.fill_bytes_per_second * faster)
-    if shortage(reading, policy, forecast):
-        assert shortage(reading, policy, sooner)
+    if shortage_of(reading, policy, forecast):
+        assert shortage_of(reading, policy, sooner)
     assert poll_delay_seconds(reading, policy, sooner) <= poll_delay_seconds(
         reading, policy, forecast
     )
@@ -107,8 +111,8 @@ def test_hold_and_grow_are_stable(
     reading: Reading, policy: GrowthPolicy, forecast: Forecast
 ) -> None:
     """The same world gives the same decision, and every decision has a reason in figures."""
-    first = decide(reading, EMPTY, policy, forecast=forecast)
-    assert decide(reading, EMPTY, policy, forecast=forecast) == first
+    first = decide(observation_of(reading, EMPTY), policy, forecast=forecast)
+    assert decide(observation_of(reading, EMPTY), policy, forecast=forecast) == first
     assert "available" in first.reason
 
 
@@ -117,7 +121,7 @@ def test_what_was_freed_ends_a_forecast(forecast: Forecast, freed: int) -> None:
     """Once less is used than when it was made, a forecast alone is no reason to buy."""
     reading = reading_of(1000, 900, metadata_headroom_bytes=900 * GIB)
     made = replace(forecast, used_bytes=reading.used_bytes + freed, growth_seconds=1.0)
-    assert isinstance(decide(reading, EMPTY, GrowthPolicy(), forecast=made), Hold)
+    assert isinstance(decide(observation_of(reading, EMPTY), GrowthPolicy(), forecast=made), Hold)
 
 
 @pytest.mark.parametrize("kind", VOLUME_TYPES)
@@ -140,8 +144,11 @@ def test_sizes_are_sold(kind: str, held: int, room: int, size: int, wanted: int)
     )
     for wish in (None, wanted * GIB):
         decision = decide(
-            reading_of(size, 0),
-            inventory_of(volume_of(1, size_bytes=(held + least) * GIB, node="nvme0n1")),
+            observation_of(
+                reading_of(size, 0),
+                inventory_of(volume_of(1, size_bytes=(held + least) * GIB)),
+                nodes={"vol-0001": "nvme0n1"},
+            ),
             settings.policy,
             forecast=Forecast(),
             wanted_bytes=wish,

@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.resize.attach import PROTECT_PATIENCE_SECONDS
+from ebs_autoscale.resize.attach import MAPPING_PATIENCE_SECONDS
 from ebs_autoscale.resize.growth import Outcome
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.world import SimulatedWorld
@@ -33,7 +33,7 @@ def test_a_protection_that_cannot_be_repaired_is_told(world: SimulatedWorld) -> 
     """EC2 failing while a device's DeleteOnTermination is repaired fails no look."""
     assert world.grow() is Outcome.DONE
     world.cloud.volumes[0].protected_at = inf
-    world.fail("delete_on_termination", Transient("InternalError", cause=Cause.EC2_ERROR))
+    world.fail("set_delete_on_termination", Transient("InternalError", cause=Cause.EC2_ERROR))
     assert world.grow() is Outcome.HELD
     assert world.causes(EventKind.WARNING) == ["unprotected"]
     assert world.grow() is Outcome.HELD
@@ -47,10 +47,10 @@ def test_a_protection_that_fails_delays_no_growth(
     world: SimulatedWorld, error: EbsAutoscaleError
 ) -> None:
     """While EC2 does not protect a volume it goes into service with a warning, in good time."""
-    world.fail("delete_on_termination", error, times=inf)
+    world.fail("set_delete_on_termination", error, times=inf)
     began = world.clock.now_seconds()
     assert world.grow() is Outcome.DONE
-    assert world.clock.now_seconds() - began < 2 * PROTECT_PATIENCE_SECONDS + 20
+    assert world.clock.now_seconds() - began < 2 * MAPPING_PATIENCE_SECONDS + 20
     assert world.causes(EventKind.WARNING) == ["unprotected"]
     assert len(world.filesystem.devices) == 2
 
@@ -62,7 +62,7 @@ def test_a_protection_that_fails_delays_no_growth(
 
 def test_a_passing_failure_to_protect_is_no_alarm(world: SimulatedWorld) -> None:
     """What a repetition in the same growth protects is told nobody."""
-    world.fail("delete_on_termination", THROTTLED)
+    world.fail("set_delete_on_termination", THROTTLED)
     assert world.grow() is Outcome.DONE
     assert world.cloud.volumes[0].protected_at < inf
     assert not world.told(EventKind.WARNING)
@@ -70,7 +70,7 @@ def test_a_passing_failure_to_protect_is_no_alarm(world: SimulatedWorld) -> None
 
 def test_an_unprotected_volume_is_finished_after_a_crash(world: SimulatedWorld) -> None:
     """Killed between an attach without protection and the add, the next run adds the volume."""
-    world.fail("delete_on_termination", THROTTLED, times=inf)
+    world.fail("set_delete_on_termination", THROTTLED, times=inf)
     world.fail("add_device", Transient("not now", cause=Cause.ADD))
     assert world.grow() is Outcome.FAILED
     assert world.grow() is Outcome.DONE
@@ -81,11 +81,12 @@ def test_an_unprotected_volume_is_finished_after_a_crash(world: SimulatedWorld) 
 def test_a_denied_protection_is_a_warning(world: SimulatedWorld) -> None:
     """Who may not set DeleteOnTermination is told so once, and the volume goes into service."""
     denied = Unfit("not allowed", hint="allow it", cause=Cause.DENIED)
-    world.fail("delete_on_termination", denied, times=inf)
+    world.fail("set_delete_on_termination", denied, times=inf)
     assert world.grow() is Outcome.DONE
     assert world.causes(EventKind.WARNING) == ["denied"]
-    (sentence,) = world.told(EventKind.WARNING)
-    assert sentence.endswith("will outlive this instance: not allowed; allow it")
+    (warning,) = [event for event in world.events if event.kind is EventKind.WARNING]
+    assert warning.volume == world.cloud.volumes[0].id
+    assert warning.hint == denied.hint
     assert len(world.filesystem.devices) == 2
 
 
@@ -93,7 +94,7 @@ def test_protection_can_be_turned_off(world: SimulatedWorld) -> None:
     """With delete_on_termination false nothing is set, and growths are complete without."""
     world.delete_on_termination = False
     assert world.grow() is Outcome.DONE
-    assert world.at.calls["delete_on_termination"] == 0
+    assert world.at.calls["set_delete_on_termination"] == 0
     assert world.grow() is Outcome.HELD
 
 
@@ -101,5 +102,5 @@ def test_a_mapping_not_visible_yet_is_waited_for(world: SimulatedWorld) -> None:
     """Protection is tried again while EC2 does not show the attachment to that call."""
     world.cloud.latencies.mapping = 20.0
     assert world.grow() is Outcome.DONE
-    assert world.at.calls["delete_on_termination"] > 1
+    assert world.at.calls["set_delete_on_termination"] > 1
     assert world.cloud.volumes[0].protected_at < inf

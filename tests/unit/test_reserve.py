@@ -5,10 +5,10 @@ import pytest
 from ebs_autoscale.errors import Cause, Transient
 from ebs_autoscale.model import GIB
 from ebs_autoscale.policy.forecast import Forecast
-from ebs_autoscale.policy.reserve import is_affordable, wanted_bytes
+from ebs_autoscale.policy.reserve import is_reserve_affordable, wanted_reserve_bytes
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.resize.growth import Outcome
-from ebs_autoscale.telemetry.events import EventKind
+from ebs_autoscale.telemetry.events import EventKind, Level
 from tests.simulated.world import SimulatedWorld
 from tests.unit.samples import reading_of
 
@@ -28,16 +28,16 @@ MIB = 1024**2
 )
 def test_how_large(configured: int | None, size_gib: int, wanted: int) -> None:
     """Configured, or a hundredth between 256 MiB and 1 GiB, and never much of a small one."""
-    assert wanted_bytes(configured, reading_of(size_gib, size_gib / 2)) == wanted
+    assert wanted_reserve_bytes(configured, reading_of(size_gib, size_gib / 2)) == wanted
 
 
 def test_never_makes_space_low() -> None:
     """A reserve that would cross a threshold by itself is not taken; giving some up always is."""
     policy = GrowthPolicy()
     reading = reading_of(100, 20.1)
-    assert is_affordable(50 * MIB, reading, policy, Forecast())
-    assert not is_affordable(GIB, reading, policy, Forecast())
-    assert is_affordable(0, reading, policy, Forecast())
+    assert is_reserve_affordable(50 * MIB, reading, policy, Forecast())
+    assert not is_reserve_affordable(GIB, reading, policy, Forecast())
+    assert is_reserve_affordable(0, reading, policy, Forecast())
 
 
 def test_is_taken_when_a_look_finds_space_comfortable() -> None:
@@ -80,5 +80,6 @@ def test_a_reserve_that_fails_is_told_and_no_more() -> None:
     world.fill(percent=85)
     world.fail("keep_reserve", Transient("no", cause=Cause.RESERVE))
     assert world.grow() is Outcome.DONE
-    assert world.told(EventKind.TENDED) == ["no emergency reserve is held: no"]
+    (tended,) = [event for event in world.events if event.kind is EventKind.TENDED]
+    assert tended.level is Level.WARNING
     assert world.causes(EventKind.WARNING) == []
