@@ -1,9 +1,8 @@
-"""Journal lines, journal datagrams, the status file, and sinks that fail."""
+"""Log lines, journal datagrams, and sinks that fail."""
 
 import io
 import json
 import logging
-import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.model import StepKind
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import (
     LOGGER,
@@ -19,7 +20,6 @@ from ebs_autoscale.telemetry.logs import (
     JsonFormatter,
     LogSink,
     Sinks,
-    StatusFile,
     TextFormatter,
     set_up_logging,
 )
@@ -27,19 +27,28 @@ from ebs_autoscale.telemetry.logs import (
 STEP = Event(
     kind=EventKind.STEP_DONE,
     sentence="attached vol-0a1 as nvme2n1 in 4.2 s",
-    fields={"growth": "6a92f8de-3", "volume": "vol-0a1", "seconds": 4.2, "number": 2},
+    growth="6a92f8de-3",
+    step=StepKind.ATTACH_VOLUME,
+    number=2,
+    volume="vol-0a1",
+    seconds=4.2,
 )
 ALARM = Event(
     kind=EventKind.CONDITION_BEGAN,
-    sentence="/scratch is not mounted; mount it",
+    sentence="/scratch is not mounted",
+    hint="mount it",
     level=Level.ERROR,
-    fields={"cause": "not mounted"},
+    cause=Cause.NOT_MOUNTED,
 )
 ODD = Event(
     kind=EventKind.WARNING,
     sentence="odd values",
     level=Level.WARNING,
-    fields={"a": "", "b": 'say "no"', "c": "x=y", "d": 1e-9, "e": "two\nlines", "f": "tab\there"},
+    growth="",
+    volume='say "no"',
+    seconds=1e-9,
+    filesystem="two\nlines",
+    version="x=y",
 )
 
 
@@ -68,21 +77,20 @@ def logged(formatter: logging.Formatter, event: Event) -> str:
     [
         (
             STEP,
-            (
-                "attached vol-0a1 as nvme2n1 in 4.2 s "
-                "growth=6a92f8de-3 volume=vol-0a1 seconds=4.2 number=2\n"
-            ),
+            "attached vol-0a1 as nvme2n1 in 4.2 s growth=6a92f8de-3 step=AttachVolume number=2 "
+            "volume=vol-0a1 seconds=4.2\n",
         ),
-        (ALARM, "/scratch is not mounted; mount it cause=Cause.NOT_MOUNTED\n"),
+        (ALARM, '/scratch is not mounted; mount it cause="not mounted"\n'),
         (
             ODD,
-            'odd values a="" b="say \\"no\\"" c=x=y d=1e-09 e="two\\nlines" f="tab\\there"\n',
+            'odd values growth="" volume="say \\"no\\"" seconds=1e-09 filesystem="two\\nlines" '
+            "version=x=y\n",
         ),
         (Event(kind=EventKind.STOPPING, sentence="no fields"), "no fields\n"),
     ],
 )
 def test_text_lines(event: Event, line: str) -> None:
-    """The sentence comes first, then key=value, quoted where needed, all on one line."""
+    """Sentence and hint come first, then key=value, quoted where needed, all on one line."""
     assert logged(TextFormatter(), event) == line
 
 
@@ -95,11 +103,14 @@ def test_json_lines() -> None:
         "message": "attached vol-0a1 as nvme2n1 in 4.2 s",
         "event": "step_done",
         "growth": "6a92f8de-3",
+        "step": "AttachVolume",
+        "number": 2,
         "volume": "vol-0a1",
         "seconds": 4.2,
-        "number": 2,
     }
-    assert json.loads(logged(JsonFormatter(), ALARM))["level"] == "error"
+    alarm = json.loads(logged(JsonFormatter(), ALARM))
+    assert (alarm["level"], alarm["message"]) == ("error", "/scratch is not mounted")
+    assert (alarm["hint"], alarm["cause"]) == ("mount it", "not mounted")
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
@@ -153,19 +164,21 @@ def test_a_journal_entry(journal: Journal) -> None:
     """Under systemd an event is one datagram: the line, its priority, each field by its name."""
     LogSink()(STEP)
     assert journal.entry() == {
-        "MESSAGE": "attached vol-0a1 as nvme2n1 in 4.2 s growth=6a92f8de-3 volume=vol-0a1 "
-        "seconds=4.2 number=2",
+        "MESSAGE": "attached vol-0a1 as nvme2n1 in 4.2 s",
         "PRIORITY": "6",
         "SYSLOG_IDENTIFIER": "ebs-autoscale",
         "EBS_AUTOSCALE_EVENT": "step_done",
         "MESSAGE_ID": "b496d76d132e547b86e4743b45b0dbe4",
         "GROWTH": "6a92f8de-3",
         "VOLUME_ID": "vol-0a1",
-        "SECONDS": "4.2",
+        "STEP": "AttachVolume",
         "NUMBER": "2",
+        "SECONDS": "4.2",
     }
     LogSink()(ALARM)
-    assert journal.entry()["PRIORITY"] == "3"
+    alarm = journal.entry()
+    assert (alarm["PRIORITY"], alarm["CAUSE"]) == ("3", "not mounted")
+    assert (alarm["MESSAGE"], alarm["HINT"]) == ("/scratch is not mounted; mount it", "mount it")
 
 
 def test_newlines_survive_the_journal(journal: Journal) -> None:
@@ -173,12 +186,13 @@ def test_newlines_survive_the_journal(journal: Journal) -> None:
     forged = Event(
         kind=EventKind.WARNING,
         sentence="first\nPRIORITY=0",
-        fields={"cause": "a\nMESSAGE=b", "volume": "vol-ü"},
+        growth="a\nMESSAGE=b",
+        volume="vol-ü",
     )
     LogSink()(forged)
     entry = journal.entry()
     assert entry["MESSAGE"].startswith("first\nPRIORITY=0")
-    assert (entry["PRIORITY"], entry["CAUSE"]) == ("6", "a\nMESSAGE=b")
+    assert (entry["PRIORITY"], entry["GROWTH"]) == ("6", "a\nMESSAGE=b")
     assert entry["VOLUME_ID"] == "vol-ü"
 
 
@@ -211,58 +225,6 @@ def test_the_format_is_chosen(log_format: str, expected: type[logging.Formatter]
     assert type(handler.formatter) is expected
     assert handler.stream is sys.stderr
     assert LOGGER.level == logging.WARNING
-
-
-def test_the_status_file_is_replaced_whole(tmp_path: Path) -> None:
-    """Whoever reads sees an old report or a new one: a new file takes the old one's place."""
-    path = tmp_path / "run" / "scratch.json"
-    status = StatusFile(path)
-    status.write({"state": "watching"})
-    with path.open() as reader:
-        status.write({"state": "growing"})
-        assert json.load(reader) == {"state": "watching"}
-    assert json.loads(path.read_text()) == {"state": "growing"}
-    assert [entry.name for entry in path.parent.iterdir()] == ["scratch.json"]
-
-
-def test_everybody_may_read_the_status(tmp_path: Path) -> None:
-    """Under the umask of the unit, too, the report is there for whoever runs `status`."""
-    before = os.umask(0o077)
-    try:
-        StatusFile(tmp_path / "scratch.json").write({"state": "watching"})
-    finally:
-        os.umask(before)
-    assert (tmp_path / "scratch.json").stat().st_mode & 0o777 == 0o644
-
-
-def test_an_unchanged_report_is_not_written(tmp_path: Path) -> None:
-    """The same report again costs no write."""
-    path = tmp_path / "scratch.json"
-    status = StatusFile(path)
-    status.write({"state": "watching"})
-    before = path.stat()
-    status.write({"state": "watching"})
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-
-
-def test_a_place_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
-    """Where no report can be written there is none; as soon as it can, there is."""
-    (tmp_path / "run").write_text("in the way")
-    status = StatusFile(tmp_path / "run" / "scratch.json")
-    status.write({"state": "watching"})
-    status.remove()
-    (tmp_path / "run").unlink()
-    status.write({"state": "watching"})
-    assert (tmp_path / "run" / "scratch.json").exists()
-
-
-def test_the_report_ends_with_the_daemon(tmp_path: Path) -> None:
-    """At the end the report is gone; to remove it twice is fine."""
-    status = StatusFile(tmp_path / "scratch.json")
-    status.write({"state": "watching"})
-    status.remove()
-    status.remove()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sink_that_fails_is_muted() -> None:
