@@ -36,6 +36,7 @@ CONFIG: Mapping[str, Any] = {
     "threshold": {"available": "30%", "available_min": "128MiB", "lead_time": "off"},
     "growth": {"size": "1GiB", "min": "1GiB"},
     "poll": {"max": "500ms"},
+    "logging": {"format": "json"},
 }
 
 
@@ -70,6 +71,31 @@ def create_volume(sandbox: Sandbox, tags: Mapping[str, str]) -> str:
     return str(volume["VolumeId"])
 
 
+def events_in(log: str) -> list[dict[str, Any]]:
+    """The events in a log of JSON lines; what is no JSON, such as a traceback, is left out."""
+    events = []
+    for line in log.splitlines():
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    return [event for event in events if isinstance(event, dict)]
+
+
+def find_event(
+    log: str, kind: str, *, containing: str = "", **fields: Any
+) -> dict[str, Any] | None:
+    """The first event of this kind with these fields; `containing` is an id or a path in it."""
+    return next(
+        (
+            event
+            for event in events_in(log)
+            if event["event"] == kind
+            and fields.items() <= event.items()
+            and containing in f"{event['message']} {event.get('hint', '')}"
+        ),
+        None,
+    )
+
+
 class Daemon:
     """A running `ebs-autoscale run`; dies with the test run whatever happens."""
 
@@ -81,6 +107,22 @@ class Daemon:
     def log(self) -> str:
         """What it has said so far."""
         return self._log.read_text("utf-8")
+
+    def wait_event(
+        self, kind: str, *, containing: str = "", seconds: float = 30.0, **fields: Any
+    ) -> dict[str, Any]:
+        """Wait until it has told such an event, and return it; see find_event."""
+        wanted = f"{kind} {fields} {containing}"
+        try:
+            until(
+                lambda: find_event(self.log, kind, containing=containing, **fields),
+                wanted,
+                seconds=seconds,
+            )
+        except pytest.fail.Exception as error:
+            error.msg = f"{error.msg}\n{self.log}"
+            raise
+        return find_event(self.log, kind, containing=containing, **fields) or {}
 
     def wait_for(self, words: str, *, seconds: float = 30.0) -> None:
         """Wait until it has said that."""

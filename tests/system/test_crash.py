@@ -11,7 +11,7 @@ import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 from ec2_sandbox.journal import PENDING
 
-from tests.system.bench import Host, until
+from tests.system.bench import Host, events_in, find_event, until
 from tests.told import CONVERGED
 
 pytestmark = pytest.mark.kernel
@@ -52,7 +52,7 @@ def finish(record_property: Callable[[str, object], None]) -> Finish:
     def finishing(host: Host) -> None:
         began = monotonic()
         with host.daemon() as daemon:
-            daemon.wait_for("growth")
+            until(lambda: any("growth" in e for e in events_in(daemon.log)), "a growth")
             until(lambda: not daemon.children() and host.devices > 1, "the growth's end")
             assert_grown_once(host)
             record_property(CONVERGED, monotonic() - began)
@@ -152,10 +152,10 @@ def test_terminate_inside_a_step(make_host: Callable[..., Host], finish: Finish)
     host = make_host(attach_seconds=(4.0, 4.0))
     host.fill(20)
     with host.daemon() as daemon:
-        daemon.wait_for("attach the volume")
+        daemon.wait_event("step_started", step="AttachVolume")
         until(lambda: host.sandbox.calls("AttachVolume"), "the attach")
         assert daemon.stop(seconds=10) == 0
-        assert "stopped before the growth was complete" in daemon.log
+        assert find_event(daemon.log, "growth_stopped")
         assert not daemon.children()
 
     finish(host)

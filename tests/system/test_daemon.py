@@ -1,5 +1,6 @@
 """The daemon as systemd and the operator see it."""
 
+import json
 import socket
 import subprocess
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.bench import MIB, Host, until
+from tests.system.bench import MIB, Host, events_in, until
 
 pytestmark = pytest.mark.kernel
 
@@ -16,13 +17,14 @@ pytestmark = pytest.mark.kernel
 def test_grows_and_says_so(host: Host) -> None:
     """A low filesystem grows by itself, and the log names each step with its growth and volume."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         host.fill(25)
-        daemon.wait_for("is complete")
+        daemon.wait_event("growth_done")
         [volume] = host.volumes()
-        assert f"created {volume.id}" in daemon.log
-        assert f"added {volume.node} to the filesystem" in daemon.log
-        assert "less than 30 %" in daemon.log
+        steps = [e["step"] for e in events_in(daemon.log) if e["event"] == "step_done"]
+        assert steps == ["CreateVolume", "AttachVolume", "AddDevice", "BalanceMetadata"]
+        assert daemon.wait_event("step_done", step="AddDevice", volume=volume.id)
+        assert "30 %" in daemon.wait_event("decided", decision="grow")["message"]
         assert volume.encrypted
         assert daemon.stop() == 0
     assert host.leaked() == []
@@ -51,7 +53,7 @@ def test_no_write_ever_fails(make_host: Callable[..., Host], shown_as: str) -> N
 def test_idle_costs_nothing(host: Host) -> None:
     """After its start-up look the idle daemon makes no EC2 call and starts no process."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         until(lambda: not daemon.children(), "the end of the start-up look")
         calls = len(host.sandbox.journal())
         process = psutil.Process(daemon.process.pid)
@@ -85,31 +87,32 @@ def test_mount_lost(host: Host) -> None:
     """An unmounted filesystem is an alarm, never a reason to measure or grow what lies beneath."""
     node = f"/dev/{host.read().devices[0].name}"
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         until(lambda: not daemon.children(), "the end of the start-up look")
         calls = len(host.sandbox.journal())
         subprocess.run(["umount", str(host.mountpoint)], check=True)
-        daemon.wait_for("not mounted")
+        daemon.wait_event("condition_began", cause="not mounted")
         assert host.run("status").returncode == 5
         subprocess.run(["mount", node, str(host.mountpoint)], check=True)
-        daemon.wait_for("over after")
+        daemon.wait_event("condition_ended", cause="not mounted")
         assert len(host.sandbox.journal()) == calls
         assert daemon.stop() == 0
 
 
 def test_refusal_is_told_once(host: Host) -> None:
-    """At its limit the daemon says so once, keeps watching, and buys nothing."""
+    """At its limit the daemon says so once, keeps watching, and creates nothing."""
     host.configure(limits={"volumes": 1})
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         host.fill(25)
-        daemon.wait_for("is complete")
+        daemon.wait_event("growth_done")
         host.fill(20)
-        daemon.wait_for("refused by limits.volumes")
-        status = host.run("status")
+        daemon.wait_event("condition_began", cause="limits.volumes")
+        status = host.run("status", "--json")
         assert status.returncode == 1
-        assert "refused by limits.volumes" in status.stdout
-        assert daemon.log.count("refused by") == 1
+        assert list(json.loads(status.stdout)["daemon"]["conditions"]) == ["limits.volumes"]
+        events = events_in(daemon.log)
+        assert sum(event.get("cause") == "limits.volumes" for event in events) == 1
         assert daemon.stop() == 0
     assert len(host.volumes()) == 1
 
@@ -117,11 +120,11 @@ def test_refusal_is_told_once(host: Host) -> None:
 def test_killed_daemon_leaves_nothing_in_the_way(host: Host) -> None:
     """After kill -9 neither a stale report nor a stale lock misleads anyone."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         daemon.kill()
     assert host.status()["daemon"] is None
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         assert host.status()["daemon"]["pid"] == daemon.process.pid
         assert daemon.stop() == 0
     assert host.status()["daemon"] is None
