@@ -45,7 +45,7 @@ test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and
 chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
 
-measure: tools $(VENV)/.dev-ready ## the experiments of docs/settling.md, half an hour of them
+measure: tools $(VENV)/.dev-ready ## the experiments of docs/metadata.md, half an hour of them
 	@for each in settling exclusive emergency kills; do \
 		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
 
