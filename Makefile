@@ -28,7 +28,7 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl 
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-fill measure check format install uninstall tools clean
+.PHONY: help demo test chaos bench bench-fill measure pictures check format install uninstall tools clean
 .DELETE_ON_ERROR:
 
 help: ## show this
@@ -45,9 +45,15 @@ test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and
 chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
 
-measure: tools $(VENV)/.dev-ready ## the experiments of docs/settling.md, half an hour of them
+measure: tools $(VENV)/.dev-ready ## the experiments of docs/metadata.md, half an hour of them
 	@for each in settling exclusive emergency kills; do \
 		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
+
+pictures: tools $(VENV)/.dev-ready ## record the pictures of the README again, each from a real run
+	@mkdir -p build
+	@$(SUDO) $(BIN)/python -m tests.pictures.filling >build/filling.json
+	@$(BIN)/python -m tests.pictures.chart docs/pictures <build/filling.json
+	@$(SUDO) $(BIN)/python -m tests.pictures.screen docs/pictures/demo.svg
 
 bench: tools $(VENV)/.dev-ready ## what it costs, how exact it is, what it survives; ARGS='storm cost'
 	@exec $(SUDO) $(BIN)/python -m tests.bench $(ARGS)

@@ -61,7 +61,7 @@ class LiveView:
 
     def show(self, scene: Scene) -> None:
         """Draw it."""
-        self._live.update(_picture(scene), refresh=True)
+        self._live.update(picture(scene), refresh=True)
 
     def close(self) -> None:
         """Leave it standing, and give the cursor back."""
@@ -101,7 +101,8 @@ def _rate(scene: Scene) -> str:
     return f"{verb} at {scene.bytes_per_second / 1024**2:.0f} MiB/s"
 
 
-def _picture(scene: Scene) -> RenderableType:
+def picture(scene: Scene) -> RenderableType:
+    """The whole screen at this moment."""
     rows = Table.grid(padding=(0, 2), expand=True)
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column(ratio=1)

@@ -1,5 +1,6 @@
-"""The README against the program: what it promises is what there is."""
+"""README.md and docs/permissions.md against the program and the repository."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,18 +9,22 @@ from ebs_autoscale.config.schema import KEYS
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from ebs_autoscale.errors import Exit
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+PERMISSIONS = (ROOT / "docs/permissions.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: statement.sid)
 def test_each_statement_of_the_policy_is_explained(statement: Statement) -> None:
-    """The table of permissions has each statement with its actions and its reason."""
+    """The table of permissions has each statement with its actions and its purpose."""
     actions = ", ".join(f"`{action}`" for action in statement.actions)
-    assert f"| `{statement.sid}` | {actions} | {statement.why} |" in README
+    assert re.search(
+        rf"^\| `{statement.sid}` \| {re.escape(actions)} \| \w.+\. \|$", PERMISSIONS, re.MULTILINE
+    )
 
 
 def test_each_exit_code_is_documented() -> None:
-    """The table of exit codes has them all and no other."""
+    """The table has all exit codes and no others."""
     table = README.split("## Exit codes")[1].split("## ")[0]
     assert [line[2] for line in table.splitlines() if line[:3].strip("| ").isdigit()] == [
         str(code.value) for code in Exit
@@ -34,12 +39,12 @@ VERBS = (
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_is_named(verb: str) -> None:
-    """An operator finds every verb."""
+    """Every verb is in the README."""
     assert f"ebs-autoscale {verb}" in README
 
 
 def test_defaults_are_those_of_the_program() -> None:
-    """A key in the README's table stands there with the default it has."""
+    """Each key in the table of the configuration has the program's default."""
     defaults = {key.path: key.default for key in KEYS}
     rows = [line for line in README.splitlines() if line.startswith("| `") and line.count("|") == 4]
     told: dict[str, str] = {}
@@ -54,3 +59,18 @@ def test_defaults_are_those_of_the_program() -> None:
     }
     for key in found.keys() & defaults.keys() - {"growth.steps"}:
         assert found[key] == defaults[key], key
+
+
+LINKS = re.findall(r'(?:\]\(|src="|srcset=")([^)#":]+)', README)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_each_link_leads_to_a_file(link: str) -> None:
+    """Every page and picture that the README refers to is in the repository."""
+    assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))
+def test_each_make_target_exists(target: str) -> None:
+    """Every `make` command in the README works."""
+    assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)

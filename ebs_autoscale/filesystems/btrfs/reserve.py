@@ -74,7 +74,7 @@ class Reserve:
     """The reserve in the root of one mount; what is held is looked up, never remembered.
 
     Why: a device that is added while writers spin on ENOSPC can be allocated from before the
-    kernel has it in its books, and the filesystem is forced read-only (`docs/settling.md`).
+    kernel has it in its books, and the filesystem is forced read-only (`docs/metadata.md`).
     """
 
     def __init__(self, mount: BtrfsMount) -> None:
