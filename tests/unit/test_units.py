@@ -8,6 +8,7 @@ from ebs_autoscale.units import (
     BYTES_OF,
     LARGEST_SIZE_BYTES,
     LONGEST_DURATION_SECONDS,
+    counted,
     format_duration,
     format_size,
     parse_duration,
@@ -152,6 +153,21 @@ def test_sizes_read_well(size_bytes: int, text: str) -> None:
 def test_durations_read_well(seconds: float, text: str) -> None:
     """Durations are said in the unit that keeps them short."""
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "plural", "text"),
+    [
+        (0, "device", "", "0 devices"),
+        (1, "device", "", "1 device"),
+        (2, "device", "", "2 devices"),
+        (1, "entry", "entries", "1 entry"),
+        (3, "entry", "entries", "3 entries"),
+    ],
+)
+def test_counts_read_well(count: int, noun: str, plural: str, text: str) -> None:
+    """A count has its noun in the singular for one, in the plural otherwise."""
+    assert counted(count, noun, plural) == text
 
 
 @given(st.integers(min_value=1, max_value=9_999))
