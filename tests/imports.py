@@ -58,7 +58,7 @@ def read_contract() -> Contract:
 
 def read_imports() -> dict[Arrow, list[Arrow]]:
     """Each arrow between two units, with the imports between their modules it consists of."""
-    graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True)
+    graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
     found: dict[Arrow, list[Arrow]] = {}
     for importer in sorted(graph.modules - {PACKAGE}):
         for imported in sorted(graph.find_modules_directly_imported_by(importer) - {PACKAGE}):
