@@ -28,11 +28,12 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl 
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-fill measure pictures check format install uninstall tools clean
+.PHONY: help demo test test-unit chaos bench bench-fill measure pictures check imports format install \
+	uninstall tools clean
 .DELETE_ON_ERROR:
 
 help: ## show this
-	@sed -En 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -En 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS account
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
@@ -41,6 +42,10 @@ test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotat
 	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2
 test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+
+test-unit: $(VENV)/.dev-ready ## what needs neither root nor devices, in half a minute
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
+		--hypothesis-profile quick tests/unit tests/host $(ARGS)
 
 chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
@@ -61,13 +66,17 @@ bench: tools $(VENV)/.dev-ready ## what it costs, how exact it is, what it survi
 bench-fill: tools $(VENV)/.dev-ready ## the highest rate of writing survived, beside a poller of df
 	@exec $(SUDO) $(BIN)/python -m tests.bench fill $(ARGS)
 
-check: $(VENV)/.dev-ready ## format, style, types, walls between the rooms, spelling
+check: $(VENV)/.dev-ready ## format, style, types, import rules, spelling
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@PATH="$(BIN):$$PATH" lint-imports --no-logo
+	@$(BIN)/python -m tests.imports
 	@$(BIN)/codespell
 	@echo "all checks passed"
+
+imports: $(VENV)/.dev-ready ## count the imports between packages, those upward and the cycles
+	@$(BIN)/python -m tests.imports
 
 format: $(VENV)/.dev-ready ## bring the code into the one format
 	@$(BIN)/ruff format .

@@ -12,6 +12,7 @@ from threading import Event
 import pytest
 from ec2_sandbox.loop import LoopDevice
 from ec2_sandbox.namespace import enter_private_namespace, why_not
+from hypothesis import settings
 
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit
 from ebs_autoscale.host.command import run
@@ -19,6 +20,11 @@ from tests.told import tell
 
 LoopFactory = Callable[[int], LoopDevice]
 BtrfsFactory = Callable[..., Path]
+
+# A machine under load may take long for one example. `make test-unit` tries few of them.
+settings.register_profile("full", settings(), deadline=None)
+settings.register_profile("quick", settings(), deadline=None, max_examples=20, database=None)
+settings.load_profile("full")
 
 _REASON = pytest.StashKey[str]()
 _MIB = 1024**2

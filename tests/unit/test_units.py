@@ -8,6 +8,7 @@ from ebs_autoscale.units import (
     BYTES_OF,
     LARGEST_SIZE_BYTES,
     LONGEST_DURATION_SECONDS,
+    counted,
     format_duration,
     format_size,
     parse_duration,
@@ -154,6 +155,21 @@ def test_durations_read_well(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("count", "noun", "plural", "text"),
+    [
+        (0, "device", "", "0 devices"),
+        (1, "device", "", "1 device"),
+        (2, "device", "", "2 devices"),
+        (1, "entry", "entries", "1 entry"),
+        (3, "entry", "entries", "3 entries"),
+    ],
+)
+def test_counts_read_well(count: int, noun: str, plural: str, text: str) -> None:
+    """A count has its noun in the singular for one, in the plural otherwise."""
+    assert counted(count, noun, plural) == text
+
+
 @given(st.integers(min_value=1, max_value=9_999))
 def test_whole_gib_survive_the_round_trip(gib: int) -> None:
     """What EBS sells is read back exactly as it was shown."""
@@ -162,10 +178,10 @@ def test_whole_gib_survive_the_round_trip(gib: int) -> None:
 
 @given(st.integers(min_value=1, max_value=LARGEST_SIZE_BYTES))
 def test_any_size_survives_the_round_trip(size_bytes: int) -> None:
-    """A shown size is readable, to half of its last digit or a byte, and shown the same again."""
-    text = format_size(size_bytes)
-    assert parse_size(text) == pytest.approx(size_bytes, abs=0.0051 * size_bytes + 1)
-    assert format_size(parse_size(text)) == text
+    """A shown size is readable, to half of its last digit or a byte, and then shown exactly."""
+    shown_bytes = parse_size(format_size(size_bytes))
+    assert shown_bytes == pytest.approx(size_bytes, abs=0.0051 * size_bytes + 1)
+    assert parse_size(format_size(shown_bytes)) == shown_bytes
 
 
 @given(st.floats(min_value=0.01, max_value=LONGEST_DURATION_SECONDS))
