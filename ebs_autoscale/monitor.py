@@ -25,9 +25,7 @@ from ebs_autoscale.policy import (
     problems_of,
     shortage_of,
 )
-from ebs_autoscale.telemetry.conditions import Condition, Conditions
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
-from ebs_autoscale.telemetry.view import State, View
+from ebs_autoscale.telemetry import Condition, Conditions, Event, EventKind, Level, State, View
 from ebs_autoscale.units import counted
 
 HEARTBEAT_EVERY_SECONDS = 3600.0

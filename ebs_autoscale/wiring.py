@@ -11,10 +11,11 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity
-from ebs_autoscale.telemetry.events import Event
+from ebs_autoscale.telemetry import Event
 
 if TYPE_CHECKING:
-    from ebs_autoscale.resize.ports import Filesystem, World
+    from ebs_autoscale.resize import World
+    from ebs_autoscale.resize.ports import Filesystem
     from ebs_autoscale.volumes import Ec2Volumes
 
 
@@ -47,7 +48,7 @@ def world_of(
     identity: Identity | None = None,
 ) -> "World":
     """Everything a growth touches; asks IMDS who we are if that is not known, and loads boto3."""
-    from ebs_autoscale.resize.ports import World  # noqa: PLC0415 -- its package loads boto3
+    from ebs_autoscale.resize import World  # noqa: PLC0415 -- it loads boto3
 
     return World(
         cloud=cloud_of(settings, clock, identity),

@@ -14,7 +14,7 @@ from ebs_autoscale.errors import (
     Stopped,
 )
 from ebs_autoscale.host import paths
-from ebs_autoscale.telemetry.logs import set_up_logging
+from ebs_autoscale.telemetry import set_up_logging
 from ebs_autoscale.units import parse_size
 
 _EPILOG = """\

@@ -17,7 +17,7 @@ from ebs_autoscale.policy import (
     problems_of,
     shortage_of,
 )
-from ebs_autoscale.telemetry.status_file import LivingDaemon, living_daemon
+from ebs_autoscale.telemetry import LivingDaemon, living_daemon
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import filesystem_of
 

@@ -19,9 +19,7 @@ from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Decision, Finish, Grow, Refuse
 from ebs_autoscale.policy import Forecast, decide, steps_for
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
-from ebs_autoscale.telemetry.logs import LogSink
-from ebs_autoscale.telemetry.status_file import living_daemon
+from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, living_daemon
 from ebs_autoscale.wiring import cloud_of, filesystem_of, require_fit_host, world_of
 
 if TYPE_CHECKING:

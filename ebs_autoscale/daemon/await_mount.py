@@ -10,9 +10,7 @@ from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of, 
 from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import mount_unit, systemd_runs
-from ebs_autoscale.telemetry.conditions import Condition, Conditions
-from ebs_autoscale.telemetry.events import Event, EventKind
-from ebs_autoscale.telemetry.view import State, View
+from ebs_autoscale.telemetry import Condition, Conditions, Event, EventKind, State, View
 
 # A device that appears is usable at once; a look costs two processes.
 LOOK_EVERY_SECONDS = 10.0

@@ -18,10 +18,16 @@ from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.service import Notifier, detached
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import describe_available
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
-from ebs_autoscale.telemetry.logs import LogSink, Sinks, set_up_logging
-from ebs_autoscale.telemetry.status_file import StatusFile
-from ebs_autoscale.telemetry.view import View
+from ebs_autoscale.telemetry import (
+    Event,
+    EventKind,
+    Level,
+    LogSink,
+    Sinks,
+    StatusFile,
+    View,
+    set_up_logging,
+)
 from ebs_autoscale.wiring import filesystem_of, require_fit_host
 
 

@@ -14,7 +14,7 @@ from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.model import StepKind
 from ebs_autoscale.policy import Forecast
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry import Event, EventKind, Level
 
 # Every wait inside a growth has its own bound far below this, but for a balance.
 SILENT_TOO_LONG_SECONDS = 900.0

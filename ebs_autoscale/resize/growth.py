@@ -25,7 +25,7 @@ from ebs_autoscale.policy import (
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.resize.steps import carry_out
 from ebs_autoscale.resize.upkeep import adopt_predecessors, keep_reserve, look_after_volumes
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry import Event, EventKind, Level
 
 # How many volumes a growth leaves to the operator before it gives up: when volume after volume
 # turns out so, creating more is no answer.

@@ -8,7 +8,7 @@ from typing import Protocol
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry import Event, EventKind, Level
 
 
 class Cloud(Protocol):

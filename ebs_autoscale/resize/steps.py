@@ -15,7 +15,7 @@ from ebs_autoscale.model import (
 )
 from ebs_autoscale.resize.attach import Attached, attach
 from ebs_autoscale.resize.ports import World
-from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.telemetry import Event, EventKind
 
 
 def carry_out(

@@ -13,7 +13,7 @@ from ebs_autoscale.policy import (
 )
 from ebs_autoscale.resize.attach import set_delete_on_termination, warn_if_not_deleted
 from ebs_autoscale.resize.ports import World
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry import Event, EventKind, Level
 
 
 def adopt_predecessors(seen: Observation, world: World) -> Observation:
