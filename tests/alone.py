@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from ec2_sandbox.namespace import enter_private_namespace, why_not
+from ec2_sandbox.devices.namespace import enter_private_namespace, why_not
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.host import paths

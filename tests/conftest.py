@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from ec2_sandbox.loop import LoopDevice
-from ec2_sandbox.namespace import enter_private_namespace, why_not
+from ec2_sandbox.devices.loop import LoopDevice
+from ec2_sandbox.devices.namespace import enter_private_namespace, why_not
 from hypothesis import settings
 
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.host.command import run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ec2_sandbox.client import Sandbox, SandboxState
-from ec2_sandbox.namespace import why_not
+from ec2_sandbox.devices.namespace import why_not
 from rich.console import Console
 
 from ebs_autoscale.btrfs import BtrfsFilesystem

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from ec2_sandbox.namespace import enter_private_namespace
+from ec2_sandbox.devices.namespace import enter_private_namespace
 
 from ebs_autoscale.errors import CommandFailed, Exit, Unfit
 from ebs_autoscale.host.command import run

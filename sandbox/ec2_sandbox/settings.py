@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
 from ebs_autoscale.errors import ConfigInvalid
-from ec2_sandbox.iam_policy import Policy
+from ec2_sandbox.iam.policy import Policy
 
 Span = tuple[float, float]
 """The least and the most of something, in seconds; each case is drawn evenly from between."""

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from threading import Event
 
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 
 MIB = 1024**2
 GIB = 1024**3

@@ -19,8 +19,8 @@ from time import monotonic
 
 import psutil
 from ebs_autoscale_demo.scrub import scrub
-from ec2_sandbox.loop import LoopDevice
-from ec2_sandbox.namespace import enter_private_namespace
+from ec2_sandbox.devices.loop import LoopDevice
+from ec2_sandbox.devices.namespace import enter_private_namespace
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from ec2_sandbox.loop import LoopDevice
-from ec2_sandbox.namespace import enter_private_namespace
+from ec2_sandbox.devices.loop import LoopDevice
+from ec2_sandbox.devices.namespace import enter_private_namespace
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock

@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from ec2_sandbox.client import Sandbox, VolumeSeen
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import CommandFailed

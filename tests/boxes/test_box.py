@@ -36,7 +36,7 @@ runcmd:
 _DOOMED = """
 import sys
 from pathlib import Path
-from ec2_sandbox.namespace import enter_private_namespace
+from ec2_sandbox.devices.namespace import enter_private_namespace
 enter_private_namespace()
 from tests.boxes.box import Box
 from tests.boxes.tree import Tree

@@ -14,7 +14,7 @@ from typing import Any, Self
 import psutil
 from ebs_autoscale_demo.scrub import scrub
 from ec2_sandbox.client import Sandbox, VolumeSeen
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config

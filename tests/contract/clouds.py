@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import boto3
 import pytest
 from ec2_sandbox.client import SandboxControl
-from ec2_sandbox.server import SandboxServer
+from ec2_sandbox.http.server import SandboxServer
 from ec2_sandbox.settings import SandboxSettings
 from types_boto3_ec2 import EC2Client
 

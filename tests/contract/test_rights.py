@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from ec2_sandbox.iam_policy import Access, Policy, Verdict
+from ec2_sandbox.iam.policy import Access, Policy, Verdict
 
 from ebs_autoscale.checks.permissions import rehearse, rehearse_with
 from ebs_autoscale.ec2.iam import STATEMENTS, policy_document

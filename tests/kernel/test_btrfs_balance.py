@@ -12,7 +12,7 @@ from typing import Protocol
 
 import psutil
 import pytest
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Stopped, Transient

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.loop import LoopDevice, _attach
+from ec2_sandbox.devices.loop import LoopDevice, _attach
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices

@@ -7,7 +7,7 @@ from threading import Event
 from uuid import uuid4
 
 import pytest
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting

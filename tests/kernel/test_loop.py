@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.errors import CommandFailed
 from ebs_autoscale.host.command import run
@@ -74,7 +74,7 @@ def test_nothing_leaks_out_of_the_namespace(tmp_path: Path) -> None:
     nodes = set(Path("/dev").iterdir())
     script = """
 import ctypes, os, sys
-from ec2_sandbox.namespace import enter_private_namespace
+from ec2_sandbox.devices.namespace import enter_private_namespace
 enter_private_namespace()
 os.symlink("/dev/null", "/dev/disk/by-id/nvme-sandbox")
 os.mknod("/dev/sandbox", 0o600)
@@ -97,7 +97,7 @@ def test_threads_keep_a_process_out_of_the_namespace() -> None:
     """A process with threads is refused: they would go on seeing the host's mounts."""
     script = """
 import threading
-from ec2_sandbox.namespace import enter_private_namespace
+from ec2_sandbox.devices.namespace import enter_private_namespace
 done = threading.Event()
 thread = threading.Thread(target=done.wait)
 thread.start()

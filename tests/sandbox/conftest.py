@@ -13,9 +13,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from ec2_sandbox.client import SandboxControl, VolumeSeen
-from ec2_sandbox.clock import SandboxClock
-from ec2_sandbox.server import SandboxServer
+from ec2_sandbox.http.server import SandboxServer
 from ec2_sandbox.settings import SandboxSettings
+from ec2_sandbox.world.clock import SandboxClock
 from types_boto3_ec2 import EC2Client
 
 

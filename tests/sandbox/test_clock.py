@@ -1,7 +1,7 @@
 """Time of the sandbox."""
 
 import pytest
-from ec2_sandbox.clock import SandboxClock, Timeline
+from ec2_sandbox.world.clock import SandboxClock, Timeline
 
 
 def test_it_stands_still_until_advanced() -> None:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.blockdevices import LoopBlockDevices
 from ec2_sandbox.client import Sandbox
+from ec2_sandbox.devices.block_devices import LoopBlockDevices
+from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.faults import FaultKind, FaultRule
-from ec2_sandbox.loop import LoopDevice
 from ec2_sandbox.settings import BlockDevices, SandboxSettings
 
 from ebs_autoscale.model import GIB

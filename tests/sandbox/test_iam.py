@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from ec2_sandbox.iam_policy import Access, Policy, Verdict
+from ec2_sandbox.iam.policy import Access, Policy, Verdict
 
 from ebs_autoscale.errors import ConfigInvalid
 from tests.sandbox.conftest import Rig, refused

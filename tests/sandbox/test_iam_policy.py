@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from ec2_sandbox.iam_policy import Access, Policy, Verdict
+from ec2_sandbox.iam.policy import Access, Policy, Verdict
 from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import ConfigInvalid

@@ -4,8 +4,8 @@ import json
 
 import boto3
 import pytest
-from ec2_sandbox.clock import SandboxClock
 from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.world.clock import SandboxClock
 
 from tests.sandbox.conftest import Rig, Start
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
-from ec2_sandbox import protocol
-from ec2_sandbox.actions import ACTIONS
-from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.api.actions import ACTIONS
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.http import query_protocol
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,14 +24,14 @@ MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa:
 
 def written_by_botocore(action: str, params: dict[str, Any]) -> dict[str, str]:
     """Let botocore make a form of parameters."""
-    operation = protocol.operation_named(action)
+    operation = query_protocol.operation_named(action)
     request = create_serializer("ec2").serialize_to_request(params, operation)
     return {name: str(value) for name, value in request["body"].items()}
 
 
 def read_by_botocore(action: str, body: bytes) -> dict[str, Any]:
     """Let botocore read a document."""
-    shape = protocol.operation_named(action).output_shape
+    shape = query_protocol.operation_named(action).output_shape
     response = {"status_code": 200, "headers": {}, "body": body}
     assert shape is not None
     parsed: dict[str, Any] = create_parser("ec2").parse(response, shape)
@@ -52,7 +52,7 @@ def test_reads_what_botocore_writes(params: dict[str, Any]) -> None:
     """Parsing is the inverse of botocore's serializer, for scalars, structures and lists."""
     params = {"ClientToken": "t", **params}
     form = written_by_botocore("CreateVolume", params)
-    assert protocol.parse(protocol.operation_named("CreateVolume"), form) == params
+    assert query_protocol.parse(query_protocol.operation_named("CreateVolume"), form) == params
 
 
 @given(
@@ -63,8 +63,8 @@ def test_reads_what_botocore_writes(params: dict[str, Any]) -> None:
 )
 def test_botocore_reads_what_we_write(volume: dict[str, Any]) -> None:
     """Rendering is the inverse of botocore's parser, for scalars, structures, lists and times."""
-    operation = protocol.operation_named("DescribeVolumes")
-    body = protocol.render(operation, {"Volumes": [volume]}, "id-1")
+    operation = query_protocol.operation_named("DescribeVolumes")
+    body = query_protocol.render(operation, {"Volumes": [volume]}, "id-1")
     parsed = read_by_botocore("DescribeVolumes", body)
     assert parsed["Volumes"] == [volume]
     assert parsed["ResponseMetadata"]["RequestId"] == "id-1"
@@ -74,26 +74,33 @@ def test_long_lists_keep_their_order() -> None:
     """The eleventh element comes after the second, not between it and the first."""
     ids = [f"vol-{number:08x}" for number in range(25)]
     form = written_by_botocore("DescribeVolumes", {"VolumeIds": ids})
-    assert protocol.parse(protocol.operation_named("DescribeVolumes"), form)["VolumeIds"] == ids
+    assert (
+        query_protocol.parse(query_protocol.operation_named("DescribeVolumes"), form)["VolumeIds"]
+        == ids
+    )
 
 
 def test_an_unknown_output_name_is_a_bug() -> None:
     """A result that the model of EC2 cannot carry never leaves silently shortened."""
     with pytest.raises(KeyError):
-        protocol.render(protocol.operation_named("CreateVolume"), {"Colour": "red"}, "id-1")
+        query_protocol.render(
+            query_protocol.operation_named("CreateVolume"), {"Colour": "red"}, "id-1"
+        )
 
 
 def test_every_action_is_one_of_ec2() -> None:
     """No action of the sandbox has a name that EC2 does not know."""
     for action in ACTIONS:
-        assert protocol.operation_named(action).name == action
+        assert query_protocol.operation_named(action).name == action
 
 
 def test_an_error_document_is_read_by_botocore() -> None:
     """Code, message and request id of a refusal arrive."""
-    body = protocol.render_error(ApiError("IncorrectState", "vol-1 is not 'available'."), "id-2")
+    body = query_protocol.render_error(
+        ApiError("IncorrectState", "vol-1 is not 'available'."), "id-2"
+    )
     response = {"status_code": 400, "headers": {}, "body": body}
-    shape = protocol.operation_named("AttachVolume").output_shape
+    shape = query_protocol.operation_named("AttachVolume").output_shape
     assert shape is not None
     parsed = create_parser("ec2").parse(response, shape)
     assert parsed["Error"] == {"Code": "IncorrectState", "Message": "vol-1 is not 'available'."}

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from ec2_sandbox.client import Sandbox
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.settings import SandboxSettings
 
 from tests.system.bare import BareHost, CloudHost

@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.faults import FaultKind, FaultRule
-from ec2_sandbox.loop import LoopDevice
 
 from ebs_autoscale.host.fstab import line_for
 from tests.system.bench import GIB, Host

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.loop import LoopDevice, _attach
+from ec2_sandbox.devices.loop import LoopDevice, _attach
 
 from tests.conftest import LoopFactory
 from tests.signatures import SIGNATURES, digest, write

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.errors import ApiError
 
 # Documented: sd[a-z], xvd[b-c][a-z], and sda1/sda2. The rest the authors of the EBS CSI driver
 # found accepted, up to xvddx (pkg/cloud/devicemanager/device_names.go). The prefix is optional.

@@ -5,11 +5,11 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 
-from ec2_sandbox import views
-from ec2_sandbox.endpoint import HANG_UP, Answer
+from ec2_sandbox.api import responses
 from ec2_sandbox.faults import IMDS, FaultBook, FaultKind, FaultRule
+from ec2_sandbox.http.ec2 import HANG_UP, Answer
 from ec2_sandbox.journal import Journal
-from ec2_sandbox.world import World
+from ec2_sandbox.world.state import World
 
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105 -- a path
 _TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
@@ -101,8 +101,8 @@ def _content(world: World) -> dict[str, str]:
         "meta-data/ami-id": settings.image_id,
         "meta-data/instance-id": settings.instance_id,
         "meta-data/instance-type": settings.instance_type,
-        "meta-data/local-ipv4": views.private_ip(0),
-        "meta-data/mac": views.mac_address(0),
+        "meta-data/local-ipv4": responses.private_ip(0),
+        "meta-data/mac": responses.mac_address(0),
         "meta-data/placement/availability-zone": settings.zone,
         "meta-data/placement/availability-zone-id": settings.zone_id,
         "meta-data/placement/region": settings.region,
@@ -110,7 +110,7 @@ def _content(world: World) -> dict[str, str]:
         "meta-data/services/partition": settings.partition,
     }
     for index in range(settings.network_interfaces):
-        mac = views.mac_address(index)
+        mac = responses.mac_address(index)
         content[f"meta-data/network/interfaces/macs/{mac}/device-number"] = str(index)
         content[f"meta-data/network/interfaces/macs/{mac}/mac"] = mac
     if settings.role:
@@ -132,7 +132,7 @@ def _identity(world: World) -> dict[str, str | None]:
         "instanceId": settings.instance_id,
         "instanceType": settings.instance_type,
         "pendingTime": _iso(world, 0.0),
-        "privateIp": views.private_ip(0),
+        "privateIp": responses.private_ip(0),
         "region": settings.region,
         "version": "2017-09-30",
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ebs_autoscale.errors import Unfit
-from ec2_sandbox.loop import LoopDevice
+from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.settings import BlockDevices
 
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ec2_sandbox import protocol
-from ec2_sandbox.actions import perform
-from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.api.actions import perform
+from ec2_sandbox.api.request import Request
+from ec2_sandbox.errors import ApiError
 from ec2_sandbox.faults import FaultBook, FaultKind, FaultRule
+from ec2_sandbox.http import query_protocol
 from ec2_sandbox.journal import LOST, OK, Journal
-from ec2_sandbox.request import Request
-from ec2_sandbox.world import World
+from ec2_sandbox.world.state import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,9 @@ class Ec2Endpoint:
         )
         try:
             result = perform(self._world, action, request)
-            body = protocol.render(protocol.operation_named(action), result, _request_id())
+            body = query_protocol.render(
+                query_protocol.operation_named(action), result, _request_id()
+            )
         except ApiError as error:
             return _refusal(error)
         except Exception:  # noqa: BLE001 -- a bug here must look like EC2's own, and be seen
@@ -109,7 +111,7 @@ class Ec2Endpoint:
 
 def _parsed(action: str, form: Mapping[str, str]) -> dict[str, Any] | ApiError:
     try:
-        return protocol.parse(protocol.operation_named(action), form)
+        return query_protocol.parse(query_protocol.operation_named(action), form)
     except ApiError as error:
         return error
 
@@ -117,7 +119,7 @@ def _parsed(action: str, form: Mapping[str, str]) -> dict[str, Any] | ApiError:
 def _refusal(error: ApiError) -> Answer:
     return Answer(
         status=error.status,
-        body=protocol.render_error(error, _request_id()),
+        body=query_protocol.render_error(error, _request_id()),
         outcome=error.code,
     )
 

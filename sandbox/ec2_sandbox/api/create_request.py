@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ec2_sandbox import checks
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.world import Remembered, Shape, Volume, VolumeState, World
+from ec2_sandbox.api import validation
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.world.state import Remembered, Shape, Volume, VolumeState, World
 
 # EC2 says of the zone that it is no part of the comparison ("Ensuring idempotency in EC2").
 _NOT_COMPARED = frozenset({"ClientToken", "DryRun", "AvailabilityZone", "AvailabilityZoneId"})
@@ -35,18 +35,18 @@ def wanted_shape(params: Mapping[str, Any]) -> Shape:
     if "Size" not in params:
         raise ApiError("MissingParameter", "The request must contain the parameter size/snapshotId")
     type_name = params.get("VolumeType", "gp2")  # EC2's own default to this day
-    size = checks.size_gib(params["Size"], type_name=type_name)
+    size = validation.size_gib(params["Size"], type_name=type_name)
     return shape_of(type_name, size, params.get("Iops"), params.get("Throughput"))
 
 
 def shape_of(type_name: str, size: int, iops: int | None, throughput: int | None) -> Shape:
     """Settle a shape by the rules of its type."""
-    operations = checks.iops(iops, type_name=type_name, size=size)
+    operations = validation.iops(iops, type_name=type_name, size=size)
     return Shape(
         type=type_name,
         size_gib=size,
         iops=operations,
-        throughput=checks.throughput(throughput, type_name=type_name, operations=operations),
+        throughput=validation.throughput(throughput, type_name=type_name, operations=operations),
     )
 
 
@@ -81,7 +81,7 @@ def tags(params: Mapping[str, Any]) -> dict[str, str]:
                 "operation.",
             )
         given.extend(each.get("Tags", []))
-    return checks.tags(given, {})
+    return validation.tags(given, {})
 
 
 def check_quota(world: World, *, volumes: int, gib: int) -> None:

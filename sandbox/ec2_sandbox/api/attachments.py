@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from ec2_sandbox import checks, lifecycle, views
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.blockdevices import node_name
-from ec2_sandbox.request import Effect, Request
-from ec2_sandbox.world import (
+from ec2_sandbox.api import responses, validation
+from ec2_sandbox.api.request import Effect, Request
+from ec2_sandbox.devices.block_devices import node_name
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.world import transitions
+from ec2_sandbox.world.state import (
     Attachment,
     AttachmentState,
     Instance,
@@ -19,7 +20,7 @@ from ec2_sandbox.world import (
 
 def instance_named(world: World, instance_id: str) -> Instance:
     """Find the instance for a call; ApiError InvalidInstanceID.NotFound."""
-    if checks.well_formed(instance_id, "i") != world.instance.id:
+    if validation.well_formed(instance_id, "i") != world.instance.id:
         raise ApiError(
             "InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist"
         )
@@ -32,8 +33,8 @@ def attach_volume(world: World, request: Request) -> Effect:
     card = params.get("EbsCardIndex", 0)
     if not 0 <= card < world.settings.ebs_cards:
         raise ApiError("InvalidParameterValue", f"The instance type has no EBS card {card}")
-    device = checks.device_name(params["Device"])
-    volume = world.volume(checks.well_formed(params["VolumeId"], "vol"))
+    device = validation.device_name(params["Device"])
+    volume = world.volume(validation.well_formed(params["VolumeId"], "vol"))
     instance = instance_named(world, params["InstanceId"])
     if volume.attachment is not None:
         raise ApiError("VolumeInUse", f"{volume.id} is already attached to an instance")
@@ -47,7 +48,7 @@ def attach_volume(world: World, request: Request) -> Effect:
     stuck = request.stuck or _collides(world, device)
 
     def effect() -> dict[str, Any] | None:
-        lifecycle.begin_attach(world, volume, attachment, stuck=stuck, ghost=request.ghost)
+        transitions.begin_attach(world, volume, attachment, stuck=stuck, ghost=request.ghost)
         return _shown(world, volume, AttachmentState.ATTACHING)
 
     return effect
@@ -56,9 +57,9 @@ def attach_volume(world: World, request: Request) -> Effect:
 def detach_volume(world: World, request: Request) -> Effect:
     """Detach a volume; what the request names of the attachment must be so."""
     params = request.params
-    volume = world.volume(checks.well_formed(params["VolumeId"], "vol"))
+    volume = world.volume(validation.well_formed(params["VolumeId"], "vol"))
     if "InstanceId" in params:
-        checks.well_formed(params["InstanceId"], "i")
+        validation.well_formed(params["InstanceId"], "i")
     attachment = volume.attachment
     if attachment is None:
         # Sic: AWS leaves out the blank.
@@ -82,7 +83,7 @@ def detach_volume(world: World, request: Request) -> Effect:
         raise ApiError("IncorrectState", f"Volume '{volume.id}' is in the 'detaching' state.")
 
     def effect() -> dict[str, Any] | None:
-        lifecycle.begin_detach(world, volume, force=force, stuck=request.stuck)
+        transitions.begin_detach(world, volume, force=force, stuck=request.stuck)
         return _shown(world, volume, AttachmentState.DETACHING)
 
     return effect
@@ -93,7 +94,7 @@ def modify_instance_attribute(world: World, request: Request) -> Effect:
     params = request.params
     others = params.keys() - {"InstanceId", "BlockDeviceMappings", "DryRun"}
     if others:
-        checks.not_played(dict.fromkeys(others, True), sorted(others))
+        validation.not_played(dict.fromkeys(others, True), sorted(others))
     instance_named(world, params["InstanceId"])
     wanted = [_mapping(world, each) for each in params.get("BlockDeviceMappings", [])]
     if not wanted:
@@ -152,4 +153,4 @@ def _collides(world: World, device: str) -> bool:
 
 def _shown(world: World, volume: Volume, state: AttachmentState) -> dict[str, Any] | None:
     link = volume.attachment
-    return views.attachment(world, volume, link, state) if link else None
+    return responses.attachment(world, volume, link, state) if link else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ec2_sandbox.world import (
+from ec2_sandbox.world.state import (
     Attachment,
     AttachmentState,
     InstanceState,

@@ -12,15 +12,15 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from ec2_sandbox import control, protocol
-from ec2_sandbox.blockdevices import block_devices
-from ec2_sandbox.clock import SandboxClock
-from ec2_sandbox.endpoint import Answer, Ec2Endpoint
+from ec2_sandbox.devices.block_devices import block_devices
 from ec2_sandbox.faults import FaultBook
-from ec2_sandbox.imds import MetadataService
+from ec2_sandbox.http import control, query_protocol
+from ec2_sandbox.http.ec2 import Answer, Ec2Endpoint
+from ec2_sandbox.http.imds import MetadataService
 from ec2_sandbox.journal import Journal
 from ec2_sandbox.settings import SandboxSettings
-from ec2_sandbox.world import World
+from ec2_sandbox.world.clock import SandboxClock
+from ec2_sandbox.world.state import World
 
 _HOST = "127.0.0.1"
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
@@ -56,7 +56,7 @@ class SandboxServer:
 
     def start(self) -> None:
         """Begin to answer; the first call is not slower than others."""
-        protocol.ec2_model()
+        query_protocol.ec2_model()
         for thread in self._threads:
             thread.start()
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ec2_sandbox import checks, filters, lifecycle, purchase, views
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.iam_requests import may_use_key
-from ec2_sandbox.request import Effect, Request
-from ec2_sandbox.world import Volume, VolumeState, World
+from ec2_sandbox.api import create_request, filters, responses, validation
+from ec2_sandbox.api.authorization import may_use_key
+from ec2_sandbox.api.request import Effect, Request
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.world import transitions
+from ec2_sandbox.world.state import Volume, VolumeState, World
 
 _NOT_PLAYED = ("SnapshotId", "OutpostArn", "MultiAttachEnabled", "VolumeInitializationRate")
 _FACETS: filters.Facets[Volume] = {
@@ -33,26 +34,26 @@ _FACETS: filters.Facets[Volume] = {
 def create_volume(world: World, request: Request) -> Effect:
     """Buy a volume; the same client token with the same parameters buys it once."""
     params = request.params
-    checks.not_played(params, _NOT_PLAYED)
-    checks.client_token(params.get("ClientToken", ""))
-    purchase.check_zone(world, params)
-    shape = purchase.wanted_shape(params)
-    key_arn = purchase.key_arn(world, params)
-    tags = purchase.tags(params)
+    validation.not_played(params, _NOT_PLAYED)
+    validation.client_token(params.get("ClientToken", ""))
+    create_request.check_zone(world, params)
+    shape = create_request.wanted_shape(params)
+    key_arn = create_request.key_arn(world, params)
+    tags = create_request.tags(params)
     # Before idempotency, as the authors of the EBS CSI driver found (pkg/cloud/cloud.go).
-    purchase.check_quota(world, volumes=1, gib=shape.size_gib)
-    if known := purchase.replayed(world, params):
-        return lambda: views.volume(world, known)
+    create_request.check_quota(world, volumes=1, gib=shape.size_gib)
+    if known := create_request.replayed(world, params):
+        return lambda: responses.volume(world, known)
 
     def effect() -> dict[str, Any]:
         volume = world.new_volume(shape)
         volume.tags = tags
         volume.encrypted = key_arn is not None
         volume.kms_key_arn = key_arn
-        purchase.remember(world, params, volume)
+        create_request.remember(world, params, volume)
         fails = bool(params.get("KmsKeyId")) and not _key_serves(world, params, key_arn)
-        lifecycle.begin_create(world, volume, fails=fails, stuck=request.stuck)
-        return views.volume(world, volume)
+        transitions.begin_create(world, volume, fails=fails, stuck=request.stuck)
+        return responses.volume(world, volume)
 
     return effect
 
@@ -63,21 +64,21 @@ def describe_volumes(world: World, request: Request) -> Effect:
     filters.exclusive(params, "VolumeIds", "volumeSet")
     wanted = params.get("VolumeIds")
     if wanted:
-        volumes = [world.volume(checks.well_formed(each, "vol")) for each in wanted]
+        volumes = [world.volume(validation.well_formed(each, "vol")) for each in wanted]
     else:
         volumes = [volume for volume in world.volumes.values() if world.sees(volume)]
     facets = {**_FACETS, **_facets_of_world(world)}
     kept = filters.select(volumes, params, facets, lambda volume: volume.tags)
     shown, next_token = filters.page(kept, params, lambda volume: f"{volume.ordinal:08d}")
     return lambda: {
-        "Volumes": [views.volume(world, volume) for volume in shown],
+        "Volumes": [responses.volume(world, volume) for volume in shown],
         "NextToken": next_token,
     }
 
 
 def delete_volume(world: World, request: Request) -> Effect:
     """Delete a volume that nothing uses; once more while it is being deleted does nothing."""
-    volume = world.volume(checks.well_formed(request.params["VolumeId"], "vol"))
+    volume = world.volume(validation.well_formed(request.params["VolumeId"], "vol"))
     if volume.attachment is not None:
         raise ApiError(
             "VolumeInUse", f"Volume {volume.id} is currently attached to {world.instance.id}"
@@ -85,7 +86,7 @@ def delete_volume(world: World, request: Request) -> Effect:
     if volume.state is VolumeState.DELETING:
         return lambda: None
     _require_available(volume)
-    return partial(lifecycle.begin_delete, world, volume, stuck=request.stuck)
+    return partial(transitions.begin_delete, world, volume, stuck=request.stuck)
 
 
 def _key_serves(world: World, params: Mapping[str, Any], key_arn: str | None) -> bool:

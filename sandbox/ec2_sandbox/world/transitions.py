@@ -9,7 +9,7 @@ from functools import partial
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from ec2_sandbox.settings import Span
-from ec2_sandbox.world import (
+from ec2_sandbox.world.state import (
     Attachment,
     AttachmentState,
     InstanceState,

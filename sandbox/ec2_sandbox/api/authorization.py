@@ -7,10 +7,10 @@ Amazon EC2".
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ec2_sandbox import purchase
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.iam_policy import Access, Verdict
-from ec2_sandbox.world import Volume, World
+from ec2_sandbox.api import create_request
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.iam.policy import Access, Verdict
+from ec2_sandbox.world.state import Volume, World
 
 _KEY_AT_CREATE = ("kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext")
 _KEY_AT_ATTACH = ("kms:CreateGrant", "kms:Decrypt")
@@ -87,7 +87,10 @@ def _on(world: World, action: str, resource_id: str, *, extra: Keys) -> Iterator
 def _key_at_attach(world: World, volume_id: str) -> Iterator[Access]:
     """EC2 opens the data key in the role's name; AWS's own key for EBS asks nobody."""
     volume = world.volumes.get(volume_id)
-    if volume and volume.kms_key_arn not in (None, purchase.key_arn(world, {"Encrypted": True})):
+    if volume and volume.kms_key_arn not in (
+        None,
+        create_request.key_arn(world, {"Encrypted": True}),
+    ):
         for action in _KEY_AT_ATTACH:
             yield _key_access(world, action, str(volume.kms_key_arn))
 

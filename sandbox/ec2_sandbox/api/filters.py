@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.errors import ApiError
 
 Item = TypeVar("Item")
 Facets = Mapping[str, Callable[[Item], Iterable[str]]]

@@ -9,11 +9,11 @@ from threading import Condition
 from typing import Any
 
 from ebs_autoscale.model import GIB
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.blockdevices import BlockDevicePort
-from ec2_sandbox.clock import SandboxClock, Timeline
-from ec2_sandbox.iam_policy import Policy
+from ec2_sandbox.devices.block_devices import BlockDevicePort
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.iam.policy import Policy
 from ec2_sandbox.settings import SandboxSettings, Span
+from ec2_sandbox.world.clock import SandboxClock, Timeline
 
 
 class VolumeState(StrEnum):

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from ebs_autoscale.errors import ConfigInvalid
-from ec2_sandbox.iam_conditions import (
+from ec2_sandbox.iam.conditions import (
     Context,
     Keys,
     expanded,

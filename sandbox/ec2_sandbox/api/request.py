@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ec2_sandbox.world import World
+from ec2_sandbox.world.state import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ebs_autoscale.errors import ConfigInvalid
-from ec2_sandbox.endpoint import Answer
 from ec2_sandbox.faults import FaultBook, FaultRule
-from ec2_sandbox.iam_policy import Policy
+from ec2_sandbox.http.ec2 import Answer
+from ec2_sandbox.iam.policy import Policy
 from ec2_sandbox.journal import Journal
-from ec2_sandbox.world import Volume, World
+from ec2_sandbox.world.state import Volume, World
 
 PREFIX = "/_sandbox/"
 _Handler = Callable[[Mapping[str, Any]], Any]

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from ec2_sandbox import checks, filters
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.attachments_api import instance_named
-from ec2_sandbox.request import Effect, Request
-from ec2_sandbox.world import World
+from ec2_sandbox.api import filters, validation
+from ec2_sandbox.api.attachments import instance_named
+from ec2_sandbox.api.request import Effect, Request
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.world.state import World
 
 
 class _Tag(NamedTuple):
@@ -19,7 +19,7 @@ class _Tag(NamedTuple):
 def create_tags(world: World, request: Request) -> Effect:
     """Put tags on resources, replacing values of keys they have."""
     targets = [_tags_of(world, each) for each in request.params["Resources"]]
-    wanted = [checks.tags(request.params["Tags"], target) for target in targets]
+    wanted = [validation.tags(request.params["Tags"], target) for target in targets]
 
     def effect() -> None:
         for target, tags in zip(targets, wanted, strict=True):
@@ -75,7 +75,7 @@ _FACETS: filters.Facets[_Tag] = {
 
 def _tags_of(world: World, resource_id: str) -> dict[str, str]:
     if resource_id.startswith("vol-"):
-        return world.volume(checks.well_formed(resource_id, "vol")).tags
+        return world.volume(validation.well_formed(resource_id, "vol")).tags
     if resource_id.startswith("i-"):
         return instance_named(world, resource_id).tags
     raise ApiError("InvalidID", f"The ID '{resource_id}' is not valid")

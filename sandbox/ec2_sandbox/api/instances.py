@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ec2_sandbox import filters, lifecycle, views
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.attachments_api import instance_named
-from ec2_sandbox.request import Effect, Request
-from ec2_sandbox.world import World
+from ec2_sandbox.api import filters, responses
+from ec2_sandbox.api.attachments import instance_named
+from ec2_sandbox.api.request import Effect, Request
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.world import transitions
+from ec2_sandbox.world.state import World
 
 _RESERVATION = f"r-{1:017x}"
 
@@ -18,7 +19,7 @@ def describe_instances(world: World, request: Request) -> Effect:
     filters.exclusive(params, "InstanceIds", "instancesSet")
     for each in params.get("InstanceIds", []):
         instance_named(world, each)
-    shown = [views.instance(world)]
+    shown = [responses.instance(world)]
     kept = filters.select(shown, params, _INSTANCE_FACETS, _tags)
     paged, next_token = filters.page(kept, params, lambda view: str(view["InstanceId"]))
     reservation = {
@@ -38,7 +39,7 @@ def describe_instance_types(world: World, request: Request) -> Effect:
             "InvalidInstanceType",
             f"The following supplied instance types do not exist: [{', '.join(sorted(unknown))}]",
         )
-    kept = filters.select([views.instance_type(world)], params, _TYPE_FACETS)
+    kept = filters.select([responses.instance_type(world)], params, _TYPE_FACETS)
     paged, next_token = filters.page(kept, params, lambda view: str(view["InstanceType"]), most=100)
     return lambda: {"InstanceTypes": paged, "NextToken": next_token}
 
@@ -50,22 +51,22 @@ def terminate_instances(world: World, request: Request) -> Effect:
 
     def effect() -> dict[str, Any]:
         before = world.instance.state
-        lifecycle.begin_terminate(world, stuck=request.stuck)
+        transitions.begin_terminate(world, stuck=request.stuck)
         changed = {
             "InstanceId": world.instance.id,
-            "PreviousState": views.instance_state(before),
-            "CurrentState": views.instance_state(world.instance.state),
+            "PreviousState": responses.instance_state(before),
+            "CurrentState": responses.instance_state(world.instance.state),
         }
         return {"TerminatingInstances": [changed]}
 
     return effect
 
 
-def _tags(view: views.View) -> Mapping[str, str]:
+def _tags(view: responses.View) -> Mapping[str, str]:
     return {tag["Key"]: tag["Value"] for tag in view["Tags"] or []}
 
 
-def _mapped(key: str) -> Callable[[views.View], list[str]]:
+def _mapped(key: str) -> Callable[[responses.View], list[str]]:
     return lambda view: [
         word
         for mapping in view["BlockDeviceMappings"]
@@ -73,7 +74,7 @@ def _mapped(key: str) -> Callable[[views.View], list[str]]:
     ]
 
 
-_INSTANCE_FACETS: filters.Facets[views.View] = {
+_INSTANCE_FACETS: filters.Facets[responses.View] = {
     "instance-id": lambda view: [view["InstanceId"]],
     "instance-type": lambda view: [view["InstanceType"]],
     "instance-state-name": lambda view: [view["State"]["Name"]],
@@ -88,7 +89,7 @@ _INSTANCE_FACETS: filters.Facets[views.View] = {
     "block-device-mapping.status": _mapped("Status"),
     "block-device-mapping.delete-on-termination": _mapped("DeleteOnTermination"),
 }
-_TYPE_FACETS: filters.Facets[views.View] = {
+_TYPE_FACETS: filters.Facets[responses.View] = {
     "instance-type": lambda view: [view["InstanceType"]],
     "hypervisor": lambda view: [view["Hypervisor"]],
     "current-generation": lambda view: filters.words(view["CurrentGeneration"]),

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET  # only ever written here, never parsed
 from botocore.loaders import Loader
 from botocore.model import ListShape, OperationModel, ServiceModel, Shape, StructureShape
 
-from ec2_sandbox.apierror import ApiError
+from ec2_sandbox.errors import ApiError
 
 _ENVELOPE = frozenset({"Action", "Version"})
 Tree = dict[str, Any]

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ec2_sandbox import checks, filters, lifecycle, purchase, views
-from ec2_sandbox.apierror import ApiError
-from ec2_sandbox.request import Effect, Request
-from ec2_sandbox.world import Shape, Volume, VolumeState, World
+from ec2_sandbox.api import create_request, filters, responses, validation
+from ec2_sandbox.api.request import Effect, Request
+from ec2_sandbox.errors import ApiError
+from ec2_sandbox.world import transitions
+from ec2_sandbox.world.state import Shape, Volume, VolumeState, World
 
 # ModifyVolume's documentation since January 2026: four in a rolling day, one at a time.
 _MODIFICATIONS_PER_DAY = 4
@@ -23,17 +24,17 @@ _FACETS: filters.Facets[Volume] = {
 def modify_volume(world: World, request: Request) -> Effect:
     """Let a volume grow or change its type."""
     params = request.params
-    checks.not_played(params, ("MultiAttachEnabled",))
-    volume = world.volume(checks.well_formed(params["VolumeId"], "vol"))
+    validation.not_played(params, ("MultiAttachEnabled",))
+    volume = world.volume(validation.well_formed(params["VolumeId"], "vol"))
     if volume.state not in (VolumeState.AVAILABLE, VolumeState.IN_USE):
         raise ApiError("IncorrectState", f"{volume.id} is in the '{volume.state}' state.")
     target = _target_shape(volume.shape, params)
     _check_modification_rate(world, volume)
-    purchase.check_quota(world, volumes=0, gib=target.size_gib - volume.shape.size_gib)
+    create_request.check_quota(world, volumes=0, gib=target.size_gib - volume.shape.size_gib)
 
     def effect() -> dict[str, Any]:
-        modification = lifecycle.begin_modify(world, volume, target, stuck=request.stuck)
-        return {"VolumeModification": views.modification(world, volume.id, modification)}
+        modification = transitions.begin_modify(world, volume, target, stuck=request.stuck)
+        return {"VolumeModification": responses.modification(world, volume.id, modification)}
 
     return effect
 
@@ -44,7 +45,7 @@ def describe_volumes_modifications(world: World, request: Request) -> Effect:
     wanted = params.get("VolumeIds")
     volumes = list(world.volumes.values())
     if wanted:
-        volumes = [world.volume(checks.well_formed(each, "vol")) for each in wanted]
+        volumes = [world.volume(validation.well_formed(each, "vol")) for each in wanted]
         for volume in volumes:
             if volume.modification is None:
                 raise ApiError(
@@ -57,7 +58,7 @@ def describe_volumes_modifications(world: World, request: Request) -> Effect:
     )
     return lambda: {
         "VolumesModifications": [
-            views.modification(world, volume.id, volume.modification)
+            responses.modification(world, volume.id, volume.modification)
             for volume in shown
             if volume.modification
         ],
@@ -67,11 +68,11 @@ def describe_volumes_modifications(world: World, request: Request) -> Effect:
 
 def _target_shape(present: Shape, params: Mapping[str, Any]) -> Shape:
     type_name = params.get("VolumeType", present.type)
-    size = checks.size_gib(params.get("Size", present.size_gib), type_name=type_name)
+    size = validation.size_gib(params.get("Size", present.size_gib), type_name=type_name)
     if size < present.size_gib:
         raise ApiError("InvalidParameterValue", "New size cannot be smaller than existing size")
-    keeps = type_name == present.type and checks.volume_type(type_name).iops is not None
-    target = purchase.shape_of(
+    keeps = type_name == present.type and validation.volume_type(type_name).iops is not None
+    target = create_request.shape_of(
         type_name,
         size,
         params.get("Iops", present.iops if keeps else None),

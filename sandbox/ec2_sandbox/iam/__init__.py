@@ -1,0 +1,1 @@
+"""An evaluator of IAM policies; it knows nothing of EC2."""

@@ -1,0 +1,1 @@
+"""The simulated account and the passing of time in it."""
