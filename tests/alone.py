@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from ec2_sandbox.devices.namespace import enter_private_namespace, why_not
+from ec2_sandbox.devices.namespace import enter_private_namespace, missing_requirement
+from ec2_sandbox.errors import HostUnfit
 
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.host import paths
+from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 
 _CANNOT_RUN = 5
 
@@ -23,15 +23,15 @@ def alone(prefix: str) -> Path:
     """
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
-    if reason := why_not():
+    if reason := missing_requirement("btrfs"):
         _give_up(reason)
     try:
-        enter_private_namespace()
-    except EbsAutoscaleError as error:
+        enter_private_namespace(folders=[RUNTIME_DIRECTORY])
+    except HostUnfit as error:
         _give_up(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: os._exit(128 + number))
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=paths.RUNTIME_DIRECTORY))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=RUNTIME_DIRECTORY))
 
 
 def _give_up(reason: str) -> NoReturn:

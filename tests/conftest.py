@@ -11,11 +11,13 @@ from threading import Event
 
 import pytest
 from ec2_sandbox.devices.loop import LoopDevice
-from ec2_sandbox.devices.namespace import enter_private_namespace, why_not
+from ec2_sandbox.devices.namespace import enter_private_namespace, missing_requirement
+from ec2_sandbox.errors import HostUnfit
 from hypothesis import settings
 
-from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError, Unfit
+from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from tests.told import tell
 
 LoopFactory = Callable[[int], LoopDevice]
@@ -36,14 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
-    config.stash[_REASON] = why_not()
+    config.stash[_REASON] = missing_requirement("btrfs")
     if sys.platform != "linux" or os.geteuid() != 0:
         return
     # The one other thread of a pytest-xdist worker only speaks with the process that started it.
     is_worker = hasattr(config, "workerinput")
     try:
-        enter_private_namespace(leave_threads=is_worker)
-    except EbsAutoscaleError as error:
+        enter_private_namespace(folders=[RUNTIME_DIRECTORY], leave_threads=is_worker)
+    except HostUnfit as error:
         config.stash[_REASON] = config.stash[_REASON] or str(error)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ec2_sandbox.client import Sandbox, SandboxState
-from ec2_sandbox.devices.namespace import why_not
+from ec2_sandbox.devices.namespace import missing_requirement
 from rich.console import Console
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
@@ -46,7 +46,7 @@ def run(*, rate_bytes_per_second: int | None, view: View | None = None) -> int:
 
     Nothing of it is left afterwards, whatever ends it. Raises Unfit where it cannot run.
     """
-    if reason := why_not():
+    if reason := missing_requirement("btrfs"):
         raise Unfit(f"no demo here: {reason}", cause="demo")
     directory = roomy_directory()
     if (code := isolate()) is not None:

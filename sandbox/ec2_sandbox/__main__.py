@@ -1,4 +1,4 @@
-"""`python -m ec2_sandbox`."""
+"""Run the command line: `python -m ec2_sandbox`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A sandbox from outside: start it as a child process, steer it, see what it saw."""
+"""A running sandbox, seen from a test: start it as a child process, control it, inspect it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
-from ebs_autoscale.errors import ConfigInvalid, Unfit
+from ec2_sandbox.errors import HostUnfit, InputInvalid
 from ec2_sandbox.faults import FaultRule
 from ec2_sandbox.journal import Call
 from ec2_sandbox.settings import SandboxSettings
@@ -28,9 +28,9 @@ _ENDPOINT = "AWS_ENDPOINT_URL_EC2"
 
 
 def client_environment(url: str) -> dict[str, str]:
-    """Name what sends an AWS client to the sandbox at this address, credentials included.
+    """Return the environment variables that direct an AWS client to the sandbox at this URL.
 
-    Credentials come from the simulated metadata service, never from the files of whoever runs it.
+    Credentials come from the simulated metadata service, never from the user's own files.
     """
     return {
         _ENDPOINT: url,
@@ -44,7 +44,7 @@ def client_environment(url: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSeen:
-    """A volume as the sandbox has it; `node` is the kernel name of its device while it shows."""
+    """The state of a volume; `node` is the kernel name of its block device, if there is one."""
 
     id: str
     size_gib: int
@@ -60,7 +60,7 @@ class VolumeSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxState:
-    """The world at one moment; `problems` are what the simulation could not do."""
+    """The simulated account at one moment; `problems` lists what the simulation failed to do."""
 
     clock_seconds: float
     instance_state: str
@@ -69,22 +69,22 @@ class SandboxState:
 
 
 class SandboxControl:
-    """Steers a running sandbox through its control endpoint."""
+    """Controls a running sandbox through its control endpoint."""
 
     def __init__(self, url: str) -> None:
         self.endpoint_url = url
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Variables that a client process needs; it must have no AWS keys of its own."""
+        """Variables for a client process, which must have no AWS credentials of its own."""
         return client_environment(self.endpoint_url)
 
     def journal(self, since: int = 0) -> list[Call]:
-        """Every call from this sequence number on, EC2's and metadata's, in order of arrival."""
+        """EC2 and metadata calls from this sequence number on, in order of arrival."""
         return [Call(**call) for call in self._ask("GET", f"journal?since={since}")]
 
     def calls(self, action: str | None = None) -> list[Call]:
-        """EC2 calls so far, of one action or of all."""
+        """EC2 calls so far, of one action or of all actions."""
         return [
             call
             for call in self.journal()
@@ -92,32 +92,33 @@ class SandboxControl:
         ]
 
     def state(self) -> SandboxState:
-        """The world now."""
+        """The present state of the account."""
         seen = self._ask("GET", "state")
         volumes = tuple(VolumeSeen(**volume) for volume in seen.pop("volumes"))
         return SandboxState(**{**seen, "volumes": volumes, "problems": tuple(seen["problems"])})
 
     def add_fault(self, rule: FaultRule) -> None:
-        """Let calls fail by this rule, after the rules there are."""
+        """Add a rule by which calls fail; earlier rules take precedence."""
         self._ask("POST", "faults", rule.to_mapping())
 
     def clear_faults(self) -> None:
-        """Let calls go right again."""
+        """Remove all fault rules."""
         self._ask("DELETE", "faults")
 
     def set_policy(self, document: Mapping[str, Any] | None) -> None:
-        """Let the instance's role have this IAM policy and no other; None allows everything."""
+        """Replace the IAM policy of the instance's role; None allows everything."""
         self._ask("POST", "policy", {"policy": document})
 
     def show_device(self, volume_id: str, *, shown: bool) -> None:
-        """Let the device of an attached volume be late, or come, whatever EC2 says of it.
+        """Hide or show the block device of an attached volume, without telling EC2.
 
-        As at a boot before all devices are there; it comes back under the next free name.
+        This is what a boot looks like before all devices have been found. A device that is
+        shown again takes the next free name.
         """
         self._ask("POST", "device", {"volume_id": volume_id, "shown": shown})
 
     def advance(self, seconds: float) -> None:
-        """Let the sandbox clock jump; what falls due has happened when this returns."""
+        """Move the sandbox clock forward; everything due by then has happened on return."""
         self._ask("POST", "clock", {"advance_seconds": seconds})
 
     def _ask(self, method: str, place: str, content: Mapping[str, Any] | None = None) -> Any:
@@ -131,12 +132,12 @@ class SandboxControl:
         finally:
             connection.close()
         if response.status != HTTPStatus.OK:
-            raise ConfigInvalid(f"sandbox, {method} {place}: {answer['error']}")
+            raise InputInvalid(f"{method} {place}: {answer['error']}")
         return answer
 
 
 class Sandbox(SandboxControl):
-    """A sandbox in a child process that ends with this one, however this one ends."""
+    """A sandbox in a child process, which ends when this process ends, even by SIGKILL."""
 
     def __init__(
         self, process: "subprocess.Popen[str]", *, url: str, settings: SandboxSettings
@@ -147,46 +148,46 @@ class Sandbox(SandboxControl):
 
     @classmethod
     def start(cls, settings: SandboxSettings, *, directory: Path) -> Self:
-        """Start one that keeps its files in `directory`, and wait until it answers.
+        """Start a sandbox that stores its volumes in `directory`, and wait until it answers.
 
-        Raises Unfit, with what it said, when it cannot.
+        Raises HostUnfit with the sandbox's error message when it cannot start.
         """
         argv = [sys.executable, "-I", "-m", "ec2_sandbox"]
         argv += ["--settings", "-", "--until-stdin-closes", "--directory", str(directory)]
-        with tempfile.TemporaryFile("w+") as complaints:
+        with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=complaints,
+                stderr=errors,
                 text=True,
             )
             url = _first_url(process, settings)
             if not url:
                 _end(process)
-                complaints.seek(0)
-                last = complaints.read().strip().splitlines()[-1:]
-                said = last[0] if last else "it said nothing"
-                raise Unfit(f"the sandbox does not start: {said}", cause="sandbox")
+                errors.seek(0)
+                last = errors.read().strip().splitlines()[-1:]
+                reason = last[0] if last else "no error message"
+                raise HostUnfit(f"the sandbox did not start: {reason}")
         return cls(process, url=url, settings=settings)
 
     @property
     def instance_id(self) -> str:
-        """The simulated instance."""
+        """The id of the simulated instance."""
         return self.settings.instance_id
 
     @property
-    def owner_arn(self) -> str:
+    def instance_arn(self) -> str:
         """The ARN of the simulated instance."""
-        return self.settings.owner_arn
+        return self.settings.instance_arn
 
     @property
     def pid(self) -> int:
-        """The child process, for tests that want to see it die."""
+        """The id of the child process."""
         return self._process.pid
 
     def stop(self) -> None:
-        """End it, with its links and devices; a second time does nothing."""
+        """Stop the sandbox and remove its links and devices; safe to repeat."""
         _end(self._process)
 
     def __enter__(self) -> Self:
@@ -202,7 +203,7 @@ class Sandbox(SandboxControl):
 
 
 def _first_url(process: "subprocess.Popen[str]", settings: SandboxSettings) -> str:
-    """Hand the settings over and read where it listens; empty when it ends or takes too long."""
+    """Send the settings and read the URL; empty when the sandbox ends or takes too long."""
     stdin, stdout = _pipes(process)
     try:
         stdin.write(settings.to_json() + "\n")
@@ -229,5 +230,5 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 def _pipes(process: "subprocess.Popen[str]") -> tuple[IO[str], IO[str]]:
     if process.stdin is None or process.stdout is None:
-        raise ValueError("a sandbox is started with pipes")
+        raise ValueError("the sandbox process has no pipes")
     return process.stdin, process.stdout

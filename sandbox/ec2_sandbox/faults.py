@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: rules that say when, and how."""
+"""Fault injection: rules that say which calls fail, and how."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -7,16 +7,17 @@ from random import Random
 from threading import Lock
 from typing import Any, Literal, Self
 
-from ebs_autoscale.errors import ConfigInvalid
+from ec2_sandbox.errors import InputInvalid
 
 IMDS = "IMDS"
 
 
 class FaultKind(StrEnum):
-    """How a call goes wrong.
+    """How a call fails.
 
-    `lost_before` and `lost_after` hang up without an answer, before or after the effect;
-    `stuck` starts a transition that never ends; `ghost` attaches a device that never appears.
+    `lost_before` and `lost_after` close the connection without a response, before or after the
+    effect; `stuck` starts a transition that never completes; with `ghost`, a volume is attached
+    but its block device never appears.
     """
 
     ERROR = "error"
@@ -35,17 +36,17 @@ _CODE = {FaultKind.THROTTLE: "RequestLimitExceeded"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRule:
-    """One way to fail: for `action` (`*` is every EC2 action, `IMDS` the metadata service).
+    """One kind of fault for `action` (`*` is every EC2 action, `IMDS` the metadata service).
 
-    Skips the first `after` matching calls, then strikes with `probability`, at
-    most `times` times. `when` says for errors, HTTP statuses and delays whether the effect
-    has happened before; `seconds`, of a delay, are real ones.
+    The first `after` calls succeed; later ones fail with `probability`, at most `times` times.
+    For errors, HTTP statuses and delays, `when` says whether the fault comes before or after
+    the effect. The `seconds` of a delay are real seconds.
     """
 
     kind: FaultKind
     action: str = "*"
     code: str = ""
-    message: str = "asked for by a fault rule of the sandbox"
+    message: str = "injected by a fault rule of the sandbox"
     status: int = 0
     probability: float = 1.0
     times: int | None = None
@@ -55,47 +56,48 @@ class FaultRule:
 
     @classmethod
     def from_mapping(cls, wanted: Mapping[str, Any]) -> Self:
-        """Read a rule as JSON gives it; ConfigInvalid for what no rule can say."""
+        """Read a rule from a JSON object; raises InputInvalid."""
         known = {each.name for each in fields(cls)}
         if unknown := sorted(wanted.keys() - known):
-            raise ConfigInvalid(
-                f"fault rule: no key {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}"
+            raise InputInvalid(
+                f"fault rule: unknown key {unknown[0]!r}",
+                hint=f"known keys: {', '.join(sorted(known))}",
             )
         try:
             return cls(**{**wanted, "kind": FaultKind(wanted.get("kind", ""))})
         except ValueError as error:
-            raise ConfigInvalid(
+            raise InputInvalid(
                 f"fault rule: {error}", hint=f"known kinds: {', '.join(FaultKind)}"
             ) from error
 
     def to_mapping(self) -> dict[str, Any]:
-        """Say what `from_mapping` reads."""
+        """Return the JSON object that `from_mapping` reads."""
         return asdict(self)
 
     @property
     def http_status(self) -> int:
-        """The HTTP status of the answer, where this rule answers."""
+        """The HTTP status of the response that this rule causes."""
         return self.status or _STATUS.get(self.kind, 400)
 
     @property
     def error_code(self) -> str:
-        """The EC2 error code of the answer, where this rule answers."""
+        """The EC2 error code of the response that this rule causes."""
         return self.code or _CODE.get(self.kind, "InternalError")
 
-    def concerns(self, action: str) -> bool:
-        """Whether calls of this action can be struck."""
+    def applies_to(self, action: str) -> bool:
+        """Whether calls of this action can fail by this rule."""
         return self.action == action or (self.action == "*" and action != IMDS)
 
 
 @dataclass(slots=True)
 class _Counted:
     rule: FaultRule
-    seen: int = 0
-    struck: int = 0
+    calls: int = 0
+    faults: int = 0
 
 
-class FaultBook:
-    """The rules in force, in order; the first that strikes decides."""
+class FaultRules:
+    """The rules in force, in order; the first that applies decides."""
 
     def __init__(self, seed: int) -> None:
         self._dice = Random(f"{seed}-faults")  # noqa: S311 -- repeatable on purpose
@@ -103,36 +105,36 @@ class FaultBook:
         self._lock = Lock()
 
     def add(self, rule: FaultRule) -> None:
-        """Put a rule after those there are."""
+        """Append a rule."""
         with self._lock:
             self._rules.append(_Counted(rule))
 
     def clear(self) -> None:
-        """Let everything go right again; what is stuck already stays so."""
+        """Remove all rules; transitions that are already stuck stay stuck."""
         with self._lock:
             self._rules.clear()
 
-    def striking(self, action: str) -> FaultRule | None:
-        """Decide how this call goes wrong, if it does; each call asks once."""
+    def fault_for(self, action: str) -> FaultRule | None:
+        """Decide whether and how this call fails; to be asked once for each call."""
         with self._lock:
-            concerned = [each for each in self._rules if each.rule.concerns(action)]
-            for each in concerned:
-                each.seen += 1
-            for each in concerned:
-                if self._strikes(each):
-                    each.struck += 1
+            candidates = [each for each in self._rules if each.rule.applies_to(action)]
+            for each in candidates:
+                each.calls += 1
+            for each in candidates:
+                if self._is_due(each):
+                    each.faults += 1
                     return each.rule
         return None
 
     def listing(self) -> list[dict[str, Any]]:
-        """Every rule with how often it was looked at and struck."""
+        """Every rule with the number of its calls and of the faults it caused."""
         with self._lock:
             return [
-                {**each.rule.to_mapping(), "seen": each.seen, "struck": each.struck}
+                {**each.rule.to_mapping(), "calls": each.calls, "faults": each.faults}
                 for each in self._rules
             ]
 
-    def _strikes(self, each: _Counted) -> bool:
+    def _is_due(self, each: _Counted) -> bool:
         rule = each.rule
-        spent = rule.times is not None and each.struck >= rule.times
-        return not spent and each.seen > rule.after and self._dice.random() < rule.probability
+        spent = rule.times is not None and each.faults >= rule.times
+        return not spent and each.calls > rule.after and self._dice.random() < rule.probability

@@ -1,4 +1,4 @@
-"""Every call the sandbox was asked, and what came of it."""
+"""The journal of the sandbox: every call and its outcome."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,9 +12,10 @@ LOST = "lost"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call: `outcome` is `ok`, an error code, an HTTP status, `lost` or `pending`.
+    """One call; `outcome` is `ok`, an error code, an HTTP status, `lost` or `pending`.
 
-    `sequence` counts arrivals. `fault` is the kind of the rule that struck, or empty.
+    `sequence` counts the calls in order of arrival; `fault` is the kind of the injected fault,
+    or empty.
     """
 
     sequence: int
@@ -27,7 +28,7 @@ class Call:
 
 
 class Journal:
-    """The calls in order of arrival; a call is in it before it has any effect."""
+    """The calls in order of arrival; a call is recorded before it has any effect."""
 
     def __init__(self) -> None:
         self._calls: list[Call] = []
@@ -36,7 +37,7 @@ class Journal:
     def begin(
         self, action: str, params: Mapping[str, Any], *, clock_seconds: float, access_key: str = ""
     ) -> int:
-        """Note an arrival; returns its sequence number."""
+        """Record the arrival of a call; returns its sequence number."""
         with self._lock:
             call = Call(
                 sequence=len(self._calls),
@@ -49,11 +50,11 @@ class Journal:
             return call.sequence
 
     def end(self, sequence: int, *, outcome: str, fault: str = "") -> None:
-        """Note what came of it."""
+        """Record the outcome of a call."""
         with self._lock:
             self._calls[sequence] = replace(self._calls[sequence], outcome=outcome, fault=fault)
 
     def listing(self, since: int = 0) -> list[dict[str, Any]]:
-        """The calls from this sequence number on, as JSON takes them."""
+        """The calls from this sequence number on, ready for JSON."""
         with self._lock:
             return [asdict(call) for call in self._calls[since:]]

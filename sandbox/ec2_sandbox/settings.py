@@ -1,4 +1,4 @@
-"""What a sandbox is like: who it pretends to be, its limits, its latencies."""
+"""The settings of a sandbox: its identity, its limits and its latencies."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,27 +6,27 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
-from ebs_autoscale.errors import ConfigInvalid
+from ec2_sandbox.errors import InputInvalid
 from ec2_sandbox.iam.policy import Policy
 
 Span = tuple[float, float]
-"""The least and the most of something, in seconds; each case is drawn evenly from between."""
+"""Minimum and maximum of a latency in seconds; each one is drawn evenly from that range."""
 
 _NO_TIME: Span = (0.0, 0.0)
 _HOUR = 3600.0
 
 
 BlockDevices = Literal["none", "nitro", "xen"]
-"""What an attached volume looks like in /dev: not at all, by its id, under the requested name."""
+"""How an attached volume appears in /dev: not at all, by its id, under the requested name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
-    """All that can be chosen about a sandbox; the defaults answer everything at once.
+    """Everything that can be configured; by default, every transition completes at once.
 
-    Times are seconds of the sandbox clock except `call_seconds`, which a client really
-    waits. `device_seconds` counts from the end of `attach_seconds` and may be negative:
-    the device then appears before the API says `attached`.
+    Times are seconds of the sandbox clock, except `call_seconds`, for which a client really
+    waits. `device_seconds` counts from the end of `attach_seconds` and may be negative: the
+    block device then appears before the API says `attached`.
     """
 
     seed: int = 0
@@ -42,28 +42,28 @@ class SandboxSettings:
     instance_tags: Mapping[str, str] = field(default_factory=dict)
     tags_in_metadata: bool = True
     image_id: str = "ami-0123456789abcdef0"
-    role: str | None = "ebs-autoscale"
+    role: str | None = "sandbox"
     policy: Mapping[str, Any] | None = None
-    """The one IAM policy of the role, for whoever calls; None allows everything."""
+    """The IAM policy of the role, applied to every caller; None allows everything."""
     root_device: str = "/dev/xvda"
     root_size_gib: int = 8
     network_interfaces: int = 1
 
     attachment_limit: int | None = 27
-    """As DescribeInstanceTypes says it; None: unknown there, and never enforced."""
+    """As reported by DescribeInstanceTypes; None means not reported and not enforced."""
     attachment_limit_type: str = "shared"
     ebs_cards: int = 1
-    """Each takes its share of the attachments; a call that names none means card 0."""
+    """Each has an equal share of the attachments; calls use card 0 unless they name another."""
     quota_volumes: int = 5000
     quota_gib: int = 50 * 1024
     hidden_device_names: tuple[str, ...] = ()
-    """Names in use that DescribeInstances does not show, as mapped in some images."""
+    """Device names in use that DescribeInstances does not show, as some images have them."""
     encryption_by_default: bool = False
     failing_kms_keys: tuple[str, ...] = ()
-    """Keys that EC2 accepts and then cannot use: the volume silently vanishes."""
+    """Keys that EC2 accepts but cannot use: the volume disappears instead of becoming available."""
 
     date_ahead_seconds: float = 0.0
-    """How far the Date of every answer is ahead of this host's clock."""
+    """How far the Date header of every response is ahead of this host's clock."""
     speed: float = 1.0
     call_seconds: Span = _NO_TIME
     create_seconds: Span = _NO_TIME
@@ -77,21 +77,21 @@ class SandboxSettings:
     modify_seconds: Span = _NO_TIME
     optimize_seconds: Span = _NO_TIME
     terminate_seconds: Span = _NO_TIME
-    # Measured by the authors of the EBS CSI driver (pkg/cloud/cloud.go); AWS does not say.
+    # Measured by the EBS CSI driver (pkg/cloud/cloud.go); AWS does not document it.
     token_memory_seconds: float = 12 * _HOUR
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
-            raise ConfigInvalid("sandbox settings: " + "; ".join(problems))
+            raise InputInvalid("sandbox settings: " + "; ".join(problems))
 
     @classmethod
     def instant(cls, **changes: Any) -> Self:
-        """Every transition happens at once: for tests."""
+        """Every transition completes at once: for tests."""
         return cls(**changes)
 
     @classmethod
     def realistic(cls, **changes: Any) -> Self:
-        """Latencies as seen on EC2 on a good day: for demonstrations and rehearsals."""
+        """Typical latencies of EC2: for demonstrations."""
         return replace(
             cls(
                 create_seconds=(1.0, 2.0),
@@ -108,40 +108,40 @@ class SandboxSettings:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read an object of settings; its key `preset` may be `instant` or `realistic`.
+        """Read a JSON object of settings; its key `preset` may be `instant` or `realistic`.
 
-        Raises ConfigInvalid for what it does not know.
+        Raises InputInvalid.
         """
         try:
             wanted = json.loads(text)
         except ValueError as error:
-            raise ConfigInvalid(f"sandbox settings are not JSON: {error}") from error
+            raise InputInvalid(f"sandbox settings are not JSON: {error}") from error
         if not isinstance(wanted, dict):
-            raise ConfigInvalid("sandbox settings are not a JSON object")
+            raise InputInvalid("sandbox settings are not a JSON object")
         presets = {"instant": cls.instant, "realistic": cls.realistic}
         preset = wanted.pop("preset", "instant")
         if preset not in presets:
-            raise ConfigInvalid(
-                f"sandbox settings: no preset {preset!r}", hint=_hint(preset, presets)
+            raise InputInvalid(
+                f"sandbox settings: unknown preset {preset!r}", hint=_hint(preset, presets)
             )
         known = {each.name for each in fields(cls)}
         for name in wanted.keys() - known:
-            raise ConfigInvalid(f"sandbox settings: no key {name!r}", hint=_hint(name, known))
+            raise InputInvalid(f"sandbox settings: unknown key {name!r}", hint=_hint(name, known))
         return presets[preset](**{name: _frozen(value) for name, value in wanted.items()})
 
     def to_json(self) -> str:
-        """Write what `from_json` reads."""
+        """Return the JSON object that `from_json` reads."""
         return json.dumps(asdict(self))
 
     @property
-    def owner_arn(self) -> str:
+    def instance_arn(self) -> str:
         """The ARN of the simulated instance."""
         place = f"{self.partition}:ec2:{self.region}:{self.account_id}"
         return f"arn:{place}:instance/{self.instance_id}"
 
     @property
     def slots(self) -> int | None:
-        """How many volumes can be attached, root included; network interfaces may share."""
+        """How many volumes can be attached, root volume included; None when not enforced."""
         if self.attachment_limit is None:
             return None
         shared = self.attachment_limit_type == "shared"
@@ -171,16 +171,16 @@ def _problems(settings: SandboxSettings) -> Iterator[str]:
     if settings.policy is not None:
         try:
             Policy.from_document(settings.policy)
-        except ConfigInvalid as error:
+        except InputInvalid as error:
             yield error.what
     if settings.speed < 0:
-        yield f"speed {settings.speed} would let time run backwards"
+        yield f"speed {settings.speed} is negative"
 
 
 def _span_problems(name: str, value: Any) -> Iterator[str]:
     if not (isinstance(value, tuple) and len(value) == len(_NO_TIME)):
-        yield f"{name} is {value!r}, not the least and the most seconds"
+        yield f"{name} is {value!r}, not a pair of minimum and maximum seconds"
     elif value[0] > value[1]:
-        yield f"{name} {value} has its least above its most"
+        yield f"{name} {value} has a minimum above its maximum"
     elif value[0] < 0 and name != "device_seconds":
         yield f"{name} {value} is negative"

@@ -25,6 +25,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 
 MIB = 1024**2
 KINDS = ("buffered", "direct", "metadata")
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=3072, help="MiB of the full filesystem")
     parser.add_argument("--only", choices=("with", "without"))
     arguments = parser.parse_args()
-    enter_private_namespace()
+    enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
     say(
         f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'came back':>11}"

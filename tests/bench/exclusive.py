@@ -19,6 +19,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from ebs_autoscale.model import Rebalance
 
 MIB = 1024**2
@@ -59,7 +60,7 @@ OPERATIONS = {
 
 def main() -> int:
     """Print one line for each operation; 1 when a growth waited for a balance."""
-    enter_private_namespace()
+    enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
     say("| running | usable after | what happened to it |")
     say("| --- | --- | --- |")

@@ -27,6 +27,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from ebs_autoscale.model import Rebalance
 
 MIB = 1024**2
@@ -238,7 +239,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
     arguments = parser.parse_args()
-    enter_private_namespace()
+    enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
     tally = campaign(arguments.kills, arguments.seed, say)
     for what, count in sorted(tally.kills.items()):

@@ -21,6 +21,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from ebs_autoscale.model import Rebalance
 
 MIB = 1024**2
@@ -92,7 +93,7 @@ def main() -> int:
     parser.add_argument("--metadata", type=int, nargs="*", default=[50, 200, 1024], help="MiB")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    enter_private_namespace()
+    enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
     say(
         "| metadata | profile | settled | seconds | fsync p50 | worst fsync | headroom | "

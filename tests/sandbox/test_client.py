@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from ec2_sandbox.client import Sandbox, SandboxControl
+from ec2_sandbox.errors import HostUnfit
 from ec2_sandbox.faults import FaultKind, FaultRule
 from ec2_sandbox.settings import SandboxSettings
 
-from ebs_autoscale.errors import Unfit
 from tests.sandbox.conftest import eventually
 from tests.system.bench import ec2_of
 
@@ -55,7 +55,7 @@ def test_a_child_process_serves_and_ends(tmp_path: Path) -> None:
         assert states[volume_id] == "available"
         outcomes = [call.outcome for call in sandbox.calls("CreateVolume")]
         assert outcomes == ["RequestLimitExceeded", "ok"]
-        assert sandbox.owner_arn.endswith(f":123456789012:instance/{sandbox.instance_id}")
+        assert sandbox.instance_arn.endswith(f":123456789012:instance/{sandbox.instance_id}")
     assert not answers(sandbox.endpoint_url)
     assert list(tmp_path.iterdir()) == []
     sandbox.stop()
@@ -63,7 +63,7 @@ def test_a_child_process_serves_and_ends(tmp_path: Path) -> None:
 
 def test_a_sandbox_that_cannot_start_says_why(tmp_path: Path) -> None:
     """What the child complained of is in the error."""
-    with pytest.raises(Unfit, match="No such file"):
+    with pytest.raises(HostUnfit, match="No such file"):
         Sandbox.start(SandboxSettings(block_devices="nitro"), directory=tmp_path / "nowhere")
 
 
@@ -92,12 +92,13 @@ def test_the_program_prints_what_a_shell_needs(number: signal.Signals) -> None:
     with foreground() as process:
         assert process.stdout is not None
         exports = {}
-        for line in iter(process.stdout.readline, "# Ctrl-C ends it\n"):
+        for line in iter(process.stdout.readline, "# press Ctrl-C to stop\n"):
             if line.startswith("export "):
                 name, _, value = line.removeprefix("export ").strip().partition("=")
                 exports[name] = value
+        region = dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
         control = SandboxControl(exports["AWS_ENDPOINT_URL_EC2"])
-        assert dict(control.environment) | {"AWS_REGION": "us-east-1"} == exports
+        assert dict(control.environment) | region == exports
         assert control.state().instance_state == "running"
         process.send_signal(number)
         assert process.wait(10) == 0
@@ -105,7 +106,7 @@ def test_the_program_prints_what_a_shell_needs(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "status", "complaint"),
-    [('{"colour": 1}', 2, "no key 'colour'"), (None, 2, "cannot read the settings")],
+    [('{"colour": 1}', 2, "unknown key 'colour'"), (None, 2, "cannot read the settings")],
 )
 def test_wrong_settings_end_it(
     tmp_path: Path, settings: str | None, status: int, complaint: str

@@ -14,10 +14,11 @@ from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.faults import FaultKind, FaultRule
 from ec2_sandbox.settings import BlockDevices, SandboxSettings
 
-from ebs_autoscale.model import GIB
 from tests.sandbox.conftest import Rig, Start, eventually
 
 pytestmark = pytest.mark.kernel
+
+GIB = 1024**3
 
 
 def by_id(volume_id: str) -> Path:

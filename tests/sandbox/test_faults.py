@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
-from ec2_sandbox.faults import FaultBook, FaultKind, FaultRule
+from ec2_sandbox.errors import InputInvalid
+from ec2_sandbox.faults import FaultKind, FaultRule, FaultRules
 
-from ebs_autoscale.errors import ConfigInvalid
 from tests.sandbox.conftest import Rig, Start, refused
 
 
@@ -120,21 +120,21 @@ def test_rules_count_and_end(rig: Rig) -> None:
 
 def test_the_first_rule_that_strikes_decides() -> None:
     """Rules are asked in order, and each counts every call that concerns it."""
-    book = FaultBook(seed=0)
+    book = FaultRules(seed=0)
     first = FaultRule(kind=FaultKind.ERROR, action="DeleteVolume")
     second = FaultRule(kind=FaultKind.HTTP, after=2)
     book.add(first)
     book.add(second)
-    struck = [book.striking(action) for action in ("DeleteVolume", "DeleteVolume", "CreateTags")]
+    struck = [book.fault_for(action) for action in ("DeleteVolume", "DeleteVolume", "CreateTags")]
     assert struck == [first, first, second]
-    assert book.striking("IMDS") is None
+    assert book.fault_for("IMDS") is None
 
 
 def test_a_wrong_rule_is_refused(rig: Rig) -> None:
     """A rule with an unknown key or kind is an error at once, not a test that proves nothing."""
-    with pytest.raises(ConfigInvalid, match="colour"):
+    with pytest.raises(InputInvalid, match="colour"):
         FaultRule.from_mapping({"kind": "error", "colour": "red"})
-    with pytest.raises(ConfigInvalid, match="known kinds"):
+    with pytest.raises(InputInvalid, match="known kinds"):
         FaultRule.from_mapping({"kind": "explode"})
     assert rig.raw("POST", "/_sandbox/faults")[0] == 400
 

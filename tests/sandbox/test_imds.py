@@ -52,7 +52,7 @@ def test_the_identity_document_names_the_instance(rig: Rig) -> None:
         ("placement/region", "us-east-1"),
         ("placement/availability-zone", "us-east-1a"),
         ("services/partition", "aws"),
-        ("iam/security-credentials/", "ebs-autoscale"),
+        ("iam/security-credentials/", "sandbox"),
         ("network/interfaces/macs/", "02:00:00:00:00:00/\n02:00:00:00:00:01/"),
         ("tags/instance", "Name"),
         ("tags/instance/Name", "worker"),

@@ -1,9 +1,8 @@
 """What a sandbox is told about itself."""
 
 import pytest
+from ec2_sandbox.errors import InputInvalid
 from ec2_sandbox.settings import SandboxSettings
-
-from ebs_autoscale.errors import ConfigInvalid
 
 
 @pytest.mark.parametrize(
@@ -32,17 +31,17 @@ def test_a_preset_is_a_beginning() -> None:
         ("{", "not JSON"),
         ('{"preset": "realistik"}', "did you mean 'realistic'"),
         ('{"create_second": [1, 2]}', "did you mean 'create_seconds'"),
-        ('{"create_seconds": [2, 1]}', "least above its most"),
-        ('{"create_seconds": 2}', "not the least and the most"),
+        ('{"create_seconds": [2, 1]}', "minimum above its maximum"),
+        ('{"create_seconds": 2}', "not a pair"),
         ('{"create_seconds": [-1, 1]}', "negative"),
         ('{"block_devices": "floppy"}', "none, nitro, xen"),
         ('{"flicker_probability": 2}', "between 0 and 1"),
-        ('{"speed": -1}', "backwards"),
+        ('{"speed": -1}', "negative"),
     ],
 )
 def test_mistakes_are_named(text: str, complaint: str) -> None:
     """A setting that cannot be is refused, with what would be right."""
-    with pytest.raises(ConfigInvalid, match=complaint):
+    with pytest.raises(InputInvalid, match=complaint):
         SandboxSettings.from_json(text)
 
 

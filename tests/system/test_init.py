@@ -23,7 +23,7 @@ def test_init(cloud_host: CloudHost) -> None:
     cloud_host.assert_ready()
     assert [volume.size_gib for volume in cloud_host.volumes()] == [20]
     assert cloud_host.uuid == name_of_filesystem(
-        cloud_host.sandbox.owner_arn, str(cloud_host.mountpoint)
+        cloud_host.sandbox.instance_arn, str(cloud_host.mountpoint)
     )
     said = ran.stderr
     for words in ("create a volume of 20 GiB", "made BTRFS", "metadata dup", "run --detach"):

@@ -1,4 +1,4 @@
-"""The EC2 actions that the sandbox plays."""
+"""The EC2 actions that the sandbox supports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,11 +28,11 @@ ACTIONS: Mapping[str, Action] = {
 
 
 def perform(world: World, action: str, request: Request) -> dict[str, Any] | None:
-    """Carry an action out at the present moment, or raise the ApiError that EC2 would answer."""
+    """Carry out an action now, or raise the ApiError with which EC2 would respond."""
     if action not in ACTIONS:
         raise ApiError(
             "UnsupportedOperation",
-            f"The sandbox does not play {action}; it plays {', '.join(ACTIONS)}",
+            f"The sandbox does not support {action}; it supports {', '.join(ACTIONS)}",
         )
     with world.lock:
         world.timeline.run_due()

@@ -1,4 +1,4 @@
-"""Actions between a volume and the instance."""
+"""Actions on attachments."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from ec2_sandbox.world.state import (
 
 
 def instance_named(world: World, instance_id: str) -> Instance:
-    """Find the instance for a call; ApiError InvalidInstanceID.NotFound."""
+    """Look up the instance; raises ApiError InvalidInstanceID.NotFound."""
     if validation.well_formed(instance_id, "i") != world.instance.id:
         raise ApiError(
             "InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist"
@@ -28,7 +28,7 @@ def instance_named(world: World, instance_id: str) -> Instance:
 
 
 def attach_volume(world: World, request: Request) -> Effect:
-    """Attach an available volume under a free name, while there are slots."""
+    """AttachVolume: attach an available volume under a free name, if a slot is free."""
     params = request.params
     card = params.get("EbsCardIndex", 0)
     if not 0 <= card < world.settings.ebs_cards:
@@ -55,14 +55,14 @@ def attach_volume(world: World, request: Request) -> Effect:
 
 
 def detach_volume(world: World, request: Request) -> Effect:
-    """Detach a volume; what the request names of the attachment must be so."""
+    """DetachVolume: instance and device, where given, must match the attachment."""
     params = request.params
     volume = world.volume(validation.well_formed(params["VolumeId"], "vol"))
     if "InstanceId" in params:
         validation.well_formed(params["InstanceId"], "i")
     attachment = volume.attachment
     if attachment is None:
-        # Sic: AWS leaves out the blank.
+        # Sic: the message of AWS lacks the space.
         message = f"Volume '{volume.id}'is in the '{volume.state}' state."
         raise ApiError("IncorrectState", message)
     named = (params.get("InstanceId", world.instance.id), params.get("Device", attachment.device))
@@ -90,11 +90,11 @@ def detach_volume(world: World, request: Request) -> Effect:
 
 
 def modify_instance_attribute(world: World, request: Request) -> Effect:
-    """Set DeleteOnTermination of attached volumes, the one attribute that is played."""
+    """ModifyInstanceAttribute: only DeleteOnTermination of attached volumes is supported."""
     params = request.params
     others = params.keys() - {"InstanceId", "BlockDeviceMappings", "DryRun"}
     if others:
-        validation.not_played(dict.fromkeys(others, True), sorted(others))
+        validation.refuse_unsupported(dict.fromkeys(others, True), sorted(others))
     instance_named(world, params["InstanceId"])
     wanted = [_mapping(world, each) for each in params.get("BlockDeviceMappings", [])]
     if not wanted:
@@ -111,11 +111,11 @@ def _mapping(world: World, wanted: dict[str, Any]) -> tuple[Attachment, bool]:
     device = wanted.get("DeviceName", "")
     ebs = wanted.get("Ebs", {})
     for volume, attachment in world.attached():
-        # A mapping comes with the end of attaching; before, EC2 knows no such device.
+        # The mapping exists only once the volume is attached.
         if attachment.device == device and attachment.state is not AttachmentState.ATTACHING:
             if ebs.get("VolumeId", volume.id) != volume.id:
                 break
-            # The model says: "If no value is specified, the default is true".
+            # EC2 API reference: "If no value is specified, the default is `true`".
             return attachment, bool(ebs.get("DeleteOnTermination", True))
     raise ApiError("InvalidInstanceAttributeValue", f"No device is currently mapped at {device}")
 
@@ -141,9 +141,9 @@ def _check_slots(world: World, card: int) -> None:
 
 
 def _collides(world: World, device: str) -> bool:
-    """Whether a Xen guest has the node already, asked for under its other name.
+    """Whether a Xen guest already has this node, under the other name of the same device.
 
-    EC2 accepts /dev/sdf beside /dev/xvdf, and the volume stays attaching for ever.
+    EC2 accepts /dev/sdf in addition to /dev/xvdf, and the volume stays `attaching` forever.
     """
     if world.settings.block_devices != "xen":
         return False

@@ -1,7 +1,7 @@
-"""What a request asks IAM for: one access for each action and resource that it touches.
+"""Authorization of requests by the IAM policy of the instance's role.
 
-Source: service authorization reference, "Actions, resources, and condition keys for
-Amazon EC2".
+A request needs one access for each action and resource that it involves. Source: service
+authorization reference, "Actions, resources, and condition keys for Amazon EC2".
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,18 +29,18 @@ def authorize(world: World, action: str, params: Mapping[str, Any]) -> None:
 
 
 def may_use_key(world: World, key_arn: str) -> bool:
-    """Whether a volume can be encrypted with this key, which EC2 finds out after it said yes."""
+    """Whether the role may use this key, which EC2 checks after CreateVolume has succeeded."""
     wanted = (_key_access(world, action, key_arn) for action in _KEY_AT_CREATE)
     return world.policy is None or world.policy.first_denied(wanted) is None
 
 
 def _accesses(world: World, action: str, params: Mapping[str, Any]) -> Iterator[Access]:
-    """What a request touches; a resource that is not there is left to the action to miss."""
+    """The accesses of a request; the action itself refuses a resource that does not exist."""
     if action == "CreateVolume":
         yield from _create(world, params)
-    elif action in _TOUCHED:
+    elif action in _RESOURCES:
         tags = _request_tags(params.get("Tags", []))
-        for resource_id in _TOUCHED[action](world, params):
+        for resource_id in _RESOURCES[action](world, params):
             yield from _on(world, action, resource_id, extra=tags)
         if action == "AttachVolume":
             yield from _key_at_attach(world, params["VolumeId"])
@@ -49,7 +49,7 @@ def _accesses(world: World, action: str, params: Mapping[str, Any]) -> Iterator[
 
 
 def _create(world: World, params: Mapping[str, Any]) -> Iterator[Access]:
-    """A create call, and a second access for the tags in it."""
+    """CreateVolume, and CreateTags for the tags in the request."""
     given = [tag for spec in params.get("TagSpecifications", []) for tag in spec.get("Tags", [])]
     resource = _arn(world, "ec2", "volume/*")
     context = {
@@ -57,7 +57,7 @@ def _create(world: World, params: Mapping[str, Any]) -> Iterator[Access]:
         **_request_tags(given),
         "ec2:availabilityzone": (params.get("AvailabilityZone", world.settings.zone),),
         "ec2:encrypted": (_flag(params.get("Encrypted", world.settings.encryption_by_default)),),
-        # EC2's own default to this day.
+        # The default of EC2.
         "ec2:volumetype": (params.get("VolumeType", "gp2"),),
     }
     for key, name in (("ec2:volumesize", "Size"), ("ec2:volumeiops", "Iops")):
@@ -85,7 +85,7 @@ def _on(world: World, action: str, resource_id: str, *, extra: Keys) -> Iterator
 
 
 def _key_at_attach(world: World, volume_id: str) -> Iterator[Access]:
-    """EC2 opens the data key in the role's name; AWS's own key for EBS asks nobody."""
+    """EC2 decrypts the data key on behalf of the role; the AWS managed key needs no permission."""
     volume = world.volumes.get(volume_id)
     if volume and volume.kms_key_arn not in (
         None,
@@ -96,7 +96,7 @@ def _key_at_attach(world: World, volume_id: str) -> Iterator[Access]:
 
 
 def _key_access(world: World, action: str, key_arn: str) -> Access:
-    # Known of every such call: it is EC2's, on behalf of the role.
+    # EC2 makes the call on behalf of the role.
     context = {
         **_of_caller(world),
         "kms:viaservice": (f"ec2.{world.settings.region}.amazonaws.com",),
@@ -106,12 +106,12 @@ def _key_access(world: World, action: str, key_arn: str) -> Access:
 
 
 def _mapped(world: World, params: Mapping[str, Any]) -> Iterator[str]:
-    """The volumes behind the device names of a ModifyInstanceAttribute."""
+    """The volumes behind the device names of ModifyInstanceAttribute."""
     wanted = {mapping.get("DeviceName") for mapping in params.get("BlockDeviceMappings", [])}
     return (volume.id for volume, attachment in world.attached() if attachment.device in wanted)
 
 
-_TOUCHED: Mapping[str, Callable[[World, Mapping[str, Any]], Iterable[str]]] = {
+_RESOURCES: Mapping[str, Callable[[World, Mapping[str, Any]], Iterable[str]]] = {
     "CreateTags": lambda _, params: params["Resources"],
     "DeleteTags": lambda _, params: params["Resources"],
     "AttachVolume": lambda _, params: [params["VolumeId"], params["InstanceId"]],
@@ -131,7 +131,7 @@ _TOUCHED: Mapping[str, Callable[[World, Mapping[str, Any]], Iterable[str]]] = {
 
 def _of_caller(world: World) -> Keys:
     return {
-        "ec2:sourceinstancearn": (world.settings.owner_arn,),
+        "ec2:sourceinstancearn": (world.settings.instance_arn,),
         "ec2:region": (world.settings.region,),
         "aws:requestedregion": (world.settings.region,),
         "aws:principalarn": (_arn(world, "iam", f"role/{world.settings.role}", region=""),),
@@ -187,7 +187,7 @@ def _arn(world: World, service: str, name: str, *, region: str | None = None) ->
 
 
 def _message(world: World, access: Access, verdict: Verdict) -> str:
-    """Say it as EC2 does; the encoded part is a stand-in, nobody but STS could read it."""
+    """The message of EC2; the encoded part, which only STS can decode, is a placeholder."""
     role = f"assumed-role/{world.settings.role}/{world.instance.id}"
     user = _arn(world, "sts", role, region="")
     on, encoded = "", ""

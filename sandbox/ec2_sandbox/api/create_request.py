@@ -1,4 +1,4 @@
-"""What a CreateVolume request asks for, and whether the account may have it."""
+"""The parameters of CreateVolume: zone, shape, key, tags, quota, client token."""
 
 import hashlib
 import uuid
@@ -7,14 +7,14 @@ from typing import Any
 
 from ec2_sandbox.api import validation
 from ec2_sandbox.errors import ApiError
-from ec2_sandbox.world.state import Remembered, Shape, Volume, VolumeState, World
+from ec2_sandbox.world.state import Shape, TokenUse, Volume, VolumeState, World
 
-# EC2 says of the zone that it is no part of the comparison ("Ensuring idempotency in EC2").
+# EC2 user guide, "Ensuring idempotency in Amazon EC2 API requests": zones are not compared.
 _NOT_COMPARED = frozenset({"ClientToken", "DryRun", "AvailabilityZone", "AvailabilityZoneId"})
 
 
 def check_zone(world: World, params: Mapping[str, Any]) -> None:
-    """Refuse every zone but the instance's."""
+    """Refuse every Availability Zone but that of the instance."""
     zone, zone_id = params.get("AvailabilityZone"), params.get("AvailabilityZoneId")
     if zone and zone_id:
         raise ApiError(
@@ -31,16 +31,16 @@ def check_zone(world: World, params: Mapping[str, Any]) -> None:
 
 
 def wanted_shape(params: Mapping[str, Any]) -> Shape:
-    """Read type, size and performance, with the defaults of the type."""
+    """The requested type, size and performance, with the defaults of the type."""
     if "Size" not in params:
         raise ApiError("MissingParameter", "The request must contain the parameter size/snapshotId")
-    type_name = params.get("VolumeType", "gp2")  # EC2's own default to this day
+    type_name = params.get("VolumeType", "gp2")  # the default of EC2
     size = validation.size_gib(params["Size"], type_name=type_name)
     return shape_of(type_name, size, params.get("Iops"), params.get("Throughput"))
 
 
 def shape_of(type_name: str, size: int, iops: int | None, throughput: int | None) -> Shape:
-    """Settle a shape by the rules of its type."""
+    """A shape by the rules of its volume type."""
     operations = validation.iops(iops, type_name=type_name, size=size)
     return Shape(
         type=type_name,
@@ -51,7 +51,7 @@ def shape_of(type_name: str, size: int, iops: int | None, throughput: int | None
 
 
 def key_arn(world: World, params: Mapping[str, Any]) -> str | None:
-    """Name the key that encrypts the volume; None when it is not encrypted."""
+    """The ARN of the key that encrypts the volume; None when it is not encrypted."""
     settings = world.settings
     key = params.get("KmsKeyId")
     encrypted = params.get("Encrypted", False) or settings.encryption_by_default
@@ -71,7 +71,7 @@ def key_arn(world: World, params: Mapping[str, Any]) -> str | None:
 
 
 def tags(params: Mapping[str, Any]) -> dict[str, str]:
-    """Read the tags that come with the create call."""
+    """The tags in the request."""
     given: list[Mapping[str, str]] = []
     for each in params.get("TagSpecifications", []):
         if each.get("ResourceType") != "volume":
@@ -85,7 +85,7 @@ def tags(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_quota(world: World, *, volumes: int, gib: int) -> None:
-    """Refuse what would be more than the account may have, in number or in total size."""
+    """Refuse what would exceed the quota of the account, in number or in total size."""
     count = len(world.volumes) + volumes
     total = sum(volume.shape.size_gib for volume in world.volumes.values()) + gib
     if count > world.settings.quota_volumes or total > world.settings.quota_gib:
@@ -97,15 +97,13 @@ def check_quota(world: World, *, volumes: int, gib: int) -> None:
 
 
 def remember(world: World, params: Mapping[str, Any], volume: Volume) -> None:
-    """Keep what came of a client token, if there was one."""
+    """Remember the volume that was created with a client token, if there is one."""
     if token := params.get("ClientToken"):
-        world.tokens[token] = Remembered(
-            params=_compared(params), volume_id=volume.id, at=world.now
-        )
+        world.tokens[token] = TokenUse(params=_compared(params), volume_id=volume.id, at=world.now)
 
 
 def replayed(world: World, params: Mapping[str, Any]) -> Volume | None:
-    """Find the volume that the same request bought before; refuse a token used otherwise."""
+    """The volume that the same request created before; refuses a token used differently."""
     remembered = world.tokens.get(params.get("ClientToken", ""))
     if remembered is None or world.now - remembered.at > world.settings.token_memory_seconds:
         return None

@@ -1,4 +1,4 @@
-"""Which items a Describe call lists: filters with wildcards, and pages."""
+"""Filters, wildcards and pages of the Describe actions."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from ec2_sandbox.errors import ApiError
 
 Item = TypeVar("Item")
 Facets = Mapping[str, Callable[[Item], Iterable[str]]]
-"""For each filter of a Describe call: the values that an item has for it."""
+"""For each filter of a Describe action, the values of an item."""
 
 _MAX_FILTER_VALUES = 200  # EC2 API reference, "Filters": "a maximum of 200 filter values"
 
@@ -21,9 +21,9 @@ def select(
     facets: Facets[Item],
     tags_of: Callable[[Item], Mapping[str, str]] | None = None,
 ) -> list[Item]:
-    """Keep the items that match every filter of the request in any of its values.
+    """Keep the items that match any value of every filter of the request.
 
-    Raises ApiError InvalidParameterValue for a filter that EC2 does not have.
+    Raises ApiError InvalidParameterValue for an unknown filter.
     """
     kept = list(items)
     wanted = params.get("Filters", [])
@@ -44,9 +44,9 @@ def page(
     least: int = 5,
     most: int = 1000,
 ) -> tuple[list[Item], str | None]:
-    """Cut one page, in the order of `key`, and name the next; None at the end.
+    """Return one page in the order of `key` and the token of the next; None at the end.
 
-    Items that come or go between pages are neither repeated nor the cause of gaps.
+    Changes between two pages never repeat or skip other items.
     """
     size = params.get("MaxResults")
     if size is not None and not least <= size <= most:
@@ -62,7 +62,7 @@ def page(
 
 
 def exclusive(params: Mapping[str, Any], ids: str, wire_name: str) -> None:
-    """Refuse ids together with pages, as EC2 does."""
+    """Refuse ids together with MaxResults, as EC2 does."""
     if params.get(ids) and params.get("MaxResults") is not None:
         raise ApiError(
             "InvalidParameterCombination",
@@ -71,7 +71,7 @@ def exclusive(params: Mapping[str, Any], ids: str, wire_name: str) -> None:
 
 
 def words(*values: object) -> list[str]:
-    """Spell values as filters compare them, leaving out what is not there."""
+    """Format values as filters compare them; None is left out."""
     return [
         str(value).lower() if isinstance(value, bool) else str(value)
         for value in values
@@ -99,7 +99,7 @@ def _matches(values: Iterable[str], patterns: Sequence[re.Pattern[str]]) -> bool
 
 
 def _pattern(value: str) -> re.Pattern[str]:
-    """EC2's wildcards: `*` for any characters, `?` for one, a backslash takes them literally."""
+    """Wildcards of EC2: `*` is any characters, `?` is one; a backslash makes them literal."""
     parts = re.findall(r"\\.|.", value, re.DOTALL)
     wild = {"*": ".*", "?": "."}
     return re.compile(

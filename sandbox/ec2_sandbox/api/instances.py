@@ -1,4 +1,4 @@
-"""Actions on the instance and its type."""
+"""Actions on the instance and its instance type."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _RESERVATION = f"r-{1:017x}"
 
 
 def describe_instances(world: World, request: Request) -> Effect:
-    """List the instance, unless filters say otherwise."""
+    """DescribeInstances."""
     params = request.params
     filters.exclusive(params, "InstanceIds", "instancesSet")
     for each in params.get("InstanceIds", []):
@@ -31,7 +31,7 @@ def describe_instances(world: World, request: Request) -> Effect:
 
 
 def describe_instance_types(world: World, request: Request) -> Effect:
-    """Describe the one type there is; ApiError InvalidInstanceType for others by name."""
+    """DescribeInstanceTypes: only the type of the instance exists."""
     params = request.params
     unknown = set(params.get("InstanceTypes", [])) - {world.settings.instance_type}
     if unknown:
@@ -45,7 +45,7 @@ def describe_instance_types(world: World, request: Request) -> Effect:
 
 
 def terminate_instances(world: World, request: Request) -> Effect:
-    """End the instance; its volumes go the way that DeleteOnTermination says."""
+    """TerminateInstances: volumes are deleted or detached by DeleteOnTermination."""
     for each in request.params["InstanceIds"]:
         instance_named(world, each)
 
@@ -62,11 +62,11 @@ def terminate_instances(world: World, request: Request) -> Effect:
     return effect
 
 
-def _tags(view: responses.View) -> Mapping[str, str]:
+def _tags(view: responses.Element) -> Mapping[str, str]:
     return {tag["Key"]: tag["Value"] for tag in view["Tags"] or []}
 
 
-def _mapped(key: str) -> Callable[[responses.View], list[str]]:
+def _mapped(key: str) -> Callable[[responses.Element], list[str]]:
     return lambda view: [
         word
         for mapping in view["BlockDeviceMappings"]
@@ -74,7 +74,7 @@ def _mapped(key: str) -> Callable[[responses.View], list[str]]:
     ]
 
 
-_INSTANCE_FACETS: filters.Facets[responses.View] = {
+_INSTANCE_FACETS: filters.Facets[responses.Element] = {
     "instance-id": lambda view: [view["InstanceId"]],
     "instance-type": lambda view: [view["InstanceType"]],
     "instance-state-name": lambda view: [view["State"]["Name"]],
@@ -89,7 +89,7 @@ _INSTANCE_FACETS: filters.Facets[responses.View] = {
     "block-device-mapping.status": _mapped("Status"),
     "block-device-mapping.delete-on-termination": _mapped("DeleteOnTermination"),
 }
-_TYPE_FACETS: filters.Facets[responses.View] = {
+_TYPE_FACETS: filters.Facets[responses.Element] = {
     "instance-type": lambda view: [view["InstanceType"]],
     "hypervisor": lambda view: [view["Hypervisor"]],
     "current-generation": lambda view: filters.words(view["CurrentGeneration"]),

@@ -1,4 +1,4 @@
-"""Actions that change a volume while it is there."""
+"""Actions that modify volumes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from ec2_sandbox.errors import ApiError
 from ec2_sandbox.world import transitions
 from ec2_sandbox.world.state import Shape, Volume, VolumeState, World
 
-# ModifyVolume's documentation since January 2026: four in a rolling day, one at a time.
+# EC2 API reference, ModifyVolume, since January 2026: four in a rolling day, one at a time.
 _MODIFICATIONS_PER_DAY = 4
 _DAY_SECONDS = 24 * 3600.0
 
@@ -22,9 +22,9 @@ _FACETS: filters.Facets[Volume] = {
 
 
 def modify_volume(world: World, request: Request) -> Effect:
-    """Let a volume grow or change its type."""
+    """ModifyVolume: change size, type or performance."""
     params = request.params
-    validation.not_played(params, ("MultiAttachEnabled",))
+    validation.refuse_unsupported(params, ("MultiAttachEnabled",))
     volume = world.volume(validation.well_formed(params["VolumeId"], "vol"))
     if volume.state not in (VolumeState.AVAILABLE, VolumeState.IN_USE):
         raise ApiError("IncorrectState", f"{volume.id} is in the '{volume.state}' state.")
@@ -40,7 +40,7 @@ def modify_volume(world: World, request: Request) -> Effect:
 
 
 def describe_volumes_modifications(world: World, request: Request) -> Effect:
-    """List the last modification of each volume that ever had one."""
+    """DescribeVolumesModifications: the last modification of each volume that has one."""
     params = request.params
     wanted = params.get("VolumeIds")
     volumes = list(world.volumes.values())

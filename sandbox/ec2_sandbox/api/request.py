@@ -1,4 +1,4 @@
-"""One call of an EC2 action, on its way through the sandbox."""
+"""A call of an EC2 action, and what an action does with it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ec2_sandbox.world.state import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Parsed parameters, and how a fault rule bends the effect."""
+    """Parsed parameters, and the fault that is injected into the effect."""
 
     params: Mapping[str, Any]
     stuck: bool = False
@@ -17,7 +17,7 @@ class Request:
 
 
 Effect = Callable[[], dict[str, Any] | None]
-"""What a call does once it may, giving the result; until it runs nothing has changed."""
+"""Makes the changes of a valid call and returns the result; nothing changes before."""
 
 Action = Callable[[World, Request], Effect]
-"""Checks a call, raising ApiError, and gives back its effect: so DryRun never has any."""
+"""Validates a call, raising ApiError, and returns its effect, which DryRun does not run."""

@@ -1,4 +1,4 @@
-"""Values of the world, as the output shapes of EC2 want them."""
+"""Response elements of the EC2 API, rendered from the world."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from ec2_sandbox.world.state import (
     World,
 )
 
-View = dict[str, Any]
+Element = dict[str, Any]
 
 # EC2 API reference, InstanceState
 _STATE_CODES = {
@@ -22,13 +22,13 @@ _STATE_CODES = {
 }
 
 
-def tag_list(tags: Mapping[str, str]) -> list[View] | None:
-    """List tags; nothing at all when there are none, as EC2 does."""
+def tag_list(tags: Mapping[str, str]) -> list[Element] | None:
+    """The tag set; absent when there are no tags, as in EC2."""
     return [{"Key": key, "Value": value} for key, value in tags.items()] or None
 
 
-def volume(world: World, each: Volume) -> View:
-    """Show a volume."""
+def volume(world: World, each: Volume) -> Element:
+    """A Volume."""
     return {
         "VolumeId": each.id,
         "Size": each.shape.size_gib,
@@ -49,8 +49,8 @@ def volume(world: World, each: Volume) -> View:
 
 def attachment(
     world: World, each: Volume, link: Attachment, state: AttachmentState | None = None
-) -> View:
-    """Show an attachment, in another state than its own where a call has just changed it."""
+) -> Element:
+    """A VolumeAttachment, in the given `state` where a call has just changed it."""
     return {
         "VolumeId": each.id,
         "InstanceId": world.instance.id,
@@ -62,8 +62,8 @@ def attachment(
     }
 
 
-def modification(world: World, volume_id: str, each: Modification) -> View:
-    """Show the last modification of a volume."""
+def modification(world: World, volume_id: str, each: Modification) -> Element:
+    """A VolumeModification."""
     moment = world.timeline.clock.moment
     done = each.state == "completed"
     return {
@@ -83,8 +83,8 @@ def modification(world: World, volume_id: str, each: Modification) -> View:
     }
 
 
-def instance(world: World) -> View:
-    """Show the instance."""
+def instance(world: World) -> Element:
+    """The Instance."""
     settings = world.settings
     return {
         "InstanceId": world.instance.id,
@@ -94,7 +94,7 @@ def instance(world: World) -> View:
         "LaunchTime": world.timeline.clock.moment(0.0),
         "Placement": {"AvailabilityZone": settings.zone, "Tenancy": "default"},
         "Architecture": "x86_64",
-        "Hypervisor": "xen",  # EC2 says so of Nitro instances, too
+        "Hypervisor": "xen",  # EC2 reports xen for Nitro instances as well
         "VirtualizationType": "hvm",
         "RootDeviceName": settings.root_device,
         "RootDeviceType": "ebs",
@@ -105,23 +105,23 @@ def instance(world: World) -> View:
     }
 
 
-def instance_state(state: InstanceState) -> View:
-    """Show an instance's state with its code."""
+def instance_state(state: InstanceState) -> Element:
+    """An InstanceState."""
     return {"Code": _STATE_CODES[state], "Name": state}
 
 
 def mac_address(index: int) -> str:
-    """Name the hardware address of a network interface."""
+    """The MAC address of a network interface."""
     return f"02:00:00:00:00:{index:02x}"
 
 
 def private_ip(index: int) -> str:
-    """Name the address of a network interface."""
+    """The IP address of a network interface."""
     return f"10.0.0.{10 + index}"
 
 
-def instance_type(world: World) -> View:
-    """Show the instance's type, with what `settings` say of attachments."""
+def instance_type(world: World) -> Element:
+    """The InstanceTypeInfo of the instance, with the attachment limits of the settings."""
     settings = world.settings
     nitro = settings.block_devices != "xen"
     limit = settings.attachment_limit
@@ -144,7 +144,7 @@ def instance_type(world: World) -> View:
     }
 
 
-def _mapping(world: World, each: Volume, link: Attachment) -> View:
+def _mapping(world: World, each: Volume, link: Attachment) -> Element:
     shown = attachment(world, each, link)
     ebs = {
         key: shown[key] for key in ("VolumeId", "AttachTime", "DeleteOnTermination", "EbsCardIndex")
@@ -153,11 +153,11 @@ def _mapping(world: World, each: Volume, link: Attachment) -> View:
 
 
 def _mapping_status(state: AttachmentState) -> str:
-    # AttachmentStatus of DescribeInstances knows no `busy`.
+    # AttachmentStatus in DescribeInstances has no `busy`.
     return AttachmentState.DETACHING if state is AttachmentState.BUSY else state
 
 
-def _interface(world: World, index: int) -> View:
+def _interface(world: World, index: int) -> Element:
     return {
         "NetworkInterfaceId": f"eni-{index:017x}",
         "MacAddress": mac_address(index),

@@ -17,7 +17,7 @@ class _Tag(NamedTuple):
 
 
 def create_tags(world: World, request: Request) -> Effect:
-    """Put tags on resources, replacing values of keys they have."""
+    """CreateTags: add tags or replace their values."""
     targets = [_tags_of(world, each) for each in request.params["Resources"]]
     wanted = [validation.tags(request.params["Tags"], target) for target in targets]
 
@@ -29,7 +29,7 @@ def create_tags(world: World, request: Request) -> Effect:
 
 
 def delete_tags(world: World, request: Request) -> Effect:
-    """Take tags off: all of them, or those named, where a value is given only if it is theirs."""
+    """DeleteTags: delete all tags, or those given; a given value must match."""
     targets = [_tags_of(world, each) for each in request.params["Resources"]]
     wanted = request.params.get("Tags")
 
@@ -47,7 +47,7 @@ def delete_tags(world: World, request: Request) -> Effect:
 
 
 def describe_tags(world: World, request: Request) -> Effect:
-    """List tags, in the order of resource and key."""
+    """DescribeTags: in order of resource and key."""
     params = request.params
     tags = filters.select(_all_tags(world), params, _FACETS, lambda tag: {tag.key: tag.value})
     shown, next_token = filters.page(tags, params, lambda tag: f"{tag.resource_id} {tag.key}")
@@ -85,7 +85,7 @@ def _all_tags(world: World) -> list[_Tag]:
     resources = [
         (volume.id, "volume", volume.tags)
         for volume in world.volumes.values()
-        if world.sees(volume)
+        if world.is_visible(volume)
     ]
     resources.append((world.instance.id, "instance", world.instance.tags))
     return [

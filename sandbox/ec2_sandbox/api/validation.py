@@ -1,4 +1,4 @@
-"""What EC2 refuses: names, ids, sizes, types, tags."""
+"""Validation of request parameters: names, ids, sizes, volume types, tags."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,8 +7,8 @@ from typing import Any
 
 from ec2_sandbox.errors import ApiError
 
-# Documented: sd[a-z], xvd[b-c][a-z], and sda1/sda2. The rest the authors of the EBS CSI driver
-# found accepted, up to xvddx (pkg/cloud/devicemanager/device_names.go). The prefix is optional.
+# Documented are sd[a-z], xvd[b-c][a-z], sda1 and sda2; EC2 accepts the others as well, up to xvddx
+# (EBS CSI driver, pkg/cloud/devicemanager/device_names.go). The prefix is optional.
 _DEVICE_NAME = re.compile(r"(/dev/)?(sd[a-z]|sda[12]|xvd[a-z]|xvd[a-c][a-z]|xvdd[a-x])")
 _ID = {
     "vol": (re.compile(r"vol-([0-9a-f]{8}|[0-9a-f]{17})"), "InvalidVolumeID.Malformed"),
@@ -23,7 +23,7 @@ _TAG_VALUE_LENGTH = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRules:
-    """What a volume type allows; a default of None with a range means the value is required."""
+    """The limits of a volume type; a range without a default means that a value is required."""
 
     size_gib: tuple[int, int]
     iops: tuple[int, int] | None = None
@@ -32,7 +32,7 @@ class TypeRules:
     throughput: tuple[int, int] | None = None
 
 
-# botocore's model, CreateVolumeRequest; ratios from the EBS CSI driver, pkg/cloud/cloud.go
+# EC2 API reference, CreateVolume; ratios from the EBS CSI driver, pkg/cloud/cloud.go
 TYPES: Mapping[str, TypeRules] = {
     "gp3": TypeRules(
         size_gib=(1, 65536),
@@ -48,14 +48,14 @@ TYPES: Mapping[str, TypeRules] = {
     "sc1": TypeRules(size_gib=(125, 16384)),
     "standard": TypeRules(size_gib=(1, 1024)),
 }
-# gp3 throughput: at most a quarter MiB/s for each provisioned operation
+# gp3: at most 0.25 MiB/s of throughput per provisioned IOPS
 _IOPS_PER_MIB = 4
-# gp2: 3 operations for each GiB, between these two
+# gp2: 3 IOPS per GiB, within these limits
 _GP2_IOPS = (100, 16000)
 
 
 def well_formed(value: str, kind: str) -> str:
-    """Pass an id of this kind (`vol`, `i`) on; ApiError ….Malformed otherwise."""
+    """Return an id of this kind (`vol` or `i`) unchanged; raises ApiError ….Malformed."""
     pattern, code = _ID[kind]
     if not pattern.fullmatch(value):
         raise ApiError(code, f'Invalid id: "{value}"')
@@ -63,7 +63,7 @@ def well_formed(value: str, kind: str) -> str:
 
 
 def device_name(value: str) -> str:
-    """Pass a device name on that an HVM instance can take; InvalidParameterValue otherwise."""
+    """Return a valid device name unchanged; raises ApiError InvalidParameterValue."""
     if not _DEVICE_NAME.fullmatch(value):
         raise ApiError(
             "InvalidParameterValue",
@@ -74,7 +74,7 @@ def device_name(value: str) -> str:
 
 
 def client_token(value: str) -> None:
-    """Refuse a token that EC2 would."""
+    """Refuse an invalid client token."""
     if len(value) > _TOKEN_LENGTH:
         raise ApiError(
             "InvalidParameterValue", f"Client token must be at most {_TOKEN_LENGTH} characters"
@@ -83,15 +83,15 @@ def client_token(value: str) -> None:
         raise ApiError("InvalidClientToken", "Client token must be ASCII")
 
 
-def not_played(params: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Refuse what EC2 knows and the sandbox would silently ignore."""
+def refuse_unsupported(params: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse parameters that EC2 has and that the sandbox does not support."""
     for name in names:
         if params.get(name):
-            raise ApiError("UnsupportedOperation", f"The sandbox does not play {name}")
+            raise ApiError("UnsupportedOperation", f"The sandbox does not support {name}")
 
 
 def volume_type(name: str) -> TypeRules:
-    """Look a volume type up; ApiError UnknownVolumeType."""
+    """Look up a volume type; raises ApiError UnknownVolumeType."""
     if name not in TYPES:
         raise ApiError(
             "UnknownVolumeType", f"Unsupported volume type '{name}' for volume creation."
@@ -100,7 +100,7 @@ def volume_type(name: str) -> TypeRules:
 
 
 def size_gib(size: int, *, type_name: str) -> int:
-    """Pass a size on that this type allows."""
+    """Return a size unchanged if the volume type allows it."""
     least, most = volume_type(type_name).size_gib
     if size < least:
         raise _invalid(f"Volume of {size}GiB is too small for {type_name}; minimum is {least}GiB.")
@@ -110,7 +110,7 @@ def size_gib(size: int, *, type_name: str) -> int:
 
 
 def iops(wanted: int | None, *, type_name: str, size: int) -> int | None:
-    """Settle the operations per second of a volume, refusing what its type does."""
+    """The IOPS of a volume by the rules of its type."""
     rules = volume_type(type_name)
     if rules.iops is None:
         _must_be_absent("iops", wanted, type_name)
@@ -130,7 +130,7 @@ def iops(wanted: int | None, *, type_name: str, size: int) -> int | None:
 
 
 def throughput(wanted: int | None, *, type_name: str, operations: int | None) -> int | None:
-    """Settle the MiB/s of a volume, refusing what its type does."""
+    """The throughput of a volume in MiB/s by the rules of its type."""
     rules = volume_type(type_name)
     if rules.throughput is None:
         _must_be_absent("throughput", wanted, type_name)
@@ -147,7 +147,7 @@ def throughput(wanted: int | None, *, type_name: str, operations: int | None) ->
 
 
 def tags(given: Iterable[Mapping[str, str]], present: Mapping[str, str]) -> dict[str, str]:
-    """Read tags to be put on a resource that has these already."""
+    """Validate tags for a resource that already has those in `present`."""
     wanted: dict[str, str] = {}
     for tag in given:
         key, value = tag.get("Key", ""), tag.get("Value", "")

@@ -1,4 +1,4 @@
-"""Actions on volumes: create, list, delete, modify."""
+"""Actions that create, describe and delete volumes."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,7 +11,7 @@ from ec2_sandbox.errors import ApiError
 from ec2_sandbox.world import transitions
 from ec2_sandbox.world.state import Volume, VolumeState, World
 
-_NOT_PLAYED = ("SnapshotId", "OutpostArn", "MultiAttachEnabled", "VolumeInitializationRate")
+_UNSUPPORTED = ("SnapshotId", "OutpostArn", "MultiAttachEnabled", "VolumeInitializationRate")
 _FACETS: filters.Facets[Volume] = {
     "volume-id": lambda volume: [volume.id],
     "status": lambda volume: [volume.state],
@@ -32,15 +32,15 @@ _FACETS: filters.Facets[Volume] = {
 
 
 def create_volume(world: World, request: Request) -> Effect:
-    """Buy a volume; the same client token with the same parameters buys it once."""
+    """CreateVolume: the same client token with the same parameters creates one volume."""
     params = request.params
-    validation.not_played(params, _NOT_PLAYED)
+    validation.refuse_unsupported(params, _UNSUPPORTED)
     validation.client_token(params.get("ClientToken", ""))
     create_request.check_zone(world, params)
     shape = create_request.wanted_shape(params)
     key_arn = create_request.key_arn(world, params)
     tags = create_request.tags(params)
-    # Before idempotency, as the authors of the EBS CSI driver found (pkg/cloud/cloud.go).
+    # EC2 checks the quota before the client token (EBS CSI driver, pkg/cloud/cloud.go).
     create_request.check_quota(world, volumes=1, gib=shape.size_gib)
     if known := create_request.replayed(world, params):
         return lambda: responses.volume(world, known)
@@ -51,7 +51,7 @@ def create_volume(world: World, request: Request) -> Effect:
         volume.encrypted = key_arn is not None
         volume.kms_key_arn = key_arn
         create_request.remember(world, params, volume)
-        fails = bool(params.get("KmsKeyId")) and not _key_serves(world, params, key_arn)
+        fails = bool(params.get("KmsKeyId")) and not _key_works(world, params, key_arn)
         transitions.begin_create(world, volume, fails=fails, stuck=request.stuck)
         return responses.volume(world, volume)
 
@@ -59,14 +59,14 @@ def create_volume(world: World, request: Request) -> Effect:
 
 
 def describe_volumes(world: World, request: Request) -> Effect:
-    """List volumes; one that is asked for by id and not seen is an error."""
+    """DescribeVolumes: an id that is not visible is an error."""
     params = request.params
     filters.exclusive(params, "VolumeIds", "volumeSet")
     wanted = params.get("VolumeIds")
     if wanted:
         volumes = [world.volume(validation.well_formed(each, "vol")) for each in wanted]
     else:
-        volumes = [volume for volume in world.volumes.values() if world.sees(volume)]
+        volumes = [volume for volume in world.volumes.values() if world.is_visible(volume)]
     facets = {**_FACETS, **_facets_of_world(world)}
     kept = filters.select(volumes, params, facets, lambda volume: volume.tags)
     shown, next_token = filters.page(kept, params, lambda volume: f"{volume.ordinal:08d}")
@@ -77,7 +77,7 @@ def describe_volumes(world: World, request: Request) -> Effect:
 
 
 def delete_volume(world: World, request: Request) -> Effect:
-    """Delete a volume that nothing uses; once more while it is being deleted does nothing."""
+    """DeleteVolume: only unattached volumes; no effect while the volume is being deleted."""
     volume = world.volume(validation.well_formed(request.params["VolumeId"], "vol"))
     if volume.attachment is not None:
         raise ApiError(
@@ -89,7 +89,7 @@ def delete_volume(world: World, request: Request) -> Effect:
     return partial(transitions.begin_delete, world, volume, stuck=request.stuck)
 
 
-def _key_serves(world: World, params: Mapping[str, Any], key_arn: str | None) -> bool:
+def _key_works(world: World, params: Mapping[str, Any], key_arn: str | None) -> bool:
     refused = params["KmsKeyId"] in world.settings.failing_kms_keys
     return not refused and may_use_key(world, str(key_arn))
 

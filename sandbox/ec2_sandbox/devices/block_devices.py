@@ -1,4 +1,4 @@
-"""How a volume shows itself in /dev: a loop device, and the link by which it is found."""
+"""The block device of a volume: a loop device, and the link in /dev by which it is found."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ebs_autoscale.errors import Unfit
 from ec2_sandbox.devices.loop import LoopDevice
+from ec2_sandbox.errors import HostUnfit
 from ec2_sandbox.settings import BlockDevices
 
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
@@ -17,32 +17,32 @@ _TRIAL_BYTES = 1024**2
 
 
 class BlockDevicePort(Protocol):
-    """What a world needs of block devices; sizes in bytes, names as AttachVolume takes them."""
+    """The block devices that a world needs; device names are those of AttachVolume."""
 
     def appear(self, volume_id: str, *, size_bytes: int, device_name: str) -> None:
-        """Show an attached volume, with what was written to it before; Unfit when impossible."""
+        """Show an attached volume with its previous content; raises HostUnfit."""
 
     def disappear(self, volume_id: str) -> None:
         """Hide a detached volume and keep its content."""
 
     def discard(self, volume_id: str) -> None:
-        """Hide a volume and let its content go."""
+        """Hide a volume and discard its content."""
 
     def resize(self, volume_id: str, size_bytes: int) -> None:
-        """Let a volume grow, shown or not."""
+        """Resize a volume, shown or not."""
 
     def is_held(self, volume_id: str) -> bool:
-        """Whether something on this host uses the device, as a mount does."""
+        """Whether the device is in use on this host, for example mounted."""
 
     def shown(self) -> Mapping[str, str]:
-        """Kernel names of the devices that show now, by volume id."""
+        """Kernel names of the devices that are shown now, by volume id."""
 
     def close(self) -> None:
-        """Undo everything."""
+        """Remove everything."""
 
 
 class NoBlockDevices:
-    """The port without any device: the API alone."""
+    """No block devices at all: only the API is simulated."""
 
     def appear(self, volume_id: str, *, size_bytes: int, device_name: str) -> None:
         """Do nothing."""
@@ -57,12 +57,12 @@ class NoBlockDevices:
         """Do nothing."""
 
     def is_held(self, volume_id: str) -> bool:
-        """Nothing is ever in use."""
+        """No device, so none is in use."""
         del volume_id
         return False
 
     def shown(self) -> Mapping[str, str]:
-        """Nothing shows."""
+        """No device is shown."""
         return {}
 
     def close(self) -> None:
@@ -76,11 +76,11 @@ class _Backed:
 
 
 class LoopBlockDevices:
-    """Volumes over loop devices, linked in /dev as a Nitro or a Xen instance would show them.
+    """Loop devices, linked in /dev under the names that a Nitro or a Xen instance has.
 
-    The file behind a loop device lasts from the first attach to the deletion of its volume, so
-    that data survive a detach; the device comes and goes with its link. One that is mounted
-    stays when its volume is torn away.
+    The file behind a loop device exists from the first attachment to the deletion of its volume,
+    so that data survives a detach; the device exists while its volume is attached. A mounted
+    device stays when its volume is detached by force.
     """
 
     def __init__(self, kind: BlockDevices, *, directory: Path, dev: Path = Path("/dev")) -> None:
@@ -90,9 +90,9 @@ class LoopBlockDevices:
         self._backed: dict[str, _Backed] = {}
 
     def appear(self, volume_id: str, *, size_bytes: int, device_name: str) -> None:
-        """Bind a sparse file to a loop device at first, and link it.
+        """Bind the volume's sparse file to a loop device and link it.
 
-        Unfit when the host has no loop devices or the name is taken by somebody else's node.
+        Raises HostUnfit when this host has no loop devices or the name is in use.
         """
         if volume_id not in self._backed:
             loop = LoopDevice.create(size_bytes, directory=self._directory)
@@ -115,18 +115,18 @@ class LoopBlockDevices:
                 backed.loop.unbind()
 
     def discard(self, volume_id: str) -> None:
-        """Remove the link and let go of the loop device; a mounted one lasts until unmounted."""
+        """Remove the link and the loop device; a mounted device stays until it is unmounted."""
         self.disappear(volume_id)
         if backed := self._backed.pop(volume_id, None):
             backed.loop.close()
 
     def resize(self, volume_id: str, size_bytes: int) -> None:
-        """Give the loop device its new size; one never attached gets it at its first attach."""
+        """Resize the loop device, if the volume has been attached before."""
         if backed := self._backed.get(volume_id):
             backed.loop.resize(size_bytes)
 
     def is_held(self, volume_id: str) -> bool:
-        """Ask the kernel: whoever mounts a device holds it exclusively."""
+        """Whether the kernel refuses an exclusive open, as it does for a mounted device."""
         backed = self._backed.get(volume_id)
         if backed is None or not backed.loop.is_bound:
             return False
@@ -143,7 +143,7 @@ class LoopBlockDevices:
         }
 
     def close(self) -> None:
-        """Remove every link and let go of every loop device."""
+        """Remove every link and every loop device."""
         for volume_id in list(self._backed):
             self.discard(volume_id)
 
@@ -153,10 +153,10 @@ class LoopBlockDevices:
         return self._dev / node_name(device_name)
 
     def _is_stale(self, link: Path) -> bool:
-        """Whether a sandbox that is no more left this link.
+        """Whether a sandbox that was killed left this link behind.
 
-        A loop device behind the id of one of our volumes tells it by itself; one behind a
-        Xen name, which every sandbox may use, only when nothing is bound to it.
+        A link by volume id can only be that of an earlier sandbox. A Xen name may belong to
+        another running sandbox, so it is stale only if its loop device is not bound.
         """
         if not (link.is_symlink() and link.readlink().name.startswith("loop")):
             return False
@@ -164,8 +164,8 @@ class LoopBlockDevices:
         return self._kind == "nitro" or not backing.exists()
 
     def _remove_stale_links(self, loop_name: str) -> None:
-        # The kernel just gave us this loop device as free: whatever link of a
-        # sandbox points at it was left by one that was killed.
+        # The kernel has just returned this loop device as free, so every link to it was left
+        # behind by a sandbox that was killed.
         for link in self._links():
             _remove_own(link, loop_name)
 
@@ -175,7 +175,7 @@ class LoopBlockDevices:
 
 
 def node_name(device_name: str) -> str:
-    """Name the node that a Xen guest makes of a requested name: `/dev/sdf` becomes `xvdf`."""
+    """The name of the node in a Xen guest for a requested name: `xvdf` for `/dev/sdf`."""
     name = device_name.removeprefix("/dev/")
     return f"xvd{name[2:]}" if name.startswith("sd") else name
 
@@ -185,10 +185,9 @@ def _place(link: Path, *, target: str) -> None:
     try:
         link.symlink_to(target)
     except FileExistsError as error:
-        raise Unfit(
-            f"{link} exists and is not of this sandbox",
+        raise HostUnfit(
+            f"{link} exists and does not belong to this sandbox",
             hint="choose another device name, or another seed",
-            cause="name taken",
         ) from error
 
 
@@ -198,12 +197,12 @@ def _remove_own(link: Path, loop_name: str) -> None:
 
 
 def block_devices(kind: BlockDevices, *, directory: Path) -> BlockDevicePort:
-    """Make the port of this kind, tried out; Unfit when the host cannot have it."""
+    """Block devices of this kind, after a trial on this host; raises HostUnfit."""
     if kind == "none":
         return NoBlockDevices()
     trial = LoopDevice.create(_TRIAL_BYTES, directory=directory)
     is_node = stat.S_ISBLK(Path(f"/dev/{trial.name}").stat().st_mode)
     trial.close()
     if not is_node:
-        raise Unfit(f"/dev/{trial.name} is no block device", cause="no loop devices")
+        raise HostUnfit(f"/dev/{trial.name} is not a block device")
     return LoopBlockDevices(kind, directory=directory)

@@ -1,4 +1,4 @@
-"""Block devices over sparse files, owned by file descriptor."""
+"""Loop devices over sparse files, owned by file descriptor."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ebs_autoscale.errors import Unfit
+from ec2_sandbox.errors import HostUnfit
 
 # linux/loop.h
 _LOOP_SET_CAPACITY = 0x4C07
@@ -23,17 +23,17 @@ _BLKROSET = 0x125D  # linux/fs.h
 # Of loop_info64 (232 bytes) only lo_flags is set, 52 bytes in.
 _LOOP_CONFIG = struct.Struct("=2I 52x I 176x 64x")
 
-# Between GET_FREE and CONFIGURE any other process may take the same device. Eight test
-# runs side by side needed 3 tries at most; a hundred failures have another reason.
-_TRIES = 100
+# Between GET_FREE and CONFIGURE another process may take the same device. Eight concurrent test
+# runs needed 3 attempts at most; a hundred failures have another reason.
+_ATTEMPTS = 100
 
 
 class LoopDevice:
-    """A block device over an unlinked sparse file, which lives as long as somebody holds it open.
+    """A loop device over an unlinked sparse file; it exists while it is open or mounted.
 
-    The kernel detaches it (LO_FLAGS_AUTOCLEAR) when the last holder lets go: this object,
-    a mount, or the death of both. It is never detached by name, since by then the
-    name may belong to somebody else. Sizes in bytes, multiples of 512.
+    The kernel detaches it (LO_FLAGS_AUTOCLEAR) when its last user closes it, even by being
+    killed. It is never detached by name, because another process may have the name by then.
+    Sizes are in bytes, in multiples of 512.
     """
 
     def __init__(self, name: str, *, device_fd: int, file_fd: int) -> None:
@@ -43,9 +43,9 @@ class LoopDevice:
 
     @classmethod
     def create(cls, size_bytes: int, *, directory: Path) -> Self:
-        """Make one over a new, unlinked file in `directory`.
+        """Create one over a new, unlinked file in `directory`.
 
-        Raises Unfit when this host allows no loop devices.
+        Raises HostUnfit when this host does not permit loop devices.
         """
         file_fd = _open_unlinked(directory)
         try:
@@ -53,10 +53,9 @@ class LoopDevice:
             name, device_fd = _attach(file_fd)
         except OSError as error:
             os.close(file_fd)
-            raise Unfit(
-                f"cannot make a loop device: {error.strerror}",
-                hint="run as root, outside of a container or in a privileged one",
-                cause="no loop devices",
+            raise HostUnfit(
+                f"cannot create a loop device: {error.strerror}",
+                hint="run as root, outside a container or in a container with --privileged",
             ) from error
         return cls(name, device_fd=device_fd, file_fd=file_fd)
 
@@ -67,37 +66,37 @@ class LoopDevice:
 
     @property
     def size_bytes(self) -> int:
-        """The size that the kernel gives the block device now."""
+        """The size of the block device as the kernel reports it."""
         return os.lseek(self._device_fd, 0, os.SEEK_END)
 
     @property
     def stored_bytes(self) -> int:
-        """What the sparse file really takes."""
+        """The space that the sparse file takes."""
         return os.fstat(self._file_fd).st_blocks * 512
 
     def resize(self, size_bytes: int) -> None:
-        """Give file and device this size; a filesystem on it is not told."""
+        """Resize file and device; a filesystem on it is not resized."""
         os.ftruncate(self._file_fd, size_bytes)
         if self.is_bound:
             fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
 
     @property
     def is_bound(self) -> bool:
-        """Whether there is a device at present."""
+        """Whether the file has a device at present."""
         return self._device_fd >= 0
 
     def unbind(self) -> None:
-        """Take the device away and keep the file; while it is mounted it stays until unmounted."""
+        """Remove the device and keep the file; a mounted device stays until it is unmounted."""
         os.close(self._device_fd)
         self._device_fd = -1
 
     def bind(self) -> None:
-        """Give the file a device again, which may have another name; the old content is on it."""
+        """Give the file a device again, possibly under another name."""
         if not self.is_bound:
             self.name, self._device_fd = _attach(self._file_fd)
 
     def close(self) -> None:
-        """Let go; a second time does nothing. What is mounted stays usable until unmounted."""
+        """Close device and file; a mounted device stays usable until unmounted. Safe to repeat."""
         fds, self._device_fd, self._file_fd = (self._device_fd, self._file_fd), -1, -1
         for fd in fds:
             if fd >= 0:
@@ -119,7 +118,7 @@ def _open_unlinked(directory: Path) -> int:
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        # overlayfs before 6.3 and NFS have no O_TMPFILE; EISDIR comes from the oldest kernels.
+        # overlayfs before Linux 6.3 and NFS have no O_TMPFILE; old kernels return EISDIR.
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
             raise
     fd, path = tempfile.mkstemp(dir=directory)
@@ -131,12 +130,12 @@ def _attach(file_fd: int) -> tuple[str, int]:
     config = _LOOP_CONFIG.pack(file_fd, 0, _LO_FLAGS_AUTOCLEAR)
     control_fd = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             number = fcntl.ioctl(control_fd, _LOOP_CTL_GET_FREE)
             device_fd = os.open(_node(number), os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.ioctl(device_fd, _LOOP_CONFIGURE, config)
-                # What `blockdev --setro` set stays with the name when the device goes.
+                # The read-only flag of `blockdev --setro` stays with the name of the device.
                 fcntl.ioctl(device_fd, _BLKROSET, struct.pack("=i", 0))
             except OSError as error:
                 os.close(device_fd)
@@ -146,11 +145,11 @@ def _attach(file_fd: int) -> tuple[str, int]:
                 return f"loop{number}", device_fd
     finally:
         os.close(control_fd)
-    raise OSError(errno.EBUSY, f"no free loop device in {_TRIES} tries")
+    raise OSError(errno.EBUSY, f"no free loop device in {_ATTEMPTS} attempts")
 
 
 def _node(number: int) -> Path:
-    """Make the node where nobody does it for us: in a private /dev there is no devtmpfs."""
+    """The path of the device node; created here in a private /dev, which is not a devtmpfs."""
     node = Path(f"/dev/loop{number}")
     if not node.exists():
         major, minor = Path(f"/sys/block/loop{number}/dev").read_text("ascii").split(":")

@@ -1,4 +1,4 @@
-"""A private view of /dev and of mounts, so that a sandbox leaves nothing behind."""
+"""A private mount namespace with a /dev of its own, so that nothing is left behind."""
 
 import ctypes
 import os
@@ -8,10 +8,10 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ebs_autoscale.errors import Unfit
+from ec2_sandbox.errors import HostUnfit
 
 # linux/sched.h, linux/mount.h
 _CLONE_NEWNS = 0x00020000
@@ -34,68 +34,76 @@ _LINKS = {
     "ptmx": "pts/ptmx",
 }
 _MOUNTS = ("pts", "shm", "mqueue")
-_RUN = Path("/run/ebs-autoscale")
+_PACKAGE_OF = {"btrfs": "btrfs-progs", "ext4": "e2fsprogs", "xfs": "xfsprogs"}
 
 
-def why_not() -> str:
-    """Say in one sentence why no sandbox can run here and what to do; empty when one can."""
-    return next(_obstacles(), "")
+def missing_requirement(filesystem: str = "") -> str:
+    """What this host lacks for block devices, and for this filesystem on them; empty if nothing.
+
+    The first missing requirement, as a sentence that says what to do.
+    """
+    return next(_missing_requirements(filesystem), "")
 
 
-def enter_private_namespace(*, leave_threads: bool = False) -> None:
+def enter_private_namespace(*, folders: Iterable[Path] = (), leave_threads: bool = False) -> None:
     """Move this process and its future children to a mount namespace of their own.
 
-    There, /dev is a private tmpfs with the nodes a sandbox needs and an empty
-    disk/by-id, and so is /run/ebs-autoscale: nodes, links, mounts and lock files made from
-    now on vanish with the last process that sees them. Outside, at most the empty
-    folder /run/ebs-autoscale stays. Raises Unfit when not permitted, or when other threads
-    run, which stay outside; `leave_threads` is for those that have no business inside.
+    In it, /dev is a private tmpfs with the nodes that block devices need and an empty disk/by-id;
+    each of the `folders`, created if necessary, is covered by a tmpfs as well. Nodes, links,
+    mounts and files made there disappear with the last process in the namespace.
+
+    Raises HostUnfit when not permitted, or when this process has other threads, which would
+    stay outside; `leave_threads` permits that.
     """
     if not leave_threads and len(list(Path("/proc/self/task").iterdir())) > 1:
-        raise Unfit(
-            "other threads of this process would stay outside of the private namespace",
+        raise HostUnfit(
+            "other threads of this process would stay outside the private mount namespace",
             hint="enter it before the first thread starts",
-            cause="threads",
         )
     try:
-        _RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        covered = list(folders)
+        for folder in covered:
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         _unshare_mounts()
         _mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
         _replace_dev()
-        _mount("tmpfs", str(_RUN), kind="tmpfs", flags=_MS_NOSUID, options="mode=755")
+        for folder in covered:
+            _mount("tmpfs", str(folder), kind="tmpfs", flags=_MS_NOSUID, options="mode=755")
     except OSError as error:
-        raise Unfit(
-            f"cannot make a private mount namespace: {error}",
+        raise HostUnfit(
+            f"cannot create a private mount namespace: {error}",
             hint="run as root, in a container with --privileged",
-            cause="namespace",
         ) from error
 
 
-def _obstacles() -> Iterator[str]:
+def _missing_requirements(filesystem: str) -> Iterator[str]:
     if sys.platform != "linux":
-        yield f"{platform.system()} has no BTRFS: use a Linux host or virtual machine"
+        yield f"{platform.system()} has no loop devices: use a Linux host or virtual machine"
     if os.geteuid() != 0:
-        yield "not root: run it with sudo, loop devices and mounts need it"
+        yield "not root: use sudo, loop devices and mounts need it"
     if missing := _missing_capabilities():
         yield f"root without {missing}: in a container, start it with --privileged"
     if not Path("/dev/loop-control").exists():
-        yield "no /dev/loop-control: run `modprobe loop`, or give it to the container"
-    if not _kernel_has_btrfs():
-        yield "the kernel has no BTRFS: run `modprobe btrfs`, or use a distribution kernel"
-    if not shutil.which("mkfs.btrfs"):
-        yield "mkfs.btrfs not found: install the package btrfs-progs"
+        yield "no /dev/loop-control: run `modprobe loop`, or pass it to the container"
+    if filesystem and not _kernel_has(filesystem):
+        yield (
+            f"the kernel has no {filesystem}: run `modprobe {filesystem}`, or use a kernel "
+            "of your distribution"
+        )
+    if filesystem and not shutil.which(f"mkfs.{filesystem}"):
+        yield f"mkfs.{filesystem} not found: install the package {_PACKAGE_OF[filesystem]}"
 
 
 def _replace_dev() -> None:
-    # Built aside and moved in place: the old /dev is still needed while the new one grows.
-    staging = Path(tempfile.mkdtemp(prefix="ebs-autoscale-dev-"))
+    # Built elsewhere and moved in place, because the old /dev is needed meanwhile.
+    staging = Path(tempfile.mkdtemp(prefix="ec2-sandbox-dev-"))
     _mount("tmpfs", str(staging), kind="tmpfs", flags=_MS_NOSUID, options="mode=755")
     for node in Path("/dev").iterdir():
         status = node.lstat()
         if _NODES.fullmatch(node.name) and not stat.S_ISLNK(status.st_mode):
             copy = staging / node.name
             os.mknod(copy, status.st_mode, status.st_rdev)
-            copy.chmod(stat.S_IMODE(status.st_mode))  # mknod obeys the umask
+            copy.chmod(stat.S_IMODE(status.st_mode))  # mknod applies the umask
     for name in _MOUNTS:
         if (source := Path("/dev") / name).is_dir():
             (staging / name).mkdir()
@@ -131,7 +139,7 @@ def _missing_capabilities() -> str:
     return ", ".join(name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1)
 
 
-def _kernel_has_btrfs() -> bool:
-    known = Path("/proc/filesystems").read_text("ascii").split()
-    modules = Path("/lib/modules") / platform.release() / "kernel/fs/btrfs"
-    return "btrfs" in known or modules.is_dir()  # a mount loads the module by itself
+def _kernel_has(filesystem: str) -> bool:
+    registered = Path("/proc/filesystems").read_text("ascii").split()
+    modules = Path("/lib/modules") / platform.release() / "kernel/fs" / filesystem
+    return filesystem in registered or modules.is_dir()  # a mount loads the module

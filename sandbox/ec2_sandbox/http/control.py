@@ -1,4 +1,4 @@
-"""The control endpoint: look at the world, break it, let time pass."""
+"""The control endpoint: inspect the account, inject faults, advance the clock."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ebs_autoscale.errors import ConfigInvalid
-from ec2_sandbox.faults import FaultBook, FaultRule
-from ec2_sandbox.http.ec2 import Answer
+from ec2_sandbox.errors import InputInvalid
+from ec2_sandbox.faults import FaultRule, FaultRules
+from ec2_sandbox.http.response import Response
 from ec2_sandbox.iam.policy import Policy
 from ec2_sandbox.journal import Journal
 from ec2_sandbox.world.state import Volume, World
@@ -18,12 +18,13 @@ _Handler = Callable[[Mapping[str, Any]], Any]
 
 
 class Control:
-    """Serves JSON under `/_sandbox/`: health, settings, state, journal, faults, policy, clock.
+    """Serves JSON under `/_sandbox/`.
 
-    And `device`, which hides and shows the device of an attached volume.
+    Resources: health, settings, state, journal, faults, policy, clock, and `device`, which hides
+    or shows the block device of an attached volume.
     """
 
-    def __init__(self, world: World, *, faults: FaultBook, journal: Journal) -> None:
+    def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
         self._world = world
         self._faults = faults
         self._journal = journal
@@ -41,8 +42,8 @@ class Control:
             ("POST", "clock"): self._advance,
         }
 
-    def answer(self, method: str, target: str, body: bytes) -> Answer:
-        """Answer one request; 404 for an unknown place, 400 for what makes no sense."""
+    def answer(self, method: str, target: str, body: bytes) -> Response:
+        """Answer one request; 404 for an unknown resource, 400 for invalid input."""
         parts = urlsplit(target)
         handler = self._routes.get((method, parts.path.removeprefix(PREFIX)))
         if handler is None:
@@ -50,7 +51,7 @@ class Control:
         try:
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             return _json(handler(json.loads(body) if body else query))
-        except (ValueError, TypeError, KeyError, ConfigInvalid) as error:
+        except (ValueError, TypeError, KeyError, InputInvalid) as error:
             return _json({"error": str(error)}, status=400)
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> None:
@@ -115,5 +116,7 @@ def _volume(volume: Volume, node: str) -> dict[str, Any]:
     }
 
 
-def _json(content: Any, *, status: int = 200) -> Answer:
-    return Answer(status=status, body=json.dumps(content).encode(), content_type="application/json")
+def _json(content: Any, *, status: int = 200) -> Response:
+    return Response(
+        status=status, body=json.dumps(content).encode(), content_type="application/json"
+    )

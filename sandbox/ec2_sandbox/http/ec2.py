@@ -1,44 +1,31 @@
-"""The EC2 endpoint: a form comes in, a document goes out, faults strike in between."""
+"""The EC2 endpoint: parse a call, inject faults, carry it out, render the response."""
 
 import sys
 import traceback
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ec2_sandbox.api.actions import perform
 from ec2_sandbox.api.request import Request
 from ec2_sandbox.errors import ApiError
-from ec2_sandbox.faults import FaultBook, FaultKind, FaultRule
+from ec2_sandbox.faults import FaultKind, FaultRule, FaultRules
 from ec2_sandbox.http import query_protocol
-from ec2_sandbox.journal import LOST, OK, Journal
+from ec2_sandbox.http.response import HANG_UP, Response
+from ec2_sandbox.journal import Journal
 from ec2_sandbox.world.state import World
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An HTTP response; with status 0 there is none and the connection is closed."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/xml;charset=UTF-8"
-    outcome: str = OK
-
-
-HANG_UP = Answer(status=0, outcome=LOST)
-
-
 class Ec2Endpoint:
-    """Answers EC2 calls: parse, fail if a rule says so, act, render, and note all of it."""
+    """Answers EC2 calls and records them in the journal."""
 
-    def __init__(self, world: World, *, faults: FaultBook, journal: Journal) -> None:
+    def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
         self._world = world
         self._faults = faults
         self._journal = journal
 
-    def answer(self, form: Mapping[str, str], *, access_key: str = "") -> Answer:
-        """Answer one call; whatever goes wrong inside is an answer, too."""
+    def answer(self, form: Mapping[str, str], *, access_key: str = "") -> Response:
+        """Answer one call; a failure is a response as well."""
         action = form.get("Action", "")
         parsed = _parsed(action, form)
         params = dict(form) if isinstance(parsed, ApiError) else parsed
@@ -49,36 +36,41 @@ class Ec2Endpoint:
             access_key=access_key,
         )
         self._world.timeline.clock.pause(self._call_seconds())
-        rule = self._faults.striking(action)
-        answer = self._struck(rule, action, parsed) if rule else self._acted(action, parsed, None)
-        self._journal.end(sequence, outcome=answer.outcome, fault=rule.kind if rule else "")
-        return answer
+        rule = self._faults.fault_for(action)
+        if rule:
+            response = self._with_fault(rule, action, parsed)
+        else:
+            response = self._carry_out(action, parsed)
+        self._journal.end(sequence, outcome=response.outcome, fault=rule.kind if rule else "")
+        return response
 
     def _call_seconds(self) -> float:
         with self._world.lock:
             return self._world.draw(self._world.settings.call_seconds)
 
-    def _struck(self, rule: FaultRule, action: str, parsed: dict[str, Any] | ApiError) -> Answer:
+    def _with_fault(
+        self, rule: FaultRule, action: str, parsed: dict[str, Any] | ApiError
+    ) -> Response:
         if rule.kind is FaultKind.LOST_BEFORE:
             return HANG_UP
-        if rule.when == "before" and (instead := self._instead(rule)):
-            return instead
-        answer = self._acted(action, parsed, rule)
+        if rule.when == "before" and (failure := self._failure(rule)):
+            return failure
+        response = self._carry_out(action, parsed, rule.kind)
         if rule.kind is FaultKind.LOST_AFTER:
             return HANG_UP
-        if rule.when == "after" and (instead := self._instead(rule)):
-            return instead
-        return answer
+        if rule.when == "after" and (failure := self._failure(rule)):
+            return failure
+        return response
 
-    def _instead(self, rule: FaultRule) -> Answer | None:
-        """Give the answer that a rule puts in place of the real one; a delay only waits."""
+    def _failure(self, rule: FaultRule) -> Response | None:
+        """The response that replaces the real one; None for a delay, after waiting."""
         match rule.kind:
             case FaultKind.ERROR | FaultKind.THROTTLE:
-                return _refusal(ApiError(rule.error_code, rule.message, status=rule.http_status))
+                return _error(ApiError(rule.error_code, rule.message, status=rule.http_status))
             case FaultKind.HTTP:
-                return Answer(
+                return Response(
                     status=rule.http_status,
-                    # As a load balancer in front of EC2 answers: botocore knows it by the tag.
+                    # The response of a load balancer in front of EC2; botocore recognises the tag.
                     body=f"<html><body>{rule.message}</body></html>".encode(),
                     content_type="text/html",
                     outcome=str(rule.http_status),
@@ -87,26 +79,24 @@ class Ec2Endpoint:
                 self._world.timeline.clock.pause(rule.seconds)
         return None
 
-    def _acted(
-        self, action: str, parsed: dict[str, Any] | ApiError, rule: FaultRule | None
-    ) -> Answer:
+    def _carry_out(
+        self, action: str, parsed: dict[str, Any] | ApiError, kind: FaultKind | None = None
+    ) -> Response:
         if isinstance(parsed, ApiError):
-            return _refusal(parsed)
-        kind = rule.kind if rule else None
+            return _error(parsed)
         request = Request(
             params=parsed, stuck=kind is FaultKind.STUCK, ghost=kind is FaultKind.GHOST
         )
         try:
             result = perform(self._world, action, request)
-            body = query_protocol.render(
-                query_protocol.operation_named(action), result, _request_id()
-            )
+            operation = query_protocol.operation_named(action)
+            body = query_protocol.render(operation, result, _request_id())
         except ApiError as error:
-            return _refusal(error)
-        except Exception:  # noqa: BLE001 -- a bug here must look like EC2's own, and be seen
+            return _error(error)
+        except Exception:  # noqa: BLE001 -- a bug is reported like an error of EC2
             traceback.print_exc(file=sys.stderr)
-            return _refusal(ApiError("InternalError", "a bug of the sandbox", status=500))
-        return Answer(status=200, body=body)
+            return _error(ApiError("InternalError", "bug in the sandbox", status=500))
+        return Response(status=200, body=body)
 
 
 def _parsed(action: str, form: Mapping[str, str]) -> dict[str, Any] | ApiError:
@@ -116,8 +106,8 @@ def _parsed(action: str, form: Mapping[str, str]) -> dict[str, Any] | ApiError:
         return error
 
 
-def _refusal(error: ApiError) -> Answer:
-    return Answer(
+def _error(error: ApiError) -> Response:
+    return Response(
         status=error.status,
         body=query_protocol.render_error(error, _request_id()),
         outcome=error.code,

@@ -1,4 +1,4 @@
-"""The instance metadata service, version 2 only."""
+"""The instance metadata service (IMDSv2 only)."""
 
 import json
 import secrets
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from ec2_sandbox.api import responses
-from ec2_sandbox.faults import IMDS, FaultBook, FaultKind, FaultRule
-from ec2_sandbox.http.ec2 import HANG_UP, Answer
+from ec2_sandbox.faults import IMDS, FaultKind, FaultRule, FaultRules
+from ec2_sandbox.http.response import HANG_UP, Response
 from ec2_sandbox.journal import Journal
 from ec2_sandbox.world.state import World
 
@@ -16,34 +16,35 @@ _TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
 _TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 -- a header's name
 _MAX_TTL_SECONDS = 21600
 _CREDENTIALS_LAST = timedelta(hours=6)
-# One fixed key: what signs a request to the sandbox is noted in its journal, never verified.
+# The sandbox records the access key of each request in its journal and verifies no signature.
 ACCESS_KEY = "ASIASANDBOXSANDBOXSA"
 
 
 class MetadataService:
-    """Answers what a program on the instance asks about itself.
+    """Answers metadata requests of the instance and records them in the journal.
 
-    A rule for the action `IMDS` can delay, refuse (`lost_before`) or answer an HTTP status.
+    A fault rule for the action `IMDS` can delay a request, drop its connection (`lost_before`)
+    or answer with an HTTP status.
     """
 
-    def __init__(self, world: World, *, faults: FaultBook, journal: Journal) -> None:
+    def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
         self._world = world
         self._faults = faults
         self._journal = journal
         self._tokens: dict[str, float] = {}
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
-        """Answer one request; header names in lower case."""
+    def answer(self, method: str, path: str, headers: Mapping[str, str]) -> Response:
+        """Answer one request; header names are in lower case."""
         sequence = self._journal.begin(
             IMDS, {"method": method, "path": path}, clock_seconds=self._now()
         )
-        rule = self._faults.striking(IMDS)
-        answer = self._struck(rule) if rule else None
-        answer = answer or self._serve(method, path, headers)
-        self._journal.end(sequence, outcome=answer.outcome, fault=rule.kind if rule else "")
-        return answer
+        rule = self._faults.fault_for(IMDS)
+        failure = self._failure(rule) if rule else None
+        response = failure or self._serve(method, path, headers)
+        self._journal.end(sequence, outcome=response.outcome, fault=rule.kind if rule else "")
+        return response
 
-    def _struck(self, rule: FaultRule) -> Answer | None:
+    def _failure(self, rule: FaultRule) -> Response | None:
         match rule.kind:
             case FaultKind.DELAY:
                 self._world.timeline.clock.pause(rule.seconds)
@@ -53,9 +54,9 @@ class MetadataService:
             case _:
                 return _status(rule.http_status)
 
-    def _serve(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+    def _serve(self, method: str, path: str, headers: Mapping[str, str]) -> Response:
         if path == _TOKEN_PATH:
-            return self._issue(headers) if method == "PUT" else _status(405)
+            return self._issue_token(headers) if method == "PUT" else _status(405)
         if method != "GET":
             return _status(405)
         if self._tokens.get(headers.get(_TOKEN_HEADER, ""), 0.0) <= self._now():
@@ -64,7 +65,7 @@ class MetadataService:
             content = _content(self._world)
         return _lookup(content, path.removeprefix("/latest/"))
 
-    def _issue(self, headers: Mapping[str, str]) -> Answer:
+    def _issue_token(self, headers: Mapping[str, str]) -> Response:
         ttl = headers.get(_TTL_HEADER, "")
         if not ttl.isdecimal() or not 1 <= int(ttl) <= _MAX_TTL_SECONDS:
             return _status(400)
@@ -76,16 +77,16 @@ class MetadataService:
         return self._world.timeline.clock.seconds()
 
 
-def _text(content: str) -> Answer:
-    return Answer(status=200, body=content.encode(), content_type="text/plain")
+def _text(content: str) -> Response:
+    return Response(status=200, body=content.encode(), content_type="text/plain")
 
 
-def _status(status: int) -> Answer:
-    return Answer(status=status, content_type="text/plain", outcome=str(status))
+def _status(status: int) -> Response:
+    return Response(status=status, content_type="text/plain", outcome=str(status))
 
 
-def _lookup(content: Mapping[str, str], path: str) -> Answer:
-    """Give the text of a leaf, else the names below a folder, those of folders with a slash."""
+def _lookup(content: Mapping[str, str], path: str) -> Response:
+    """Return the value at a path, or list the names below it; a directory ends in a slash."""
     leaf = path.rstrip("/")
     if leaf in content:
         return _text(content[leaf])

@@ -1,11 +1,11 @@
-"""EC2's query protocol, both ways, driven by botocore's own service model."""
+"""EC2's query protocol: parse requests and render responses by botocore's service model."""
 
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
-from xml.etree import ElementTree as ET  # only ever written here, never parsed
+from xml.etree import ElementTree as ET  # written here, never parsed
 
 from botocore.loaders import Loader
 from botocore.model import ListShape, OperationModel, ServiceModel, Shape, StructureShape
@@ -18,21 +18,21 @@ Tree = dict[str, Any]
 
 @lru_cache(maxsize=1)
 def ec2_model() -> ServiceModel:
-    """Load what the installed botocore knows about EC2: 0.1 s, once."""
+    """Load the EC2 service model of the installed botocore, once: it takes 0.1 s."""
     return ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
 
 
 def operation_named(action: str) -> OperationModel:
-    """Find an operation of EC2; ApiError InvalidAction when EC2 has none of that name."""
+    """Look up an EC2 operation; raises ApiError InvalidAction."""
     if action not in ec2_model().operation_names:
         raise ApiError("InvalidAction", f"The action {action} is not valid for this web service.")
     return ec2_model().operation_model(action)
 
 
 def parse(operation: OperationModel, form: Mapping[str, str]) -> dict[str, Any]:
-    """Turn a request's form into typed parameters, named as boto3 names them.
+    """Convert a form to typed parameters, named as in boto3; absent parameters stay absent.
 
-    Absent parameters stay absent. Raises ApiError for the unknown, the missing and the mistyped.
+    Raises ApiError for unknown, missing and malformed parameters.
     """
     tree: Tree = {}
     for name, value in form.items():
@@ -50,9 +50,9 @@ def parse(operation: OperationModel, form: Mapping[str, str]) -> dict[str, Any]:
 
 
 def render(operation: OperationModel, result: Mapping[str, Any] | None, request_id: str) -> bytes:
-    """Write a result as EC2 does; a None in it is an absent element.
+    """Render a result as an EC2 response; a value of None is an absent element.
 
-    A name that the model does not have is a bug of the sandbox, and raises KeyError.
+    A name that is not in the service model is a bug in the sandbox and raises KeyError.
     """
     root = ET.Element(f"{operation.name}Response", xmlns=ec2_model().metadata["xmlNamespace"])
     ET.SubElement(root, "requestId").text = request_id
@@ -64,7 +64,7 @@ def render(operation: OperationModel, result: Mapping[str, Any] | None, request_
 
 
 def render_error(error: ApiError, request_id: str) -> bytes:
-    """Write EC2's error document."""
+    """Render an EC2 error response."""
     root = ET.Element("Response")
     entry = ET.SubElement(ET.SubElement(root, "Errors"), "Error")
     ET.SubElement(entry, "Code").text = error.code
@@ -98,9 +98,10 @@ def _unknown(name: str) -> ApiError:
 
 
 def _members(shape: Shape) -> Iterator[tuple[str, str, Shape]]:
-    """Yield the name for boto3, the name on the wire and the shape of each member.
+    """Yield the boto3 name, the name on the wire and the shape of each member.
 
-    EC2's rule: queryName as it is, else the location name capitalised, else the member's name.
+    The name on the wire is the queryName, else the capitalised locationName, else the member's
+    capitalised name.
     """
     assert isinstance(shape, StructureShape)  # noqa: S101 -- narrows the type for mypy
     for name, member in shape.members.items():

@@ -1,4 +1,4 @@
-"""The sandbox as an HTTP server on the loopback interface."""
+"""The HTTP server of the sandbox, on the loopback interface."""
 
 import re
 import socket
@@ -13,10 +13,11 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from ec2_sandbox.devices.block_devices import block_devices
-from ec2_sandbox.faults import FaultBook
+from ec2_sandbox.faults import FaultRules
 from ec2_sandbox.http import control, query_protocol
-from ec2_sandbox.http.ec2 import Answer, Ec2Endpoint
+from ec2_sandbox.http.ec2 import Ec2Endpoint
 from ec2_sandbox.http.imds import MetadataService
+from ec2_sandbox.http.response import Response
 from ec2_sandbox.journal import Journal
 from ec2_sandbox.settings import SandboxSettings
 from ec2_sandbox.world.clock import SandboxClock
@@ -27,17 +28,16 @@ _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
 
 
 class SandboxServer:
-    """EC2, instance metadata and control on one port; a context manager.
+    """EC2, instance metadata and control on one port, as a context manager.
 
-    While it runs, a ticker lets things happen at their time even when nobody asks.
-    Port 0 takes a free one. Raises Unfit when the host cannot have the block
-    devices asked for.
+    Port 0 takes any free one. Transitions complete when they are due, whether or not a client
+    calls. Raises HostUnfit when this host cannot provide the block devices.
     """
 
     def __init__(self, settings: SandboxSettings, *, directory: Path, port: int = 0) -> None:
         devices = block_devices(settings.block_devices, directory=directory)
         self.world = World(settings, clock=SandboxClock(settings.speed), devices=devices)
-        faults, journal = FaultBook(settings.seed), Journal()
+        faults, journal = FaultRules(settings.seed), Journal()
         self._http = _Server((_HOST, port), _Handler)
         self._http.world = self.world
         self._http.ec2 = Ec2Endpoint(self.world, faults=faults, journal=journal)
@@ -51,17 +51,17 @@ class SandboxServer:
 
     @property
     def url(self) -> str:
-        """Where all of it is."""
+        """The base URL of all endpoints."""
         return f"http://{_HOST}:{self._http.server_port}"
 
     def start(self) -> None:
-        """Begin to answer; the first call is not slower than others."""
-        query_protocol.ec2_model()
+        """Start answering."""
+        query_protocol.ec2_model()  # loaded now, so that the first call is not slower
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop answering, and remove every link and block device."""
+        """Stop answering and remove every link and block device."""
         self._http.shutdown()
         self._http.server_close()
         self._http.hang_up()
@@ -93,7 +93,7 @@ class SandboxServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # A client that waits for its own timeout must not hold up the end of the sandbox.
+    # A client that waits for a response must not delay the end of the sandbox.
     block_on_close = False
     world: World
     ec2: Ec2Endpoint
@@ -114,12 +114,12 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that gave up is no error; the journal has its call.
+        # A client that disconnected is not an error; the journal has its call.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def hang_up(self) -> None:
-        """End connections that clients keep open: a stopped sandbox answers nobody."""
+        """Close the connections that clients keep open."""
         for connection in list(self._connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -128,20 +128,20 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
-    # Head and body in one segment: two would meet Nagle and delayed ACK, 40 ms a call.
+    # Header and body in one segment: Nagle and delayed ACK would cost 40 ms per call.
     wbufsize = -1
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self._route()
 
-    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 -- named by BaseHTTPRequestHandler
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 -- names of BaseHTTPRequestHandler
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- named by the base
-        """Stay silent: the journal has every call."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- name of the base class
+        """Log nothing: the journal has every call."""
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """What the Date header says."""
+        """The Date header, ahead of real time by `date_ahead_seconds`."""
         if timestamp is None:
             world = self.server.world
             ahead = timedelta(seconds=world.settings.date_ahead_seconds)
@@ -152,26 +152,26 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         if parts.path.startswith(control.PREFIX):
-            answer = self.server.control.answer(self.command, self.path, body)
+            response = self.server.control.answer(self.command, self.path, body)
         elif parts.path.startswith("/latest"):
             headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = self.server.metadata.answer(self.command, parts.path, headers)
+            response = self.server.metadata.answer(self.command, parts.path, headers)
         else:
             fields = body.decode() or parts.query
             form = dict(parse_qsl(fields, keep_blank_values=True))
-            answer = self.server.ec2.answer(form, access_key=self._access_key())
-        self._send(answer)
+            response = self.server.ec2.answer(form, access_key=self._access_key())
+        self._send(response)
 
     def _access_key(self) -> str:
         match = _CREDENTIAL.search(self.headers.get("Authorization", ""))
         return match[1] if match else ""
 
-    def _send(self, answer: Answer) -> None:
-        if not answer.status:
+    def _send(self, response: Response) -> None:
+        if not response.status:
             self.close_connection = True
             return
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
-        self.wfile.write(answer.body)
+        self.wfile.write(response.body)

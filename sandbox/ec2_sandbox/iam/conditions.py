@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 Context = Mapping[str, Sequence[str]]
-"""What is known of a request: each key in lower case, as IAM compares them, and its values."""
+"""The condition keys of a request in lower case, as IAM compares them, with their values."""
 
 Keys = Mapping[str, Sequence[str]]
-"""What one operator of a Condition block wants: keys as written and the values allowed."""
+"""The keys of one operator of a Condition block, as written, with their allowed values."""
 
-# Stand for the wildcards of a pattern, so that a * that a variable brings in means itself.
+# Placeholders for the wildcards of a pattern, so that a * in the value of a variable is literal.
 _ANY, _ONE = "\ue000", "\ue001"
 _WILDCARDS = {"*": _ANY, "?": _ONE}
 _PARTS_OF_ARN = 6
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"\$\{([^}]*)\}|([*?])")
 
 
 def expanded(pattern: str, context: Context) -> str | None:
-    """Fill in a pattern's variables; None when one of them has no value, so nothing matches."""
+    """Replace the variables of a pattern; None, which matches nothing, if one has no value."""
     missing = False
 
     def replaced(token: re.Match[str]) -> str:
@@ -42,13 +42,13 @@ def expanded(pattern: str, context: Context) -> str | None:
 
 
 def is_like(value: str, wanted: str) -> bool:
-    """Match a whole value with an expanded pattern."""
+    """Match a whole value against an expanded pattern."""
     expression = re.escape(wanted).replace(_ANY, ".*").replace(_ONE, ".")
     return re.fullmatch(expression, value, re.DOTALL) is not None
 
 
 def is_arn_like(value: str, wanted: str) -> bool:
-    """Match part by part: no wildcard reaches over a colon, but in the last part."""
+    """Match ARNs part by part: a wildcard crosses a colon only in the last part."""
     parts, patterns = value.split(":", 5), wanted.split(":", 5)
     if len(parts) != _PARTS_OF_ARN or len(patterns) != _PARTS_OF_ARN:
         return False
@@ -65,7 +65,7 @@ def holds(condition: Mapping[str, Keys], context: Context) -> bool:
 
 
 def knows(operator: str) -> bool:
-    """Whether the evaluator has the operator; a policy with others is refused, not misread."""
+    """Whether the operator is supported; policies with other operators are refused."""
     return operator == "Null" or _bare(operator) in _TESTS
 
 
@@ -83,7 +83,7 @@ def _key_holds(
         return any((each.lower() == "true") == (not values) for each in wanted)
     negated = bare != operator and "Not" in operator
     if not values:
-        # A missing key satisfies a negation, IfExists and ForAllValues, and nothing else.
+        # A missing key satisfies only negated operators, IfExists and ForAllValues.
         always = operator.endswith("IfExists") or operator.startswith("ForAllValues:")
         return always or (negated and not operator.startswith("ForAnyValue:"))
     patterns = [text for each in wanted if (text := expanded(each, context)) is not None]

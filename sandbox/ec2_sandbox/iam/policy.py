@@ -1,11 +1,11 @@
-"""An IAM policy: which of its statements speak of an access, and what they come to."""
+"""An IAM policy and its evaluation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from ebs_autoscale.errors import ConfigInvalid
+from ec2_sandbox.errors import InputInvalid
 from ec2_sandbox.iam.conditions import (
     Context,
     Keys,
@@ -18,12 +18,12 @@ from ec2_sandbox.iam.conditions import (
 
 _ELEMENTS = frozenset({"Sid", "Effect", "Action", "Resource", "Condition"})
 
-# The one in which policy variables mean something; without Version it would be 2008-10-17.
+# Older versions, among them the default 2008-10-17, have no policy variables.
 _VERSION = "2012-10-17"
 
 
 class Verdict(StrEnum):
-    """What a policy says of an access; silence is a denial, too."""
+    """The result of evaluating an access; only ALLOWED permits it."""
 
     ALLOWED = "allowed"
     DENIED = "explicitly denied"
@@ -32,7 +32,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """One action on one resource, `*` for actions that have none."""
+    """One action on one resource; `*` for actions without a resource."""
 
     action: str
     resource: str
@@ -50,16 +50,18 @@ class Statement:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read one; raises ConfigInvalid for what would otherwise be misread."""
+        """Parse a statement; raises InputInvalid for everything that is not supported."""
         if not isinstance(document, Mapping):
-            raise ConfigInvalid(f"policy statement {document!r} is not an object")
+            raise InputInvalid(f"policy statement {document!r} is not an object")
         name = document.get("Sid", "without Sid")
         if unknown := document.keys() - _ELEMENTS:
-            raise ConfigInvalid(f"policy statement {name}: no element {', '.join(sorted(unknown))}")
+            raise InputInvalid(
+                f"policy statement {name}: unknown element {', '.join(sorted(unknown))}"
+            )
         if missing := _ELEMENTS - {"Sid", "Condition"} - document.keys():
-            raise ConfigInvalid(f"policy statement {name} lacks {', '.join(sorted(missing))}")
+            raise InputInvalid(f"policy statement {name} lacks {', '.join(sorted(missing))}")
         if document["Effect"] not in {"Allow", "Deny"}:
-            raise ConfigInvalid(f"policy statement {name}: no effect {document['Effect']!r}")
+            raise InputInvalid(f"policy statement {name}: unknown effect {document['Effect']!r}")
         return cls(
             allows=document["Effect"] == "Allow",
             actions=_listed(document["Action"]),
@@ -67,8 +69,8 @@ class Statement:
             condition=_condition(document.get("Condition", {}), name),
         )
 
-    def speaks_of(self, access: Access) -> bool:
-        """Whether action, resource and condition all fit."""
+    def applies_to(self, access: Access) -> bool:
+        """Whether action, resource and condition all match."""
         return (
             any(_action_fits(pattern, access.action) for pattern in self.actions)
             and any(_resource_fits(pattern, access) for pattern in self.resources)
@@ -78,33 +80,33 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The one policy of the instance's role."""
+    """The policy of the instance's role."""
 
     statements: Sequence[Statement]
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read a policy document; raises ConfigInvalid."""
+        """Parse a policy document; raises InputInvalid."""
         if not isinstance(document, Mapping) or document.keys() - {"Id"} != {
             "Version",
             "Statement",
         }:
-            raise ConfigInvalid("a policy is an object with Version and Statement")
+            raise InputInvalid("a policy must be an object with Version and Statement")
         if document["Version"] != _VERSION:
-            raise ConfigInvalid(f"policy Version {document['Version']!r} is not {_VERSION!r}")
+            raise InputInvalid(f"policy Version is {document['Version']!r}, not {_VERSION!r}")
         statements = document["Statement"]
         each = statements if isinstance(statements, list | tuple) else [statements]
         return cls([Statement.from_document(statement) for statement in each])
 
     def verdict(self, access: Access) -> Verdict:
-        """An explicit denial wins over everything, an allowance over silence."""
-        speaking = [each for each in self.statements if each.speaks_of(access)]
-        if any(not each.allows for each in speaking):
+        """An explicit Deny overrides every Allow; without an Allow, access is not allowed."""
+        applying = [each for each in self.statements if each.applies_to(access)]
+        if any(not each.allows for each in applying):
             return Verdict.DENIED
-        return Verdict.ALLOWED if speaking else Verdict.NOT_ALLOWED
+        return Verdict.ALLOWED if applying else Verdict.NOT_ALLOWED
 
     def first_denied(self, accesses: Iterable[Access]) -> tuple[Access, Verdict] | None:
-        """The access that decides over a request which needs all of them."""
+        """The first access that the policy does not allow, with its verdict."""
         for access in accesses:
             verdict = self.verdict(access)
             if verdict is not Verdict.ALLOWED:
@@ -115,9 +117,9 @@ class Policy:
 def _condition(block: Any, name: str) -> Mapping[str, Keys]:
     operators = block.values() if isinstance(block, Mapping) else [block]
     if not all(isinstance(keys, Mapping) for keys in operators):
-        raise ConfigInvalid(f"policy statement {name}: Condition is not operators with keys")
-    if strange := [operator for operator in block if not knows(operator)]:
-        raise ConfigInvalid(f"policy statement {name}: no operator {', '.join(strange)}")
+        raise InputInvalid(f"policy statement {name}: Condition must map operators to keys")
+    if unknown := [operator for operator in block if not knows(operator)]:
+        raise InputInvalid(f"policy statement {name}: unsupported operator {', '.join(unknown)}")
     return {
         operator: {key: _listed(values) for key, values in keys.items()}
         for operator, keys in block.items()
@@ -125,7 +127,7 @@ def _condition(block: Any, name: str) -> Mapping[str, Keys]:
 
 
 def _listed(value: Any) -> tuple[str, ...]:
-    """One value or many; numbers and booleans as IAM reads them, as text."""
+    """One value or a list of values, as text; numbers and booleans as IAM reads them."""
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
 

@@ -1,4 +1,4 @@
-"""Time of the sandbox: real time at a chosen speed, plus what was advanced by hand."""
+"""The clock of the sandbox, and the events that are due at a point in time."""
 
 import time
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from itertools import count
 
 
 class SandboxClock:
-    """Seconds since the sandbox began; speed 0 stands still until advanced.
+    """Real time at a chosen speed, plus what was advanced by hand; speed 0 stands still.
 
-    The one place of the sandbox where real time enters.
+    This is the only place where real time enters the simulation.
     """
 
     def __init__(self, speed: float) -> None:
@@ -20,37 +20,37 @@ class SandboxClock:
         self._advanced_seconds = 0.0
 
     def seconds(self) -> float:
-        """Seconds of the sandbox that passed since it began."""
+        """Simulated seconds since the start of the sandbox."""
         return (time.monotonic() - self._began) * self._speed + self._advanced_seconds
 
     def advance(self, seconds: float) -> None:
-        """Let time jump forward; it never goes back."""
+        """Move the clock forward; it never goes back."""
         self._advanced_seconds += max(0.0, seconds)
 
     def moment(self, seconds: float) -> datetime:
-        """Name the date and time, in UTC, of a point on this clock."""
+        """The date and time, in UTC, of a point on this clock."""
         return self._epoch + timedelta(seconds=seconds)
 
     def wall(self) -> datetime:
-        """Real date and time in UTC, for what clients compare with their own clock."""
+        """The real date and time in UTC, for values that clients compare with their own clock."""
         return datetime.now(UTC)
 
     def real_seconds_until(self, seconds: float) -> float | None:
-        """How long a real wait for that point lasts; None when it only comes by advancing."""
+        """Real seconds until that point; None when only `advance` leads there."""
         left = max(0.0, seconds - self.seconds())
         if not left:
             return 0.0
         return left / self._speed if self._speed else None
 
     def pause(self, real_seconds: float) -> None:
-        """Wait in real seconds, as a slow answer of a server does."""
+        """Wait for real seconds, as a slow server would."""
         time.sleep(real_seconds)
 
 
 class Timeline:
-    """What is going to happen, in order of time; the world moves only in `run_due`.
+    """Future events in order of time; they happen only in `run_due`.
 
-    Not safe for threads: whoever holds the world's lock owns it.
+    Not thread-safe: protected by the lock of the world.
     """
 
     def __init__(self, clock: SandboxClock) -> None:
@@ -61,15 +61,15 @@ class Timeline:
 
     @property
     def now(self) -> float:
-        """The present; while an event that fell due runs, the moment at which it was due."""
+        """The present time; while an event runs, the time at which it was due."""
         return self.clock.seconds() if self._replaying is None else self._replaying
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
-        """Let it happen that many seconds from now; events of one moment keep their order."""
+        """Schedule an event that many seconds from now; simultaneous events keep their order."""
         heappush(self._events, (self.now + max(0.0, seconds), next(self._order), event))
 
     def run_due(self) -> None:
-        """Let everything happen that is due, including what follows from it."""
+        """Run every event that is due, including those that they schedule."""
         present = self.clock.seconds()
         try:
             while self._events and self._events[0][0] <= present:
@@ -79,5 +79,5 @@ class Timeline:
             self._replaying = None
 
     def real_seconds_to_next(self) -> float | None:
-        """How long a real wait for the next event lasts; None when nothing comes by itself."""
+        """Real seconds until the next event; None when none will come by itself."""
         return self.clock.real_seconds_until(self._events[0][0]) if self._events else None

@@ -1,4 +1,4 @@
-"""The simulated account: its volumes, its one instance, and what is remembered of requests."""
+"""The simulated account: its volumes, its one instance and its client tokens."""
 
 import sys
 from collections.abc import Mapping
@@ -8,16 +8,17 @@ from random import Random
 from threading import Condition
 from typing import Any
 
-from ebs_autoscale.model import GIB
 from ec2_sandbox.devices.block_devices import BlockDevicePort
 from ec2_sandbox.errors import ApiError
 from ec2_sandbox.iam.policy import Policy
 from ec2_sandbox.settings import SandboxSettings, Span
 from ec2_sandbox.world.clock import SandboxClock, Timeline
 
+_GIB = 1024**3
+
 
 class VolumeState(StrEnum):
-    """A volume's life as EC2 words it; after `deleting` it is gone."""
+    """VolumeState of the EC2 API; after `deleting` the volume is gone."""
 
     CREATING = "creating"
     AVAILABLE = "available"
@@ -26,7 +27,7 @@ class VolumeState(StrEnum):
 
 
 class AttachmentState(StrEnum):
-    """An attachment's life; `busy` is a detach that the guest's use of the device holds up."""
+    """VolumeAttachmentState of the EC2 API; `busy` is a detach while the device is in use."""
 
     ATTACHING = "attaching"
     ATTACHED = "attached"
@@ -35,7 +36,7 @@ class AttachmentState(StrEnum):
 
 
 class InstanceState(StrEnum):
-    """An instance's life, as far as a sandbox plays it."""
+    """InstanceStateName of the EC2 API, as far as it is simulated."""
 
     RUNNING = "running"
     SHUTTING_DOWN = "shutting-down"
@@ -44,7 +45,7 @@ class InstanceState(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Attachment:
-    """A volume on the instance; all times are seconds of the sandbox clock."""
+    """The attachment of a volume to the instance; times are seconds of the sandbox clock."""
 
     device: str
     attached_at: float
@@ -55,7 +56,7 @@ class Attachment:
 
 @dataclass(slots=True, kw_only=True)
 class Shape:
-    """What ModifyVolume can change."""
+    """The properties that ModifyVolume can change."""
 
     type: str
     size_gib: int
@@ -65,7 +66,7 @@ class Shape:
 
 @dataclass(slots=True, kw_only=True)
 class Modification:
-    """The last change of a volume's shape."""
+    """The last modification of a volume."""
 
     original: Shape
     target: Shape
@@ -76,7 +77,7 @@ class Modification:
 
 @dataclass(slots=True, kw_only=True)
 class Volume:
-    """An EBS volume; `ordinal` is its place in the order of creation."""
+    """An EBS volume; `ordinal` is its position in the order of creation."""
 
     id: str
     ordinal: int
@@ -94,13 +95,13 @@ class Volume:
 
     @property
     def size_bytes(self) -> int:
-        """What a block device of it measures."""
-        return self.shape.size_gib * GIB
+        """The size of its block device."""
+        return self.shape.size_gib * _GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
-    """What EC2 keeps of a CreateVolume request with a client token."""
+class TokenUse:
+    """A CreateVolume request that was made with a client token."""
 
     params: Mapping[str, Any]
     volume_id: str
@@ -117,10 +118,9 @@ class Instance:
 
 
 class World:
-    """All state, behind one lock; it moves only by calls and by its timeline.
+    """The whole state, protected by `lock`; it changes only by calls and by its timeline.
 
-    Hold `lock` for everything; whoever changes something notifies it, so that the
-    ticker sees what falls due next.
+    After a change, notify `lock`, so that the thread that runs due events wakes up.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class World:
         self.lock = Condition()
         self.instance = Instance(id=settings.instance_id, tags=dict(settings.instance_tags))
         self.volumes: dict[str, Volume] = {}
-        self.tokens: dict[str, Remembered] = {}
+        self.tokens: dict[str, TokenUse] = {}
         self.problems: list[str] = []
         document = settings.policy
         self.policy = None if document is None else Policy.from_document(document)
@@ -143,26 +143,26 @@ class World:
 
     @property
     def now(self) -> float:
-        """The present, in seconds of the sandbox clock."""
+        """The present time in seconds of the sandbox clock."""
         return self.timeline.now
 
     def draw(self, span: Span) -> float:
-        """Pick a latency between the least and the most."""
+        """Draw a latency from a range."""
         return self._dice.uniform(*span)
 
     def new_volume(self, shape: Shape) -> Volume:
-        """Give a volume its id and its place; the caller adds it to `volumes`."""
+        """Make a volume with a new id; the caller adds it to `volumes`."""
         self._created += 1
         return Volume(
-            # EC2's ids have 17 digits, the first of which has been 0 ever since.
+            # Ids of EC2 have 17 hexadecimal digits, of which the first has always been 0.
             id=f"vol-0{self._ids.getrandbits(64):016x}",
             ordinal=self._created,
             shape=shape,
             created_at=self.now,
         )
 
-    def sees(self, volume: Volume) -> bool:
-        """Whether a look at this moment finds the volume: EC2 is eventually consistent."""
+    def is_visible(self, volume: Volume) -> bool:
+        """Whether a call at this moment finds the volume: EC2 is eventually consistent."""
         if self.now < volume.visible_at:
             return False
         if self.now < volume.steady_at:
@@ -170,24 +170,24 @@ class World:
         return True
 
     def volume(self, volume_id: str) -> Volume:
-        """Find a volume for a call; ApiError InvalidVolume.NotFound while it is not seen."""
+        """Look up a visible volume; raises ApiError InvalidVolume.NotFound."""
         volume = self.volumes.get(volume_id)
-        if volume is None or not self.sees(volume):
+        if volume is None or not self.is_visible(volume):
             raise ApiError("InvalidVolume.NotFound", f"The volume '{volume_id}' does not exist.")
         return volume
 
     def attached(self) -> list[tuple[Volume, Attachment]]:
-        """Every volume on the instance, in whatever state its attachment is."""
+        """Every volume with an attachment, in any state."""
         return [
             (volume, volume.attachment)
             for volume in self.volumes.values()
             if volume.attachment is not None
         ]
 
-    def problem(self, sentence: str) -> None:
-        """Say what the simulation could not do, and keep it for the control endpoint."""
+    def report_problem(self, sentence: str) -> None:
+        """Report what the simulation failed to do, on stderr and at the control endpoint."""
         self.problems.append(sentence)
-        sys.stderr.write(f"sandbox: {sentence}\n")
+        sys.stderr.write(f"ec2-sandbox: {sentence}\n")
 
     def _add_root(self) -> None:
         shape = Shape(type="gp3", size_gib=self.settings.root_size_gib, iops=3000, throughput=125)

@@ -1,13 +1,13 @@
-"""What happens to volumes in the course of time, once EC2 has said yes.
+"""The transitions of volumes and of the instance after EC2 has accepted a request.
 
-Each function begins a transition and leaves its end to the timeline; one begun `stuck`
-has no end. An end looks again first: the volume may have moved on meanwhile.
+Each function begins a transition and schedules its end; a `stuck` transition has no end. At
+its end, a transition first checks whether the volume is still in the same state.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-from ebs_autoscale.errors import EbsAutoscaleError
+from ec2_sandbox.errors import SandboxError
 from ec2_sandbox.settings import Span
 from ec2_sandbox.world.state import (
     Attachment,
@@ -20,12 +20,12 @@ from ec2_sandbox.world.state import (
     World,
 )
 
-# How often a busy detach looks whether the guest let go of the device.
-_BUSY_LOOK_SECONDS = 1.0
+# How often a busy detach checks whether the device is still in use.
+_BUSY_CHECK_SECONDS = 1.0
 
 
 def begin_create(world: World, volume: Volume, *, fails: bool, stuck: bool) -> None:
-    """Let a volume come to be; one whose key fails vanishes where it would become available."""
+    """Create a volume; if its key `fails`, it vanishes instead of becoming available."""
     settings = world.settings
     volume.visible_at = world.now + world.draw(settings.visibility_seconds)
     volume.steady_at = volume.visible_at + world.draw(settings.flicker_seconds)
@@ -37,7 +37,7 @@ def begin_create(world: World, volume: Volume, *, fails: bool, stuck: bool) -> N
 def begin_attach(
     world: World, volume: Volume, attachment: Attachment, *, stuck: bool, ghost: bool
 ) -> None:
-    """Attach a volume, and show its device around the time when the API says so."""
+    """Attach a volume and show its block device, unless it is a `ghost`."""
     volume.state = VolumeState.IN_USE
     volume.attachment = attachment
     if stuck:
@@ -50,7 +50,7 @@ def begin_attach(
 
 
 def begin_detach(world: World, volume: Volume, *, force: bool, stuck: bool) -> None:
-    """Detach a volume; while the guest uses its device, only by force."""
+    """Detach a volume; while its device is in use, only by force."""
     if (attachment := volume.attachment) is None:
         return
     attachment.state = AttachmentState.DETACHING
@@ -59,14 +59,14 @@ def begin_detach(world: World, volume: Volume, *, force: bool, stuck: bool) -> N
 
 
 def begin_delete(world: World, volume: Volume, *, stuck: bool) -> None:
-    """Delete a volume, its content at once."""
+    """Delete a volume; its content is discarded at once."""
     volume.state = VolumeState.DELETING
-    _try(world, volume, "go", partial(world.devices.discard, volume.id))
+    _try(world, volume, "remove", partial(world.devices.discard, volume.id))
     _later(world, world.settings.delete_seconds, partial(_vanish, world, volume), stuck=stuck)
 
 
 def begin_modify(world: World, volume: Volume, target: Shape, *, stuck: bool) -> Modification:
-    """Change a volume's shape; a new size can be used from `optimizing` on."""
+    """Modify a volume; a new size is usable from the state `optimizing` on."""
     modification = Modification(original=volume.shape, target=target, started_at=world.now)
     volume.modification = modification
     volume.modified_at.append(world.now)
@@ -76,7 +76,7 @@ def begin_modify(world: World, volume: Volume, target: Shape, *, stuck: bool) ->
 
 
 def begin_terminate(world: World, *, stuck: bool) -> None:
-    """End the instance: volumes marked for it are deleted, the others let go."""
+    """Terminate the instance; its volumes are deleted or detached by DeleteOnTermination."""
     if world.instance.state is InstanceState.RUNNING:
         world.instance.state = InstanceState.SHUTTING_DOWN
         _later(world, world.settings.terminate_seconds, partial(_terminate, world), stuck=stuck)
@@ -88,11 +88,11 @@ def _later(world: World, span: Span, ending: Callable[[], None], *, stuck: bool)
 
 
 def _try(world: World, volume: Volume, what: str, act: Callable[[], None]) -> None:
-    """Do something to a device; the world goes on when the host cannot."""
+    """Change a block device; a failure of the host is reported and does not stop the sandbox."""
     try:
         act()
-    except (EbsAutoscaleError, OSError) as error:
-        world.problem(f"the device of {volume.id} does not {what}: {error}")
+    except (SandboxError, OSError) as error:
+        world.report_problem(f"cannot {what} the block device of {volume.id}: {error}")
 
 
 def _become_available(volume: Volume) -> None:
@@ -101,7 +101,7 @@ def _become_available(volume: Volume) -> None:
 
 
 def _vanish(world: World, volume: Volume) -> None:
-    _try(world, volume, "go", partial(world.devices.discard, volume.id))
+    _try(world, volume, "remove", partial(world.devices.discard, volume.id))
     world.volumes.pop(volume.id, None)
 
 
@@ -120,7 +120,7 @@ def _show(world: World, volume: Volume, attachment: Attachment) -> None:
         size_bytes=volume.size_bytes,
         device_name=attachment.device,
     )
-    _try(world, volume, "appear", appear)
+    _try(world, volume, "show", appear)
 
 
 def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool) -> None:
@@ -129,9 +129,9 @@ def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool
     if not force and world.devices.is_held(volume.id):
         attachment.state = AttachmentState.BUSY
         again = partial(_detach, world, volume, attachment, force=False)
-        world.timeline.after(_BUSY_LOOK_SECONDS, again)
+        world.timeline.after(_BUSY_CHECK_SECONDS, again)
         return
-    _try(world, volume, "disappear", partial(world.devices.disappear, volume.id))
+    _try(world, volume, "hide", partial(world.devices.disappear, volume.id))
     volume.attachment = None
     volume.state = VolumeState.AVAILABLE
 
@@ -139,7 +139,7 @@ def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool
 def _become_optimizing(world: World, volume: Volume, modification: Modification) -> None:
     modification.state = "optimizing"
     volume.shape = modification.target
-    _try(world, volume, "grow", partial(world.devices.resize, volume.id, volume.size_bytes))
+    _try(world, volume, "resize", partial(world.devices.resize, volume.id, volume.size_bytes))
     ending = partial(_become_modified, world, modification)
     _later(world, world.settings.optimize_seconds, ending, stuck=False)
 
