@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.host import paths
-from ebs_autoscale_demo.stage import CONFIG, MOUNTPOINT
+from ebs_autoscale.wiring import status_path
+from ebs_autoscale_demo.preparation import CONFIG, MOUNTPOINT
 
 PROGRAM = (sys.executable, "-I", "-m", "ebs_autoscale", "--config", str(CONFIG))
 
@@ -58,7 +58,7 @@ class Daemon:
     def report(self) -> dict[str, Any]:
         """Its own report under /run; empty when there is none."""
         try:
-            report: dict[str, Any] = json.loads(paths.status_file(str(MOUNTPOINT)).read_text())
+            report: dict[str, Any] = json.loads(status_path(str(MOUNTPOINT)).read_text())
         except (OSError, ValueError):
             return {}
         return report

@@ -18,19 +18,19 @@ from ebs_autoscale.errors import Exit, Stopped, Transient, Unfit
 from ebs_autoscale.host.command import run as run_tool
 from ebs_autoscale.units import format_size
 from ebs_autoscale_demo.daemon import PROGRAM, Daemon, running_daemon
+from ebs_autoscale_demo.filesystem import Scrubbed, scrub
 from ebs_autoscale_demo.isolation import isolate
-from ebs_autoscale_demo.scene import Scene
-from ebs_autoscale_demo.script import Script, roomy_directory, write_script
-from ebs_autoscale_demo.scrub import Scrubbed, scrub
-from ebs_autoscale_demo.stage import (
+from ebs_autoscale_demo.preparation import (
     MOUNTPOINT,
     buy_first_volume,
     mounted_filesystem,
     simulated_ec2,
 )
+from ebs_autoscale_demo.progress import Scene
+from ebs_autoscale_demo.screen import view_for_stdout
 from ebs_autoscale_demo.verdict import Verdict
-from ebs_autoscale_demo.view import view_for_stdout
-from ebs_autoscale_demo.watch import View, Watcher
+from ebs_autoscale_demo.watch import Watcher
+from ebs_autoscale_demo.workload import Script, roomy_directory, write_script
 from ebs_autoscale_demo.writer import Writer
 
 # Its first look at EC2 takes the daemon 2 s, a growth under way at the end of the writing 8 s.
@@ -41,7 +41,7 @@ _STATUS_TIMEOUT_SECONDS = 30.0
 _OWNER_TAG = "ebs-autoscale:owner"
 
 
-def run(*, rate_bytes_per_second: int | None, view: View | None = None) -> int:
+def run(*, rate_bytes_per_second: int | None) -> int:
     """Play the demo and print what it proved; fails unless every promise was kept.
 
     Nothing of it is left afterwards, whatever ends it. Raises Unfit where it cannot run.
@@ -55,7 +55,7 @@ def run(*, rate_bytes_per_second: int | None, view: View | None = None) -> int:
     clock.stop_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     scene = Scene(clock)
     try:
-        with Watcher(scene, view or view_for_stdout()):
+        with Watcher(scene, view_for_stdout()):
             verdict = _play(scene, directory, rate_bytes_per_second, clock)
     except Stopped:
         return Exit.FAILED

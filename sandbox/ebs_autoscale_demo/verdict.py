@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ebs_autoscale.units import format_size
-from ebs_autoscale_demo.script import GROWTHS_WANTED
-from ebs_autoscale_demo.scrub import Scrubbed
+from ebs_autoscale_demo.filesystem import Scrubbed
+from ebs_autoscale_demo.workload import GROWTHS_WANTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

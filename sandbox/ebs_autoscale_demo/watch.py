@@ -6,7 +6,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
-from ebs_autoscale_demo.scene import Scene
+from ebs_autoscale_demo.progress import Scene
 
 _LOOK_EVERY_SECONDS = 0.125
 

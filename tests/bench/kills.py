@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic
 
 import psutil
-from ebs_autoscale_demo.scrub import scrub
+from ebs_autoscale_demo.filesystem import scrub
 from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.devices.namespace import enter_private_namespace
 

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Self
 
 import psutil
-from ebs_autoscale_demo.scrub import scrub
+from ebs_autoscale_demo.filesystem import scrub
 from ec2_sandbox.client import Sandbox, VolumeSeen
 from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.settings import SandboxSettings

@@ -15,7 +15,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Transient
 from ebs_autoscale.host.command import run
 from ebs_autoscale_demo.isolation import PRIVATE
-from ebs_autoscale_demo.script import AVAILABLE_PERCENT, Script
+from ebs_autoscale_demo.workload import AVAILABLE_PERCENT, Script
 
 MOUNTPOINT = PRIVATE / "demo/scratch"
 CONFIG = PRIVATE / "demo/config.yaml"

@@ -12,7 +12,7 @@ from rich.text import Text
 from ebs_autoscale.model import GIB, Device, Reading
 from ebs_autoscale.units import format_size
 from ebs_autoscale_demo.daemon import JournalLine
-from ebs_autoscale_demo.scene import Scene
+from ebs_autoscale_demo.progress import Scene
 from ebs_autoscale_demo.watch import View
 
 _PLAIN_EVERY_SECONDS = 2.0

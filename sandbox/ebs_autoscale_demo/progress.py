@@ -12,7 +12,7 @@ from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import Reading
 from ebs_autoscale.telemetry.events import EventKind
 from ebs_autoscale_demo.daemon import Daemon, JournalLine
-from ebs_autoscale_demo.script import Script
+from ebs_autoscale_demo.workload import Script
 from ebs_autoscale_demo.writer import Writer
 
 _RATE_OVER_SECONDS = 3.0
