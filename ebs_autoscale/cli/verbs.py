@@ -280,13 +280,14 @@ def iam_policy(arguments: argparse.Namespace) -> int:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Show the whole product on this machine."""
+    """Run the demo; it is a distribution of its own, which no production host has."""
     try:
-        from ebs_autoscale_demo import demo as sandbox
-    except ImportError as error:
+        from ebs_autoscale_demo.demo import run
+    except ModuleNotFoundError:
         print(
-            f"ebs-autoscale: the demo needs {error.name}; pip install ebs-autoscale-sandbox",
+            "ebs-autoscale: the demo is not installed; in a checkout of the source, run "
+            "`make demo`, or install it by `pip install './sandbox[demo]'`",
             file=sys.stderr,
         )
         return Exit.UNFIT
-    return sandbox.run(rate_bytes_per_second=arguments.rate)
+    return run(rate_bytes_per_second=arguments.rate)

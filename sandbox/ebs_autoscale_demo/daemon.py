@@ -1,4 +1,4 @@
-"""The daemon of the demo: a process started through its normal command line, and what it says."""
+"""The daemon as a process: started by its command line, known by its log and status file."""
 
 import json
 import os
@@ -8,39 +8,36 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ebs_autoscale.errors import Unfit
-from ebs_autoscale.wiring import status_path
-from ebs_autoscale_demo.preparation import CONFIG, MOUNTPOINT
+from ec2_sandbox.errors import SandboxError
 
-PROGRAM = (sys.executable, "-I", "-m", "ebs_autoscale", "--config", str(CONFIG))
-
-# It finishes the EC2 call that it is in; the demo stops it only when it is idle.
-_STOP_PATIENCE_SECONDS = 15.0
+# It finishes the EC2 call in progress; the demo stops it only when it is idle.
+_STOP_TIMEOUT_SECONDS = 15.0
+# The demo has a /run of its own, so there is one status file at most.
+_STATUS_FILES = Path("/run/ebs-autoscale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JournalLine:
-    """One line of the daemon's journal; `event` is what happened, `fields` its figures."""
+class LogLine:
+    """A line of the daemon's log."""
 
-    event: str
     level: str
-    sentence: str
-    fields: dict[str, Any]
+    message: str
 
 
 class Daemon:
-    """`ebs-autoscale run` as its own process."""
+    """A running `ebs-autoscale run`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", output_fd: int) -> None:
         self._process = process
         self._output_fd = output_fd
         self._unread = b""
-        self._last_words = ""
+        self._last_message = ""
 
-    def journal(self) -> list[JournalLine]:
-        """What it said since the last call."""
+    def new_log_lines(self) -> list[LogLine]:
+        """What it has logged since the last call."""
         while True:
             try:
                 chunk = os.read(self._output_fd, 65536)
@@ -52,44 +49,46 @@ class Daemon:
         *lines, self._unread = self._unread.split(b"\n")
         parsed = [_parsed(line.decode(errors="replace")) for line in lines]
         if parsed:
-            self._last_words = parsed[-1].sentence
+            self._last_message = parsed[-1].message
         return parsed
 
-    def report(self) -> dict[str, Any]:
-        """Its own report under /run; empty when there is none."""
-        try:
-            report: dict[str, Any] = json.loads(status_path(str(MOUNTPOINT)).read_text())
-        except (OSError, ValueError):
-            return {}
-        return report
+    def status(self) -> dict[str, Any]:
+        """The content of its status file; empty when there is none."""
+        for path in _STATUS_FILES.glob("*.json"):
+            try:
+                status: dict[str, Any] = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            return status
+        return {}
 
     def require_alive(self) -> None:
-        """Raise Unfit when it has ended by itself."""
+        """Raise SandboxError if it has ended by itself."""
         if (status := self._process.poll()) is not None:
-            raise Unfit(
-                f"the daemon ended with status {status}: {self._last_words or 'no word'}",
-                cause="daemon",
-            )
+            reason = self._last_message or "no message"
+            raise SandboxError(f"the daemon ended with status {status}: {reason}")
 
     def stop(self) -> int:
-        """Ask it to end as systemd does, by SIGTERM: its exit status."""
+        """Stop it with SIGTERM, as systemd does, and return its exit status."""
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(_STOP_PATIENCE_SECONDS)
+            return self._process.wait(_STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise Unfit(
-                f"the daemon did not end in {_STOP_PATIENCE_SECONDS:.0f} s after SIGTERM",
-                cause="daemon",
+            raise SandboxError(
+                f"the daemon did not end within {_STOP_TIMEOUT_SECONDS:.0f} s of SIGTERM"
             ) from error
 
 
 @contextmanager
-def running_daemon() -> Iterator[Daemon]:
-    """Start the daemon; at the end, however it comes, it is gone."""
+def running_daemon(config: Path) -> Iterator[Daemon]:
+    """Start the daemon with this configuration; it is killed if the block has not stopped it."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_end, False)
     process = subprocess.Popen(
-        [*PROGRAM, "run"], stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end
+        [sys.executable, "-I", "-m", "ebs_autoscale", "--config", str(config), "run"],
+        stdin=subprocess.DEVNULL,
+        stdout=write_end,
+        stderr=write_end,
     )
     os.close(write_end)
     try:
@@ -99,15 +98,11 @@ def running_daemon() -> Iterator[Daemon]:
         process.wait()
 
 
-def _parsed(text: str) -> JournalLine:
-    """A line of JSON, or of whatever a program says that fails before it knows its format."""
+def _parsed(text: str) -> LogLine:
+    """Parse a line of JSON, or take the text of a program that failed before logging."""
     try:
         found = json.loads(text)
-        return JournalLine(
-            event=found.pop("event"),
-            level=found.pop("level"),
-            sentence=found.pop("message"),
-            fields=found,
-        )
-    except (ValueError, AttributeError, KeyError):
-        return JournalLine(event="", level="error", sentence=text, fields={})
+        message, hint = found["message"], found.get("hint")
+        return LogLine(level=found["level"], message=f"{message}; {hint}" if hint else message)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return LogLine(level="error", message=text)

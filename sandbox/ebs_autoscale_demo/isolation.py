@@ -1,4 +1,4 @@
-"""A demo in namespaces of its own: whatever ends it, the kernel takes away all that it made."""
+"""Namespaces for the demo, so that the kernel removes everything it made, however it ends."""
 
 import ctypes
 import os
@@ -11,48 +11,48 @@ from pathlib import Path
 from types import FrameType
 
 from ec2_sandbox.devices.namespace import enter_private_namespace
+from ec2_sandbox.errors import HostUnfit
 
-from ebs_autoscale.errors import CommandFailed, Exit, Unfit
-from ebs_autoscale.host.command import run
-from ebs_autoscale.host.service import die_with_parent
+from ebs_autoscale_demo.command import ToolFailed, run
 
-# linux/sched.h
+# linux/sched.h, linux/prctl.h
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWPID = 0x20000000
+_PR_SET_PDEATHSIG = 1
 
-_MOUNT_TIMEOUT_SECONDS = 30.0
+_EXIT_FAILED = 1
 _SHOW_CURSOR = "\x1b[?25h"
 
 PRIVATE = Path("/run")
-"""A tmpfs of the demo's own covers this folder inside."""
+"""In the namespaces, this directory is a tmpfs of the demo."""
 
 
 def isolate() -> int | None:
-    """Go on in a child that is the first process of its own namespaces: returns None there.
+    """Continue in a child process that is PID 1 of its own namespaces; returns None there.
 
-    Here, in the original process, signals are passed on, and the child's exit code is
-    returned when nothing of it is left. When this process is killed the kernel kills
-    the child, with it all processes of the PID namespace (pid_namespaces(7)), with those the
-    mounts, and with these the loop devices. Raises Unfit when not permitted.
+    The original process forwards signals and returns the exit code of the child when nothing of
+    it is left. If the original process is killed, the kernel kills the child; with PID 1, the
+    kernel kills all processes of the PID namespace (pid_namespaces(7)), and with these go the
+    mounts and the loop devices. Raises HostUnfit when not permitted.
     """
     sys.stdout.flush()
-    lifeline, held_end = os.pipe2(os.O_CLOEXEC)
+    parent_alive, held_by_parent = os.pipe2(os.O_CLOEXEC)
     _unshare(_CLONE_NEWPID)
     child = os.fork()
     if child:
-        return _guard(child)
-    os.close(held_end)
-    # Out of reach of the terminal: Ctrl-C comes to our parent alone, and only the
-    # first of all processes in here hears of it from there.
+        return _wait_for(child)
+    os.close(held_by_parent)
+    # Detached from the terminal: Ctrl-C reaches the parent only, which forwards it to PID 1
+    # and to no other process of the demo.
     os.setsid()
-    die_with_parent(signal.SIGKILL)
-    if select.select([lifeline], [], [], 0)[0]:
-        os._exit(Exit.FAILED)  # it died before the kernel knew of our wish
-    _take_private_mounts()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL.value)
+    if select.select([parent_alive], [], [], 0)[0]:
+        os._exit(_EXIT_FAILED)  # the parent ended before prctl
+    _make_private_mounts()
     return None
 
 
-def _guard(child: int) -> int:
+def _wait_for(child: int) -> int:
     signals: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
@@ -64,46 +64,44 @@ def _guard(child: int) -> int:
         signal.signal(number, forward)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    with suppress(OSError):  # the terminal may be gone by now
-        _say_how_it_ended(code, stopped=bool(signals))
-    return code if code >= 0 else Exit.FAILED
+    with suppress(OSError):  # the terminal may be gone
+        _report_end(code, stopped=bool(signals))
+    return code if code >= 0 else _EXIT_FAILED
 
 
-def _say_how_it_ended(code: int, *, stopped: bool) -> None:
+def _report_end(code: int, *, stopped: bool) -> None:
     if sys.stdout.isatty():
         sys.stdout.write(_SHOW_CURSOR)
         sys.stdout.flush()
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else "stopped"
     if code < 0 or (stopped and code):
-        sys.stderr.write(f"ebs-autoscale: the demo was {how}; nothing of it is left\n")
+        sys.stderr.write(f"ebs-autoscale: the demo was {how}; it left nothing behind\n")
 
 
-def _take_private_mounts() -> None:
+def _make_private_mounts() -> None:
     _unshare(_CLONE_NEWNS)
     for arguments in (
         ["--make-rprivate", "/"],
         ["-t", "proc", "proc", "/proc"],
-        # Over the host's: not even the empty folder /run/ebs-autoscale stays behind.
         ["-t", "tmpfs", "-o", "mode=755", "tmpfs", str(PRIVATE)],
     ):
         try:
-            run(["mount", *arguments], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
-        except CommandFailed as error:
+            run(["mount", *arguments])
+        except ToolFailed as error:
             raise _unfit(str(error)) from error
     os.environ["TMPDIR"] = tempfile.tempdir = str(PRIVATE)
     enter_private_namespace()
 
 
 def _unshare(flags: int) -> None:
-    # os.unshare came with Python 3.12.
+    # os.unshare needs Python 3.12.
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags) != 0:
         raise _unfit(os.strerror(ctypes.get_errno()))
 
 
-def _unfit(why: str) -> Unfit:
-    return Unfit(
-        f"cannot make namespaces for the demo: {why}",
+def _unfit(reason: str) -> HostUnfit:
+    return HostUnfit(
+        f"cannot create namespaces for the demo: {reason}",
         hint="run as root, in a container with --privileged",
-        cause="namespace",
     )

@@ -1,4 +1,4 @@
-"""What is to be seen in a demo at each moment; the play moves it on, a view shows it."""
+"""The progress of the demo: what the screen shows, observed from outside the daemon."""
 
 from collections import deque
 from contextlib import suppress
@@ -6,71 +6,68 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from ebs_autoscale.btrfs import BtrfsFilesystem
-from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.model import Reading
-from ebs_autoscale.telemetry.events import EventKind
-from ebs_autoscale_demo.daemon import Daemon, JournalLine
-from ebs_autoscale_demo.workload import Script
+from ebs_autoscale_demo.clock import now_seconds
+from ebs_autoscale_demo.command import ToolFailed
+from ebs_autoscale_demo.daemon import Daemon, LogLine
+from ebs_autoscale_demo.filesystem import Filesystem, Space
+from ebs_autoscale_demo.workload import Workload
 from ebs_autoscale_demo.writer import Writer
 
 _RATE_OVER_SECONDS = 3.0
-_ADDED = "AddDevice"
 
 
 @dataclass(slots=True)
-class Stopwatch:
-    """From the daemon's first tick that found space low to the word that the new device is in.
+class GrowthTimer:
+    """Measures each growth, from the first report of low space until the filesystem is larger.
 
-    While metadata is settled after that, space may be low again: that counts for the next growth.
+    Low space that is reported while a growth is still balancing metadata belongs to the next one.
     """
 
     growth_seconds: list[float] = field(default_factory=list)
     _low_since_seconds: float | None = None
+    _size_bytes: int = 0
+    _is_finishing: bool = False
 
-    def see(self, report: dict[str, Any], *, now_seconds: float) -> None:
-        """Take the daemon's report into account."""
-        if report.get("low"):
-            self._low_since_seconds = self._low_since_seconds or now_seconds
-        elif report.get("state") != "growing":
-            self._low_since_seconds = None
-
-    def hear(self, line: JournalLine, *, now_seconds: float) -> None:
-        """Take a line of the daemon's journal into account."""
-        if line.event == EventKind.GROWTH_DONE:
-            self._low_since_seconds = None
-        if line.event == EventKind.STEP_DONE and line.fields.get("step") == _ADDED:
+    def observe(self, status: dict[str, Any], space: Space, *, now_seconds: float) -> None:
+        """Take the status of the daemon and the size of the filesystem into account."""
+        is_growing = status.get("state") == "growing"
+        if 0 < self._size_bytes < space.size_bytes:
             self.growth_seconds.append(now_seconds - (self._low_since_seconds or now_seconds))
             self._low_since_seconds = None
+            self._is_finishing = True
+        self._size_bytes = space.size_bytes
+        self._is_finishing = self._is_finishing and is_growing
+        if status.get("low") and not self._is_finishing:
+            self._low_since_seconds = self._low_since_seconds or now_seconds
+        elif not is_growing:
+            self._low_since_seconds = None
 
 
-class Scene:
-    """Everything that a view may show; only the watcher's thread calls `look`."""
+class Progress:
+    """The state of the demo at each moment; only the thread of the screen calls `observe`."""
 
-    def __init__(self, clock: SystemClock) -> None:
-        self._clock = clock
-        self._began_seconds = clock.now_seconds()
+    def __init__(self) -> None:
+        self._began_seconds = now_seconds()
         self._samples: deque[tuple[float, int]] = deque()
-        self._looking = Lock()
-        self.act = ""
-        self.script: Script | None = None
+        self._filesystem_in_use = Lock()
+        self.phase = ""
+        self.workload: Workload | None = None
         self.writer: Writer | None = None
-        self.filesystem: BtrfsFilesystem | None = None
+        self.filesystem: Filesystem | None = None
         self.daemon: Daemon | None = None
-        self.reading: Reading | None = None
-        self.report: dict[str, Any] = {}
-        self.journal: list[tuple[float, JournalLine]] = []
-        self.stopwatch = Stopwatch()
+        self.space: Space | None = None
+        self.status: dict[str, Any] = {}
+        self.log: list[tuple[float, LogLine]] = []
+        self.timer = GrowthTimer()
 
     @property
     def elapsed_seconds(self) -> float:
-        """Time since the demo began."""
-        return self._clock.now_seconds() - self._began_seconds
+        """Time since the start of the demo."""
+        return now_seconds() - self._began_seconds
 
     @property
     def bytes_per_second(self) -> float:
-        """What was really written, or read back, over the last seconds."""
+        """The measured rate of writing, or of reading back, over the last seconds."""
         if len(self._samples) < 2:
             return 0.0
         (began, first), (ended, last) = self._samples[0], self._samples[-1]
@@ -78,53 +75,52 @@ class Scene:
 
     @property
     def is_verifying(self) -> bool:
-        """Whether data is read back, no longer written."""
+        """Whether the data is being read back."""
         return self.writer is not None and self.writer.verified_bytes > 0
 
     @property
     def daemon_is_idle(self) -> bool:
-        """Whether no growth runs and none is due."""
-        return self.report.get("state") == "watching" and not self.report.get("low")
+        """Whether no growth is running or due."""
+        return self.status.get("state") == "watching" and not self.status.get("low")
 
     @property
-    def doing(self) -> str:
-        """What the daemon is at, in its own words."""
-        if not self.report:
+    def daemon_activity(self) -> str:
+        """What the daemon is doing, in its own words."""
+        if not self.status:
             return "not running"
-        if self.report["state"] == "growing":
-            return str(self.report["activity"] or "asks EC2 what there is, and decides")
-        return "; ".join(self.report["conditions"].values()) or "watches"
+        if self.status["state"] == "growing":
+            return str(self.status["activity"] or "starting a growth")
+        return "; ".join(self.status["conditions"].values()) or "watching"
 
     @property
-    def progress(self) -> tuple[int, int]:
-        """How many bytes of how many are through in this act."""
-        if not self.writer or not self.script:
+    def done_and_total_bytes(self) -> tuple[int, int]:
+        """How much of the data has been written, or read back, and how much there is."""
+        if not self.writer or not self.workload:
             return 0, 1
-        done = self.writer.verified_bytes or self.writer.written_bytes
-        return done, self.script.data_bytes
+        done_bytes = self.writer.verified_bytes or self.writer.written_bytes
+        return done_bytes, self.workload.data_bytes
 
-    def leave_filesystem(self) -> None:
-        """From now on nobody looks at it: it can be unmounted."""
-        with self._looking:
+    def release_filesystem(self) -> None:
+        """Stop measuring the filesystem, so that it can be unmounted."""
+        with self._filesystem_in_use:
             self.filesystem = None
 
-    def look(self) -> None:
-        """See how things stand now."""
-        with self._looking:
-            if self.filesystem:
-                # For the moment of an add the kernel's own views disagree.
-                with suppress(EbsAutoscaleError):
-                    self.reading = self.filesystem.read()
-        now_seconds = self._clock.now_seconds()
+    def observe(self) -> None:
+        """Update everything."""
         if self.daemon:
-            # The report first: what it says of a step's end, the journal already has.
-            self.report = self.daemon.report()
-            for line in self.daemon.journal():
-                self.journal.append((self.elapsed_seconds, line))
-                self.stopwatch.hear(line, now_seconds=now_seconds)
-            self.stopwatch.see(self.report, now_seconds=now_seconds)
+            self.status = self.daemon.status()
+            lines = self.daemon.new_log_lines()
+            self.log += [(self.elapsed_seconds, line) for line in lines]
+        with self._filesystem_in_use:
+            if self.filesystem:
+                # While a device is being added, `btrfs` may fail: the next look succeeds.
+                with suppress(ToolFailed):
+                    self.space = self.filesystem.measure()
+        now = now_seconds()
+        if self.space:
+            self.timer.observe(self.status, self.space, now_seconds=now)
         if self.writer:
             moved_bytes = self.writer.written_bytes + self.writer.verified_bytes
-            self._samples.append((now_seconds, moved_bytes))
-            while now_seconds - self._samples[0][0] > _RATE_OVER_SECONDS:
+            self._samples.append((now, moved_bytes))
+            while now - self._samples[0][0] > _RATE_OVER_SECONDS:
                 self._samples.popleft()

@@ -105,7 +105,7 @@ def test_all_promises_are_kept(traces: Traces) -> None:
     assert _figure("ENOSPC", output) == 0
     assert _figure("leaked volumes", output) == 0
     assert _figure("scrub", output) == 0
-    assert re.search(r"^checksums +(\d+) of \1 right$", output, re.MULTILINE)
+    assert re.search(r"^checksums +(\d+) of \1 correct$", output, re.MULTILINE)
     assert "daemon: growth " in output, "piped, it prints plain lines while it goes on"
     assert "\x1b" not in output
     assert traces.left() == []
