@@ -125,7 +125,7 @@ $(VENV)/.demo-ready: pyproject.toml sandbox/pyproject.toml | tools
 	@echo "setting up $(VENV)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --upgrade 'pip>=25.1'
-	@$(PIP) install --editable . --editable sandbox
+	@$(PIP) install --editable . --editable './sandbox[demo]'
 	@# Now and as this user, else sudo would do it as root.
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
