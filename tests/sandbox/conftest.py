@@ -20,7 +20,7 @@ from types_boto3_ec2 import EC2Client
 
 
 class Rig:
-    """A running sandbox with a client; `speed` is 0 unless chosen, so time only moves by hand."""
+    """A running sandbox with a client; by default its clock stands still until advanced."""
 
     def __init__(self, control: SandboxControl, settings: SandboxSettings) -> None:
         self.settings = settings
@@ -28,22 +28,22 @@ class Rig:
         self.ec2 = self.client()
 
     def client(self, *, attempts: int = 1, read_timeout: float = 10) -> EC2Client:
-        """Make a client that tries so often."""
+        """Make a client with this number of attempts."""
         return _client(self.control.endpoint_url, attempts=attempts, read_timeout=read_timeout)
 
     def create(self, **changes: Any) -> str:
-        """Buy a volume; returns its id."""
+        """Create a volume; returns its id."""
         params = {"Size": 10, "VolumeType": "gp3", "AvailabilityZone": self.settings.zone}
         return self.ec2.create_volume(**{**params, **changes})["VolumeId"]
 
     def attach(self, volume_id: str, device: str = "/dev/xvdba") -> None:
-        """Ask for an attachment."""
+        """Attach a volume."""
         self.ec2.attach_volume(
             VolumeId=volume_id, InstanceId=self.settings.instance_id, Device=device
         )
 
     def attached(self, device: str = "/dev/xvdba", **changes: Any) -> str:
-        """Buy and attach a volume, and let the sandbox clock pass both."""
+        """Create and attach a volume, and advance the clock until both are complete."""
         volume_id = self.create(**changes)
         self.control.advance(100)
         self.attach(volume_id, device)
@@ -51,15 +51,15 @@ class Rig:
         return volume_id
 
     def seen(self, volume_id: str) -> VolumeSeen:
-        """Look behind the API at a volume that exists."""
+        """The real state of a volume, not that of the API."""
         return {volume.id: volume for volume in self.control.state().volumes}[volume_id]
 
     def is_gone(self, volume_id: str) -> bool:
-        """Whether the volume does not exist, be it visible or not."""
+        """Whether the volume does not exist, visible or not."""
         return all(volume.id != volume_id for volume in self.control.state().volumes)
 
     def raw(self, method: str, target: str, **headers: str) -> tuple[int, str]:
-        """Ask without boto3: status and body."""
+        """Send a request without boto3; returns status and body."""
         connection = HTTPConnection(urlsplit(self.control.endpoint_url).netloc, timeout=10)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -70,7 +70,7 @@ class Rig:
             connection.close()
 
     def query(self, **form: str) -> tuple[int, str]:
-        """Send a form as it is, right or wrong."""
+        """Send a form unchanged, valid or not."""
         return self.raw("GET", f"/?{urlencode(form)}")
 
 
@@ -95,7 +95,7 @@ def _client(url: str, *, attempts: int, read_timeout: float) -> EC2Client:
 
 @contextmanager
 def refused(code: str, *, saying: str = "") -> Iterator[None]:
-    """Expect EC2 to refuse with this code, and a message that holds these words."""
+    """Expect an error of EC2 with this code and these words in its message."""
     with pytest.raises(ClientError) as caught:
         yield
     error = caught.value.response["Error"]

@@ -1,4 +1,4 @@
-"""Attaching, detaching, and what becomes of volumes when the instance ends."""
+"""Attaching and detaching volumes, and terminating the instance."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.sandbox.conftest import Rig, Start, refused
 
 
 def test_attaching_comes_before_attached(start: Start) -> None:
-    """A volume is in use at once, and attached only when the time has come."""
+    """A volume is in-use at once and attached after the configured time."""
     rig = start(attach_seconds=(3, 3))
     volume_id = rig.create()
     rig.control.advance(1)
@@ -20,7 +20,7 @@ def test_attaching_comes_before_attached(start: Start) -> None:
 
 
 def test_both_views_agree(rig: Rig) -> None:
-    """DescribeVolumes and DescribeInstances tell the same of an attachment."""
+    """DescribeVolumes and DescribeInstances agree on an attachment."""
     volume_id = rig.attached("/dev/sdf")
     attachment = rig.ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]["Attachments"][0]
     instance = rig.ec2.describe_instances()["Reservations"][0]["Instances"][0]
@@ -35,7 +35,7 @@ def test_both_views_agree(rig: Rig) -> None:
 
 
 def test_the_root_volume_is_there(rig: Rig) -> None:
-    """The instance has its root volume, which ends with it and cannot be detached."""
+    """The root volume is deleted with the instance and cannot be detached."""
     instance = rig.ec2.describe_instances()["Reservations"][0]["Instances"][0]
     (mapping,) = instance["BlockDeviceMappings"]
     assert (mapping["DeviceName"], mapping["Ebs"]["DeleteOnTermination"]) == ("/dev/xvda", True)
@@ -56,7 +56,7 @@ def test_attach_wants_an_available_volume(start: Start) -> None:
 
 
 def test_attach_wants_the_instance(rig: Rig) -> None:
-    """An id of no instance, and one that cannot be, are told apart."""
+    """An unknown and a malformed instance id have different errors."""
     volume_id = rig.create()
     with refused("InvalidInstanceID.NotFound"):
         rig.ec2.attach_volume(VolumeId=volume_id, InstanceId="i-00000000", Device="/dev/sdf")
@@ -69,7 +69,7 @@ def test_attach_wants_the_instance(rig: Rig) -> None:
     ["/dev/sdf", "/dev/sdz", "/dev/xvdf", "/dev/xvdaa", "/dev/xvdba", "/dev/xvdcz", "/dev/xvddx"],
 )
 def test_takes_names_that_ec2_takes(rig: Rig, device: str) -> None:
-    """Documented names, and those found by trial, are accepted."""
+    """Documented device names are accepted, and the undocumented ones that EC2 accepts."""
     volume_id = rig.attached(device)
     seen = rig.seen(volume_id)
     assert (seen.device, seen.attachment_state) == (device, "attached")
@@ -79,14 +79,14 @@ def test_takes_names_that_ec2_takes(rig: Rig, device: str) -> None:
     "device", ["/dev/xvddy", "/dev/xvdea", "/dev/sdf1", "/dev/nvme1n1", "foo", "/dev/sdaa", "/dev/"]
 )
 def test_refuses_names_that_ec2_refuses(rig: Rig, device: str) -> None:
-    """A name that no HVM instance can have is refused, in EC2's words."""
+    """An invalid device name is refused with the message of EC2."""
     volume_id = rig.create()
     with refused("InvalidParameterValue", saying=f"{device} is not a valid EBS device name"):
         rig.attach(volume_id, device)
 
 
 def test_a_name_is_taken_once(start: Start) -> None:
-    """Names in use, shown or hidden, are refused with the words that clients match."""
+    """Names in use, shown or hidden, are refused with the message that clients match."""
     rig = start(hidden_device_names=("/dev/xvdbb",))
     rig.attached("/dev/xvdba")
     second = rig.create()
@@ -102,7 +102,7 @@ def test_a_name_is_taken_once(start: Start) -> None:
     ("kind", "interfaces", "slots"), [("shared", 1, 4), ("shared", 3, 2), ("dedicated", 3, 4)]
 )
 def test_slots_are_limited(start: Start, kind: str, interfaces: int, slots: int) -> None:
-    """Root and, where shared, further network interfaces use slots up."""
+    """The root volume and, if the limit is shared, further network interfaces use slots."""
     rig = start(attachment_limit=4, attachment_limit_type=kind, network_interfaces=interfaces)
     for number in range(slots - 1):
         rig.attached(f"/dev/xvdb{'abcd'[number]}")
@@ -113,7 +113,7 @@ def test_slots_are_limited(start: Start, kind: str, interfaces: int, slots: int)
 
 
 def test_delete_on_termination_is_set_after_attaching(start: Start) -> None:
-    """It is false, cannot be set while attaching, and is then seen in both views."""
+    """It is false, cannot be set while attaching, and then appears in both Describe actions."""
     rig = start(attach_seconds=(1, 1))
     volume_id = rig.create()
     rig.control.advance(1)
@@ -143,7 +143,7 @@ def test_delete_on_termination_is_set_after_attaching(start: Start) -> None:
 
 
 def test_delete_on_termination_is_meant_unless_said(rig: Rig) -> None:
-    """A mapping without a value sets the flag, as EC2's documentation has it."""
+    """A mapping without a value sets the flag, as the EC2 API reference says."""
     volume_id = rig.attached()
     rig.ec2.modify_instance_attribute(
         InstanceId=rig.settings.instance_id,
@@ -165,7 +165,7 @@ def test_delete_on_termination_names_its_volume(rig: Rig) -> None:
 
 
 def test_other_attributes_are_not_played(rig: Rig) -> None:
-    """What the sandbox would ignore it refuses."""
+    """Attributes that the sandbox does not support are refused."""
     with refused("UnsupportedOperation", saying="DisableApiTermination"):
         rig.ec2.modify_instance_attribute(
             InstanceId=rig.settings.instance_id, DisableApiTermination={"Value": True}
@@ -188,7 +188,7 @@ def test_detach_takes_its_time(start: Start) -> None:
 
 
 def test_detach_wants_what_it_names(rig: Rig) -> None:
-    """A detach of what is not attached so is refused."""
+    """A detach that does not match the attachment is refused."""
     volume_id = rig.create()
     rig.control.advance(1)
     with refused("IncorrectState", saying="'available' state"):
@@ -201,7 +201,7 @@ def test_detach_wants_what_it_names(rig: Rig) -> None:
 
 
 def test_termination_honours_its_flag(start: Start) -> None:
-    """Volumes marked for deletion go with the instance, the others stay available."""
+    """Volumes with DeleteOnTermination are deleted with the instance, others stay available."""
     rig = start(terminate_seconds=(5, 5))
     doomed, spared = rig.attached("/dev/xvdba"), rig.attached("/dev/xvdbb")
     rig.ec2.modify_instance_attribute(

@@ -93,7 +93,7 @@ def test_a_port_in_use_is_no_traceback() -> None:
 
 
 def test_a_command_runs_with_the_sandbox_as_its_ec2() -> None:
-    """A command gets the variables of the sandbox, not the user's profile; its status is returned."""
+    """A command gets the sandbox's variables and not the user's profile; its status is returned."""
     script = f"{SHOW_ENVIRONMENT}; sys.exit('AWS_PROFILE' in os.environ or 7)"
     done = finished("--", sys.executable, "-c", f"import sys; {script}", AWS_PROFILE="production")
     assert done.returncode == 7

@@ -1,4 +1,4 @@
-"""Time of the sandbox."""
+"""The clock and the timeline of the sandbox."""
 
 import pytest
 from ec2_sandbox.world.clock import SandboxClock, Timeline
@@ -15,14 +15,14 @@ def test_it_stands_still_until_advanced() -> None:
 
 
 def test_waits_are_shorter_where_time_is_faster() -> None:
-    """A real wait is the sandbox's, divided by the speed."""
+    """Real waits are simulated ones divided by the speed."""
     clock = SandboxClock(100.0)
     wait = clock.real_seconds_until(clock.seconds() + 50)
     assert wait == pytest.approx(0.5, abs=0.2)
 
 
 def test_what_follows_an_event_counts_from_its_own_moment() -> None:
-    """One big jump and many small ones give the same story."""
+    """One large step and many small ones have the same result."""
     timeline = Timeline(SandboxClock(0.0))
     story: list[tuple[str, float]] = []
 
@@ -42,7 +42,7 @@ def test_what_follows_an_event_counts_from_its_own_moment() -> None:
 
 
 def test_events_of_one_moment_keep_their_order() -> None:
-    """What was planned first happens first."""
+    """Simultaneous events happen in the order in which they were scheduled."""
     timeline = Timeline(SandboxClock(0.0))
     story: list[int] = []
     for number in range(20):

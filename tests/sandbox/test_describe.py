@@ -1,4 +1,4 @@
-"""Which items a Describe call lists."""
+"""Filters and pages of the Describe actions."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from tests.sandbox.conftest import Rig, refused
 
 
 def tagged(**tags: str) -> list[dict[str, Any]]:
-    """Write tags as CreateVolume takes them."""
+    """Tags in the form of CreateVolume."""
     pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     return [{"ResourceType": "volume", "Tags": pairs}]
 
 
 @pytest.fixture
 def three(rig: Rig) -> dict[str, str]:
-    """Two volumes with tags, one of them attached, beside the root volume."""
+    """Two volumes with tags, one of them attached, and the root volume."""
     return {
         "a": rig.attached("/dev/xvdba", TagSpecifications=tagged(Team="red", Owner="x*y")),
         "b": rig.create(Size=20, Encrypted=True, TagSpecifications=tagged(Team="green")),
@@ -47,7 +47,7 @@ def three(rig: Rig) -> dict[str, str]:
     ],
 )
 def test_filters(rig: Rig, three: dict[str, str], filters: dict[str, Any], names: str) -> None:
-    """Every filter must match in one of its values, case and all, wildcards allowed."""
+    """Every filter must match in one of its values, case-sensitively, with wildcards."""
     wanted = [{"Name": name, "Values": values} for name, values in filters.items()]
     answer = rig.ec2.describe_volumes(Filters=wanted)  # type: ignore[arg-type] # plain dicts
     expected = {three[name] for name in three if name in names}
@@ -55,7 +55,7 @@ def test_filters(rig: Rig, three: dict[str, str], filters: dict[str, Any], names
 
 
 def test_an_unknown_filter_is_refused(rig: Rig) -> None:
-    """A misspelled filter is an error, never an empty answer."""
+    """A misspelled filter is an error, not an empty result."""
     with refused("InvalidParameterValue", saying="colour"):
         rig.ec2.describe_volumes(Filters=[{"Name": "colour", "Values": ["red"]}])
 
@@ -72,7 +72,7 @@ def test_pages_list_everything_once(rig: Rig) -> None:
 
 
 def test_pages_survive_a_deletion_between(rig: Rig) -> None:
-    """What goes away between two pages makes none of the others disappear."""
+    """A volume deleted between two pages does not hide any other."""
     ids = [rig.create(Size=1) for _ in range(9)]
     first = rig.ec2.describe_volumes(MaxResults=5)
     rig.ec2.delete_volume(VolumeId=ids[0])
@@ -83,7 +83,7 @@ def test_pages_survive_a_deletion_between(rig: Rig) -> None:
 
 
 def test_pages_have_rules(rig: Rig) -> None:
-    """Wrong tokens, wrong sizes, and ids together with sizes are refused."""
+    """Invalid tokens, invalid sizes, and ids together with a size are refused."""
     with refused("InvalidNextToken"):
         rig.ec2.describe_volumes(MaxResults=5, NextToken="nonsense")
     with refused("InvalidParameterValue", saying="maxResults"):
@@ -105,7 +105,7 @@ def test_pages_have_rules(rig: Rig) -> None:
     ],
 )
 def test_instances_are_filtered(rig: Rig, name: str, value: str, found: bool) -> None:  # noqa: FBT001 -- a table
-    """The one instance is listed when it matches."""
+    """The instance is listed when it matches."""
     rig.ec2.create_tags(
         Resources=[rig.settings.instance_id], Tags=[{"Key": "Stage", "Value": "prod"}]
     )
@@ -138,7 +138,7 @@ def test_tags_come_and_go(rig: Rig) -> None:
 
 
 def test_tags_have_rules(rig: Rig) -> None:
-    """Too many tags, and resources that cannot be, are refused."""
+    """Too many tags, and malformed resource ids, are refused."""
     volume_id = rig.create()
     many = [{"Key": str(number), "Value": ""} for number in range(51)]
     with refused("TagLimitExceeded"):

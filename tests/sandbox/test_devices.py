@@ -1,4 +1,4 @@
-"""Volumes as block devices: they appear, keep their content, and go without a trace."""
+"""Block devices of volumes: they appear, keep their content, and leave nothing behind."""
 
 import os
 import signal
@@ -22,13 +22,13 @@ GIB = 1024**3
 
 
 def by_id(volume_id: str) -> Path:
-    """Where a Nitro instance has the device of a volume."""
+    """The path of the device of a volume on a Nitro instance."""
     name = f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
     return Path("/dev/disk/by-id") / name
 
 
 def size_bytes(node: Path) -> int:
-    """Measure a block device."""
+    """The size of a block device."""
     with node.open("rb") as device:
         return device.seek(0, os.SEEK_END)
 
@@ -56,7 +56,7 @@ def held(node: Path) -> Iterator[None]:
 
 
 def test_nitro_shows_the_volume_by_its_id(start: Start) -> None:
-    """The by-id link leads to a block device of the volume's size; the name does not appear."""
+    """The link by id leads to a device of the volume's size; the name does not appear."""
     rig = start(block_devices="nitro")
     volume_id = rig.attached("/dev/xvdba", Size=3)
     link = by_id(volume_id)
@@ -77,7 +77,7 @@ def test_xen_shows_the_volume_by_its_name(start: Start, device: str, node: str) 
 
 
 def test_xen_never_attaches_a_name_under_its_other_spelling(start: Start) -> None:
-    """While xvdf is there, sdf is accepted and stays attaching for ever, as on EC2."""
+    """While xvdf exists, sdf is accepted and stays attaching forever, as on EC2."""
     rig = start(block_devices="xen")
     rig.attached("/dev/xvdf")
     other = rig.attached("/dev/sdf")
@@ -87,7 +87,7 @@ def test_xen_never_attaches_a_name_under_its_other_spelling(start: Start) -> Non
 
 
 def test_the_device_comes_by_itself(start: Start) -> None:
-    """The device appears at its time even when nobody asks the API anything."""
+    """The device appears when it is due, even without any API call."""
     rig = start(block_devices="nitro", speed=1.0, attach_seconds=(0.2, 0.2))
     volume_id = rig.create()
     rig.ec2.get_waiter("volume_available").wait(VolumeIds=[volume_id])
@@ -107,7 +107,7 @@ def test_the_device_comes_by_itself(start: Start) -> None:
 def test_device_and_api_need_not_agree(
     start: Start, device_seconds: tuple[float, float], seconds: float, state: str, *, shows: bool
 ) -> None:
-    """The device may come before the API says attached, or after."""
+    """The device may appear before or after the API says attached."""
     rig = start(block_devices="nitro", attach_seconds=(3, 3), device_seconds=device_seconds)
     volume_id = rig.create()
     rig.control.advance(1)
@@ -118,7 +118,7 @@ def test_device_and_api_need_not_agree(
 
 
 def test_a_device_that_is_late_for_the_detach_never_comes(start: Start) -> None:
-    """Detached before its device was due, a volume shows none at all."""
+    """A volume that is detached before its device was due has none."""
     rig = start(block_devices="nitro", device_seconds=(5, 5), detach_seconds=(60, 60))
     volume_id = rig.create()
     rig.control.advance(1)
@@ -131,7 +131,7 @@ def test_a_device_that_is_late_for_the_detach_never_comes(start: Start) -> None:
 
 
 def test_a_ghost_is_attached_and_nowhere(start: Start) -> None:
-    """A ghost device is attached by the word of the API, and never appears."""
+    """With a ghost fault the API says attached and the device never appears."""
     rig = start(block_devices="nitro")
     rig.control.add_fault(FaultRule(kind=FaultKind.GHOST, action="AttachVolume"))
     volume_id = rig.attached()
@@ -142,7 +142,7 @@ def test_a_ghost_is_attached_and_nowhere(start: Start) -> None:
 
 
 def test_content_survives_a_detach(start: Start) -> None:
-    """Detaching removes the link; attaching again, anywhere, shows what was written."""
+    """Detaching removes the link; attaching again, under any name, shows the same content."""
     rig = start(block_devices="xen")
     volume_id = rig.attached("/dev/xvdba")
     Path("/dev/xvdba").write_bytes(b"precious")
@@ -156,7 +156,7 @@ def test_content_survives_a_detach(start: Start) -> None:
 
 
 def test_delete_lets_the_loop_device_go(start: Start, tmp_path: Path) -> None:
-    """After a volume is deleted nothing is bound to its loop device."""
+    """After a volume is deleted, its loop device is not bound."""
     rig = start(block_devices="nitro")
     volume_id = rig.attached()
     seen = rig.seen(volume_id)
@@ -168,7 +168,7 @@ def test_delete_lets_the_loop_device_go(start: Start, tmp_path: Path) -> None:
 
 
 def test_detach_waits_for_who_uses_the_device(start: Start) -> None:
-    """While a mount holds the device the detach is busy; force ends it."""
+    """While the device is mounted, the detach is busy; force completes it."""
     rig = start(block_devices="nitro")
     polite, forced = rig.attached("/dev/xvdba"), rig.attached("/dev/xvdbb")
     with held(by_id(polite)), held(by_id(forced)):
@@ -207,8 +207,8 @@ def test_termination_takes_devices_along(start: Start) -> None:
     assert not by_id(volume_id).is_symlink()
 
 
-def test_a_node_of_somebody_else_is_left_alone(start: Start, tmp_path: Path) -> None:
-    """A node or a link that is there already is never replaced; the state says what is wrong."""
+def test_an_existing_node_is_not_replaced(start: Start, tmp_path: Path) -> None:
+    """An existing node or link is never replaced; the state reports the problem."""
     rig = start(block_devices="xen")
     Path("/dev/xvdbc").write_text("not ours")
     with LoopDevice.create(1024**2, directory=tmp_path) as other:
@@ -228,7 +228,7 @@ def test_a_node_of_somebody_else_is_left_alone(start: Start, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["nitro", "xen"])
 def test_links_of_a_killed_sandbox_are_no_hindrance(kind: BlockDevices, tmp_path: Path) -> None:
-    """A link to a loop device that is not there gives way."""
+    """A link to a loop device that does not exist is replaced."""
     devices = LoopBlockDevices(kind, directory=tmp_path)
     link = by_id("vol-a") if kind == "nitro" else Path("/dev/xvdba")
     link.symlink_to(os.path.relpath("/dev/loop99999", link.parent))
@@ -241,7 +241,7 @@ def test_links_of_a_killed_sandbox_are_no_hindrance(kind: BlockDevices, tmp_path
 
 
 def test_a_loop_device_used_again_shows_under_one_name_only(tmp_path: Path) -> None:
-    """Whatever other links lead to the loop device that a volume gets are removed."""
+    """Stale links to the loop device of a new volume are removed."""
     devices = LoopBlockDevices("nitro", directory=tmp_path)
     stale = {}
     for number in range(256):
@@ -258,7 +258,7 @@ def test_a_loop_device_used_again_shows_under_one_name_only(tmp_path: Path) -> N
 
 
 def test_a_killed_sandbox_leaves_a_link_at_most(tmp_path: Path) -> None:
-    """After kill -9 no loop device is bound and no file is left; the next sandbox just works."""
+    """After SIGKILL no loop device is bound and no file is left; the next sandbox works."""
     settings = SandboxSettings(block_devices="nitro", seed=9)
     nodes = []
     for number in (signal.SIGKILL, signal.SIGTERM):

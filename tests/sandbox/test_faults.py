@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, and what the journal says of it."""
+"""Fault injection, and the journal of calls."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from tests.sandbox.conftest import Rig, Start, refused
 
 
 def volumes(rig: Rig) -> int:
-    """Count what was bought."""
+    """The number of volumes, without the root volume."""
     return len(rig.control.state().volumes) - len(["root"])
 
 
 def test_an_error_comes_instead_of_the_effect(rig: Rig) -> None:
-    """The code, message and status asked for arrive, and nothing has happened."""
+    """The client gets the configured code, message and status, and there is no effect."""
     rig.control.add_fault(
         FaultRule(
             kind=FaultKind.ERROR,
@@ -39,7 +39,7 @@ def test_an_error_comes_instead_of_the_effect(rig: Rig) -> None:
 
 
 def test_a_server_error_can_follow_the_effect(rig: Rig) -> None:
-    """A 5xx leaves the result unknown: here the volume was bought."""
+    """A 5xx leaves the result unknown: here the volume was created."""
     rig.control.add_fault(
         FaultRule(kind=FaultKind.HTTP, action="CreateVolume", status=500, when="after")
     )
@@ -48,18 +48,18 @@ def test_a_server_error_can_follow_the_effect(rig: Rig) -> None:
     assert volumes(rig) == 1
 
 
-@pytest.mark.parametrize(("kind", "bought"), [("lost_before", 0), ("lost_after", 1)])
-def test_an_answer_can_be_lost(rig: Rig, kind: str, bought: int) -> None:
-    """The connection closes without an answer, before the effect or after it."""
+@pytest.mark.parametrize(("kind", "created"), [("lost_before", 0), ("lost_after", 1)])
+def test_an_answer_can_be_lost(rig: Rig, kind: str, created: int) -> None:
+    """The connection closes without a response, before or after the effect."""
     rig.control.add_fault(FaultRule(kind=FaultKind(kind), action="CreateVolume"))
     with pytest.raises(ConnectionClosedError):
         rig.create()
-    assert volumes(rig) == bought
+    assert volumes(rig) == created
     assert rig.control.calls("CreateVolume")[0].outcome == "lost"
 
 
-def test_a_lost_answer_and_a_token_buy_once(rig: Rig) -> None:
-    """The client's own retry after a lost answer finds the volume that was bought."""
+def test_a_retry_after_a_lost_response_creates_one_volume(rig: Rig) -> None:
+    """The client's own retry after a lost response finds the volume that was created."""
     rig.control.add_fault(FaultRule(kind=FaultKind.LOST_AFTER, action="CreateVolume", times=1))
     rig.client(attempts=2).create_volume(Size=1, AvailabilityZone="us-east-1a")
     assert len(rig.control.calls("CreateVolume")) == 2
@@ -67,7 +67,7 @@ def test_a_lost_answer_and_a_token_buy_once(rig: Rig) -> None:
 
 
 def test_throttling_has_its_code_and_chance(rig: Rig) -> None:
-    """About the share of calls asked for is throttled, with EC2's code and 503."""
+    """About the configured share of calls is throttled, with EC2's code and 503."""
     rig.control.add_fault(FaultRule(kind=FaultKind.THROTTLE, probability=0.5))
     outcomes = []
     for _ in range(40):
@@ -78,20 +78,20 @@ def test_throttling_has_its_code_and_chance(rig: Rig) -> None:
     assert {call.outcome for call in rig.control.calls()} == {"ok", "RequestLimitExceeded"}
 
 
-@pytest.mark.parametrize(("when", "bought"), [("before", 0), ("after", 1)])
-def test_a_delay_outlasts_the_client(rig: Rig, when: Any, bought: int) -> None:
-    """A client that gives up during the delay leaves an effect behind, or not yet."""
+@pytest.mark.parametrize(("when", "created"), [("before", 0), ("after", 1)])
+def test_a_delay_outlasts_the_client(rig: Rig, when: Any, created: int) -> None:
+    """A client that times out during the delay leaves an effect behind or not."""
     rig.control.add_fault(
         FaultRule(kind=FaultKind.DELAY, action="CreateVolume", seconds=1.5, when=when)
     )
     with pytest.raises(ReadTimeoutError):
         rig.client(read_timeout=0.3).create_volume(Size=1, AvailabilityZone="us-east-1a")
-    assert volumes(rig) == bought
+    assert volumes(rig) == created
     assert rig.control.calls("CreateVolume")[0].outcome == "pending"
 
 
 def test_a_stuck_transition_never_ends(rig: Rig) -> None:
-    """A stuck create stays creating, a stuck attach attaching; detaching gets out of it."""
+    """A stuck create stays creating, a stuck attach stays attaching until a detach."""
     rig.control.add_fault(FaultRule(kind=FaultKind.STUCK, action="CreateVolume", times=1))
     rig.control.add_fault(FaultRule(kind=FaultKind.STUCK, action="AttachVolume"))
     stuck, volume_id = rig.create(), rig.create()
@@ -109,7 +109,7 @@ def test_a_stuck_transition_never_ends(rig: Rig) -> None:
 
 
 def test_rules_count_and_end(rig: Rig) -> None:
-    """A rule skips its first calls, strikes as often as it says, and can be cleared."""
+    """A rule skips its first calls, causes the configured number of faults, and can be cleared."""
     rig.control.add_fault(FaultRule(kind=FaultKind.ERROR, code="InternalError", after=1, times=2))
     statuses = [rig.query(Action="DescribeInstances")[0] for _ in range(5)]
     assert statuses == [200, 400, 400, 200, 200]
@@ -118,20 +118,20 @@ def test_rules_count_and_end(rig: Rig) -> None:
     assert rig.query(Action="DescribeInstances")[0] == 200
 
 
-def test_the_first_rule_that_strikes_decides() -> None:
-    """Rules are asked in order, and each counts every call that concerns it."""
+def test_the_first_rule_that_applies_decides() -> None:
+    """Rules apply in order, and each counts every call of its action."""
     book = FaultRules(seed=0)
     first = FaultRule(kind=FaultKind.ERROR, action="DeleteVolume")
     second = FaultRule(kind=FaultKind.HTTP, after=2)
     book.add(first)
     book.add(second)
-    struck = [book.fault_for(action) for action in ("DeleteVolume", "DeleteVolume", "CreateTags")]
-    assert struck == [first, first, second]
+    matched = [book.fault_for(action) for action in ("DeleteVolume", "DeleteVolume", "CreateTags")]
+    assert matched == [first, first, second]
     assert book.fault_for("IMDS") is None
 
 
 def test_a_wrong_rule_is_refused(rig: Rig) -> None:
-    """A rule with an unknown key or kind is an error at once, not a test that proves nothing."""
+    """A rule with an unknown key or kind is an error at once."""
     with pytest.raises(InputInvalid, match="colour"):
         FaultRule.from_mapping({"kind": "error", "colour": "red"})
     with pytest.raises(InputInvalid, match="known kinds"):
@@ -158,7 +158,7 @@ def test_the_journal_has_every_call(start: Start) -> None:
 
 
 def test_calls_can_be_slow(start: Start) -> None:
-    """Every call takes really as long as chosen, without holding up the others' world."""
+    """Every call takes the configured real time, without blocking other calls."""
     rig = start(call_seconds=(0.5, 0.5))
     with pytest.raises(ReadTimeoutError):
         rig.client(read_timeout=0.2).describe_volumes()

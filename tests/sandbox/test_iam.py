@@ -1,4 +1,4 @@
-"""That every call of the sandbox is under the policy, and the corners of its evaluator."""
+"""Authorization of every action, and the details of the policy evaluator."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,12 +19,12 @@ CONTEXT = {"ec2:resourcetag/owner": ("me",), "ec2:volumeid": ("vol-1",)}
 
 
 def document(*statements: object) -> dict[str, Any]:
-    """A policy of these statements."""
+    """A policy with these statements."""
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
 def verdict(*statements: object, context: Mapping[str, Any] = CONTEXT) -> Verdict:
-    """What a policy says of deleting the volume."""
+    """The verdict of a policy on deleting the volume."""
     access = Access(action="ec2:DeleteVolume", resource=VOLUME, context=context)
     return Policy.from_document(document(*statements)).verdict(access)
 
@@ -48,7 +48,7 @@ def verdict(*statements: object, context: Mapping[str, Any] = CONTEXT) -> Verdic
     ],
 )
 def test_patterns_fit_as_a_whole(change: dict[str, Any], expected: bool) -> None:  # noqa: FBT001 -- a table
-    """Only * and ? are wildcards, and a variable brings in what it stands for, or fits nothing."""
+    """Only * and ? are wildcards; a variable is its literal value, or matches nothing."""
     assert (verdict({**ALLOW, **change}) is Verdict.ALLOWED) is expected
 
 
@@ -70,7 +70,7 @@ def test_each_operator_compares_in_its_way(
     wanted: str,
     expected: bool,  # noqa: FBT001 -- a table
 ) -> None:
-    """IfExists compares what is there, and what is no ARN or number is like none."""
+    """IfExists compares existing keys; a value that is not an ARN or a number never matches."""
     allowed = verdict({**ALLOW, "Condition": {operator: {KEY: wanted}}}) is Verdict.ALLOWED
     assert allowed is expected
 
@@ -90,26 +90,26 @@ def test_each_operator_compares_in_its_way(
     ],
 )
 def test_a_missing_key_satisfies_few(operator: str, expected: bool) -> None:  # noqa: FBT001 -- a table
-    """A key that a request lacks fits negations, IfExists and ForAllValues, and no others."""
+    """A missing key satisfies negations, IfExists and ForAllValues only."""
     statement = {**ALLOW, "Condition": {operator: {KEY: "true"}}}
     assert (verdict(statement, context={}) is Verdict.ALLOWED) is expected
 
 
 @pytest.mark.parametrize(("owner", "expected"), [("you", Verdict.ALLOWED), ("me", Verdict.DENIED)])
 def test_a_denial_may_have_a_condition(owner: str, expected: Verdict) -> None:
-    """Where its condition does not hold, a denial denies nothing."""
+    """A Deny whose condition does not hold has no effect."""
     assert verdict(ALLOW, {**DENY, "Condition": {"StringEquals": {KEY: owner}}}) is expected
 
 
 @pytest.mark.parametrize("operator", ["StringEqual", "NullIfExists", "ForAllValues:Null", "Date"])
 def test_an_operator_must_be_known(operator: str) -> None:
-    """An operator that IAM or the evaluator lacks is refused, never taken for one that holds."""
+    """An unsupported operator is refused, never taken as true."""
     with pytest.raises(InputInvalid, match=f"unsupported operator {operator}"):
         verdict({**ALLOW, "Condition": {operator: {KEY: "true"}}})
 
 
 def test_a_running_sandbox_refuses_it_too(rig: Rig) -> None:
-    """A malformed policy leaves the one in force that was."""
+    """A malformed policy leaves the previous one in force."""
     rig.control.set_policy(document())
     wrong: list[Any] = [{"Statement": []}, document({"Effect": "Allow"}), document("Allow"), []]
     for policy in wrong:
@@ -148,7 +148,7 @@ ON = {
 @pytest.mark.parametrize("dry", [{}, {"DryRun": True}], ids=["in earnest", "dry run"])
 @pytest.mark.parametrize("action", CALLS)
 def test_a_denied_call_has_no_effect(rig: Rig, action: str, dry: dict[str, Any]) -> None:
-    """It answers 403 with the action and what it was denied on, and the world is as it was."""
+    """The response is 403 with action and resource, and there is no effect."""
     volume_id = rig.attached() if action != "DeleteVolume" else rig.create()
     rig.control.advance(100)
     rig.control.set_policy(document())
@@ -165,7 +165,7 @@ def test_a_denied_call_has_no_effect(rig: Rig, action: str, dry: dict[str, Any])
 
 @pytest.mark.parametrize("action", ["CreateVolume", "AttachVolume", "DeleteVolume"])
 def test_without_a_policy_all_is_allowed_again(rig: Rig, action: str) -> None:
-    """The policy of the moment counts: none, or one that allows it, lets the same call pass."""
+    """The present policy applies: without one, or with one that allows it, the call succeeds."""
     volume_id = rig.create()
     rig.control.advance(10)
     rig.control.set_policy(document())

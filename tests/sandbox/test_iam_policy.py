@@ -1,4 +1,4 @@
-"""What the sandbox's IAM allows: a table of policies, accesses and verdicts, and the way there."""
+"""IAM policies: a table of policies, accesses and verdicts, and the accesses of requests."""
 
 from typing import Any
 
@@ -30,18 +30,18 @@ YES, NO, SILENT = Verdict.ALLOWED, Verdict.DENIED, Verdict.NOT_ALLOWED
 
 
 def allow(condition: Any = None, *, action: Any = "ec2:AttachVolume", resource: Any = "*") -> Any:
-    """A statement that allows."""
+    """An Allow statement."""
     found = {"Effect": "Allow", "Action": action, "Resource": resource}
     return found | ({"Condition": condition} if condition else {})
 
 
 def deny(condition: Any = None, **rest: Any) -> Any:
-    """The same, denying."""
+    """A Deny statement."""
     return allow(condition, **rest) | {"Effect": "Deny"}
 
 
 def policy(*statements: Any) -> dict[str, Any]:
-    """A document of these."""
+    """A policy document with these statements."""
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
@@ -72,7 +72,7 @@ def policy(*statements: Any) -> dict[str, Any]:
     ],
 )
 def test_statements(statements: list[Any], access: Access, verdict: Verdict) -> None:
-    """A denial wins, an allowance wins over silence; actions and resources take wildcards."""
+    """Deny overrides Allow, and the default is no access; actions and resources have wildcards."""
     assert Policy.from_document(policy(*statements)).verdict(access) is verdict
 
 
@@ -136,7 +136,7 @@ CALLER = "${ec2:SourceInstanceARN}"
     ],
 )
 def test_conditions(condition: Any, holds: bool) -> None:  # noqa: FBT001 -- a column of the table
-    """All operators and keys must hold, one value of each is enough; variables are no wildcards."""
+    """All operators and keys must hold, for one of their values; variables are literal."""
     verdict = Policy.from_document(policy(allow(condition))).verdict(ATTACH)
     assert verdict is (YES if holds else SILENT)
 
@@ -158,16 +158,16 @@ def test_conditions(condition: Any, holds: bool) -> None:  # noqa: FBT001 -- a c
         (policy(allow({"DateLessThan": {"a": "b"}})), "DateLessThan"),
     ],
 )
-def test_what_is_not_understood_is_refused(rig: Rig, document: Any, complaint: str) -> None:
-    """A policy that would be misread is refused, in the settings and at the control endpoint."""
+def test_an_unsupported_policy_is_refused(rig: Rig, document: Any, complaint: str) -> None:
+    """An unsupported policy is refused, in the settings and at the control endpoint."""
     with pytest.raises(InputInvalid, match=complaint):
         SandboxSettings(policy=document)
     with pytest.raises(InputInvalid, match=complaint):
         rig.control.set_policy(document)
 
 
-def test_the_answer_is_worded_as_ec2_does(rig: Rig) -> None:
-    """403, and who may not do what on which resource, and why."""
+def test_the_message_is_that_of_ec2(rig: Rig) -> None:
+    """The error is 403 and names the user, the action, the resource and the reason."""
     volume_id = rig.create()
     rig.control.set_policy(policy())
     place = "us-east-1:123456789012"
@@ -194,7 +194,7 @@ def test_the_answer_is_worded_as_ec2_does(rig: Rig) -> None:
 
 
 def test_rights_come_before_everything_else(rig: Rig) -> None:
-    """What may not be done is denied whatever else is wrong, and rehearsed as it would go."""
+    """Authorization comes before other errors, and DryRun has the same result."""
     volume_id = rig.attached()
     rig.control.set_policy(policy())
     for dry_run in (True, False):
@@ -210,14 +210,14 @@ def test_rights_come_before_everything_else(rig: Rig) -> None:
 
 
 def test_what_is_not_there_is_missing_before_it_is_denied(rig: Rig) -> None:
-    """No policy can be asked about a volume without tags and ARN: it is not found."""
+    """A volume that does not exist is not found, not denied."""
     rig.control.set_policy(policy())
     with refused("InvalidVolume.NotFound"):
         rig.ec2.delete_volume(VolumeId="vol-0123456789abcdef0")
 
 
 def test_a_request_needs_every_resource(rig: Rig) -> None:
-    """Attaching needs the volume and the instance, creating with tags the right to tag."""
+    """Attaching needs the volume and the instance; creating with tags needs CreateTags."""
     volume_id = rig.create()
     rig.control.advance(1)
     rig.control.set_policy(policy(allow(resource=VOLUMES)))
@@ -267,7 +267,7 @@ def test_what_a_create_call_tells(
 
 
 def test_tagging_knows_where_it_comes_from(start: Start) -> None:
-    """The right to tag in a create call is no right to tag what exists."""
+    """Permission to tag in a create call does not permit tagging existing resources."""
     condition = {"StringEquals": {"ec2:CreateAction": "CreateVolume"}}
     only = policy(allow(action="ec2:CreateVolume"), allow(condition, action="ec2:CreateTags"))
     rig = start(policy=only)
@@ -278,7 +278,7 @@ def test_tagging_knows_where_it_comes_from(start: Start) -> None:
 
 
 def test_tagging_knows_the_tags(rig: Rig) -> None:
-    """Which tags may be set on what exists can be a condition, too."""
+    """The tags that may be set on existing resources can be a condition."""
     volume_id = rig.create()
     condition = {"StringEquals": {"aws:RequestTag/a": "b"}}
     rig.control.set_policy(policy(allow(condition, action="ec2:CreateTags")))

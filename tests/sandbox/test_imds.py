@@ -14,7 +14,7 @@ TTL = {"X_aws_ec2_metadata_token_ttl_seconds": "60"}
 
 
 def ask(rig: Rig, path: str) -> tuple[int, str]:
-    """Get a path with a fresh token."""
+    """Get a path with a new token."""
     _, token = rig.raw("PUT", TOKEN, **TTL)
     return rig.raw("GET", path, X_aws_ec2_metadata_token=token)
 
@@ -37,7 +37,7 @@ def test_a_token_needs_a_lifetime(rig: Rig, ttl: str) -> None:
 
 
 def test_the_identity_document_names_the_instance(rig: Rig) -> None:
-    """One document has what the API needs to know."""
+    """The identity document has region, zone, account and instance."""
     status, body = ask(rig, "/latest/dynamic/instance-identity/document")
     identity = json.loads(body)
     assert status == 200
@@ -59,7 +59,7 @@ def test_the_identity_document_names_the_instance(rig: Rig) -> None:
     ],
 )
 def test_paths_and_folders(start: Start, path: str, text: str) -> None:
-    """Leaves give their text, folders the names in them."""
+    """A value has its text, a directory the names in it."""
     rig = start(network_interfaces=2, instance_tags={"Name": "worker"})
     assert ask(rig, f"/latest/meta-data/{path}") == (200, text)
 
@@ -73,7 +73,7 @@ def test_what_is_not_there_is_404(start: Start) -> None:
 
 @pytest.fixture
 def on_the_instance(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    """Let this process believe that it runs on the simulated instance, without any keys."""
+    """Make this process run as if on the simulated instance, without credentials of its own."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in rig.control.environment.items():
@@ -97,7 +97,7 @@ def test_boto3_finds_its_credentials(on_the_instance: Rig) -> None:
     ],
 )
 def test_it_can_be_ill(rig: Rig, rule: FaultRule, status: int) -> None:
-    """A rule for IMDS answers the status asked for; rules for EC2 do not concern it."""
+    """A rule for IMDS returns its status; rules for EC2 do not apply to it."""
     rig.control.add_fault(FaultRule(kind=FaultKind.ERROR))
     assert rig.raw("PUT", TOKEN, **TTL)[0] == 200
     rig.control.add_fault(rule)
@@ -106,7 +106,7 @@ def test_it_can_be_ill(rig: Rig, rule: FaultRule, status: int) -> None:
 
 
 def test_it_can_be_slow(rig: Rig) -> None:
-    """A delay is a real one, and the answer comes after it."""
+    """A delay is real, and the response comes after it."""
     rig.control.add_fault(FaultRule(kind=FaultKind.DELAY, action="IMDS", seconds=0.2))
     clock = SandboxClock(1.0)
     assert rig.raw("PUT", TOKEN, **TTL)[0] == 200
@@ -114,7 +114,7 @@ def test_it_can_be_slow(rig: Rig) -> None:
 
 
 def test_it_can_refuse(rig: Rig) -> None:
-    """A rule can close the connection without an answer."""
+    """A rule can close the connection without a response."""
     rig.control.add_fault(FaultRule(kind=FaultKind.LOST_BEFORE, action="IMDS"))
     with pytest.raises(ConnectionError):
         rig.raw("PUT", TOKEN, **TTL)

@@ -14,7 +14,7 @@ MIB = 1024**2
 
 
 def backing(name: str) -> str:
-    """What the kernel says is behind this loop device, empty when nothing is."""
+    """The backing file of this loop device according to the kernel; empty if there is none."""
     path = Path(f"/sys/block/{name}/loop/backing_file")
     return path.read_text() if path.exists() else ""
 

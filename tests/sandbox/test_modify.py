@@ -1,4 +1,4 @@
-"""Letting a volume grow while it is there."""
+"""Modifying volumes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tests.sandbox.conftest import Rig, Start, refused
 
 
 def modification(rig: Rig, volume_id: str) -> tuple[str, int]:
-    """Ask for state and progress of the one modification."""
+    """State and progress of the only modification."""
     answer = rig.ec2.describe_volumes_modifications(VolumeIds=[volume_id])
     (seen,) = answer["VolumesModifications"]
     return seen["ModificationState"], seen["Progress"]
@@ -31,7 +31,7 @@ def test_the_size_is_there_from_optimizing_on(start: Start) -> None:
 
 
 def test_a_volume_never_modified_has_no_modification(rig: Rig) -> None:
-    """Asked by id it is an error, in the list it is absent."""
+    """By id it is an error, in the list it is absent."""
     volume_id = rig.create()
     with refused("InvalidVolumeModification.NotFound"):
         modification(rig, volume_id)
@@ -39,7 +39,7 @@ def test_a_volume_never_modified_has_no_modification(rig: Rig) -> None:
 
 
 def test_one_modification_at_a_time_and_four_a_day(start: Start) -> None:
-    """A second one has to wait for the first, a fifth for the next day."""
+    """A second modification must wait for the first, a fifth for the next day."""
     rig = start(optimize_seconds=(60, 60))
     volume_id = rig.create()
     rig.control.advance(1)
@@ -66,7 +66,7 @@ def test_one_modification_at_a_time_and_four_a_day(start: Start) -> None:
     ],
 )
 def test_refuses_shapes_that_cannot_be(start: Start, changes: dict[str, Any], code: str) -> None:
-    """Neither smaller nor unchanged, nor against the rules of the type or the quota."""
+    """A smaller size, no change, and violations of type or quota are refused."""
     rig = start(quota_gib=108)
     volume_id = rig.create()
     rig.control.advance(1)

@@ -1,4 +1,4 @@
-"""The wire: what botocore writes we read, what we write botocore reads."""
+"""The query protocol: requests of botocore are parsed, responses are parsed by botocore."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -23,14 +23,14 @@ MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa:
 
 
 def written_by_botocore(action: str, params: dict[str, Any]) -> dict[str, str]:
-    """Let botocore make a form of parameters."""
+    """Serialize parameters with botocore."""
     operation = query_protocol.operation_named(action)
     request = create_serializer("ec2").serialize_to_request(params, operation)
     return {name: str(value) for name, value in request["body"].items()}
 
 
 def read_by_botocore(action: str, body: bytes) -> dict[str, Any]:
-    """Let botocore read a document."""
+    """Parse a document with botocore."""
     shape = query_protocol.operation_named(action).output_shape
     response = {"status_code": 200, "headers": {}, "body": body}
     assert shape is not None
@@ -71,7 +71,7 @@ def test_botocore_reads_what_we_write(volume: dict[str, Any]) -> None:
 
 
 def test_long_lists_keep_their_order() -> None:
-    """The eleventh element comes after the second, not between it and the first."""
+    """List elements are ordered by number, not as text."""
     ids = [f"vol-{number:08x}" for number in range(25)]
     form = written_by_botocore("DescribeVolumes", {"VolumeIds": ids})
     assert (
@@ -81,7 +81,7 @@ def test_long_lists_keep_their_order() -> None:
 
 
 def test_an_unknown_output_name_is_a_bug() -> None:
-    """A result that the model of EC2 cannot carry never leaves silently shortened."""
+    """A result with a name that is not in the service model is an error."""
     with pytest.raises(KeyError):
         query_protocol.render(
             query_protocol.operation_named("CreateVolume"), {"Colour": "red"}, "id-1"
@@ -89,13 +89,13 @@ def test_an_unknown_output_name_is_a_bug() -> None:
 
 
 def test_every_action_is_one_of_ec2() -> None:
-    """No action of the sandbox has a name that EC2 does not know."""
+    """Every action of the sandbox is an operation of EC2."""
     for action in ACTIONS:
         assert query_protocol.operation_named(action).name == action
 
 
 def test_an_error_document_is_read_by_botocore() -> None:
-    """Code, message and request id of a refusal arrive."""
+    """The client gets code, message and request id of an error."""
     body = query_protocol.render_error(
         ApiError("IncorrectState", "vol-1 is not 'available'."), "id-2"
     )
@@ -110,7 +110,7 @@ def test_an_error_document_is_read_by_botocore() -> None:
 @pytest.mark.parametrize(
     ("form", "code"),
     [
-        ({"Action": "BuyEverything"}, "InvalidAction"),
+        ({"Action": "CreateEverything"}, "InvalidAction"),
         ({}, "InvalidAction"),
         ({"Action": "RunInstances", "MinCount": "1", "MaxCount": "1"}, "UnsupportedOperation"),
         ({"Action": "DescribeVolumes", "Colour": "red"}, "UnknownParameter"),
@@ -124,7 +124,7 @@ def test_an_error_document_is_read_by_botocore() -> None:
     ],
 )
 def test_refuses_what_is_no_request(rig: Rig, form: dict[str, str], code: str) -> None:
-    """A malformed request gets EC2's code for what is wrong with it, and is in the journal."""
+    """A malformed request gets the error code of EC2 and is in the journal."""
     status, body = rig.query(**form)
     assert (status, f"<Code>{code}</Code>" in body) == (400, True), body
     assert rig.control.calls()[-1].outcome == code

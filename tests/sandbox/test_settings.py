@@ -1,4 +1,4 @@
-"""What a sandbox is told about itself."""
+"""Settings of a sandbox."""
 
 import pytest
 from ec2_sandbox.errors import InputInvalid
@@ -13,12 +13,12 @@ from ec2_sandbox.settings import SandboxSettings
     ],
 )
 def test_settings_survive_json(settings: SandboxSettings) -> None:
-    """What is written can be read back, unchanged."""
+    """Settings can be written as JSON and read back unchanged."""
     assert SandboxSettings.from_json(settings.to_json()) == settings
 
 
 def test_a_preset_is_a_beginning() -> None:
-    """Keys given beside a preset win over it."""
+    """Keys in addition to a preset override it."""
     settings = SandboxSettings.from_json('{"preset": "realistic", "create_seconds": [7, 8]}')
     assert settings.create_seconds == (7, 8)
     assert settings.attach_seconds == SandboxSettings.realistic().attach_seconds
@@ -40,7 +40,7 @@ def test_a_preset_is_a_beginning() -> None:
     ],
 )
 def test_mistakes_are_named(text: str, complaint: str) -> None:
-    """A setting that cannot be is refused, with what would be right."""
+    """An invalid setting is refused with a hint."""
     with pytest.raises(InputInvalid, match=complaint):
         SandboxSettings.from_json(text)
 
@@ -55,5 +55,5 @@ def test_mistakes_are_named(text: str, complaint: str) -> None:
     ],
 )
 def test_network_interfaces_may_take_slots(changes: dict[str, int], slots: int | None) -> None:
-    """Slots are the type's limit, less the further interfaces where they share it."""
+    """Slots are the limit of the type, less further network interfaces if they share it."""
     assert SandboxSettings.from_json(SandboxSettings(**changes).to_json()).slots == slots  # type: ignore[arg-type] # a table

@@ -1,4 +1,4 @@
-"""Creating, seeing and deleting volumes."""
+"""Creating, describing and deleting volumes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.sandbox.conftest import Rig, Start, refused
 
 
 def test_a_volume_is_creating_first(start: Start) -> None:
-    """`creating` lasts as long as chosen, then comes `available`."""
+    """`creating` lasts for the configured time, then the volume is `available`."""
     rig = start(create_seconds=(2, 2))
     volume_id = rig.create()
     rig.control.advance(1.9)
@@ -19,7 +19,7 @@ def test_a_volume_is_creating_first(start: Start) -> None:
 
 
 def test_real_time_runs_at_the_chosen_speed(start: Start) -> None:
-    """With a speed, transitions come without anybody advancing the clock."""
+    """With a speed, transitions complete without advancing the clock."""
     rig = start(create_seconds=(300, 300), speed=10_000.0)
     volume_id = rig.create()
     rig.ec2.get_waiter("volume_available").wait(
@@ -28,7 +28,7 @@ def test_real_time_runs_at_the_chosen_speed(start: Start) -> None:
 
 
 def test_tags_and_encryption_come_with_creation(rig: Rig) -> None:
-    """Tags, encryption and key are there in the very first answer."""
+    """Tags, encryption and key are in the response of the create call."""
     volume = rig.ec2.create_volume(
         Size=10,
         AvailabilityZone="us-east-1a",
@@ -44,12 +44,12 @@ def test_tags_and_encryption_come_with_creation(rig: Rig) -> None:
 
 
 def test_ids_follow_from_the_seed(start: Start) -> None:
-    """The same seed gives the same ids, another seed others."""
+    """The same seed gives the same ids, another seed different ones."""
     assert start(seed=1).create() == start(seed=1).create() != start(seed=2).create()
 
 
-def test_the_same_token_buys_once(rig: Rig) -> None:
-    """A repeated request answers with the volume of the first, in its present state."""
+def test_the_same_token_creates_one_volume(rig: Rig) -> None:
+    """A repeated request returns the volume of the first, in its present state."""
     first = rig.create(ClientToken="t")
     rig.control.advance(1)
     again = rig.ec2.create_volume(
@@ -60,7 +60,7 @@ def test_the_same_token_buys_once(rig: Rig) -> None:
 
 
 def test_a_token_means_its_parameters(rig: Rig) -> None:
-    """The same token with other parameters, be it only a tag, is refused."""
+    """The same token with other parameters, even just a tag, is refused."""
     rig.create(ClientToken="t")
     with refused("IdempotentParameterMismatch", saying="inconsistent"):
         rig.create(ClientToken="t", Size=11)
@@ -70,7 +70,7 @@ def test_a_token_means_its_parameters(rig: Rig) -> None:
 
 
 def test_the_token_of_a_deleted_volume_is_burned(start: Start) -> None:
-    """Neither a deleted volume's token nor a vanished one's buys again."""
+    """The token of a deleted or vanished volume does not create another."""
     rig = start(delete_seconds=(5, 5))
     volume_id = rig.create(ClientToken="t")
     rig.control.advance(1)
@@ -82,7 +82,7 @@ def test_the_token_of_a_deleted_volume_is_burned(start: Start) -> None:
 
 
 def test_tokens_are_forgotten_one_day(start: Start) -> None:
-    """After the time that EC2 remembers, a replay buys a second volume."""
+    """After EC2 has forgotten the token, a repeated request creates a second volume."""
     rig = start(token_memory_seconds=60.0)
     first = rig.create(ClientToken="t")
     rig.control.advance(61)
@@ -90,7 +90,7 @@ def test_tokens_are_forgotten_one_day(start: Start) -> None:
 
 
 def test_the_quota_comes_before_the_token(start: Start) -> None:
-    """A replay of a create that succeeded is told of the quota that it filled."""
+    """A repeated request fails if the first one has filled the quota."""
     rig = start(quota_volumes=2)
     rig.create(ClientToken="t")
     with refused("VolumeLimitExceeded"):
@@ -98,7 +98,7 @@ def test_the_quota_comes_before_the_token(start: Start) -> None:
 
 
 def test_the_quota_counts_sizes(start: Start) -> None:
-    """The last GiB of the quota can be bought, the next cannot."""
+    """The last GiB of the quota can be created, the next cannot."""
     rig = start(quota_gib=100, root_size_gib=10)
     rig.create(Size=90)
     with refused("VolumeLimitExceeded"):
@@ -106,7 +106,7 @@ def test_the_quota_counts_sizes(start: Start) -> None:
 
 
 def test_a_new_volume_is_not_found_for_a_while(start: Start) -> None:
-    """Before it is visible neither list nor id nor attach finds it; then all do."""
+    """A volume that is not yet visible is not found by list, id or attach."""
     rig = start(visibility_seconds=(5, 5), flicker_probability=0.0)
     volume_id = rig.create()
     listed: list[FilterTypeDef] = [{"Name": "volume-id", "Values": [volume_id]}]
@@ -121,7 +121,7 @@ def test_a_new_volume_is_not_found_for_a_while(start: Start) -> None:
 
 
 def test_a_new_volume_may_flicker(start: Start) -> None:
-    """While it flickers, a volume is found by some looks and not by others; later by all."""
+    """While visibility flickers, a volume is found by some calls only; later by all."""
     rig = start(flicker_seconds=(5, 5), flicker_probability=0.5)
     volume_id = rig.create()
     listed: list[FilterTypeDef] = [{"Name": "volume-id", "Values": [volume_id]}]
@@ -135,7 +135,7 @@ def test_a_new_volume_may_flicker(start: Start) -> None:
 
 
 def test_a_bad_key_lets_the_volume_vanish(start: Start) -> None:
-    """With a key that EC2 cannot use, create succeeds and the volume is silently gone."""
+    """With a key that EC2 cannot use, create succeeds and the volume disappears."""
     rig = start(failing_kms_keys=("bad",), create_seconds=(1, 1))
     volume_id = rig.create(Encrypted=True, KmsKeyId="bad")
     assert rig.ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]["State"] == "creating"
@@ -184,7 +184,7 @@ def test_a_bad_key_lets_the_volume_vanish(start: Start) -> None:
 def test_refuses_what_ec2_refuses(
     rig: Rig, changes: dict[str, Any], code: str, saying: str
 ) -> None:
-    """A volume against the rules of its type, zone, key or tags is refused, and nothing bought."""
+    """A violation of the rules for type, zone, key or tags is refused; no volume is created."""
     with refused(code, saying=saying):
         rig.create(**changes)
     assert len(rig.control.state().volumes) == len(["root"])
@@ -205,27 +205,27 @@ def test_refuses_what_ec2_refuses(
 def test_performance_follows_the_type(
     rig: Rig, changes: dict[str, Any], iops: int | None, throughput: int | None
 ) -> None:
-    """What is not asked for gets the default of the type."""
+    """Parameters that are not given have the defaults of the volume type."""
     volume_id = rig.create(**changes)
     volume = rig.ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]
     assert (volume.get("Iops"), volume.get("Throughput")) == (iops, throughput)
 
 
 def test_the_type_is_gp2_unless_said(rig: Rig) -> None:
-    """EC2's default type is gp2 to this day."""
+    """The default type of EC2 is gp2."""
     volume = rig.ec2.create_volume(Size=1, AvailabilityZone="us-east-1a")
     assert volume["VolumeType"] == "gp2"
 
 
 def test_accounts_can_encrypt_by_default(start: Start) -> None:
-    """With encryption by default a volume is encrypted though nobody asked."""
+    """With encryption by default a volume is encrypted without being requested."""
     volume_id = (rig := start(encryption_by_default=True)).create()
     seen = rig.seen(volume_id)
     assert seen.encrypted
 
 
 def test_delete_takes_its_time(start: Start) -> None:
-    """A deleted volume is `deleting`, then not found; deleting it twice meanwhile is fine."""
+    """A deleted volume is `deleting`, then not found; deleting it twice is accepted."""
     rig = start(delete_seconds=(3, 3))
     volume_id = rig.create()
     rig.control.advance(1)
@@ -250,7 +250,7 @@ def test_delete_wants_an_available_volume(start: Start) -> None:
 
 
 def test_ids_have_a_form(rig: Rig) -> None:
-    """What cannot be a volume's id is told apart from an id that does not exist."""
+    """A malformed and an unknown volume id have different errors."""
     with refused("InvalidVolumeID.Malformed"):
         rig.ec2.delete_volume(VolumeId="vol-xyz")
     with refused("InvalidVolume.NotFound"):
@@ -258,7 +258,7 @@ def test_ids_have_a_form(rig: Rig) -> None:
 
 
 def test_dry_run_checks_and_changes_nothing(rig: Rig) -> None:
-    """A dry run fails with DryRunOperation and 412 when it would succeed, else as it would."""
+    """A dry run fails with DryRunOperation and 412, or with the error of the real call."""
     with refused("DryRunOperation", saying="would have succeeded"):
         rig.create(DryRun=True)
     with refused("InvalidParameterValue"):
@@ -269,7 +269,7 @@ def test_dry_run_checks_and_changes_nothing(rig: Rig) -> None:
 
 
 def test_a_dry_run_with_a_token_leaves_no_memory(rig: Rig) -> None:
-    """The token of a dry run buys afterwards, whatever the parameters."""
+    """The token of a dry run can be used afterwards, with any parameters."""
     with refused("DryRunOperation"):
         rig.create(DryRun=True, ClientToken="t", Size=5)
     rig.create(ClientToken="t", Size=6)
