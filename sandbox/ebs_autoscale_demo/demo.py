@@ -23,7 +23,7 @@ from ebs_autoscale_demo.preparation import (
     write_configuration,
 )
 from ebs_autoscale_demo.progress import Progress
-from ebs_autoscale_demo.screen import Refresher, screen_for_stdout
+from ebs_autoscale_demo.screen import Refresher, Screen, screen_for_stdout
 from ebs_autoscale_demo.sizes import format_size
 from ebs_autoscale_demo.verdict import Verdict
 from ebs_autoscale_demo.workload import Workload, choose_workload, storage_directory
@@ -42,13 +42,13 @@ _POLL_SECONDS = 0.1
 _OWNER_TAG = "ebs-autoscale:owner"
 
 
-def run(*, rate_bytes_per_second: int | None) -> int:
+def run(*, rate_bytes_per_second: int | None, screen: Screen | None = None) -> int:
     """Run the demo and print its verdict; returns the exit code of `ebs-autoscale demo`.
 
     Nothing of the demo is left afterwards, however it ends.
     """
     try:
-        return _run_isolated(rate_bytes_per_second)
+        return _run_isolated(rate_bytes_per_second, screen)
     except Stopped:
         return _EXIT_FAILED
     except SandboxError as error:
@@ -62,7 +62,7 @@ def run(*, rate_bytes_per_second: int | None) -> int:
                 return _EXIT_FAILED
 
 
-def _run_isolated(rate_bytes_per_second: int | None) -> int:
+def _run_isolated(rate_bytes_per_second: int | None, screen: Screen | None) -> int:
     if reason := missing_requirement("btrfs"):
         raise HostUnfit(f"cannot run the demo: {reason}")
     directory = storage_directory()
@@ -70,7 +70,7 @@ def _run_isolated(rate_bytes_per_second: int | None) -> int:
         return code
     stop_on_signals()
     progress = Progress()
-    with Refresher(progress, screen_for_stdout()):
+    with Refresher(progress, screen or screen_for_stdout()):
         verdict = _perform(progress, directory, rate_bytes_per_second)
     verdict.print_to(Console(file=sys.stdout))
     return _EXIT_FAILED if any(verdict.failures()) else _EXIT_OK

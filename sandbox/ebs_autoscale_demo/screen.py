@@ -17,7 +17,7 @@ from rich.text import Text
 from ebs_autoscale_demo.daemon import LogLine
 from ebs_autoscale_demo.filesystem import Device, Space
 from ebs_autoscale_demo.progress import Progress
-from ebs_autoscale_demo.sizes import GIB, MIB, format_size
+from ebs_autoscale_demo.sizes import GIB, MIB, counted, format_size
 
 _REFRESH_SECONDS = 0.125
 _PLAIN_EVERY_SECONDS = 2.0
@@ -118,7 +118,7 @@ class LiveScreen:
 
     def show(self, progress: Progress) -> None:
         """Draw the picture."""
-        self._live.update(_picture(progress), refresh=True)
+        self._live.update(picture(progress), refresh=True)
 
     def close(self) -> None:
         """Keep the picture and restore the cursor."""
@@ -132,11 +132,10 @@ def _print_line(at_seconds: float, text: str) -> None:
 
 def _summary(progress: Progress, space: Space) -> str:
     done_bytes, total_bytes = progress.done_and_total_bytes
-    devices = len(space.devices)
     return (
         f"used {_gib(space.used_bytes)} of {_gib(space.size_bytes)}, "
         f"available {_gib(space.available_bytes)} ({space.available_percent:.0f} %), "
-        f"{devices} {'device' if devices == 1 else 'devices'}, {_rate(progress)}, "
+        f"{counted(len(space.devices), 'device')}, {_rate(progress)}, "
         f"{100 * done_bytes / total_bytes:.0f} % done; daemon: {progress.daemon_activity}"
     )
 
@@ -150,7 +149,8 @@ def _rate(progress: Progress) -> str:
     return f"{verb} {progress.bytes_per_second / MIB:.0f} MiB/s"
 
 
-def _picture(progress: Progress) -> RenderableType:
+def picture(progress: Progress) -> RenderableType:
+    """The whole screen at this moment."""
     rows = Table.grid(padding=(0, 2), expand=True)
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column(ratio=1)

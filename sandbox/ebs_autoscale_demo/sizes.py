@@ -1,4 +1,4 @@
-"""Sizes in bytes, and how people read them."""
+"""Sizes and counts as people read them."""
 
 MIB = 1024**2
 GIB = 1024**3
@@ -11,3 +11,8 @@ def format_size(size_bytes: float) -> str:
     number = size_bytes / unit_bytes
     digits = 0 if number >= 100 or unit == "bytes" else 1 if number >= 10 else 2
     return f"{round(number, digits):g} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 device`, `2 devices`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ebs_autoscale_demo.filesystem import Scrubbed
-from ebs_autoscale_demo.sizes import format_size
+from ebs_autoscale_demo.sizes import counted, format_size
 from ebs_autoscale_demo.workload import GROWTHS_WANTED
 
 
@@ -32,15 +32,16 @@ class Verdict:
 
     def failures(self) -> Iterator[str]:
         """Each requirement that was not met, as a sentence."""
-        if len(self.growth_seconds) < GROWTHS_WANTED:
-            yield f"{len(self.growth_seconds)} growths instead of at least {GROWTHS_WANTED}"
+        growths = len(self.growth_seconds)
+        if growths < GROWTHS_WANTED:
+            yield f"{counted(growths, 'growth')} instead of {GROWTHS_WANTED} or more"
         if self.enospc:
-            yield f"ENOSPC was returned {self.enospc} times"
+            yield f"the writer got ENOSPC {counted(self.enospc, 'time')}"
         if self.wrong_files:
             names = ", ".join(path.name for path in self.wrong_files)
             yield f"wrong checksums: {names}"
         if self.scrubbed.errors:
-            yield f"the scrub found {self.scrubbed.errors} errors"
+            yield f"the scrub found {counted(self.scrubbed.errors, 'error')}"
         if self.leaked:
             yield f"volumes that are not in the filesystem: {', '.join(self.leaked)}"
         if self.daemon_status:
@@ -63,10 +64,11 @@ class Verdict:
         calls = ", ".join(f"{action} {count}" for action, count in self.ec2_calls.most_common())
         yield "growths", str(len(self.growth_seconds))
         yield "growth time", seconds or "none"
-        yield "filesystem", f"{format_size(self.size_bytes)} on {self.devices} devices"
-        yield "written", f"{format_size(self.written_bytes)} in {self.files} files"
+        yield "filesystem", f"{format_size(self.size_bytes)} on {counted(self.devices, 'device')}"
+        yield "written", f"{format_size(self.written_bytes)} in {counted(self.files, 'file')}"
         yield "checksums", f"{right} of {self.files} correct"
-        yield "scrub", f"{self.scrubbed.errors} errors in {format_size(self.scrubbed.size_bytes)}"
+        errors = counted(self.scrubbed.errors, "error")
+        yield "scrub", f"{errors} in {format_size(self.scrubbed.size_bytes)}"
         yield "ENOSPC", str(self.enospc)
         yield "leaked volumes", str(len(self.leaked))
         yield "EC2 calls", f"{self.ec2_calls.total()}: {calls}"

@@ -6,8 +6,8 @@ from io import StringIO
 from pathlib import Path
 
 from ebs_autoscale_demo import demo
-from ebs_autoscale_demo.scene import Scene
-from ebs_autoscale_demo.view import picture
+from ebs_autoscale_demo.progress import Progress
+from ebs_autoscale_demo.screen import picture
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
@@ -41,18 +41,18 @@ _THEME = TerminalTheme(
 
 
 class ScreenShot:
-    """A view that keeps the screen as it was last while the third volume was on its way."""
+    """Keeps the screen as it was last while the third volume was being added."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._svg = ""
 
-    def show(self, scene: Scene) -> None:
+    def show(self, progress: Progress) -> None:
         """Keep it when it is the moment."""
-        devices = len(scene.reading.devices) if scene.reading else 0
-        if devices == _DEVICES and scene.report.get("state") == "growing":
+        devices = len(progress.space.devices) if progress.space else 0
+        if devices == _DEVICES and progress.status.get("state") == "growing":
             console = Console(file=StringIO(), record=True, width=_COLUMNS, force_terminal=True)
-            console.print(picture(scene))
+            console.print(picture(progress))
             self._svg = console.export_svg(title="make demo", theme=_THEME, unique_id="demo")
 
     def close(self) -> None:
@@ -62,4 +62,4 @@ class ScreenShot:
 
 
 if __name__ == "__main__":
-    sys.exit(demo.run(rate_bytes_per_second=None, view=ScreenShot(Path(sys.argv[1]).absolute())))
+    sys.exit(demo.run(rate_bytes_per_second=None, screen=ScreenShot(Path(sys.argv[1]).absolute())))
