@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ebs_autoscale.ec2.iam import policy_document
-from tests.contract.rights import SEED, without
+from tests.contract.permissions import SEED, without
 from tests.system.bench import Host
 
 pytestmark = pytest.mark.kernel

@@ -15,7 +15,7 @@ from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG
 from ebs_autoscale.errors import EbsAutoscaleError, Unfit
 from ebs_autoscale.model import GIB, Volume, VolumeSpec
 from tests.contract.clouds import OverHttp, over_http
-from tests.contract.rights import GROWTH, KEY, POLICY, SEED, Life, without
+from tests.contract.permissions import GROWTH, KEY, POLICY, SEED, Life, without
 from tests.unit.samples import FILESYSTEM
 
 KEYED = VolumeSpec(kms_key_id=KEY)

@@ -12,7 +12,7 @@ from ebs_autoscale.ec2.requests import OWNER_TAG, PREDECESSOR_TAG
 from ebs_autoscale.errors import Unfit
 from ebs_autoscale.model import Volume
 from tests.contract.clouds import OverHttp, over_http
-from tests.contract.rights import POLICY, without
+from tests.contract.permissions import POLICY, without
 from tests.unit.samples import FILESYSTEM, volume_of
 
 ADOPTS = "AdoptVolumesOfAnOlderOne"
