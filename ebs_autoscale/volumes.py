@@ -138,37 +138,47 @@ class Ec2Volumes:
         """Create the volume of this growth, or return the one that was created before."""
         searched = False
         for series in range(1, TOKEN_SERIES_MAX + 1):
-            request = self.requests.parameters(
-                growth, size_bytes, series=series, instance_tags=inventory.instance_tags
-            )
             try:
-                zone = self.identity.availability_zone
-                with translated_errors(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
-                    answer = self.ec2.create_volume(**request)
-            except EbsAutoscaleError as error:
-                is_burned = error.cause is Cause.TOKEN_BURNED
-                if error.cause is Cause.TOKEN_SPENT or (is_burned and searched):
-                    continue
-                # Quotas are checked before idempotency: a create that did succeed can
-                # be answered so when it is repeated. And a token may be burned.
-                if not is_burned and error.cause is not Cause.QUOTA:
-                    raise
-                if volume := self._find(growth):
+                if volume := self._create(growth, size_bytes, series, inventory):
                     return volume
-                if not is_burned:
-                    raise
-                # A burned token creates nothing, so that the next one's search would find no more.
-                searched = True
-                continue
-            if answer.get("State") not in DEAD_VOLUME_STATES:
-                return volume_of(answer, growth)
+            except EbsAutoscaleError as error:
+                match error.cause:
+                    case Cause.TOKEN_SPENT:
+                        continue
+                    case Cause.TOKEN_BURNED if searched:
+                        continue
+                    # EC2 checks quotas before idempotency, so the repetition of a create that
+                    # succeeded can be answered so; and a token may be used up by that create.
+                    case Cause.TOKEN_BURNED | Cause.QUOTA:
+                        if found := self._find(growth):
+                            return found
+                        if error.cause is Cause.QUOTA:
+                            raise
+                        # No create succeeds with such a token: searching again is pointless.
+                        searched = True
+                    case _:
+                        raise
         raise Unfit(
-            f"growth {growth}: EC2 refused {TOKEN_SERIES_MAX} client tokens in a row",
-            hint="volumes of this growth were created and have vanished: check the rights on the "
-            "KMS key, who deletes volumes, and whether ebs-autoscale itself did for want of an "
-            "attachment slot; EC2 forgets the tokens after about 12 h, and then it is tried again",
+            f"growth {growth}: EC2 rejected {TOKEN_SERIES_MAX} client tokens in a row",
+            hint="volumes of this growth were created and are gone: check the role's permissions "
+            "on the KMS key, what deletes volumes, and whether the instance has attachment slots "
+            "left; EC2 forgets the tokens after about 12 h",
             cause=Cause.TOKENS_BURNED,
         )
+
+    def _create(
+        self, growth: GrowthId, size_bytes: int, series: int, inventory: Inventory
+    ) -> Volume | None:
+        """Ask once, with the token of this series; None when it stands for a deleted volume."""
+        request = self.requests.parameters(
+            growth, size_bytes, series=series, instance_tags=inventory.instance_tags
+        )
+        zone = self.identity.availability_zone
+        with translated_errors(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
+            answer = self.ec2.create_volume(**request)
+        if answer.get("State") in DEAD_VOLUME_STATES:
+            return None
+        return volume_of(answer, growth)
 
     def predecessors(self) -> tuple[Volume, ...]:
         """Volumes that an older autoscaler made for this instance and that are not adopted yet.
