@@ -47,14 +47,13 @@ _ROLE_POLICY = "identity-based policy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement of the policy, and why it is needed.
+    """One statement of the policy; docs/permissions.md says what each is for.
 
     Without a `resource` it is about the KMS key of the volumes. `option` is the option of
     `iam-policy` without which it is not printed.
     """
 
     sid: str
-    why: str
     actions: tuple[str, ...]
     resource: str = ""
     condition: Mapping[str, Mapping[str, str]] | None = None
@@ -75,21 +74,18 @@ class Statement:
 STATEMENTS = (
     Statement(
         sid="LookAtVolumesAndInstance",
-        why="See which volumes exist, what is attached, and how many more can be attached.",
         actions=("ec2:DescribeVolumes", "ec2:DescribeInstances", "ec2:DescribeInstanceTypes"),
         # Describe calls have no resource in IAM.
         resource="*",
     ),
     Statement(
         sid="CreateVolumesOfThisInstance",
-        why="Create volumes that are tagged with this instance as their owner.",
         actions=("ec2:CreateVolume",),
         resource=VOLUMES,
         condition={"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": _CALLER}},
     ),
     Statement(
         sid="TagVolumesAsTheyAreCreated",
-        why="Set tags in the create call; no tag can be added or changed later.",
         actions=("ec2:CreateTags",),
         resource=VOLUMES,
         condition={
@@ -101,21 +97,18 @@ STATEMENTS = (
     ),
     Statement(
         sid="AttachVolumesOfThisInstance",
-        why="Attach volumes of this instance, and detach one whose attachment is stuck.",
         actions=("ec2:AttachVolume", "ec2:DetachVolume"),
         resource=VOLUMES,
         condition=_OWNED_VOLUME,
     ),
     Statement(
         sid="AttachToThisInstance",
-        why="The same calls, for the instance: only to and from this one.",
         actions=("ec2:AttachVolume", "ec2:DetachVolume"),
         resource=INSTANCES,
         condition=_THIS_INSTANCE,
     ),
     Statement(
         sid="DeleteVolumesOfThisInstance",
-        why="Delete a blank volume that was created and could not be attached.",
         actions=("ec2:DeleteVolume",),
         resource=VOLUMES,
         condition=_OWNED_VOLUME,
@@ -125,7 +118,6 @@ STATEMENTS = (
     # their own in this call, and no other instance.
     Statement(
         sid="EndVolumesWithThisInstance",
-        why="Set DeleteOnTermination, so that volumes are deleted with this instance.",
         actions=("ec2:ModifyInstanceAttribute",),
         resource=INSTANCES,
         condition=_THIS_INSTANCE,
@@ -134,14 +126,12 @@ STATEMENTS = (
     # saying when they are checked; allowing it on our own volumes does no harm.
     Statement(
         sid="EndOnlyVolumesOfThisInstance",
-        why="The same call, for the volumes: only those of this instance.",
         actions=("ec2:ModifyInstanceAttribute",),
         resource=VOLUMES,
         condition=_OWNED_VOLUME,
     ),
     Statement(
         sid="AdoptVolumesOfAnOlderOne",
-        why="Tag volumes of an older autoscaler on this instance as ours; only with `--adopt`.",
         actions=("ec2:CreateTags",),
         resource=VOLUMES,
         condition={
@@ -154,14 +144,12 @@ STATEMENTS = (
     # https://docs.aws.amazon.com/ebs/latest/userguide/how-ebs-encryption-works.html
     Statement(
         sid="UseTheKey",
-        why="Let EC2 create and decrypt the data keys of the volumes; only with `--kms-key`.",
         actions=("kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt"),
         condition={"StringLike": _VIA_EC2},
         option="--kms-key ARN",
     ),
     Statement(
         sid="LendTheKeyToEc2",
-        why="Let EC2 use the key for as long as a volume is attached; only with `--kms-key`.",
         actions=("kms:CreateGrant",),
         condition={"Bool": {"kms:GrantIsForAWSResource": "true"}, "StringLike": _VIA_EC2},
         option="--kms-key ARN",
