@@ -175,7 +175,7 @@ class Ec2Volumes:
             growth, size_bytes, series=series, instance_tags=inventory.instance_tags
         )
         zone = self.identity.availability_zone
-        with translated_errors(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
+        with translated_errors(f"cannot create a volume of {size_bytes // GIB} GiB in {zone}"):
             answer = self.ec2.create_volume(**request)
         if answer.get("State") in DEAD_VOLUME_STATES:
             return None
@@ -196,7 +196,7 @@ class Ec2Volumes:
     def claim(self, volume: Volume) -> None:
         """Put our three owner tags on a volume that an older autoscaler created."""
         tags = self.requests.owner_tags(volume.growth)
-        with translated_errors(f"tag {volume.id}"):
+        with translated_errors(f"cannot tag {volume.id}"):
             self.ec2.create_tags(
                 Resources=[volume.id], Tags=[{"Key": key, "Value": tags[key]} for key in tags]
             )
@@ -223,7 +223,9 @@ class Ec2Volumes:
         ]
         for attempt in (*on_cards, call):
             try:
-                with translated_errors(f"attach {volume.id} to {instance_id} as {device_name}"):
+                with translated_errors(
+                    f"cannot attach {volume.id} to {instance_id} as {device_name}"
+                ):
                     self.ec2.attach_volume(**attempt)
             except Unfit as error:
                 if attempt is call or error.cause not in OF_THE_CARD:
@@ -237,7 +239,9 @@ class Ec2Volumes:
             "VolumeId": volume.id,
             "DeleteOnTermination": True,
         }
-        with translated_errors(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
+        with translated_errors(
+            f"cannot set DeleteOnTermination of {volume.id} ({volume.device_name})"
+        ):
             self.ec2.modify_instance_attribute(
                 InstanceId=self.identity.instance_id,
                 BlockDeviceMappings=[{"DeviceName": volume.device_name, "Ebs": ebs}],
@@ -247,7 +251,7 @@ class Ec2Volumes:
         """Start to detach the volume; succeeds when it is not attached."""
         instance_id = self.identity.instance_id
         try:
-            with translated_errors(f"detach {volume.id} from {instance_id}"):
+            with translated_errors(f"cannot detach {volume.id} from {instance_id}"):
                 self.ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
         except Transient as error:
             if error.cause not in {Cause.STATE, Cause.NOT_VISIBLE}:
@@ -259,7 +263,7 @@ class Ec2Volumes:
         So ends the repetition of a call whose answer was lost.
         """
         try:
-            with translated_errors(f"delete {volume.id}"):
+            with translated_errors(f"cannot delete {volume.id}"):
                 self.ec2.delete_volume(VolumeId=volume.id)
         except Transient as error:
             if error.cause is not Cause.NOT_VISIBLE:
@@ -313,7 +317,7 @@ class Ec2Volumes:
             ) from error
 
     def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
-        with translated_errors("list volumes"):
+        with translated_errors("cannot list volumes"):
             pages = self.ec2.get_paginator("describe_volumes").paginate(
                 Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
             )
@@ -321,7 +325,7 @@ class Ec2Volumes:
 
     def _instance(self) -> InstanceTypeDef:
         instance_id = self.identity.instance_id
-        with translated_errors(f"describe {instance_id}"):
+        with translated_errors(f"cannot describe {instance_id}"):
             answer = self.ec2.describe_instances(
                 Filters=[{"Name": "instance-id", "Values": [instance_id]}]
             )
@@ -332,7 +336,7 @@ class Ec2Volumes:
 
     def _instance_type(self) -> DescribeInstanceTypesResultTypeDef:
         kind = self.identity.instance_type
-        with translated_errors(f"describe instance type {kind}"):
+        with translated_errors(f"cannot describe instance type {kind}"):
             return self.ec2.describe_instance_types(InstanceTypes=[cast("InstanceTypeType", kind)])
 
 

@@ -82,7 +82,7 @@ def _iops_are_offered(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]
             yield f"required for {volume.type}"
     elif not offer.min_iops:
         types = ", ".join(name for name, kind in VOLUME_TYPES.items() if kind.min_iops)
-        yield f"not for {volume.type}, only for {types}; remove it or change volume.type"
+        yield f"cannot be set for {volume.type}, only for {types}; remove it or change volume.type"
     elif volume.iops < offer.min_iops:
         yield f"{volume.iops} is less than the minimum for {volume.type} ({offer.min_iops})"
     elif volume.iops > (most := _max_iops(policy, offer)):
@@ -97,7 +97,7 @@ def _max_iops(policy: GrowthPolicy, offer: VolumeType) -> int:
 def _throughput_is_offered(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
     offer = VOLUME_TYPES[volume.type]
     if volume.throughput_mib_per_second is not None and not offer.takes_throughput:
-        yield f"not for {volume.type}, only for gp3; remove it or change volume.type"
+        yield f"cannot be set for {volume.type}, only for gp3; remove it or change volume.type"
 
 
 def _kms_key_needs_encryption(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:

@@ -150,7 +150,9 @@ def text_of(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if len(content) > FILE_MAX_BYTES:
-        raise _invalid(str(path), [Mistake(0, "", "larger than 1 MiB, which no configuration is")])
+        raise _invalid(
+            str(path), [Mistake(0, "", "larger than 1 MiB, too large for a configuration")]
+        )
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -130,7 +130,7 @@ def boolean(text: str) -> bool:
 
 
 def kms_key_id(text: str) -> str:
-    """A key id, `alias/NAME` or an ARN; whether it exists is for KMS to say. Raises ValueError."""
+    """A key id, `alias/NAME` or an ARN; it may not exist. Raises ValueError."""
     if re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", text):
         return text
     raise ValueError(f"{quoted(text)} is not a KMS key id, alias/NAME or ARN")
@@ -167,7 +167,7 @@ def ladder(entry: Entry) -> tuple[LadderStep, ...]:
             mistakes.extend(found.mistakes)
             continue
         if len(steps) > 1 and steps[-1].devices <= steps[-2].devices:
-            sentence = f"{steps[-1].devices} is not more than in the step before"
+            sentence = f"must be more than in the step before ({steps[-2].devices})"
             mistakes.append(Mistake(item.line, f"{item.path}.members", sentence))
     if mistakes:
         raise MistakesFound(*mistakes)

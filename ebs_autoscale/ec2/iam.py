@@ -1,4 +1,4 @@
-"""The IAM policy: the least permissions that suffice, and what EC2 says of missing ones. Pure."""
+"""The least-privilege IAM policy, and the permission that a denial asks for. Pure."""
 
 import re
 from collections.abc import Mapping

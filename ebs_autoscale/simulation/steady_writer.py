@@ -22,6 +22,7 @@ from ebs_autoscale.units import counted, format_size, parse_size
 # Exact to a second for up to a day, and never long to wait for.
 _TICK_SECONDS = 1.0
 _TICKS_MAX = 100_000
+_HOURS_MAX = 24 * 366
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,9 @@ def parse_scenario(words: Sequence[str]) -> Scenario:
         size = parse_size(given["size"]) if "size" in given else None
     except ValueError as error:
         raise _invalid(str(error)) from error
-    if not 0 < hours <= 24 * 366:
-        raise _invalid(f"hours={given['hours']} is not between 0 and a year")
+    if not 0 < hours <= _HOURS_MAX:
+        allowed = f"it must be above 0 and at most {_HOURS_MAX}"
+        raise _invalid(f"hours={given['hours']} is out of range; {allowed}")
     return Scenario(rate_bytes_per_second=rate, seconds=hours * 3600, size_bytes=size)
 
 

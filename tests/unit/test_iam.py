@@ -1,4 +1,4 @@
-"""The printed policy, and what is said of missing permissions."""
+"""The printed policy, and what an operator is told of missing permissions."""
 
 import json
 from pathlib import Path
