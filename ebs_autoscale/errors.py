@@ -146,7 +146,7 @@ class Cause(Enum):
 
     # Never raised: what the daemon tells of its own.
     UNPROTECTED = "unprotected", Exit.FAILED
-    VOLUME_ERROR = "volume error", Exit.FAILED
+    VOLUME_ERROR = "volume error", Exit.UNFIT
     DIED = "died", Exit.FAILED
 
     def __new__(

@@ -1,4 +1,4 @@
-"""EBS volumes by boto3: list, create, attach, detach, delete, and the waits in between."""
+"""EBS volumes by boto3: list, create, attach, detach and delete them, and wait for each."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from ebs_autoscale.clock import Clock
 
-# botocore's default mode and count differ between versions; ours do not.
+# botocore's default retry mode differs between versions.
 CLIENT_CONFIG = botocore.config.Config(
     retries={"mode": "standard", "total_max_attempts": 5},
     connect_timeout=5,
@@ -60,31 +60,32 @@ CLIENT_CONFIG = botocore.config.Config(
     user_agent_extra="ebs-autoscale",
 )
 
-# For a person who waits for the answer: one call that is not answered tells enough.
+# For an operator who waits for the answer: one call without an answer says enough.
 HASTY_CONFIG = CLIENT_CONFIG.merge(
     botocore.config.Config(
         retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5
     )
 )
 
-# A volume may stay invisible to Describe for seconds after its creation.
+# A new volume may be missing from lists for seconds:
+# https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 VISIBLE_AFTER_SECONDS = 20.0
 
 PAGE_SIZE = 200
 
-# Causes that another EBS card may not have: this one is full, or there is no such card.
+# Errors that another EBS card may not return: this card is full, or does not exist.
 OF_THE_CARD = frozenset({Cause.SLOTS, Cause.REQUEST, Cause.VOLUME_KIND})
 
-# Creation takes 1.5 s at the median, 4 s at the 99th percentile (EBS CSI driver): a look before
-# the median mostly costs a call and, by the wait for the next look, time.
+# Creating takes 1.5 s at the median and 4 s at the 99th percentile (EBS CSI driver). Asking before
+# the median mostly costs a call and the wait for the next one.
 FIRST_LOOK_AFTER_CREATE_SECONDS = 2.0
 CREATE_PATIENCE_SECONDS = 120.0
 
-# A healthy attach takes seconds. One that is still "attaching" after this long stays so
-# until detached; the EBS CSI driver waits the same time.
+# Attaching takes seconds. A volume that is still "attaching" after this long stays so until it is
+# detached; the EBS CSI driver waits as long.
 ATTACH_STUCK_AFTER_SECONDS = 90.0
 
-# Most detaches take 1 to 4 s; `busy` can last for ever.
+# Most detaches take 1 to 4 s; one in state "busy" may never end.
 DETACH_PATIENCE_SECONDS = 60.0
 
 LOOK_BACKOFF = 1.5
@@ -92,9 +93,9 @@ LOOK_MAX_SECONDS = 5.0
 
 
 class Ec2Volumes:
-    """The volumes of one filesystem on one instance; raises Transient or Unfit, never boto's own.
+    """The volumes of one filesystem on one instance; every call raises Transient or Unfit.
 
-    A volume without our three owner tags is invisible here.
+    A volume without our three owner tags is invisible.
     """
 
     def __init__(
@@ -113,11 +114,11 @@ class Ec2Volumes:
             session = boto3.session.Session(region_name=identity.region)
             self.ec2: EC2Client = session.client("ec2", config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            hint = "check the AWS_* environment and ~/.aws of this user"
+            hint = "check the AWS_* environment variables and ~/.aws of this user"
             raise Unfit(f"no EC2 client: {error}", hint=hint, cause=Cause.CREDENTIALS) from error
 
     def inventory(self, filesystem: str) -> Inventory:
-        """The volumes of this filesystem, the names taken here and the slots left; 3 calls."""
+        """The volumes of this filesystem, and the names and slots of this instance; three calls."""
         volumes = self._list(filesystem)
         instance, kind = self._instance(), self._instance_type()
         mappings = instance.get("BlockDeviceMappings", [])
@@ -138,43 +139,50 @@ class Ec2Volumes:
         """Create the volume of this growth, or return the one that was created before."""
         searched = False
         for series in range(1, TOKEN_SERIES_MAX + 1):
-            request = self.requests.parameters(
-                growth, size_bytes, series=series, instance_tags=inventory.instance_tags
-            )
             try:
-                zone = self.identity.availability_zone
-                with translated_errors(f"create a volume of {size_bytes // GIB} GiB in {zone}"):
-                    answer = self.ec2.create_volume(**request)
-            except EbsAutoscaleError as error:
-                is_burned = error.cause is Cause.TOKEN_BURNED
-                if error.cause is Cause.TOKEN_SPENT or (is_burned and searched):
-                    continue
-                # Quotas are checked before idempotency: a create that did succeed can
-                # be answered so when it is repeated. And a token may be burned.
-                if not is_burned and error.cause is not Cause.QUOTA:
-                    raise
-                if volume := self._find(growth):
+                if volume := self._create(growth, size_bytes, series, inventory):
                     return volume
-                if not is_burned:
-                    raise
-                # A burned token creates nothing, so that the next one's search would find no more.
-                searched = True
-                continue
-            if answer.get("State") not in DEAD_VOLUME_STATES:
-                return volume_of(answer, growth)
+            except EbsAutoscaleError as error:
+                match error.cause:
+                    case Cause.TOKEN_SPENT:
+                        continue
+                    case Cause.TOKEN_BURNED if searched:
+                        continue
+                    # EC2 checks quotas before idempotency, so the repetition of a create that
+                    # succeeded can be answered so; and a token may be used up by that create.
+                    case Cause.TOKEN_BURNED | Cause.QUOTA:
+                        if found := self._find(growth):
+                            return found
+                        if error.cause is Cause.QUOTA:
+                            raise
+                        # No create succeeds with such a token: searching again is pointless.
+                        searched = True
+                    case _:
+                        raise
         raise Unfit(
-            f"growth {growth}: EC2 refused {TOKEN_SERIES_MAX} client tokens in a row",
-            hint="volumes of this growth were created and have vanished: check the rights on the "
-            "KMS key, who deletes volumes, and whether ebs-autoscale itself did for want of an "
-            "attachment slot; EC2 forgets the tokens after about 12 h, and then it is tried again",
+            f"growth {growth}: EC2 rejected {TOKEN_SERIES_MAX} client tokens in a row",
+            hint="volumes of this growth were created and are gone: check the role's permissions "
+            "on the KMS key, what deletes volumes, and whether the instance has attachment slots "
+            "left; EC2 forgets the tokens after about 12 h",
             cause=Cause.TOKENS_BURNED,
         )
 
-    def predecessors(self) -> tuple[Volume, ...]:
-        """Volumes that an older autoscaler made for this instance and that are not adopted yet.
+    def _create(
+        self, growth: GrowthId, size_bytes: int, series: int, inventory: Inventory
+    ) -> Volume | None:
+        """Ask once, with the token of this series; None when it stands for a deleted volume."""
+        request = self.requests.parameters(
+            growth, size_bytes, series=series, instance_tags=inventory.instance_tags
+        )
+        zone = self.identity.availability_zone
+        with translated_errors(f"cannot create a volume of {size_bytes // GIB} GiB in {zone}"):
+            answer = self.ec2.create_volume(**request)
+        if answer.get("State") in DEAD_VOLUME_STATES:
+            return None
+        return volume_of(answer, growth)
 
-        awslabs, clintval and the Go rewrite all tag with `source-instance`.
-        """
+    def predecessors(self) -> tuple[Volume, ...]:
+        """Volumes that an older autoscaler created for this instance and that are not ours yet."""
         filters: Sequence[FilterTypeDef] = [
             {"Name": f"tag:{PREDECESSOR_TAG}", "Values": [self.identity.instance_id]}
         ]
@@ -186,23 +194,23 @@ class Ec2Volumes:
         )
 
     def claim(self, volume: Volume) -> None:
-        """Put our three owner tags on a volume that an older autoscaler made."""
+        """Put our three owner tags on a volume that an older autoscaler created."""
         tags = self.requests.owner_tags(volume.growth)
-        with translated_errors(f"tag {volume.id} as ours"):
+        with translated_errors(f"cannot tag {volume.id}"):
             self.ec2.create_tags(
                 Resources=[volume.id], Tags=[{"Key": key, "Value": tags[key]} for key in tags]
             )
 
     def refresh(self, volume: Volume) -> Volume | None:
-        """The volume as EC2 shows it now; None while EC2 does not show it."""
+        """The volume as EC2 shows it now; None while EC2 does not."""
         found = self._describe([{"Name": "volume-id", "Values": [volume.id]}])
         return found[0][0] if found else None
 
     def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:
-        """Ask EC2 to attach; raises NameTaken when another name is needed.
+        """Start to attach the volume; raises NameTaken when another device name is needed.
 
-        On the EBS card with the fewest volumes where the type has several. What is known of cards
-        is a hint: one that EC2 refuses gives way to the next, and at last to EC2's own choice.
+        With several EBS cards the one with the fewest volumes is tried first, then the others,
+        then EC2's own choice, because EC2's table of instance types may be wrong about cards.
         """
         instance_id = self.identity.instance_id
         call: AttachVolumeRequestTypeDef = {
@@ -213,52 +221,56 @@ class Ec2Volumes:
         on_cards: list[AttachVolumeRequestTypeDef] = [
             {**call, "EbsCardIndex": card} for card in inventory.cards
         ]
-        for choice in (*on_cards, call):
+        for attempt in (*on_cards, call):
             try:
-                with translated_errors(f"attach {volume.id} to {instance_id} as {device_name}"):
-                    self.ec2.attach_volume(**choice)
+                with translated_errors(
+                    f"cannot attach {volume.id} to {instance_id} as {device_name}"
+                ):
+                    self.ec2.attach_volume(**attempt)
             except Unfit as error:
-                if choice is call or error.cause not in OF_THE_CARD:
+                if attempt is call or error.cause not in OF_THE_CARD:
                     raise
             else:
                 return
 
     def set_delete_on_termination(self, volume: Volume) -> None:
-        """Have EC2 delete the volume with the instance; attached volumes only."""
+        """Have EC2 delete the attached volume together with the instance."""
         ebs: EbsInstanceBlockDeviceSpecificationTypeDef = {
             "VolumeId": volume.id,
             "DeleteOnTermination": True,
         }
-        with translated_errors(f"set DeleteOnTermination of {volume.id} ({volume.device_name})"):
+        with translated_errors(
+            f"cannot set DeleteOnTermination of {volume.id} ({volume.device_name})"
+        ):
             self.ec2.modify_instance_attribute(
                 InstanceId=self.identity.instance_id,
                 BlockDeviceMappings=[{"DeviceName": volume.device_name, "Ebs": ebs}],
             )
 
     def detach(self, volume: Volume) -> None:
-        """Ask EC2 to detach; done when the volume is not attached."""
+        """Start to detach the volume; succeeds when it is not attached."""
         instance_id = self.identity.instance_id
         try:
-            with translated_errors(f"detach {volume.id} from {instance_id}"):
+            with translated_errors(f"cannot detach {volume.id} from {instance_id}"):
                 self.ec2.detach_volume(VolumeId=volume.id, InstanceId=instance_id)
         except Transient as error:
             if error.cause not in {Cause.STATE, Cause.NOT_VISIBLE}:
                 raise
 
     def delete(self, volume: Volume) -> None:
-        """Delete a volume; EC2 refuses it if it is attached after all.
+        """Delete a volume, which EC2 refuses if it is attached; succeeds when it is gone.
 
-        One that is gone counts as deleted: this is how a repetition after a lost answer ends.
+        So ends the repetition of a call whose answer was lost.
         """
         try:
-            with translated_errors(f"delete {volume.id}"):
+            with translated_errors(f"cannot delete {volume.id}"):
                 self.ec2.delete_volume(VolumeId=volume.id)
         except Transient as error:
             if error.cause is not Cause.NOT_VISIBLE:
                 raise
 
     def owned(self) -> tuple[Volume, ...]:
-        """The volumes of this instance, of whichever filesystem."""
+        """The volumes of this instance, of all filesystems."""
         filters: Sequence[FilterTypeDef] = [
             {"Name": f"tag:{OWNER_TAG}", "Values": [self.identity.owner]},
             {"Name": "tag-key", "Values": [GROWTH_TAG]},
@@ -266,7 +278,7 @@ class Ec2Volumes:
         return tuple(volume for volume, _ in self._describe(filters))
 
     def _find(self, growth: GrowthId) -> Volume | None:
-        """Look for the growth's volume by its tags, as long as it may still be invisible."""
+        """Find the growth's volume by its tags, for as long as it may be invisible."""
         deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
         while True:
             for volume, _ in self._list(growth.filesystem):
@@ -286,10 +298,11 @@ class Ec2Volumes:
         )
 
     def _describe(self, filters: Sequence[FilterTypeDef]) -> list[tuple[Volume, float]]:
-        """Our volumes among those matching, each with its creation in seconds since the epoch.
+        """Our volumes that match, each with the seconds since the epoch of its creation.
 
-        Filters and not VolumeIds: an empty list instead of an error, and the larger throttling
-        bucket (EC2 developer guide, "Request throttling").
+        Filters instead of VolumeIds give an empty list instead of an error, and count against the
+        larger request bucket
+        (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
         """
         found = self._found(filters)
         try:
@@ -300,11 +313,11 @@ class Ec2Volumes:
             ]
         except KeyError as error:
             raise Transient(
-                f"EC2's list of volumes lacks {error}", cause=Cause.EC2_ERROR
+                f"EC2 listed a volume without {error}", cause=Cause.EC2_ERROR
             ) from error
 
     def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
-        with translated_errors("list volumes"):
+        with translated_errors("cannot list volumes"):
             pages = self.ec2.get_paginator("describe_volumes").paginate(
                 Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
             )
@@ -312,7 +325,7 @@ class Ec2Volumes:
 
     def _instance(self) -> InstanceTypeDef:
         instance_id = self.identity.instance_id
-        with translated_errors(f"describe {instance_id}"):
+        with translated_errors(f"cannot describe {instance_id}"):
             answer = self.ec2.describe_instances(
                 Filters=[{"Name": "instance-id", "Values": [instance_id]}]
             )
@@ -323,13 +336,13 @@ class Ec2Volumes:
 
     def _instance_type(self) -> DescribeInstanceTypesResultTypeDef:
         kind = self.identity.instance_type
-        with translated_errors(f"describe instance type {kind}"):
+        with translated_errors(f"cannot describe instance type {kind}"):
             return self.ec2.describe_instance_types(InstanceTypes=[cast("InstanceTypeType", kind)])
 
 
 @contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Turn boto's errors inside into ours; botocore has retried what it retries by then."""
+    """Turn errors of boto3 into ours, after botocore has made its retries."""
     try:
         yield
     except botocore.exceptions.ClientError as error:
@@ -343,29 +356,29 @@ def translated_errors(what: str) -> Iterator[None]:
         hint = "attach an instance profile to this instance"
         raise Unfit(f"{what}: no AWS credentials", hint=hint, cause=Cause.CREDENTIALS) from error
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
-        hint = "check the way to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
+        hint = "check the path to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
         raise Transient(f"{what}: {error}", hint=hint, cause=Cause.EC2_UNREACHABLE) from error
     except botocore.parsers.ResponseParserError as error:
-        # A proxy or a captive portal answers in the place of EC2.
-        hint = "is a proxy between this instance and EC2?"
+        # A proxy or a captive portal answered in the place of EC2.
+        hint = "check whether there is a proxy between this instance and EC2"
         raise Transient(
-            f"{what}: the answer is not EC2's", hint=hint, cause=Cause.EC2_UNREACHABLE
+            f"{what}: the response is not from EC2", hint=hint, cause=Cause.EC2_UNREACHABLE
         ) from error
 
 
 class Refreshing(Protocol):
-    """What shows a volume as it is now; None while EC2 does not show it."""
+    """What can show a volume as it is now."""
 
     def refresh(self, volume: Volume) -> Volume | None:
-        """Look once."""
+        """The volume as EC2 shows it now; None while EC2 does not."""
 
 
 def wait_available(
     ec2: Refreshing, volume: Volume, clock: Clock, tell: Callable[[str], None]
 ) -> Volume:
-    """The volume once it is available or in use; creation may fail without a word from EC2.
+    """The volume once it is available or in use; creating may fail after EC2 accepted the call.
 
-    Raises Unfit when it is lost, Transient when it takes too long, Stopped.
+    Raises Unfit when the volume is gone, Transient when it takes too long, and Stopped.
     """
     deadline = clock.now_seconds() + CREATE_PATIENCE_SECONDS
     delay = FIRST_LOOK_AFTER_CREATE_SECONDS
@@ -375,13 +388,13 @@ def wait_available(
         if state in DEAD_VOLUME_STATES:
             raise Unfit(
                 f"{volume.id} of growth {volume.growth} is {state}",
-                hint="EC2 could not create it, or it was deleted; the next try creates another",
+                hint="EC2 could not create it, or it was deleted; the next growth creates another",
                 cause=Cause.VOLUME_LOST,
             )
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"{volume.id} is still {state} after {CREATE_PATIENCE_SECONDS:.0f} s",
-                hint="if it stays so, check the rights on the KMS key",
+                hint="if this lasts, check the role's permissions on the KMS key",
                 cause=Cause.SLOW_CREATE,
             )
         tell(f"waiting for {volume.id} to become available ({state})")
@@ -394,14 +407,14 @@ def wait_available(
 def wait_attached(
     ec2: Refreshing, volume: Volume, clock: Clock, tell: Callable[[str], None]
 ) -> Volume | None:
-    """The volume once EC2 says that it is attached to us; None when that takes too long."""
+    """The volume once it is attached to this instance; None when that takes too long."""
     deadline = clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
     delay = 0.5
     while True:
         seen = ec2.refresh(volume)
         if seen and seen.attached_to == volume.attached_to and seen.attachment_state == "attached":
             return seen
-        state = seen.attachment_state or seen.state if seen else "not visible"
+        state = seen.attachment_state or seen.state if seen else "not visible yet"
         if clock.now_seconds() > deadline:
             return None
         tell(f"waiting for {volume.id} to be attached ({state})")
@@ -412,7 +425,7 @@ def wait_attached(
 def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | None:
     """The volume once it is available again; None when it is gone.
 
-    Raises Transient when it takes too long, Stopped.
+    Raises Transient when it takes too long, and Stopped.
     """
     deadline = clock.now_seconds() + DETACH_PATIENCE_SECONDS
     delay = 1.0
@@ -424,7 +437,7 @@ def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | Non
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"timed out detaching {volume.id} from {volume.device_name}",
-                hint="detach it by force, or delete it, in EC2",
+                hint="force its detachment in EC2, or delete it",
                 cause=Cause.STUCK_DETACH,
             )
         delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)

@@ -34,6 +34,7 @@ EXCLUDED = {
     "by user",  # btrfs-progs
     "is already in use",  # EC2
     "ttachment point",  # EC2
+    "already deleted",  # EC2
     " run --wait\n",  # a unit of systemd
 }
 

@@ -1,4 +1,4 @@
-"""The configuration file: from YAML to frozen settings, all mistakes reported at once."""
+"""The configuration: from a YAML file to frozen settings, all mistakes reported at once."""
 
 from ebs_autoscale.config.schema import LogFormat, Settings, exists, load, parse, text_of
 from ebs_autoscale.config.values import mountpoint

@@ -1,4 +1,4 @@
-"""What the values of a configuration must be to each other; each broken law is a sentence."""
+"""Constraints between the values of a configuration."""
 
 from collections.abc import Callable, Collection, Iterator
 
@@ -7,37 +7,40 @@ from ebs_autoscale.model import GIB, VolumeSpec
 from ebs_autoscale.policy import GrowthPolicy
 from ebs_autoscale.units import format_duration, format_size
 
+Constraint = Callable[[GrowthPolicy, VolumeSpec], Iterator[str]]
+"""Yields a sentence for each violation."""
 
-def broken_laws(
+
+def violations(
     policy: GrowthPolicy, volume: VolumeSpec, unread: Collection[str]
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Each broken law: the key paths it is about, the first of them to blame, and a sentence.
+    """Each violation: the key paths concerned, the first of them at fault, and a sentence.
 
-    Laws about `unread` keys are passed over, since their values here are not the operator's.
+    Constraints on `unread` keys are skipped, because their values are not the operator's.
     """
-    for paths, law in LAWS:
+    for paths, constraint in CONSTRAINTS:
         if not set(paths) & set(unread):
-            for sentence in law(policy, volume):
+            for sentence in constraint(policy, volume):
                 yield paths, sentence
 
 
-def _sizes(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
+def _growth_min_at_most_max(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
     sizing = policy.sizing
     if sizing.min_bytes > sizing.max_bytes:
-        most = format_size(sizing.max_bytes)
-        yield f"{format_size(sizing.min_bytes)} is more than growth.max ({most})"
+        largest = format_size(sizing.max_bytes)
+        yield f"{format_size(sizing.min_bytes)} is more than growth.max ({largest})"
 
 
-def _fixed_size(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
-    yield from _outside(policy, policy.sizing.fixed_bytes)
+def _fixed_size_within_bounds(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
+    yield from _outside_bounds(policy, policy.sizing.fixed_bytes)
 
 
-def _rung_sizes(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
-    for rung in policy.sizing.steps:
-        yield from _outside(policy, rung.size_bytes)
+def _ladder_sizes_within_bounds(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
+    for step in policy.sizing.steps:
+        yield from _outside_bounds(policy, step.size_bytes)
 
 
-def _outside(policy: GrowthPolicy, size_bytes: int | None) -> Iterator[str]:
+def _outside_bounds(policy: GrowthPolicy, size_bytes: int | None) -> Iterator[str]:
     sizing = policy.sizing
     if size_bytes is None or sizing.min_bytes > sizing.max_bytes:
         return
@@ -46,71 +49,71 @@ def _outside(policy: GrowthPolicy, size_bytes: int | None) -> Iterator[str]:
         yield f"{format_size(size_bytes)} is outside growth.min to growth.max ({bounds})"
 
 
-def _total(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
-    least, total = policy.sizing.min_bytes, policy.limits.total_bytes
-    if total < least:
-        yield f"{format_size(total)} is less than growth.min ({format_size(least)}): no growth fits"
+def _total_allows_a_growth(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
+    smallest, total = policy.sizing.min_bytes, policy.limits.total_bytes
+    if total < smallest:
+        yield f"{format_size(total)} is less than growth.min ({format_size(smallest)})"
 
 
-def _polling(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
-    least, most = policy.polling.min_seconds, policy.polling.max_seconds
-    if least > most:
-        yield f"{format_duration(least)} is more than poll.max ({format_duration(most)})"
+def _poll_min_at_most_max(policy: GrowthPolicy, _: VolumeSpec) -> Iterator[str]:
+    shortest, longest = policy.polling.min_seconds, policy.polling.max_seconds
+    if shortest > longest:
+        yield f"{format_duration(shortest)} is more than poll.max ({format_duration(longest)})"
 
 
-def _smallest_sold(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    sold = VOLUME_TYPES[volume.type].min_gib * GIB
-    if policy.sizing.min_bytes < sold:
-        asked, least = format_size(policy.sizing.min_bytes), format_size(sold)
-        yield f"{asked} is less than {volume.type} can be ({least})"
+def _growth_min_is_offered(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    smallest_bytes = VOLUME_TYPES[volume.type].min_gib * GIB
+    if policy.sizing.min_bytes < smallest_bytes:
+        configured, smallest = format_size(policy.sizing.min_bytes), format_size(smallest_bytes)
+        yield f"{configured} is less than the smallest {volume.type} volume ({smallest})"
 
 
-def _largest_sold(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    sold = VOLUME_TYPES[volume.type].max_gib * GIB
-    if policy.sizing.max_bytes > sold:
-        asked, most = format_size(policy.sizing.max_bytes), format_size(sold)
-        yield f"{asked} is more than {volume.type} can be ({most})"
+def _growth_max_is_offered(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    largest_bytes = VOLUME_TYPES[volume.type].max_gib * GIB
+    if policy.sizing.max_bytes > largest_bytes:
+        configured, largest = format_size(policy.sizing.max_bytes), format_size(largest_bytes)
+        yield f"{configured} is more than the largest {volume.type} volume ({largest})"
 
 
-def _iops(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    sold = VOLUME_TYPES[volume.type]
+def _iops_are_offered(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    offer = VOLUME_TYPES[volume.type]
     if volume.iops is None:
-        if sold.needs_iops:
-            yield f"null, but {volume.type} needs a number"
-    elif not sold.min_iops:
-        takers = ", ".join(name for name, kind in VOLUME_TYPES.items() if kind.min_iops)
-        yield f"{volume.type} takes none, only {takers} do; leave it out or change volume.type"
-    elif volume.iops < sold.min_iops:
-        yield f"{volume.iops} is less than {volume.type} has at least ({sold.min_iops})"
-    elif volume.iops > (most := _most_iops(policy, sold)):
-        smallest = f"{volume.type} of growth.min ({format_size(policy.sizing.min_bytes)})"
+        if offer.needs_iops:
+            yield f"required for {volume.type}"
+    elif not offer.min_iops:
+        types = ", ".join(name for name, kind in VOLUME_TYPES.items() if kind.min_iops)
+        yield f"cannot be set for {volume.type}, only for {types}; remove it or change volume.type"
+    elif volume.iops < offer.min_iops:
+        yield f"{volume.iops} is less than the minimum for {volume.type} ({offer.min_iops})"
+    elif volume.iops > (most := _max_iops(policy, offer)):
+        smallest = f"{format_size(policy.sizing.min_bytes)} of {volume.type}"
         yield f"{volume.iops} is more than {smallest} can have ({most}); raise growth.min"
 
 
-def _most_iops(policy: GrowthPolicy, sold: VolumeType) -> int:
-    return max(sold.min_iops, policy.sizing.min_bytes * sold.max_iops_per_gib // GIB)
+def _max_iops(policy: GrowthPolicy, offer: VolumeType) -> int:
+    return max(offer.min_iops, policy.sizing.min_bytes * offer.max_iops_per_gib // GIB)
 
 
-def _throughput(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    sold = VOLUME_TYPES[volume.type]
-    if volume.throughput_mib_per_second is not None and not sold.takes_throughput:
-        yield f"{volume.type} takes none, only gp3 does; leave it out or change volume.type"
+def _throughput_is_offered(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    offer = VOLUME_TYPES[volume.type]
+    if volume.throughput_mib_per_second is not None and not offer.takes_throughput:
+        yield f"cannot be set for {volume.type}, only for gp3; remove it or change volume.type"
 
 
-def _kms(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+def _kms_key_needs_encryption(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
     if volume.kms_key_id is not None and not volume.encrypted:
-        yield "a key needs volume.encrypted: true"
+        yield "requires volume.encrypted: true"
 
 
-LAWS: tuple[tuple[tuple[str, ...], Callable[[GrowthPolicy, VolumeSpec], Iterator[str]]], ...] = (
-    (("growth.min", "growth.max"), _sizes),
-    (("growth.size", "growth.min", "growth.max"), _fixed_size),
-    (("growth.steps", "growth.min", "growth.max"), _rung_sizes),
-    (("limits.total", "growth.min"), _total),
-    (("poll.min", "poll.max"), _polling),
-    (("growth.min", "volume.type"), _smallest_sold),
-    (("growth.max", "volume.type"), _largest_sold),
-    (("volume.iops", "volume.type", "growth.min"), _iops),
-    (("volume.throughput", "volume.type"), _throughput),
-    (("volume.kms_key_id", "volume.encrypted"), _kms),
+CONSTRAINTS: tuple[tuple[tuple[str, ...], Constraint], ...] = (
+    (("growth.min", "growth.max"), _growth_min_at_most_max),
+    (("growth.size", "growth.min", "growth.max"), _fixed_size_within_bounds),
+    (("growth.steps", "growth.min", "growth.max"), _ladder_sizes_within_bounds),
+    (("limits.total", "growth.min"), _total_allows_a_growth),
+    (("poll.min", "poll.max"), _poll_min_at_most_max),
+    (("growth.min", "volume.type"), _growth_min_is_offered),
+    (("growth.max", "volume.type"), _growth_max_is_offered),
+    (("volume.iops", "volume.type", "growth.min"), _iops_are_offered),
+    (("volume.throughput", "volume.type"), _throughput_is_offered),
+    (("volume.kms_key_id", "volume.encrypted"), _kms_key_needs_encryption),
 )

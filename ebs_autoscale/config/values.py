@@ -1,4 +1,4 @@
-"""How each value of the configuration is read; a wrong one says what is allowed."""
+"""Parsers of the configuration's values; each says what it accepts."""
 
 import difflib
 import re
@@ -6,65 +6,69 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ebs_autoscale.config.yaml_source import Mistake, MistakesFound, Parser, Place, parse_mapping
+from ebs_autoscale.config.yaml_source import Entry, Mistake, MistakesFound, Parser, parse_mapping
 from ebs_autoscale.policy import LadderStep
-from ebs_autoscale.units import parse_duration, parse_share, parse_size, shown
+from ebs_autoscale.units import parse_duration, parse_percentage, parse_size, quoted
 
-# EC2 allows 50 tags per volume (facts/aws.md section 4); five are ours, five are room for
-# what a cost allocation or backup service adds.
-MOST_TAGS = 40
-# A writer at 1 GB/s is through with it in the time that one add takes.
-RESERVE_LEAST_BYTES = 64 * 1024**2
+# A volume has up to 50 tags (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html);
+# five are ours, and five are left for what cost allocation or a backup service adds.
+TAGS_MAX = 40
 RESERVED_TAG_PREFIXES = ("aws:", "ebs-autoscale:")
+
+# A writer of 1 GB/s fills less than this before one device is added.
+RESERVE_MIN_BYTES = 64 * 1024**2
+_PAGE_BYTES = 4096
+
+# Growing by ten times the present size at once is a typing error.
+_GROWTH_PERCENT_BELOW = 1000.0
+_LEAD_TIME_MAX_SECONDS = 24 * 3600.0
 
 
 def scalar(parse: Callable[[str], Any]) -> Parser:
-    """A parser of text as a parser of places; ValueError when there is no single value."""
-    return lambda place: parse(place.text())
+    """The parser of an entry whose text this function parses; refuses lists and mappings."""
+    return lambda entry: parse(entry.text())
 
 
 def or_null(parse: Parser, null: Any = None) -> Parser:
-    """The same parser where `null` has a meaning too."""
-    return lambda place: null if place.is_null else parse(place)
+    """The same parser, with a value for `null`."""
+    return lambda entry: null if entry.is_null else parse(entry)
 
 
-def not_built_yet(*accepted: str) -> Parser:
-    """A key that the contract has and this version does not: only what changes nothing passes."""
+def not_supported(*accepted: str) -> Parser:
+    """The parser of a key that has no effect in this version: only its default is accepted."""
 
-    def parse(place: Place) -> None:
-        if place.written not in {*accepted, *map(repr, accepted)}:
-            passing = " or ".join(accepted)
-            raise ValueError(
-                f"{place.written} is not supported by this version yet, only {passing}"
-            )
+    def parse(entry: Entry) -> None:
+        if entry.written not in {*accepted, *map(repr, accepted)}:
+            allowed = " or ".join(accepted)
+            raise ValueError(f"not supported by this version; only {allowed} is accepted")
 
     return parse
 
 
 def one_of(*choices: str, kind: Callable[[str], Any] = str) -> Parser:
-    """One of these words, as `kind` makes it."""
+    """One of these words, converted by `kind`."""
 
     def parse(text: str) -> Any:
         if text in choices:
             return kind(text)
         near = difflib.get_close_matches(text.lower(), choices, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{shown(text)} is not one of {', '.join(choices)}{hint}")
+        raise ValueError(f"{quoted(text)} is not one of {', '.join(choices)}{hint}")
 
     return scalar(parse)
 
 
-def whole(least: int, most: int, *, auto: bool = False) -> Parser:
+def whole_number(minimum: int, maximum: int, *, auto: bool = False) -> Parser:
     """A whole number within bounds; with `auto` also that word, which is None."""
 
     def parse(text: str) -> int | None:
         if auto and text == "auto":
             return None
-        if re.fullmatch(r"0|[1-9][0-9]{0,9}", text) and least <= int(text) <= most:
+        if re.fullmatch(r"0|[1-9][0-9]{0,9}", text) and minimum <= int(text) <= maximum:
             return int(text)
-        allowed = f"a whole number from {least} to {most}"
+        allowed = f"a whole number from {minimum} to {maximum}"
         raise ValueError(
-            f"{shown(text)} is {f'neither auto nor {allowed}' if auto else f'not {allowed}'}"
+            f"{quoted(text)} is {f'neither auto nor {allowed}' if auto else f'not {allowed}'}"
         )
 
     return scalar(parse)
@@ -78,104 +82,104 @@ def duration(shortest_seconds: float, longest_seconds: float) -> Parser:
 
 
 def mountpoint(text: str) -> str:
-    """An absolute path without detours, as the kernel's mount table has it."""
+    """An absolute path without `.` and `..`, as in the kernel's mount table. Raises ValueError."""
     parts = [part for part in text.split("/") if part]
     if not text.startswith("/") or {".", ".."} & set(parts):
-        raise ValueError(f"{shown(text)} is not an absolute path; write for example /scratch")
+        raise ValueError(f"{quoted(text)} is not an absolute path; write for example /scratch")
     return "/" + "/".join(parts)
 
 
 def growth_size(text: str) -> dict[str, float]:
-    """The fields of Sizing that a share or a size sets."""
+    """The field of Sizing that a percentage or a size sets. Raises ValueError."""
     if not re.match(r"[0-9.]+ ?[A-Za-z%]", text):
-        raise ValueError(f"{shown(text)} is neither a size (100GiB) nor a share (50%)")
+        raise ValueError(f"{quoted(text)} is neither a size (100GiB) nor a percentage (50%)")
     if text.strip().endswith("%"):
-        # Ten times the present size in one growth is a slip of the pen.
-        return {"percent": parse_share(text, below_percent=1000)}
+        return {"percent": parse_percentage(text, below=_GROWTH_PERCENT_BELOW)}
     return {"fixed_bytes": parse_size(text)}
 
 
 def lead_time(text: str) -> float | None:
-    """Seconds; None is auto, 0 is off, as in Threshold."""
+    """Seconds; None is auto, 0 is off. Raises ValueError."""
     named: dict[str, float | None] = {"auto": None, "off": 0.0}
     if text in named:
         return named[text]
     if not text[:1].isdigit():
-        raise ValueError(f"{shown(text)} is not one of auto, off or a duration (90s)")
-    return parse_duration(text, longest_seconds=24 * 3600)
+        raise ValueError(f"{quoted(text)} is not auto, off or a duration (90s)")
+    return parse_duration(text, longest_seconds=_LEAD_TIME_MAX_SECONDS)
 
 
 def reserve(text: str) -> int | None:
-    """Bytes; None is auto, 0 is off, as in Settings."""
+    """Bytes in whole pages; None is auto, 0 is off. Raises ValueError."""
     named: dict[str, int | None] = {"auto": None, "off": 0}
     if text in named:
         return named[text]
     if not text[:1].isdigit():
-        raise ValueError(f"{shown(text)} is not one of auto, off or a size (256MiB)")
+        raise ValueError(f"{quoted(text)} is not auto, off or a size (256MiB)")
     size_bytes = parse_size(text)
-    if size_bytes < RESERVE_LEAST_BYTES:
-        raise ValueError(f"{shown(text)} is gone before a device is added; at least 64MiB, or off")
-    return size_bytes // 4096 * 4096
+    if size_bytes < RESERVE_MIN_BYTES:
+        raise ValueError(f"{quoted(text)} is too small; the minimum is 64MiB, or write off")
+    return size_bytes // _PAGE_BYTES * _PAGE_BYTES
 
 
 def boolean(text: str) -> bool:
-    """True or false in any of YAML 1.1's spellings, quoted or not."""
+    """True or false in any of YAML 1.1's spellings, in quotes or not. Raises ValueError."""
     truths = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if text.lower() in truths:
         return truths[text.lower()]
-    raise ValueError(f"{shown(text)} is neither true nor false")
+    raise ValueError(f"{quoted(text)} is neither true nor false")
 
 
 def kms_key_id(text: str) -> str:
-    """A key id, `alias/NAME` or an ARN; which of them exists is for KMS to say."""
+    """A key id, `alias/NAME` or an ARN; it may not exist. Raises ValueError."""
     if re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", text):
         return text
-    raise ValueError(f"{shown(text)} is not a KMS key id, an alias/NAME or an ARN")
+    raise ValueError(f"{quoted(text)} is not a KMS key id, alias/NAME or ARN")
 
 
-def tags(place: Place) -> dict[str, str]:
-    """Tags for EC2: text to text within its limits, and none that we or AWS reserve."""
+def tags(entry: Entry) -> dict[str, str]:
+    """Tags within EC2's limits, none of them reserved. Raises MistakesFound with all mistakes."""
     values: dict[str, str] = {}
     mistakes = []
-    for entry in place.entries():
+    for each in entry.entries():
         try:
-            name = _tag_text(Place(entry.path, entry.line, entry.key or entry.node), most=128)
+            name = _tag_text(Entry(each.path, each.line, each.key or each.node), max_length=128)
             _refuse_reserved(name, values)
-            values[name] = _tag_text(entry, most=256)
+            values[name] = _tag_text(each, max_length=256)
         except ValueError as error:
-            mistakes.append(Mistake(entry.line, f"{entry.path}: {error}"))
-    if len(values) > MOST_TAGS:
-        too_many = f"{place.path}: {len(values)} tags, of which {MOST_TAGS} would fit"
-        mistakes.append(Mistake(place.line, too_many))
+            mistakes.append(Mistake(each.line, each.path, str(error)))
+    if len(values) > TAGS_MAX:
+        mistakes.append(
+            Mistake(entry.line, entry.path, f"{len(values)} tags; the maximum is {TAGS_MAX}")
+        )
     if mistakes:
         raise MistakesFound(*mistakes)
     return values
 
 
-def ladder(place: Place) -> tuple[LadderStep, ...]:
-    """The rungs, ascending by devices; each names all three of its values."""
-    rungs: list[LadderStep] = []
+def ladder(entry: Entry) -> tuple[LadderStep, ...]:
+    """The steps, ascending by devices. Raises MistakesFound with all mistakes, or ValueError."""
+    steps: list[LadderStep] = []
     mistakes: list[Mistake] = []
-    for item in place.items():
+    for item in entry.items():
         try:
-            rungs.append(_rung(item))
+            steps.append(_ladder_step(item))
         except MistakesFound as found:
             mistakes.extend(found.mistakes)
             continue
-        if len(rungs) > 1 and rungs[-1].devices <= rungs[-2].devices:
-            falls = f"{rungs[-1].devices} is not above {rungs[-2].devices}, the rung before"
-            mistakes.append(Mistake(item.line, f"{item.path}.members: {falls}; let them ascend"))
+        if len(steps) > 1 and steps[-1].devices <= steps[-2].devices:
+            sentence = f"must be more than in the step before ({steps[-2].devices})"
+            mistakes.append(Mistake(item.line, f"{item.path}.members", sentence))
     if mistakes:
         raise MistakesFound(*mistakes)
-    if not rungs:
-        raise ValueError("a ladder without rungs; leave the key out for none")
-    return tuple(rungs)
+    if not steps:
+        raise ValueError("empty list; remove the key, or add a step")
+    return tuple(steps)
 
 
-def _rung(item: Place) -> LadderStep:
+def _ladder_step(item: Entry) -> LadderStep:
     fields = {
-        "members": ("devices", whole(1, 1000)),
-        "available": ("available_percent", scalar(parse_share)),
+        "members": ("devices", whole_number(1, 1000)),
+        "available": ("available_percent", scalar(parse_percentage)),
         "size": ("size_bytes", scalar(parse_size)),
     }
     parsed = parse_mapping(
@@ -183,7 +187,7 @@ def _rung(item: Place) -> LadderStep:
     )
     missing = [key for key in fields if f"{item.path}.{key}" not in parsed.lines]
     if missing and not parsed.mistakes:
-        parsed.mistakes.append(Mistake(item.line, f"{item.path}: lacks {', '.join(missing)}"))
+        parsed.mistakes.append(Mistake(item.line, item.path, f"missing {', '.join(missing)}"))
     if parsed.mistakes:
         raise MistakesFound(*parsed.mistakes)
     return LadderStep(
@@ -191,12 +195,14 @@ def _rung(item: Place) -> LadderStep:
     )
 
 
-def _tag_text(place: Place, *, most: int) -> str:
-    if not place.is_string:
-        raise ValueError(f"{place.written} is not text; put it in quotes")
-    text = place.text()
-    if len(text) > most:
-        raise ValueError(f"{shown(text)} has {len(text)} characters, EC2 allows {most}")
+def _tag_text(entry: Entry, *, max_length: int) -> str:
+    if not entry.is_string:
+        raise ValueError(f"{entry.written} is not text; put it in quotes")
+    text = entry.text()
+    if len(text) > max_length:
+        raise ValueError(
+            f"{quoted(text)} has {len(text)} characters; the maximum in EC2 is {max_length}"
+        )
     return text
 
 
@@ -204,6 +210,6 @@ def _refuse_reserved(name: str, known: dict[str, str]) -> None:
     if not name:
         raise ValueError("a tag needs a name")
     if name in known:
-        raise ValueError("written twice")
+        raise ValueError("duplicate key")
     if prefix := next((p for p in RESERVED_TAG_PREFIXES if name.lower().startswith(p)), ""):
         raise ValueError(f"names that begin with {prefix} are reserved")

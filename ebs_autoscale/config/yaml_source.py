@@ -1,4 +1,4 @@
-"""A YAML mapping read against a table of known keys; every mistake with its line."""
+"""A YAML mapping read against a table of known keys; every mistake has its line."""
 
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -7,28 +7,30 @@ from typing import Any
 
 import yaml
 
-from ebs_autoscale.units import shown
+from ebs_autoscale.units import quoted
 
 _TAG = "tag:yaml.org,2002:"
 # What YAML 1.1 makes of unquoted text. Values are read as written, so that `off`, `1_000`
-# or `2026-01-01` mean what they look like; any other tag asks for an object, which we never build.
+# or `2026-01-01` mean what they look like; any other tag asks for an object, which is refused.
 _PLAIN_TAGS = frozenset(f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "timestamp"))
 _NULL = f"{_TAG}null"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """One thing wrong with the file; line 0 when it is about something absent."""
+    """Something wrong in the file; line 0 and no path where it is about nothing in particular."""
 
     line: int
+    path: str
     sentence: str
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.sentence}" if self.line else self.sentence
+        line = f"line {self.line}" if self.line else ""
+        return ": ".join(filter(None, (line, self.path, self.sentence)))
 
 
 class MistakesFound(Exception):
-    """What was read holds these mistakes; the reader goes on and adds them to its own."""
+    """What was read has these mistakes; the reader goes on and adds them to its own."""
 
     def __init__(self, *mistakes: Mistake) -> None:
         super().__init__(*map(str, mistakes))
@@ -36,10 +38,10 @@ class MistakesFound(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A value in the file: its key path, the line of its key, and its node, never built.
+class Entry:
+    """A value in the file: its key path, the line of its key, and its node.
 
-    `key` is the key's own node where the value stands in a mapping.
+    `key` is the node of the key where the value is in a mapping.
     """
 
     path: str
@@ -49,144 +51,147 @@ class Place:
 
     @property
     def is_null(self) -> bool:
-        """Whether nothing, `null` or `~` is written here."""
+        """Whether the value is absent, `null` or `~`."""
         return self.node.tag == _NULL
 
     @property
     def is_string(self) -> bool:
-        """Whether YAML sees text here, not a number, a boolean, a date or nothing."""
+        """Whether the value is text to YAML, and not a number, boolean, date or null."""
         return self.node.tag == f"{_TAG}str"
 
     @property
     def written(self) -> str:
-        """The value for a message: as it is in the file, or what kind of thing it is."""
+        """The value for a message: as in the file, or what kind of value it is."""
         match self.node:
             case _ if self.is_null:
                 return "null"
             case yaml.ScalarNode(value=value):
-                return shown(str(value))
+                return quoted(str(value))
             case yaml.SequenceNode(value=items):
                 return "a list" if items else "[]"
             case _:
                 return "a mapping" if self.node.value else "{}"
 
     def text(self) -> str:
-        """The single value as written, quotes apart. Raises ValueError when there is none."""
+        """The single value as written, without quotes. Raises ValueError when it is none."""
         if self.is_null:
-            raise ValueError("null is no value here; leave the key out for its default")
+            raise ValueError("null is not allowed; remove the key to use its default")
         text = str(self._content(yaml.ScalarNode, "a single value"))
         if self.node.tag not in _PLAIN_TAGS:
-            raise ValueError(f"{self.written} has a tag without meaning here, {self.node.tag}")
+            raise ValueError(f"{self.written} has the unknown YAML tag {self.node.tag}")
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise ValueError(f"{self.written} has characters that no path or tag can have")
+            raise ValueError(f"{self.written} contains invalid characters")
         return text
 
-    def items(self) -> Iterator["Place"]:
-        """The places in a list. Raises ValueError when it is none."""
+    def items(self) -> Iterator["Entry"]:
+        """The entries of a list. Raises ValueError when it is none."""
         items = self._content(yaml.SequenceNode, "a list")
         for index, item in enumerate(items):
-            yield Place(f"{self.path}[{index}]", item.start_mark.line + 1, item)
+            yield Entry(f"{self.path}[{index}]", item.start_mark.line + 1, item)
 
-    def entries(self) -> Iterator["Place"]:
-        """The places in a mapping, repeated keys included. Raises ValueError when it is none."""
+    def entries(self) -> Iterator["Entry"]:
+        """The entries of a mapping, duplicates included. Raises ValueError when it is none."""
         pairs = self._content(yaml.MappingNode, "a mapping")
         prefix = f"{self.path}." if self.path else ""
         for key, value in pairs:
             name = str(key.value) if isinstance(key, yaml.ScalarNode) else "?"
-            clean = name if name and name.isprintable() else shown(name)
-            yield Place(f"{prefix}{clean}", key.start_mark.line + 1, value, key)
+            clean = name if name and name.isprintable() else quoted(name)
+            yield Entry(f"{prefix}{clean}", key.start_mark.line + 1, value, key)
 
     def _content(self, kind: type[yaml.Node], expected: str) -> Any:
         if isinstance(self.node, kind):
             return self.node.value
-        raise ValueError(f"{self.written} is written where {expected} is expected")
+        raise ValueError(f"expected {expected}, found {self.written}")
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a mapping held: values by key path, the line of each key, and the mistakes."""
+    """The content of a mapping: values by key path, the line of each key, and the mistakes."""
 
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
 
-Parser = Callable[[Place], Any]
+Parser = Callable[[Entry], Any]
+"""Returns the value of an entry; raises ValueError, or MistakesFound for more than one."""
 
 
-def root_of(text: str) -> Place:
-    """The document's mapping. Raises MistakesFound where the text is not YAML, or another thing."""
+def root_of(text: str) -> Entry:
+    """The mapping that is the document. Raises MistakesFound when the text is no YAML mapping."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f" at column {mark.column + 1}" if mark else ""
-        because = " ".join(filter(None, (error.context, error.problem)))
-        mistake = Mistake(mark.line + 1 if mark else 0, f"not YAML{where}: {because}")
-        raise MistakesFound(mistake) from error
+        column = f" at column {mark.column + 1}" if mark else ""
+        reason = " ".join(filter(None, (error.context, error.problem)))
+        raise _invalid_yaml(f"{reason}{column}", mark.line + 1 if mark else 0) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        code = f"U+{ord(text[error.position]):04X}"
-        raise MistakesFound(Mistake(line, f"not YAML: the character {code}")) from error
+        character = f"U+{ord(text[error.position]):04X}"
+        raise _invalid_yaml(f"character {character} is not allowed", line) from error
     except RecursionError as error:
-        raise MistakesFound(Mistake(0, "not YAML: nested without end")) from error
+        raise _invalid_yaml("nested too deeply") from error
     except (ValueError, OverflowError) as error:
-        # chr() of an escape such as "\UFFFFFFFF" slips through PyYAML's own errors.
-        mistake = Mistake(0, "not YAML: an escape that stands for no character")
-        raise MistakesFound(mistake) from error
+        # chr() of an escape such as "\UFFFFFFFF" is none of PyYAML's own errors.
+        raise _invalid_yaml("an escape sequence does not stand for a character") from error
     if node is None or node.tag == _NULL:
         node = yaml.MappingNode(f"{_TAG}map", [])
-    root = Place("", 1, node)
+    root = Entry("", 1, node)
     if not isinstance(node, yaml.MappingNode):
-        raise MistakesFound(Mistake(1, f"{root.written} is written where keys are expected"))
+        raise MistakesFound(Mistake(1, "", f"expected a mapping, found {root.written}"))
     return root
 
 
-def parse_mapping(place: Place, parsers: Mapping[str, Parser]) -> Parsed:
-    """Every known key below the place, parsed; unknown, repeated and wrong ones are mistakes.
+def _invalid_yaml(reason: str, line: int = 0) -> MistakesFound:
+    return MistakesFound(Mistake(line, "", f"invalid YAML: {reason}"))
 
-    The parsers' key paths are full and dotted; what lies between is sections, which may be empty.
+
+def parse_mapping(entry: Entry, parsers: Mapping[str, Parser]) -> Parsed:
+    """The values of all known keys below the entry; unknown, duplicate and wrong ones are mistakes.
+
+    The key paths of the parsers are complete, with dots; their sections may be empty or absent.
     """
     parsed = Parsed()
-    for leaf in _leaves(place, parsers.keys(), parsed.mistakes):
+    for leaf in _leaves(entry, parsers.keys(), parsed.mistakes):
         parsed.lines[leaf.path] = leaf.line
         try:
             parsed.values[leaf.path] = parsers[leaf.path](leaf)
         except ValueError as error:
-            parsed.mistakes.append(Mistake(leaf.line, f"{leaf.path}: {error}"))
+            parsed.mistakes.append(Mistake(leaf.line, leaf.path, str(error)))
         except MistakesFound as found:
             parsed.mistakes.extend(found.mistakes)
     return parsed
 
 
-def _leaves(place: Place, paths: Collection[str], mistakes: list[Mistake]) -> Iterator[Place]:
-    if place.is_null:
+def _leaves(entry: Entry, paths: Collection[str], mistakes: list[Mistake]) -> Iterator[Entry]:
+    if entry.is_null:
         return
-    prefix = f"{place.path}." if place.path else ""
+    prefix = f"{entry.path}." if entry.path else ""
     below = [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
     known = dict.fromkeys(prefix + rest.partition(".")[0] for rest in below)
-    for entry in _entries(place, known, mistakes):
-        if entry.path in paths:
-            yield entry
-        elif entry.path in known:
-            yield from _leaves(entry, paths, mistakes)
+    for each in _entries(entry, known, mistakes):
+        if each.path in paths:
+            yield each
+        elif each.path in known:
+            yield from _leaves(each, paths, mistakes)
         else:
-            hint = _nearest(entry.path, known, paths)
-            mistakes.append(Mistake(entry.line, f"{entry.path}: unknown key; {hint}"))
+            hint = _nearest(each.path, known, paths)
+            mistakes.append(Mistake(each.line, each.path, f"unknown key; {hint}"))
 
 
-def _entries(place: Place, known: Collection[str], mistakes: list[Mistake]) -> Iterator[Place]:
+def _entries(entry: Entry, known: Collection[str], mistakes: list[Mistake]) -> Iterator[Entry]:
     seen: dict[str, int] = {}
     try:
-        for entry in place.entries():
-            if entry.path in seen:
-                again = f"{entry.path}: written twice, first on line {seen[entry.path]}"
-                mistakes.append(Mistake(entry.line, again))
-            seen.setdefault(entry.path, entry.line)
-            yield entry
+        for each in entry.entries():
+            if each.path in seen:
+                duplicate = f"duplicate key, first on line {seen[each.path]}"
+                mistakes.append(Mistake(each.line, each.path, duplicate))
+            seen.setdefault(each.path, each.line)
+            yield each
     except ValueError as error:
         keys = ", ".join(path.rpartition(".")[2] for path in known)
-        mistakes.append(Mistake(place.line, f"{place.path}: {error}, with {keys}"))
+        mistakes.append(Mistake(entry.line, entry.path, f"{error}; its keys are {keys}"))
 
 
 def _nearest(path: str, siblings: Collection[str], paths: Collection[str]) -> str:
@@ -195,4 +200,4 @@ def _nearest(path: str, siblings: Collection[str], paths: Collection[str]) -> st
     near = difflib.get_close_matches(path, siblings, n=1) or elsewhere
     if not near:
         near = difflib.get_close_matches(path, paths, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(siblings))}"
+    return f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(siblings))}"

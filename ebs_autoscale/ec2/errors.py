@@ -1,7 +1,8 @@
-"""What each EC2 error code means for us: code, family, cause, hint. Pure.
+"""What each EC2 error code means: its cause and what an operator can do. Pure.
 
-Sources: EC2 API reference, "Error codes"; the EBS CSI driver's predicates.
-EC2's service model declares no error shapes, so the code string is all there is.
+EC2's service model declares no error shapes, so the code is all there is. Sources:
+https://docs.aws.amazon.com/ec2/latest/devguide/errors-overview.html and the predicates in
+https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/pkg/cloud/cloud.go
 """
 
 from typing import NamedTuple
@@ -11,40 +12,43 @@ from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, NameTaken, Tran
 
 
 class Meaning(NamedTuple):
-    """What a code means: its cause, and what an operator can do."""
+    """What an error code means: its cause, and a hint where an operator has to act."""
 
     cause: Cause
     hint: str = ""
 
     @property
     def family(self) -> type[EbsAutoscaleError]:
-        """Unfit where an operator has to act, else Transient: what the cause's exit code says."""
+        """Unfit where an operator has to act, else Transient."""
         return Unfit if self.cause.exit is Exit.UNFIT else Transient
 
 
 _THROTTLED = Meaning(Cause.THROTTLED)
-_SERVER = Meaning(Cause.EC2_ERROR)
+_SERVER_ERROR = Meaning(Cause.EC2_ERROR)
 _STATE = Meaning(Cause.STATE)
-_UNSEEN = Meaning(Cause.NOT_VISIBLE)
-_CREDENTIALS = Meaning(Cause.CREDENTIALS, "check the instance profile and the clock")
-_ACCOUNT = Meaning(Cause.CREDENTIALS, "check that the account and its role are active")
+_NOT_VISIBLE = Meaning(Cause.NOT_VISIBLE)
+_MAPPING_NOT_VISIBLE = Meaning(Cause.MAPPING_NOT_VISIBLE)
+_TOKEN_BURNED = Meaning(Cause.TOKEN_BURNED)
+_TOKEN_SPENT = Meaning(Cause.TOKEN_SPENT)
+_CAPACITY = Meaning(
+    Cause.CAPACITY, "insufficient capacity for this volume type in this Availability Zone"
+)
+_CREDENTIALS = Meaning(Cause.CREDENTIALS, "check the instance profile and the clock of this host")
+_ACCOUNT = Meaning(Cause.CREDENTIALS, "check that the AWS account and the role are active")
 _DENIED = Meaning(
     Cause.DENIED, "allow it in the instance's role; `ebs-autoscale iam-policy` prints the policy"
 )
-_QUOTA = Meaning(Cause.QUOTA, "raise the account's EBS quota in this Region")
-_CAPACITY = Meaning(Cause.CAPACITY, "EC2 has no room for this volume type in the zone now")
-_KIND = Meaning(Cause.VOLUME_KIND, "choose another volume.type for this zone")
-_REQUEST = Meaning(Cause.REQUEST, "correct the volume section of the configuration")
-_KMS = Meaning(Cause.KMS, "check volume.kms_key_id and the role's rights on that key")
+_QUOTA = Meaning(Cause.QUOTA, "raise the EBS quota of the account in this Region")
+_VOLUME_KIND = Meaning(Cause.VOLUME_KIND, "choose a volume.type that this Availability Zone offers")
+_REQUEST = Meaning(Cause.REQUEST, "correct the `volume` section of the configuration")
+_KMS = Meaning(Cause.KMS, "check volume.kms_key_id and the role's permissions on that key")
 _SLOTS = Meaning(Cause.SLOTS, "use an instance type with more attachment slots")
-_INSTANCE = Meaning(Cause.INSTANCE, "the instance is going away or its identity is stale")
-_MAPPING = Meaning(Cause.MAPPING_NOT_VISIBLE)
-# Nothing that an operator wrote leads to these.
-_PROGRAM = Meaning(Cause.PROGRAM, "this is a mistake in ebs-autoscale itself: please report it")
-
-_BURNED = Meaning(Cause.TOKEN_BURNED)
-# The same code, for one that bought a volume that is no more.
-_SPENT = Meaning(Cause.TOKEN_SPENT)
+_INSTANCE = Meaning(Cause.INSTANCE, "the instance is shutting down, or its metadata is out of date")
+# Nothing in a configuration leads to these.
+_PROGRAM = Meaning(Cause.PROGRAM, "this is a bug in ebs-autoscale: please report it")
+_UNKNOWN_CODE = Meaning(
+    Cause.UNKNOWN_CODE, "unrecognised EC2 error; look it up in the EC2 API error codes"
+)
 
 MEANINGS: dict[str, Meaning] = {
     "DryRunOperation": Meaning(Cause.DRY_RUN),
@@ -55,14 +59,14 @@ MEANINGS: dict[str, Meaning] = {
     "RequestThrottled": _THROTTLED,
     "SlowDown": _THROTTLED,
     "TooManyRequestsException": _THROTTLED,
-    "InternalError": _SERVER,
-    "InternalFailure": _SERVER,
-    "ServerInternal": _SERVER,
-    "ServiceUnavailable": _SERVER,
-    "Unavailable": _SERVER,
-    "RequestTimeout": _SERVER,
-    "RetryableError": _SERVER,
-    "ConcurrentTagAccess": _SERVER,
+    "InternalError": _SERVER_ERROR,
+    "InternalFailure": _SERVER_ERROR,
+    "ServerInternal": _SERVER_ERROR,
+    "ServiceUnavailable": _SERVER_ERROR,
+    "Unavailable": _SERVER_ERROR,
+    "RequestTimeout": _SERVER_ERROR,
+    "RetryableError": _SERVER_ERROR,
+    "ConcurrentTagAccess": _SERVER_ERROR,
     "RequestExpired": _CREDENTIALS,
     "InvalidSecurity.RequestHasExpired": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
@@ -78,16 +82,16 @@ MEANINGS: dict[str, Meaning] = {
     "UnauthorizedOperation": _DENIED,
     "TagPolicyViolation": _DENIED,
     "OperationNotPermitted": _DENIED,
-    "IdempotentParameterMismatch": _BURNED,
+    "IdempotentParameterMismatch": _TOKEN_BURNED,
     "VolumeLimitExceeded": _QUOTA,
     "MaxIOPSLimitExceeded": _QUOTA,
     "ResourceLimitExceeded": _QUOTA,
     "VolumeIOPSLimit": _QUOTA,
     "InsufficientVolumeCapacity": _CAPACITY,
-    "VolumeTypeNotAvailableInZone": _KIND,
-    "UnknownVolumeType": _KIND,
-    "UnsupportedOperation": _KIND,
-    "Unsupported": _KIND,
+    "VolumeTypeNotAvailableInZone": _VOLUME_KIND,
+    "UnknownVolumeType": _VOLUME_KIND,
+    "UnsupportedOperation": _VOLUME_KIND,
+    "Unsupported": _VOLUME_KIND,
     "InvalidParameterValue": _REQUEST,
     "InvalidParameterCombination": _REQUEST,
     "InvalidParameterDependency": _REQUEST,
@@ -105,14 +109,14 @@ MEANINGS: dict[str, Meaning] = {
     "InvalidFilter": _PROGRAM,
     "FilterLimitExceeded": _PROGRAM,
     "InvalidMaxResults": _PROGRAM,
-    # The next look begins with the first page again.
-    "InvalidNextToken": _SERVER,
-    "InvalidPaginationToken": _SERVER,
+    # The next listing begins with the first page again.
+    "InvalidNextToken": _SERVER_ERROR,
+    "InvalidPaginationToken": _SERVER_ERROR,
     "TagLimitExceeded": _REQUEST,
     "InvalidTagKey.Malformed": _REQUEST,
     "CustomerKeyHasBeenRevoked": _KMS,
     "EncryptedVolumesNotSupported": _KMS,
-    "InvalidVolume.NotFound": _UNSEEN,
+    "InvalidVolume.NotFound": _NOT_VISIBLE,
     "IncorrectState": _STATE,
     "InvalidAttachment.NotFound": _STATE,
     "VolumeInUse": _STATE,
@@ -122,30 +126,28 @@ MEANINGS: dict[str, Meaning] = {
     "NonEBSInstance": _INSTANCE,
     "InvalidVolume.ZoneMismatch": _INSTANCE,
     "InvalidVolumeID.ZoneMismatch": _INSTANCE,
-    "InvalidInstanceAttributeValue": _MAPPING,
-    "InvalidBlockDeviceMapping": _MAPPING,
-    "UnsupportedInstanceAttribute": _MAPPING,
+    "InvalidInstanceAttributeValue": _MAPPING_NOT_VISIBLE,
+    "InvalidBlockDeviceMapping": _MAPPING_NOT_VISIBLE,
+    "UnsupportedInstanceAttribute": _MAPPING_NOT_VISIBLE,
 }
 
 
 def meaning_of(code: str, *, status: int) -> Meaning:
-    """The table's row; an unknown code is transient when the server failed, else for a human."""
+    """What a code means; an unknown one is a server error by its status, else for an operator."""
     if code in MEANINGS:
         return MEANINGS[code]
-    if status >= 500:
-        return _SERVER
-    return Meaning(Cause.UNKNOWN_CODE, "this code is new to us; see the EC2 API errors")
+    return _SERVER_ERROR if status >= 500 else _UNKNOWN_CODE
 
 
 def translated(what: str, *, code: str, message: str, status: int) -> EbsAutoscaleError:
-    """The error to raise for EC2's answer: what failed, EC2's own words, and a hint."""
-    # The one InvalidParameterValue that another name cures.
+    """The error to raise for EC2's answer to a call: what failed, its code and message, a hint."""
+    # The one InvalidParameterValue that another device name cures.
     if "is already in use" in message and "ttachment point" in message:
         return NameTaken(f"{what}: {message}", cause=Cause.NAME_TAKEN)
     meaning = meaning_of(code, status=status)
-    if meaning is _BURNED and "already deleted" in message:
-        meaning = _SPENT
-    family, cause = meaning.family, meaning.cause
-    if cause is Cause.DENIED and (denial := denial_in(message)):
-        return family(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=cause)
-    return family(f"{what}: {code}: {message}", hint=meaning.hint, cause=cause)
+    # The same code answers for a token whose volume was deleted.
+    if meaning is _TOKEN_BURNED and "already deleted" in message:
+        meaning = _TOKEN_SPENT
+    if meaning is _DENIED and (denial := denial_in(message)):
+        return Unfit(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=Cause.DENIED)
+    return meaning.family(f"{what}: {code}: {message}", hint=meaning.hint, cause=meaning.cause)

@@ -1,4 +1,4 @@
-"""Who am I: the instance's identity by IMDSv2."""
+"""The identity of this instance, from the instance metadata service (IMDSv2)."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from ebs_autoscale.model import Identity
 ENDPOINT_DEFAULT = "http://169.254.169.254"
 REQUEST_TIMEOUT_SECONDS = 2.0
 
-# IMDS may need tens of seconds at boot; after that a human is needed.
+# IMDS may take tens of seconds to answer at boot; after that an operator is needed.
 PATIENCE_SECONDS = 30.0
 TOKEN_TTL_SECONDS = 300
 
@@ -21,18 +21,18 @@ TOKEN_TTL_SECONDS = 300
 class Imds:
     """The instance metadata service, version 2 only, never through a proxy.
 
-    The address is boto3's own setting, AWS_EC2_METADATA_SERVICE_ENDPOINT.
-    Source of paths and status codes: EC2 user guide, "Retrieve instance metadata".
+    The endpoint is boto3's own setting, AWS_EC2_METADATA_SERVICE_ENDPOINT. `date` is the Date
+    header of the last answer. Paths and status codes:
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
     """
 
     def __init__(self, clock: Clock, environment: Mapping[str, str] = os.environ) -> None:
         self._clock = clock
         self.endpoint = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT_DEFAULT
         self.date = ""
-        """The Date header of its last answer."""
 
     def identity(self, *, patience_seconds: float = PATIENCE_SECONDS) -> Identity:
-        """Ask who this instance is; raises Unfit when IMDS stays silent or says no."""
+        """The identity of this instance; raises Unfit when IMDS refuses or does not answer."""
         deadline = self._clock.now_seconds() + patience_seconds
         delay = 0.25
         while True:
@@ -42,8 +42,8 @@ class Imds:
                 if self._clock.now_seconds() + delay > deadline:
                     raise Unfit(
                         f"no instance metadata from {self.endpoint}: {error.what}",
-                        hint="is this an EC2 instance with IMDSv2 on? "
-                        "inside a container the hop limit must be 2",
+                        hint="enable IMDSv2 on this instance; "
+                        "in a container its hop limit must be at least 2",
                         cause=Cause.IMDS,
                     ) from error
             self._clock.sleep(delay)
@@ -69,11 +69,11 @@ class Imds:
                 partition=partition.strip(),
             )
         except (ValueError, KeyError, TypeError) as error:
-            what = f"the identity document is incomplete: {error!r}"
+            what = f"invalid instance identity document: {error!r}"
             raise Transient(what, cause=Cause.IMDS_UNANSWERED) from error
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
-        """One answer's text; 403 is final, everything else may pass."""
+        """The text of one answer; raises Unfit when IMDS is disabled, else Transient."""
         try:
             connection = self._connection()
             try:
@@ -89,9 +89,7 @@ class Imds:
             return text
         what = f"{method} {self.endpoint}{path}: HTTP {response.status}"
         if response.status == http.HTTPStatus.FORBIDDEN:
-            hint = (
-                "turn the instance metadata service on (aws ec2 modify-instance-metadata-options)"
-            )
+            hint = "enable the instance metadata service (aws ec2 modify-instance-metadata-options)"
             raise Unfit(what, hint=hint, cause=Cause.IMDS)
         raise Transient(what, cause=Cause.IMDS_UNANSWERED)
 
@@ -102,6 +100,6 @@ class Imds:
         except ValueError:
             host, port = None, None
         if not host:
-            what = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={self.endpoint} is not an http:// address"
+            what = f"AWS_EC2_METADATA_SERVICE_ENDPOINT={self.endpoint} is not an http:// URL"
             raise Unfit(what, cause=Cause.IMDS)
         return http.client.HTTPConnection(host, port, timeout=REQUEST_TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""What we ask EC2 for: client tokens, tags, create calls, device names. Pure."""
+"""Requests to EC2: client tokens, tags, parameters of the create call, device names. Pure."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ FILESYSTEM_TAG = "ebs-autoscale:filesystem"
 GROWTH_TAG = "ebs-autoscale:growth"
 MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 
-# On every volume of awslabs, clintval and the Go rewrite; the value is the instance id.
+# On every volume of an older autoscaler (awslabs/amazon-ebs-autoscale and its forks); the value is
+# the instance id.
 PREDECESSOR_TAG = "source-instance"
 
-# A token answers for a deleted or failed volume for about 12 h (measured by the EBS
-# CSI driver): then the next of a predictable series is used, by every process alike. A volume
-# without a slot is given back every 15 min on average (`backoff`), some 50 times in 12 h.
+# EC2 remembers a token for about 12 h after its volume was deleted or failed (measured by the EBS
+# CSI driver). Until then every process tries the same series of tokens in the same order. With no
+# attachment slot left a volume is created and deleted every 15 min on average (`Cause.SLOTS`),
+# about 50 times in 12 h.
 TOKEN_SERIES_MAX = 64
 
 
 def token_of(owner: str, growth: GrowthId, series: int) -> str:
-    """The client token of a growth: 64 characters, the longest that EC2 takes."""
+    """The client token of a growth: 64 characters, the longest that EC2 accepts."""
     name = f"{owner}|{growth.filesystem}|{growth.ordinal}|{series}"
     return hashlib.sha256(name.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequests:
-    """Builds the same request for the same growth, however often and in whatever process."""
+    """Builds the same request for the same growth, however often and in whichever process."""
 
     identity: Identity
     spec: VolumeSpec
@@ -51,9 +53,9 @@ class CreateRequests:
         series: int = 1,
         instance_tags: Mapping[str, str] | None = None,
     ) -> CreateVolumeRequestTypeDef:
-        """All of a create call; nothing in it may change between a call and its repetition.
+        """The parameters of a create call: equal for a call and its repetition.
 
-        `instance_tags` are copied to the volume where `volume.copy_instance_tags` asks for it.
+        `instance_tags` are copied to the volume if `volume.copy_instance_tags` is set.
         """
         spec = self.spec
         copied = instance_tags or {} if spec.copy_instance_tags else {}
@@ -80,7 +82,7 @@ class CreateRequests:
         return request
 
     def _tags(self, growth: GrowthId, copied: Mapping[str, str]) -> dict[str, str]:
-        """Ours last: nothing else may claim the owner tags."""
+        """Ours come last, so that no other tag replaces them."""
         return {
             **copied,
             "Name": f"ebs-autoscale {self.mountpoint} {growth.ordinal}",
@@ -90,7 +92,7 @@ class CreateRequests:
         }
 
     def owner_tags(self, growth: GrowthId) -> dict[str, str]:
-        """The three tags that make a volume ours; one that lacks any is invisible to us."""
+        """The three tags that make a volume ours; a volume that lacks one is invisible."""
         return {
             OWNER_TAG: self.identity.owner,
             FILESYSTEM_TAG: growth.filesystem,
@@ -98,8 +100,9 @@ class CreateRequests:
         }
 
 
-# Names accepted by EC2 on HVM instances, documented ones first. On Xen /dev/sdX and
-# /dev/xvdX are one attachment point, so only two-letter names are offered.
+# Names that EC2 accepts on HVM instances, documented ones first:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html
+# On Xen /dev/sdX and /dev/xvdX are one attachment point, so all names have two letters.
 DEVICE_NAMES = tuple(
     f"/dev/xvd{first}{second}"
     for first, seconds in (
@@ -115,9 +118,9 @@ DEVICE_NAMES = tuple(
 def choose_device_name(
     taken: AbstractSet[str], avoid: AbstractSet[str] = frozenset()
 ) -> str | None:
-    """A free name to ask EC2 for, those in `avoid` last; None when all are taken.
+    """A device name that is not taken, those in `avoid` last; None when all are taken.
 
-    /dev/sdX and /dev/xvdX count as one name: on Xen they are one attachment point.
+    /dev/sdX and /dev/xvdX count as one name.
     """
     points = {_attachment_point(name) for name in taken}
     free = [name for name in DEVICE_NAMES if _attachment_point(name) not in points]

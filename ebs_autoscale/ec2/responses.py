@@ -1,4 +1,4 @@
-"""EC2's answers as our nouns. Pure."""
+"""EC2's responses as values of the model. Pure."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 def slots_free(answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTypeDef) -> int | None:
-    """Attachment slots left, as far as EC2's table of instance types can be believed.
+    """Attachment slots left by EC2's table of instance types; None when the limit is not known.
 
-    For shared Nitro types the table assumes one network interface (EBS CSI driver).
-    Older models lack the fields, Xen has no hard limit: unknown, never zero.
+    For Nitro types whose slots are shared with network interfaces the table assumes one
+    interface (https://github.com/kubernetes-sigs/aws-ebs-csi-driver/pull/2749). botocore's model
+    has the fields from 1.40.22 on; Xen has no hard limit.
     """
     for found in answer.get("InstanceTypes", []):
         ebs = found.get("EbsInfo", {})
@@ -41,10 +42,10 @@ def slots_free(answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTyp
 def cards_by_load(
     answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTypeDef
 ) -> tuple[int, ...]:
-    """The EBS cards of the instance, the one with the fewest volumes first; none if it has but one.
+    """The EBS cards of the instance, those with the fewest volumes first; empty if it has one.
 
-    Without a card named EC2 takes card 0, which is full at half of what the type takes (EBS CSI
-    driver, v1.57). Models before botocore 1.42.32 know no cards, neither here nor in the call.
+    A call that names no card uses card 0, which takes only half of the volumes of the type (EBS
+    CSI driver v1.57.0). botocore's model knows cards, here and in the call, from 1.42.32 on.
     """
     for found in answer.get("InstanceTypes", []):
         ebs = found.get("EbsInfo", {})
@@ -57,14 +58,14 @@ def cards_by_load(
 
 
 def growth_of(answer: VolumeTypeDef) -> GrowthId | None:
-    """The growth that its tags name; None when they name none."""
+    """The growth that the tags of a volume name; None when they name none."""
     tags = tags_of(answer.get("Tags", []))
     ordinal = tags.get(GROWTH_TAG, "")
     return GrowthId(tags.get(FILESYSTEM_TAG, ""), int(ordinal)) if ordinal.isdecimal() else None
 
 
 def volume_of(answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -> Volume:
-    """The volume in our words; raises KeyError for an answer without the essentials."""
+    """The volume as a value; raises KeyError for an answer that lacks an essential field."""
     attachments = answer.get("Attachments", [])
     attachment: VolumeAttachmentTypeDef = attachments[0] if attachments else {}
     return Volume(
@@ -80,6 +81,6 @@ def volume_of(answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -
 
 
 def tags_of(tags: Iterable[TagTypeDef]) -> dict[str, str]:
-    """EC2's own tags (aws:…) cannot be set by anyone, so they are left out."""
+    """The tags by key, without those of AWS itself (aws:…), which cannot be set."""
     pairs = {tag["Key"]: tag["Value"] for tag in tags}
     return {key: value for key, value in pairs.items() if not key.startswith("aws:")}

@@ -1,70 +1,88 @@
-"""EBS volume types: what sizes and performance EC2 sells, at what list price. Pure."""
+"""EBS volume types: the sizes and performance that EC2 offers, and list prices. Pure."""
 
 from dataclasses import dataclass
 
 from ebs_autoscale.model import GIB, VolumeSpec
 
+HOURS_PER_MONTH = 730.0
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeType:
-    """What EC2 sells under a type (EBS user guide, "Amazon EBS volume types"); `min_iops` 0: none.
+    """What EC2 offers under a type; prices are US dollars a month in us-east-1.
 
-    Only ceilings that a growth would run into later are here; the rest EC2 judges itself,
-    since they rise every few years and differ between zones.
+    `min_iops` is the least that can be provisioned, 0 where IOPS cannot be; what is `included`
+    has no price of its own. Only limits that a growth would otherwise meet hours later are
+    here: EC2's maxima rise every few years and differ between Availability Zones.
     """
 
     min_gib: int
     max_gib: int
+    usd_per_gib: float
     min_iops: int = 0
     max_iops_per_gib: int = 0
     needs_iops: bool = False
+    included_iops: int = 0
+    usd_per_iops: float = 0.0
     takes_throughput: bool = False
+    included_mib_per_second: int = 0
+    usd_per_mib_per_second: float = 0.0
 
     def min_gib_with(self, iops: int | None) -> int:
-        """The smallest volume that EC2 sells with so many IOPS, None being its own choice."""
+        """The smallest volume that EC2 offers with this many IOPS; None is EC2's default."""
         if iops is None or iops <= self.min_iops or not self.max_iops_per_gib:
             return self.min_gib
         return max(self.min_gib, -(-iops // self.max_iops_per_gib))
 
 
+# Sizes and IOPS: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
+# Prices: https://aws.amazon.com/ebs/pricing/. Other Regions differ by a third at most. io2 is
+# cheaper above 32,000 IOPS, and `standard` is billed per request as well; both are left out.
 VOLUME_TYPES = {
-    "gp3": VolumeType(1, 65_536, min_iops=3_000, max_iops_per_gib=500, takes_throughput=True),
-    "gp2": VolumeType(1, 16_384),
-    "io2": VolumeType(4, 65_536, min_iops=100, max_iops_per_gib=1_000, needs_iops=True),
-    "io1": VolumeType(4, 16_384, min_iops=100, max_iops_per_gib=50, needs_iops=True),
-    "st1": VolumeType(125, 16_384),
-    "sc1": VolumeType(125, 16_384),
-    "standard": VolumeType(1, 1_024),
+    "gp3": VolumeType(
+        min_gib=1,
+        max_gib=65_536,
+        usd_per_gib=0.08,
+        min_iops=3_000,
+        max_iops_per_gib=500,
+        included_iops=3_000,
+        usd_per_iops=0.005,
+        takes_throughput=True,
+        included_mib_per_second=125,
+        usd_per_mib_per_second=0.04,
+    ),
+    "gp2": VolumeType(min_gib=1, max_gib=16_384, usd_per_gib=0.10),
+    "io2": VolumeType(
+        min_gib=4,
+        max_gib=65_536,
+        usd_per_gib=0.125,
+        min_iops=100,
+        max_iops_per_gib=1_000,
+        needs_iops=True,
+        usd_per_iops=0.065,
+    ),
+    "io1": VolumeType(
+        min_gib=4,
+        max_gib=16_384,
+        usd_per_gib=0.125,
+        min_iops=100,
+        max_iops_per_gib=50,
+        needs_iops=True,
+        usd_per_iops=0.065,
+    ),
+    "st1": VolumeType(min_gib=125, max_gib=16_384, usd_per_gib=0.045),
+    "sc1": VolumeType(min_gib=125, max_gib=16_384, usd_per_gib=0.015),
+    "standard": VolumeType(min_gib=1, max_gib=1_024, usd_per_gib=0.05),
 }
-
-# US dollars for a GiB-month in us-east-1; other regions differ by a third at most, and
-# each request of `standard` costs, too. Source: the EBS price page.
-USD_PER_GIB_MONTH = {
-    "gp3": 0.08,
-    "gp2": 0.10,
-    "io1": 0.125,
-    "io2": 0.125,
-    "st1": 0.045,
-    "sc1": 0.015,
-    "standard": 0.05,
-}
-HOURS_PER_MONTH = 730.0
-
-_GP3_FREE_IOPS = 3_000
-_GP3_FREE_MIB_PER_SECOND = 125
-_USD_PER_IOPS = {"gp3": 0.005, "io1": 0.065, "io2": 0.065}
-_GP3_USD_PER_MIB_PER_SECOND = 0.04
 
 
 def usd_per_month(volume: VolumeSpec, size_bytes: int) -> float:
-    """What a volume of this size costs in a month, provisioned performance included.
-
-    io2 is charged as if no tier beyond 32,000 IOPS were cheaper.
-    """
-    usd = size_bytes / GIB * USD_PER_GIB_MONTH[volume.type]
-    free = _GP3_FREE_IOPS if volume.type == "gp3" else 0
-    usd += max(0, (volume.iops or free) - free) * _USD_PER_IOPS.get(volume.type, 0.0)
-    if volume.type == "gp3" and volume.throughput_mib_per_second:
-        more = volume.throughput_mib_per_second - _GP3_FREE_MIB_PER_SECOND
-        usd += more * _GP3_USD_PER_MIB_PER_SECOND
-    return usd
+    """What a volume of this size costs a month at list price, provisioned performance included."""
+    offer = VOLUME_TYPES[volume.type]
+    iops = volume.iops or 0
+    mib_per_second = volume.throughput_mib_per_second or 0
+    return (
+        size_bytes / GIB * offer.usd_per_gib
+        + max(0, iops - offer.included_iops) * offer.usd_per_iops
+        + max(0, mib_per_second - offer.included_mib_per_second) * offer.usd_per_mib_per_second
+    )

@@ -1,4 +1,4 @@
-"""What the policy would do to a steady writer: when it grows, by how much, at what price. Pure."""
+"""What the policy does for a steady writer: when it grows, by how much, at what price. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,14 +19,15 @@ from ebs_autoscale.model import (
 from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide
 from ebs_autoscale.units import counted, format_size, parse_size
 
-# Fine enough to be right to a second in what people simulate, and never a long wait.
+# Exact to a second for up to a day, and never long to wait for.
 _TICK_SECONDS = 1.0
-_TICKS_MOST = 100_000
+_TICKS_MAX = 100_000
+_HOURS_MAX = 24 * 366
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A steady writer; `size_bytes` is an empty filesystem to begin with, None the mounted one."""
+    """A steady writer; `size_bytes` is of an empty filesystem, None stands for the mounted one."""
 
     rate_bytes_per_second: float
     seconds: float
@@ -35,7 +36,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Created:
-    """A growth of the simulation; `total_bytes` is the filesystem's size with it."""
+    """A volume that was created; `total_bytes` is the size of the filesystem with it."""
 
     at_seconds: float
     size_bytes: int
@@ -45,7 +46,7 @@ class Created:
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """How it went; `full_at_seconds` is when the writer got ENOSPC, None when it never did."""
+    """What happened; `full_at_seconds` is when the writer got ENOSPC, None if it never did."""
 
     created: list[Created] = field(default_factory=list)
     refused: Refuse | None = None
@@ -57,7 +58,7 @@ def parse_scenario(words: Sequence[str]) -> Scenario:
     """Read `rate=500MiB/s hours=2 size=100GiB`; raises ConfigInvalid with what is wrong."""
     given = dict(word.partition("=")[::2] for word in words)
     if unknown := given.keys() - {"rate", "hours", "size"}:
-        raise _invalid(f"no such word: {', '.join(sorted(unknown))}")
+        raise _invalid(f"unknown: {', '.join(sorted(unknown))}")
     if missing := {"rate", "hours"} - given.keys():
         raise _invalid(f"missing: {', '.join(sorted(missing))}")
     try:
@@ -66,13 +67,14 @@ def parse_scenario(words: Sequence[str]) -> Scenario:
         size = parse_size(given["size"]) if "size" in given else None
     except ValueError as error:
         raise _invalid(str(error)) from error
-    if not 0 < hours <= 24 * 366:
-        raise _invalid(f"hours={given['hours']} is not between 0 and a year")
+    if not 0 < hours <= _HOURS_MAX:
+        allowed = f"it must be above 0 and at most {_HOURS_MAX}"
+        raise _invalid(f"hours={given['hours']} is out of range; {allowed}")
     return Scenario(rate_bytes_per_second=rate, seconds=hours * 3600, size_bytes=size)
 
 
 def _invalid(what: str) -> ConfigInvalid:
-    hint = "for example --simulate rate=500MiB/s hours=2, and size=100GiB for a filesystem to be"
+    hint = "for example: --simulate rate=500MiB/s hours=2 (and size=100GiB for an empty filesystem)"
     return ConfigInvalid(f"--simulate: {what}", hint=hint, cause=Cause.USAGE)
 
 
@@ -94,45 +96,45 @@ def empty(size_bytes: int) -> Reading:
 
 
 def simulate(scenario: Scenario, start: Reading, policy: GrowthPolicy) -> Course:
-    """Let the writer go on to the end or to ENOSPC; each growth takes what is assumed of EC2.
+    """Let the writer write to the end or to ENOSPC; each growth takes the usual time.
 
-    Attachment slots are not known here: only a number in `limits.volumes` counts.
+    Attachment slots are not known here: only a number in `limits.volumes` limits the volumes.
     """
     course = Course()
     rate = scenario.rate_bytes_per_second
     forecast = Forecast(fill_bytes_per_second=rate, sustained_bytes_per_second=rate)
-    tick = max(_TICK_SECONDS, scenario.seconds / _TICKS_MOST)
-    now, used, arrives = 0.0, float(start.used_bytes), 0.0
+    tick_seconds = max(_TICK_SECONDS, scenario.seconds / _TICKS_MAX)
+    now = added_at = 0.0
     while now <= scenario.seconds:
-        arrived = [b for b in course.created if b is not course.created[-1] or now >= arrives]
-        reading = _reading(start, arrived, used=int(used), now=now)
+        added = course.created if now >= added_at else course.created[:-1]
+        reading = _reading(start, added, used_bytes=int(start.used_bytes + rate * now), now=now)
         if reading.available_bytes <= 0:
             course.full_at_seconds = now
             break
-        if now >= arrives:
-            decision = decide(
-                _observation(start, reading, course.created, now), policy, forecast=forecast
-            )
-            if isinstance(decision, Grow):
-                arrives = now + GROWTH_SECONDS_PRIOR
-                course.created.append(
-                    Created(
-                        at_seconds=now,
-                        size_bytes=decision.size_bytes,
-                        total_bytes=reading.size_bytes + decision.size_bytes,
-                        reason=decision.reason,
-                    )
-                )
-            elif isinstance(decision, Refuse) and course.refused is None:
-                course.refused, course.refused_at_seconds = decision, now
-        now += tick
-        used += scenario.rate_bytes_per_second * tick
+        if now >= added_at:
+            seen = _observation(reading, course.created)
+            match decide(seen, policy, forecast=forecast):
+                case Grow() as growth:
+                    course.created.append(_created(growth, reading))
+                    added_at = now + GROWTH_SECONDS_PRIOR
+                case Refuse() as refusal if course.refused is None:
+                    course.refused, course.refused_at_seconds = refusal, now
+        now += tick_seconds
     return course
 
 
-def _reading(start: Reading, arrived: Sequence[Created], *, used: int, now: float) -> Reading:
-    added = sum(created.size_bytes for created in arrived)
-    left = start.available_bytes - (used - start.used_bytes) + added
+def _created(growth: Grow, reading: Reading) -> Created:
+    return Created(
+        at_seconds=reading.taken_at_seconds,
+        size_bytes=growth.size_bytes,
+        total_bytes=reading.size_bytes + growth.size_bytes,
+        reason=growth.reason,
+    )
+
+
+def _reading(start: Reading, added: Sequence[Created], *, used_bytes: int, now: float) -> Reading:
+    added_bytes = sum(created.size_bytes for created in added)
+    available_bytes = start.available_bytes - (used_bytes - start.used_bytes) + added_bytes
     count = len(start.devices)
     devices = tuple(
         Device(
@@ -141,29 +143,27 @@ def _reading(start: Reading, arrived: Sequence[Created], *, used: int, now: floa
             size_bytes=created.size_bytes,
             unallocated_bytes=created.size_bytes,
         )
-        for i, created in enumerate(arrived, start=1)
+        for i, created in enumerate(added, start=1)
     )
     return Reading(
         filesystem=start.filesystem,
         mountpoint=start.mountpoint,
         taken_at_seconds=now,
-        size_bytes=start.size_bytes + added,
-        available_bytes=left,
-        used_bytes=used,
-        statvfs_available_bytes=left,
-        metadata_headroom_bytes=start.metadata_headroom_bytes + added,
+        size_bytes=start.size_bytes + added_bytes,
+        available_bytes=available_bytes,
+        used_bytes=used_bytes,
+        statvfs_available_bytes=available_bytes,
+        metadata_headroom_bytes=start.metadata_headroom_bytes + added_bytes,
         metadata_profile=start.metadata_profile,
         devices=(*start.devices, *devices),
     )
 
 
-def _observation(
-    start: Reading, reading: Reading, created: Sequence[Created], now: float
-) -> Observation:
+def _observation(reading: Reading, created: Sequence[Created]) -> Observation:
     volumes = tuple(
         Volume(
             id=f"vol-{i}",
-            growth=GrowthId(start.filesystem, i),
+            growth=GrowthId(reading.filesystem, i),
             size_bytes=each.size_bytes,
             state="in-use",
         )
@@ -174,14 +174,16 @@ def _observation(
         volumes=volumes,
         device_names=frozenset(),
         slots_free=None,
-        seconds_since_last_create=now - created[-1].at_seconds if created else None,
+        seconds_since_last_create=reading.taken_at_seconds - created[-1].at_seconds
+        if created
+        else None,
     )
     nodes = {volume.id: f"simulated{volume.growth.ordinal}" for volume in volumes}
     return Observation(reading=reading, inventory=inventory, nodes=nodes)
 
 
 def as_text(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[str]:
-    """The course in lines for people: each growth, then what it costs."""
+    """The course in lines: each growth, then the costs."""
     for each in course.created:
         size, total = format_size(each.size_bytes), format_size(each.total_bytes)
         yield f"  {_clock(each.at_seconds)}  + {size} to {total}: {each.reason}"
@@ -189,20 +191,18 @@ def as_text(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[
         reason = f"refused by {course.refused.limit.value}: {course.refused.reason}"
         yield f"  {_clock(course.refused_at_seconds)}  {reason}; {course.refused.hint}"
     if course.full_at_seconds is not None:
-        yield f"  {_clock(course.full_at_seconds)}  full: the writer gets ENOSPC"
+        yield f"  {_clock(course.full_at_seconds)}  the filesystem is full: writes fail with ENOSPC"
     monthly, spent = costs(scenario, course, volume)
-    growths, all_bytes = (
-        counted(len(course.created), "growth"),
-        sum(each.size_bytes for each in course.created),
-    )
+    growths = counted(len(course.created), "growth")
+    created = format_size(sum(each.size_bytes for each in course.created))
     yield (
-        f"{growths}, {format_size(all_bytes)} created: {monthly:.2f} USD a month at list price,"
-        f" {spent:.2f} USD of it in {scenario.seconds / 3600:g} h"
+        f"{growths}, {created} created: {monthly:.2f} USD a month at list price,"
+        f" of which {spent:.2f} USD in these {scenario.seconds / 3600:g} h"
     )
 
 
 def as_json(scenario: Scenario, course: Course, volume: VolumeSpec) -> dict[str, object]:
-    """The course for machines."""
+    """The course as values for JSON."""
     monthly, spent = costs(scenario, course, volume)
     return {
         "growths": [asdict(each) for each in course.created],
@@ -215,7 +215,7 @@ def as_json(scenario: Scenario, course: Course, volume: VolumeSpec) -> dict[str,
 
 
 def costs(scenario: Scenario, course: Course, volume: VolumeSpec) -> tuple[float, float]:
-    """US dollars a month for all that was created, and for the time simulated."""
+    """US dollars a month for all volumes, and what they cost within the time simulated."""
     prices = [usd_per_month(volume, each.size_bytes) for each in course.created]
     hours = [(scenario.seconds - each.at_seconds) / 3600 for each in course.created]
     spent = sum(usd * h for usd, h in zip(prices, hours, strict=True)) / HOURS_PER_MONTH

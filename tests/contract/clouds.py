@@ -1,4 +1,4 @@
-"""The implementations of the Cloud port, each in a world of its own that can be steered alike."""
+"""The implementations of the Cloud port, each with an EC2 of its own that a test can control."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,11 +20,15 @@ from ebs_autoscale.resize.ports import Cloud
 from ebs_autoscale.volumes import Ec2Volumes
 from tests.simulated.clock import Boundaries, SimulatedClock
 from tests.simulated.cloud import SimulatedCloud
+from tests.unit.samples import inventory_of
+
+# Knows of no EBS cards and of no instance tags: calls are as for the simplest instance.
+INVENTORY = inventory_of()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What EC2 is like in a case; both worlds understand all of it."""
+    """How EC2 behaves in a test; both implementations understand all of it."""
 
     create_seconds: float = 1.5
     visible_seconds: float = 0.0
@@ -33,8 +37,8 @@ class Conditions:
     quota_volumes: int = 100
 
 
-class Steered(Protocol):
-    """A cloud, its clock, and what happens to it from outside."""
+class CloudUnderTest(Protocol):
+    """A cloud, its clock, and what others do to its volumes."""
 
     @property
     def clock(self) -> SimulatedClock:
@@ -47,19 +51,19 @@ class Steered(Protocol):
         ...
 
     def delete(self, volume_id: str) -> None:
-        """Somebody deletes a volume."""
+        """Delete a volume behind our back."""
         ...
 
     def count(self) -> int:
-        """How many volumes exist that a growth bought."""
+        """How many volumes exist that a growth created."""
         ...
 
 
-Start = Callable[[Conditions], AbstractContextManager[Steered]]
+Start = Callable[[Conditions], AbstractContextManager[CloudUnderTest]]
 
 
 class InMemory:
-    """The fake that the unit tests live on."""
+    """The simulated EC2 that the unit tests use."""
 
     def __init__(self, conditions: Conditions) -> None:
         self.clock = SimulatedClock()
@@ -71,16 +75,16 @@ class InMemory:
         self.cloud.quota_volumes = conditions.quota_volumes
 
     def delete(self, volume_id: str) -> None:
-        """Let it be gone."""
+        """Remove it."""
         self.cloud.volumes.remove(self.cloud.find(volume_id))
 
     def count(self) -> int:
-        """All there are."""
+        """Count all of them."""
         return len(self.cloud.volumes)
 
 
 class AdvancingClock(SimulatedClock):
-    """A clock that takes the sandbox along."""
+    """A clock that advances the clock of the sandbox with its own."""
 
     def __init__(self, control: SandboxControl, *, wall_seconds: float) -> None:
         super().__init__()
@@ -89,7 +93,7 @@ class AdvancingClock(SimulatedClock):
         self._wall_seconds = wall_seconds
 
     def sleep(self, seconds: float) -> None:
-        """Pass here and there."""
+        """Let time pass here and in the sandbox."""
         super().sleep(seconds)
         self._control.advance(seconds)
 
@@ -110,7 +114,7 @@ class OverHttp:
 
     @cached_property
     def ec2(self) -> EC2Client:
-        """EC2 as somebody else uses it."""
+        """An EC2 client of an operator."""
         return boto3.client("ec2", region_name=self.identity.region)
 
     def delete(self, volume_id: str) -> None:
@@ -118,20 +122,21 @@ class OverHttp:
         self.ec2.delete_volume(VolumeId=volume_id)
 
     def count(self) -> int:
-        """All but the root volume."""
+        """Count all but the root volume."""
         return len(self.control.state().volumes) - 1
 
 
 @contextmanager
-def in_memory(conditions: Conditions) -> Iterator[Steered]:
-    """Start with the fake."""
+def in_memory(conditions: Conditions) -> Iterator[CloudUnderTest]:
+    """Start the simulated EC2."""
     yield InMemory(conditions)
 
 
-def over_http(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., AbstractContextManager[OverHttp]]:
-    """Start with the sandbox and boto3; time moves only by the clock's sleeps."""
+StartHttp = Callable[..., AbstractContextManager[OverHttp]]
+
+
+def over_http(directory: Path, monkeypatch: pytest.MonkeyPatch) -> StartHttp:
+    """Start the sandbox, and boto3 against it; time passes only while the clock sleeps."""
 
     @contextmanager
     def start(
@@ -145,7 +150,7 @@ def over_http(
                 "visibility_seconds": (chosen.visible_seconds,) * 2,
                 "attach_seconds": (chosen.attach_seconds,) * 2,
                 "hidden_device_names": chosen.hidden_names,
-                # The root volume counts too.
+                # The root volume counts against the quota.
                 "quota_volumes": chosen.quota_volumes + 1,
                 **settings,
             }

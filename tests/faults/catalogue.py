@@ -1,4 +1,4 @@
-"""Every call that EC2 can refuse, as the program makes it, and EC2 refusing it over HTTP."""
+"""Every call that EC2 can refuse, as the program makes it, and an EC2 that refuses it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,76 +10,77 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 from ec2_sandbox.journal import Call
 
 from ebs_autoscale.ec2.errors import MEANINGS
-from ebs_autoscale.model import GIB, GrowthId, Volume
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.model import GIB, GrowthId
 from ebs_autoscale.volumes import CLIENT_CONFIG, Ec2Volumes
-from tests.contract.clouds import OverHttp
+from tests.contract.clouds import INVENTORY, OverHttp
 from tests.unit.samples import FILESYSTEM, volume_of
 
 GROWTH = GrowthId(FILESYSTEM, 7)
 VOLUME = volume_of(7)
-WORDS = "Sorry, not today."
+MESSAGE = "Sorry, not today."
 
 # `total_max_attempts` of the client.
 TRIES_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A call as the program makes it, and what its errors say that failed."""
+class Operation:
+    """A call as the program makes it, and the ids that its errors name."""
 
     action: str
-    what: str
-    ask: Callable[[Ec2Volumes], object]
+    run: Callable[[Ec2Volumes], object]
+    names: tuple[str, ...] = ()
 
 
-def _named(volume: Volume) -> str:
-    return f"{volume.id} ({volume.device_name})"
-
-
-ASKS = (
-    Ask(action="DescribeVolumes", what="list volumes", ask=lambda c: c.refresh(VOLUME)),
-    Ask(action="DescribeInstances", what="describe i-", ask=lambda c: c.inventory(FILESYSTEM)),
-    Ask(
-        action="DescribeInstanceTypes",
-        what="describe instance type m5.large",
-        ask=lambda c: c.inventory(FILESYSTEM),
+OPERATIONS = (
+    Operation(action="DescribeVolumes", run=lambda c: c.refresh(VOLUME)),
+    Operation(action="DescribeInstances", run=lambda c: c.inventory(FILESYSTEM), names=("i-",)),
+    Operation(
+        action="DescribeInstanceTypes", run=lambda c: c.inventory(FILESYSTEM), names=("m5.large",)
     ),
-    Ask(
+    Operation(
         action="CreateVolume",
-        what="create a volume of 20 GiB in us-east-1a",
-        ask=lambda c: c.create(GROWTH, 20 * GIB),
+        run=lambda c: c.create(GROWTH, 20 * GIB, INVENTORY),
+        names=("20 GiB", "us-east-1a"),
     ),
-    Ask(
+    Operation(
         action="AttachVolume",
-        what=f"attach {VOLUME.id} to i-",
-        ask=lambda c: c.attach(VOLUME, "/dev/xvdba"),
+        run=lambda c: c.attach(VOLUME, "/dev/xvdba", INVENTORY),
+        names=(VOLUME.id, "i-", "/dev/xvdba"),
     ),
-    Ask(
+    Operation(
         action="ModifyInstanceAttribute",
-        what=f"set DeleteOnTermination of {_named(VOLUME)}",
-        ask=lambda c: c.delete_on_termination(VOLUME),
+        run=lambda c: c.set_delete_on_termination(VOLUME),
+        names=(VOLUME.id, VOLUME.device_name),
     ),
-    Ask(action="CreateTags", what=f"tag {VOLUME.id} as ours", ask=lambda c: c.claim(VOLUME)),
-    Ask(action="DetachVolume", what=f"detach {VOLUME.id} from i-", ask=lambda c: c.detach(VOLUME)),
-    Ask(action="DeleteVolume", what=f"delete {VOLUME.id}", ask=lambda c: c.delete(VOLUME)),
+    Operation(action="CreateTags", run=lambda c: c.claim(VOLUME), names=(VOLUME.id,)),
+    Operation(action="DetachVolume", run=lambda c: c.detach(VOLUME), names=(VOLUME.id, "i-")),
+    Operation(action="DeleteVolume", run=lambda c: c.delete(VOLUME), names=(VOLUME.id,)),
 )
 
+
+def operation_of(action: str) -> Operation:
+    """The operation that makes this call."""
+    return next(operation for operation in OPERATIONS if operation.action == action)
+
+
 _STATUS_OF_CAUSE = {
-    "throttled": HTTPStatus.SERVICE_UNAVAILABLE,
-    "ec2 ill": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "capacity": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "denied": HTTPStatus.FORBIDDEN,
-    "credentials": HTTPStatus.UNAUTHORIZED,
+    Cause.THROTTLED: HTTPStatus.SERVICE_UNAVAILABLE,
+    Cause.EC2_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Cause.CAPACITY: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Cause.DENIED: HTTPStatus.FORBIDDEN,
+    Cause.CREDENTIALS: HTTPStatus.UNAUTHORIZED,
 }
 
 
 def status_of(code: str) -> int:
-    """The HTTP status that EC2 answers with."""
+    """The HTTP status that EC2 answers with this code."""
     return int(_STATUS_OF_CAUSE.get(MEANINGS[code].cause, HTTPStatus.BAD_REQUEST))
 
 
 class Refusing:
-    """An EC2 that refuses as it is told; one client for many cases, since each costs 0.1 s."""
+    """An EC2 that refuses as told; one client for many cases, since each client costs 0.1 s."""
 
     def __init__(self, http: OverHttp) -> None:
         self._control = http.control
@@ -89,17 +90,17 @@ class Refusing:
         self.forget_credentials()
 
     def forget_credentials(self) -> None:
-        """Begin with what the environment says now."""
+        """Begin with the credentials of the present environment."""
         self._session = boto3.session.Session(region_name=self._region)
         self.renew()
 
     def renew(self) -> None:
-        """Take a client whose budget of retries is not used up (500 tokens, 14 or 5 for each)."""
+        """Take a client with a full retry quota (500 tokens, 14 or 5 a retry)."""
         self._cloud.ec2 = self._session.client("ec2", config=CLIENT_CONFIG)
 
     @contextmanager
     def refusing(self, rule: FaultRule) -> Iterator[tuple[Ec2Volumes, list[Call]]]:
-        """The cloud, and afterwards the calls of the rule's action that it has made."""
+        """The cloud, and afterwards the calls of the rule's action that were made."""
         calls: list[Call] = []
         self._control.add_fault(rule)
         try:
@@ -111,12 +112,12 @@ class Refusing:
             calls += [call for call in new if call.action == rule.action]
 
 
-def refusal(ask: Ask, code: str) -> FaultRule:
+def refusal(operation: Operation, code: str) -> FaultRule:
     """This call answered with this code, however often it is made."""
     return FaultRule(
         kind=FaultKind.ERROR,
-        action=ask.action,
+        action=operation.action,
         code=code,
-        message=WORDS,
+        message=MESSAGE,
         status=status_of(code),
     )

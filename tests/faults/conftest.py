@@ -1,4 +1,4 @@
-"""One sandbox for the whole catalogue, and botocore's waits noted instead of waited."""
+"""One sandbox for the whole catalogue, and botocore's waits recorded instead of waited."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def shared_refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusi
 
 @pytest.fixture
 def botocore_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that botocore would have waited between its retries."""
+    """The seconds that botocore would have waited between its retries."""
     waits: list[float] = []
     monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=waits.append))
     return waits

@@ -1,6 +1,6 @@
-"""An instance whose EC2 is the sandbox over HTTP, and whose devices and filesystem are simulated.
+"""An instance whose EC2 is the sandbox over HTTP; its devices and filesystem are simulated.
 
-What a growth does to EC2 is real down to the bytes on the wire; time passes only by waiting.
+What a growth asks of EC2 is real down to the bytes on the wire; time passes only by waiting.
 """
 
 from collections.abc import Callable
@@ -19,42 +19,39 @@ from tests.contract.clouds import OverHttp
 from tests.unit.samples import FILESYSTEM, reading_of
 
 
-class Devices:
-    """The nodes of this host: one for each volume that EC2 has attached, named after it."""
+class BlockDevices:
+    """One block device for each volume that EC2 has attached, named after the volume."""
 
     def __init__(self, control: SandboxControl) -> None:
         self._control = control
 
     def node_of(self, volume: Volume) -> str:
-        """Its name while it is attached, else empty."""
+        """Its name while the volume is attached, else empty."""
         for seen in self._control.state().volumes:
             if seen.id == volume.id and seen.attachment_state == "attached":
                 return f"node-{seen.id}"
         return ""
 
-    def require_blank(self, name: str, *, size_bytes: int) -> None:
-        """Everything is blank here."""
-
     def verified_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[None]:
-        """The same."""
+        """Everything is blank here."""
         del name, size_bytes
         return nullcontext()
 
     def names_present(self) -> frozenset[str]:
-        """No names but those EC2 knows."""
+        """No names but those that EC2 knows."""
         return frozenset()
 
 
 @dataclass(slots=True)
 class Filesystem:
-    """A filesystem that is too small until it has so many devices."""
+    """A filesystem that is too small until it has enough devices."""
 
     devices: list[str] = field(default_factory=lambda: ["root"])
     enough: int = 2
     uuid: str = FILESYSTEM
 
     def read(self) -> Reading:
-        """What is full but for the newest volume."""
+        """Full with too few devices, else half used."""
         size = 100 * len(self.devices)
         available = 1 if len(self.devices) < self.enough else size / 2
         devices = tuple(
@@ -67,34 +64,34 @@ class Filesystem:
         self,
         name: str,
         *,
-        proof: Callable[[], AbstractContextManager[object]],
+        verified: Callable[[], AbstractContextManager[object]],
         tell: Callable[[str], None],
     ) -> None:
         """Make it a device, once."""
-        del proof, tell
+        del verified, tell
         if name not in self.devices:
             self.devices.append(name)
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:
-        """Nothing to settle."""
+        """Metadata is always balanced."""
         del mode, newest
         return False
 
     def keep_reserve(self, data_bytes: int) -> str:
-        """Nothing is held here."""
+        """There is no reserve."""
         del data_bytes
         return ""
 
     def balance_metadata(
         self, mode: Rebalance, *, stopping: Callable[[], bool], tell: Callable[[str], None]
     ) -> str:
-        """Nothing to do."""
+        """There is nothing to balance."""
         del mode, stopping, tell
-        return "settled metadata"
+        return "nothing to balance"
 
 
 class Instance:
-    """Grows, process after process, over whatever EC2 does to it."""
+    """Grows, process after process, whatever EC2 does."""
 
     def __init__(self, http: OverHttp) -> None:
         self.http = http
@@ -102,10 +99,10 @@ class Instance:
         self.events: list[Event] = []
 
     def grow(self) -> Outcome:
-        """Be one process that grows if that is needed."""
+        """Run one process that grows if needed."""
         world = World(
             cloud=self.http.cloud,
-            nodes=Devices(self.http.control),
+            block_devices=BlockDevices(self.http.control),
             filesystem=self.filesystem,
             clock=self.http.clock,
             emit=self.events.append,
@@ -113,7 +110,7 @@ class Instance:
         return grow_once(world, GrowthPolicy(), Forecast())
 
     def grow_to_the_end(self, *, tries: int = 5) -> int:
-        """Grow until all is well, with a daemon's wait after each failure; how often it took."""
+        """Grow until there is enough space, waiting after each failure; returns the attempts."""
         for attempt in range(1, tries + 1):
             if self.grow() in {Outcome.DONE, Outcome.HELD}:
                 return attempt
@@ -121,5 +118,5 @@ class Instance:
         raise AssertionError([e.sentence for e in self.events if e.kind is EventKind.GROWTH_FAILED])
 
     def volumes(self) -> list[VolumeSeen]:
-        """The volumes there are, but the root's."""
+        """The volumes that growths created."""
         return [v for v in self.http.control.state().volumes if "ebs-autoscale:owner" in v.tags]

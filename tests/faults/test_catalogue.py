@@ -1,4 +1,4 @@
-"""Each row of the error catalogue x each call, through the real boto3 and over HTTP."""
+"""Each row of the table of error codes x each call, through the real boto3 and over HTTP."""
 
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
@@ -6,145 +6,158 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale.ec2.errors import MEANINGS
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, NameTaken, Transient, Unfit
-from tests.faults.catalogue import ASKS, TRIES_MAX, WORDS, Ask, Refusing, refusal, status_of
+from tests.faults.catalogue import (
+    MESSAGE,
+    OPERATIONS,
+    TRIES_MAX,
+    Operation,
+    Refusing,
+    operation_of,
+    refusal,
+    status_of,
+)
 
 RETRIED = [
     code for code in MEANINGS if status_of(code) >= 500 or MEANINGS[code].cause is Cause.THROTTLED
 ]
 
-# What the program settles itself, instead of passing it on: see below.
-BALANCED = {
-    ("CreateVolume", "token burned"),
-    ("DetachVolume", "state"),
-    ("DetachVolume", "not visible"),
-    ("DeleteVolume", "not visible"),
+# What the program handles itself instead of raising it: see below.
+HANDLED = {
+    ("CreateVolume", Cause.TOKEN_BURNED),
+    ("DetachVolume", Cause.STATE),
+    ("DetachVolume", Cause.NOT_VISIBLE),
+    ("DeleteVolume", Cause.NOT_VISIBLE),
 }
 
-AT_ONCE = [
-    pytest.param(ask, code, id=f"{ask.action}-{code}")
-    for ask in ASKS
+NOT_RETRIED = [
+    pytest.param(operation, code, id=f"{operation.action}-{code}")
+    for operation in OPERATIONS
     for code in MEANINGS
-    if code not in RETRIED and (ask.action, MEANINGS[code].cause) not in BALANCED
+    if code not in RETRIED and (operation.action, MEANINGS[code].cause) not in HANDLED
 ]
 
 # 4 retries of 14 tokens each, of 500.
 CODES_PER_CLIENT = 8
 
-each_call = pytest.mark.parametrize("ask", ASKS, ids=lambda ask: ask.action)
+each_operation = pytest.mark.parametrize(
+    "operation", OPERATIONS, ids=lambda operation: operation.action
+)
 
 
-def assert_told(error: EbsAutoscaleError, ask: Ask, code: str) -> None:
-    """It is of its family and cause, and says what failed, the code, EC2's words and a hint."""
-    family, cause, hint = MEANINGS[code]
-    assert (type(error), error.cause) == (family, cause)
-    assert error.what.startswith(ask.what)
-    assert error.what.endswith(f"{code}: {WORDS}")
-    assert error.hint == hint
-    assert hint or family is Transient
+def assert_translated(error: EbsAutoscaleError, operation: Operation, code: str) -> None:
+    """It has the family, cause and hint of the code, and names the call's ids and EC2's answer."""
+    meaning = MEANINGS[code]
+    assert (type(error), error.cause) == (meaning.family, meaning.cause)
+    assert error.hint == meaning.hint
+    assert all(name in error.what for name in operation.names)
+    assert error.what.endswith(f"{code}: {MESSAGE}")
 
 
-@pytest.mark.parametrize(("ask", "code"), AT_ONCE)
-def test_what_a_repetition_cannot_cure(shared_refusing: Refusing, ask: Ask, code: str) -> None:
-    """A refusal is asked for once, and told as what it is."""
-    rule = refusal(ask, code)
-    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(EbsAutoscaleError) as told:
-        ask.ask(cloud)
+@pytest.mark.parametrize(("operation", "code"), NOT_RETRIED)
+def test_a_lasting_refusal(shared_refusing: Refusing, operation: Operation, code: str) -> None:
+    """A refusal that no repetition can change is met once, and raised as what it is."""
+    rule = refusal(operation, code)
+    with (
+        shared_refusing.refusing(rule) as (cloud, calls),
+        pytest.raises(EbsAutoscaleError) as caught,
+    ):
+        operation.run(cloud)
 
-    assert_told(told.value, ask, code)
+    assert_translated(caught.value, operation, code)
     assert len(calls) == 1
 
 
-@each_call
-def test_what_a_repetition_may_cure(
-    shared_refusing: Refusing, botocore_waits: list[float], ask: Ask
+@each_operation
+def test_a_passing_refusal(
+    shared_refusing: Refusing, botocore_waits: list[float], operation: Operation
 ) -> None:
-    """Throttling and EC2's own failures are asked for five times at most, with waits between."""
+    """Throttled calls and server errors are tried five times at most, with waits between."""
     for number, code in enumerate(RETRIED):
         if number % CODES_PER_CLIENT == 0:
             shared_refusing.renew()
         botocore_waits.clear()
-        rule = refusal(ask, code)
+        rule = refusal(operation, code)
         with (
             shared_refusing.refusing(rule) as (cloud, calls),
-            pytest.raises(Transient) as told,
+            pytest.raises(Transient) as caught,
         ):
-            ask.ask(cloud)
+            operation.run(cloud)
 
-        assert_told(told.value, ask, code)
+        assert_translated(caught.value, operation, code)
         assert len(calls) == TRIES_MAX, code
         assert len(botocore_waits) == TRIES_MAX - 1
         assert sum(botocore_waits) < 30
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-@each_call
+@each_operation
 def test_an_answer_without_a_code(
-    shared_refusing: Refusing, botocore_waits: list[float], ask: Ask, status: int
+    shared_refusing: Refusing, botocore_waits: list[float], operation: Operation, status: int
 ) -> None:
-    """What a load balancer answers in EC2's place is EC2's failure, whatever the call."""
+    """What a load balancer answers in EC2's place counts as a server error, whatever the call."""
     shared_refusing.renew()
-    rule = FaultRule(kind=FaultKind.HTTP, action=ask.action, status=status)
-    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Transient) as told:
-        ask.ask(cloud)
+    rule = FaultRule(kind=FaultKind.HTTP, action=operation.action, status=status)
+    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Transient) as caught:
+        operation.run(cloud)
 
-    assert told.value.cause is Cause.EC2_ERROR
-    assert told.value.what.startswith(ask.what)
-    assert str(status) in told.value.what
+    assert caught.value.cause is Cause.EC2_ERROR
+    assert str(status) in caught.value.what
     assert len(calls) == TRIES_MAX
     assert botocore_waits
 
 
-@each_call
-def test_no_answer_at_all(shared_refusing: Refusing, botocore_waits: list[float], ask: Ask) -> None:
-    """An EC2 that hangs up each time is out of reach: told with the call, tried five times."""
+@each_operation
+def test_no_answer_at_all(
+    shared_refusing: Refusing, botocore_waits: list[float], operation: Operation
+) -> None:
+    """An EC2 that closes each connection is unreachable; the call is tried five times."""
     shared_refusing.renew()
-    rule = FaultRule(kind=FaultKind.LOST_BEFORE, action=ask.action)
-    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Transient) as told:
-        ask.ask(cloud)
+    rule = FaultRule(kind=FaultKind.LOST_BEFORE, action=operation.action)
+    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Transient) as caught:
+        operation.run(cloud)
 
-    assert told.value.cause is Cause.EC2_UNREACHABLE
-    assert told.value.what.startswith(ask.what)
+    assert caught.value.cause is Cause.EC2_UNREACHABLE
+    assert caught.value.hint
     assert len(calls) == TRIES_MAX
     assert botocore_waits
 
 
-@each_call
-def test_a_code_nobody_knows(shared_refusing: Refusing, ask: Ask) -> None:
-    """A refusal with an unknown code is for a human, who is told the code."""
-    rule = FaultRule(kind=FaultKind.ERROR, action=ask.action, code="Novelty", message=WORDS)
-    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as told:
-        ask.ask(cloud)
+@each_operation
+def test_an_unknown_code(shared_refusing: Refusing, operation: Operation) -> None:
+    """A refusal with an unknown code needs an operator, who is told the code."""
+    rule = FaultRule(kind=FaultKind.ERROR, action=operation.action, code="Novelty", message=MESSAGE)
+    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as caught:
+        operation.run(cloud)
 
-    assert told.value.cause == "unknown code Novelty"
-    assert told.value.what.endswith(f"Novelty: {WORDS}")
-    assert told.value.hint
+    assert caught.value.cause is Cause.UNKNOWN_CODE
+    assert caught.value.what.endswith(f"Novelty: {MESSAGE}")
+    assert caught.value.hint
     assert len(calls) == 1
 
 
 def test_a_name_in_use(shared_refusing: Refusing) -> None:
-    """The one InvalidParameterValue that another name cures asks for another name."""
-    (ask,) = (ask for ask in ASKS if ask.action == "AttachVolume")
+    """The one InvalidParameterValue that another device name cures asks for another name."""
     rule = FaultRule(
         kind=FaultKind.ERROR,
-        action=ask.action,
+        action="AttachVolume",
         code="InvalidParameterValue",
         message="Invalid value '/dev/xvdba' for unixDevice. "
         "Attachment point /dev/xvdba is already in use",
     )
     with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(NameTaken):
-        ask.ask(cloud)
+        operation_of("AttachVolume").run(cloud)
     assert len(calls) == 1
 
 
-def test_burned_tokens(shared_refusing: Refusing) -> None:
-    """A burned token is followed by the next of its series, in the end by a human."""
-    (ask,) = (ask for ask in ASKS if ask.action == "CreateVolume")
-    rule = refusal(ask, "IdempotentParameterMismatch")
-    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as told:
-        ask.ask(cloud)
+def test_rejected_tokens(shared_refusing: Refusing) -> None:
+    """A rejected token is followed by the next of its series, and in the end by an operator."""
+    operation = operation_of("CreateVolume")
+    rule = refusal(operation, "IdempotentParameterMismatch")
+    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as caught:
+        operation.run(cloud)
 
-    assert told.value.cause is Cause.TOKENS_BURNED
-    assert told.value.hint
+    assert caught.value.cause is Cause.TOKENS_BURNED
+    assert caught.value.hint
     assert len({call.params["ClientToken"] for call in calls}) == len(calls) == TOKEN_SERIES_MAX
 
 
@@ -159,21 +172,22 @@ def test_burned_tokens(shared_refusing: Refusing) -> None:
     ],
 )
 def test_done_before(shared_refusing: Refusing, action: str, code: str) -> None:
-    """A volume that is not attached is detached, one that is gone is deleted."""
-    (ask,) = (ask for ask in ASKS if ask.action == action)
-    with shared_refusing.refusing(refusal(ask, code)) as (cloud, calls):
-        ask.ask(cloud)
+    """Detaching a volume that is not attached succeeds, as does deleting one that is gone."""
+    operation = operation_of(action)
+    with shared_refusing.refusing(refusal(operation, code)) as (cloud, calls):
+        operation.run(cloud)
     assert len(calls) == 1
 
 
 def test_without_credentials(shared_refusing: Refusing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An instance without a role is told what to attach, and EC2 is not even asked."""
+    """Without an instance profile the operator is told so, and EC2 is not even asked."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     shared_refusing.forget_credentials()
-    (ask,) = (ask for ask in ASKS if ask.action == "CreateVolume")
-    rule = refusal(ask, "AuthFailure")
-    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as told:
-        ask.ask(cloud)
+    operation = operation_of("CreateVolume")
+    rule = refusal(operation, "AuthFailure")
+    with shared_refusing.refusing(rule) as (cloud, calls), pytest.raises(Unfit) as caught:
+        operation.run(cloud)
 
-    assert (told.value.cause, calls) == ("credentials", [])
-    assert "instance profile" in told.value.hint
+    assert caught.value.cause is Cause.CREDENTIALS
+    assert caught.value.hint
+    assert calls == []

@@ -1,10 +1,11 @@
-"""Answers that never come: whatever the call did or did not do, one volume, attached once."""
+"""Lost answers: whatever the call did or did not do, there is one volume, attached once."""
 
 from typing import Literal
 
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.resize.growth import Outcome
 from tests.faults.catalogue import TRIES_MAX
 from tests.faults.instance import Instance
@@ -21,7 +22,7 @@ MISHAPS: list[tuple[FaultKind, Literal["before", "after"]]] = [
 
 
 def assert_one_volume(instance: Instance, *, number: int = 1) -> None:
-    """So many volumes exist, each attached here, protected, and a device once."""
+    """This many volumes exist, each attached, deleted with the instance, and a device once."""
     volumes = instance.volumes()
     assert len(volumes) == number
     assert all(volume.attachment_state == "attached" for volume in volumes)
@@ -40,7 +41,7 @@ def test_a_lost_answer(
     *,
     times: int,
 ) -> None:
-    """One answer lost, all of a call's tries, or more: the growth ends with its one volume."""
+    """Whether one answer is lost, all of a call's tries or more, the growth has one volume."""
     rule = FaultRule(kind=kind, action=action, when=when, times=times)
     instance.http.control.add_fault(rule)
 
@@ -52,10 +53,10 @@ def test_a_lost_answer(
 
 
 @pytest.mark.parametrize(("kind", "when"), MISHAPS, ids=str)
-def test_a_lost_answer_while_taking_back(
+def test_a_lost_answer_while_detaching(
     instance: Instance, kind: FaultKind, when: Literal["before", "after"]
 ) -> None:
-    """A hanging attach is taken back and done anew, also when the detach's answer is lost."""
+    """A stuck attachment is detached and tried again, also when the detach's answer is lost."""
     control = instance.http.control
     control.add_fault(FaultRule(kind=FaultKind.STUCK, action="AttachVolume", times=1))
     control.add_fault(FaultRule(kind=kind, action="DetachVolume", when=when, times=1))
@@ -69,10 +70,10 @@ def test_a_lost_answer_while_taking_back(
 
 @pytest.mark.parametrize("times", [1, TRIES_MAX])
 @pytest.mark.parametrize(("kind", "when"), MISHAPS, ids=str)
-def test_a_lost_answer_while_giving_back(
+def test_a_lost_answer_while_deleting(
     instance: Instance, kind: FaultKind, when: Literal["before", "after"], *, times: int
 ) -> None:
-    """A volume without a slot is deleted, or named in an alarm; what is told is the slots' end."""
+    """A volume without a slot is deleted, or named in a warning; the growth fails for slots."""
     control = instance.http.control
     code = "AttachmentLimitExceeded"
     control.add_fault(FaultRule(kind=FaultKind.ERROR, action="AttachVolume", code=code))
@@ -80,17 +81,17 @@ def test_a_lost_answer_while_giving_back(
 
     assert instance.grow() is Outcome.UNFIT
 
-    assert instance.events[-1].fields["cause"] == "slots"
+    assert instance.events[-1].cause is Cause.SLOTS
     instance.http.clock.sleep(10)
     left = [volume.id for volume in instance.volumes()]
-    assert all(any(name in event.sentence for event in instance.events) for name in left)
+    assert set(left) <= {event.volume for event in instance.events}
     control.clear_faults()
     instance.grow_to_the_end()
     assert_one_volume(instance)
 
 
 def test_throttled_a_third_of_the_time(instance: Instance, botocore_waits: list[float]) -> None:
-    """With 30 % of all calls throttled, growth after growth comes through in three tries."""
+    """With 30 % of all calls throttled, growth after growth succeeds within three tries."""
     control = instance.http.control
     control.add_fault(FaultRule(kind=FaultKind.THROTTLE, probability=0.3))
     for number in range(2, 12):

@@ -1,8 +1,9 @@
-"""An instance with fewer slots than EC2 says: volume after volume is bought and given back."""
+"""An instance with fewer slots than EC2 says: volume after volume is created and deleted."""
 
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.policy.backoff import retry_delay_seconds
 from ebs_autoscale.resize.growth import Outcome
 from tests.faults.catalogue import TRIES_MAX
@@ -17,29 +18,29 @@ QUICK_SECONDS = 15
 
 @pytest.fixture
 def instance(instance: Instance) -> Instance:
-    """An instance whose filesystem needs one more volume, and that takes none."""
+    """An instance whose filesystem needs a volume, and that can attach none."""
     instance.http.control.add_fault(FULL)
     return instance
 
 
-def give_back(instance: Instance, *, for_hours: float) -> int:
-    """Grow as a daemon does whose every volume is given back, for so long; how often it did."""
+def fail_to_attach(instance: Instance, *, for_hours: float) -> int:
+    """Grow as a daemon that has to delete every volume; returns how often it tried."""
     clock = instance.http.clock
     ends_at = clock.now_seconds() + for_hours * 3600
     tries = 0
     while clock.now_seconds() < ends_at:
         tries += 1
         assert instance.grow() is Outcome.UNFIT
-        assert instance.events[-1].fields["cause"] == "slots"
-        clock.sleep(retry_delay_seconds("slots", attempts=tries, jitter=0.5))
+        assert instance.events[-1].cause is Cause.SLOTS
+        clock.sleep(retry_delay_seconds(Cause.SLOTS, attempts=tries, jitter=0.5))
         assert instance.volumes() == []
     return tries
 
 
 @pytest.mark.parametrize("hours", [1.5, 13])
 def test_a_freed_slot_is_used_at_the_next_try(instance: Instance, hours: float) -> None:
-    """However often volumes were given back, with a slot freed the next try is quick and grows."""
-    assert give_back(instance, for_hours=hours) > 5
+    """However many volumes were deleted, once a slot is free the next try grows quickly."""
+    assert fail_to_attach(instance, for_hours=hours) > 5
     instance.http.control.clear_faults()
     began = instance.http.clock.now_seconds()
 
@@ -51,11 +52,11 @@ def test_a_freed_slot_is_used_at_the_next_try(instance: Instance, hours: float) 
 
 @pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER])
 @pytest.mark.parametrize("times", [1, TRIES_MAX, TRIES_MAX + 1])
-def test_an_answer_lost_after_volumes_were_given_back(
+def test_a_lost_answer_after_volumes_were_deleted(
     instance: Instance, kind: FaultKind, *, times: int
 ) -> None:
-    """A create whose answer is lost behind tokens of deleted volumes buys one volume, too."""
-    spent = give_back(instance, for_hours=0.5)
+    """A create call whose answer is lost, after tokens of deleted volumes, makes one volume."""
+    spent = fail_to_attach(instance, for_hours=0.5)
     control = instance.http.control
     control.clear_faults()
     control.add_fault(FaultRule(kind=kind, action="CreateVolume", after=spent, times=times))

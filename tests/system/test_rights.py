@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ebs_autoscale.ec2.iam import policy_document
-from tests.contract.rights import SEED, without
+from tests.contract.permissions import FIRST_POLICY, without
 from tests.system.bench import Host
 
 pytestmark = pytest.mark.kernel
@@ -55,7 +55,7 @@ def test_check_with_the_least_rights(host: Host) -> None:
 @pytest.mark.parametrize("verb", ["check", "grow", "run"])
 def test_the_seeds_rights(host: Host, verb: str) -> None:
     """With the first version's rights what is missing is named, and nothing is bought."""
-    host.sandbox.set_policy(SEED)
+    host.sandbox.set_policy(FIRST_POLICY)
     host.fill(25)
     if verb == "run":
         with host.daemon() as daemon:
@@ -77,7 +77,7 @@ def test_the_seeds_rights(host: Host, verb: str) -> None:
 def test_the_seeds_rights_and_a_look(host: Host) -> None:
     """May it look but not tag, the daemon names CreateTags and buys nothing."""
     looks = POLICY["Statement"][0]
-    host.sandbox.set_policy({**SEED, "Statement": [*SEED["Statement"], looks]})
+    host.sandbox.set_policy({**FIRST_POLICY, "Statement": [*FIRST_POLICY["Statement"], looks]})
     host.fill(25)
     with host.daemon() as daemon:
         daemon.wait_for("ec2:CreateTags is denied on arn:aws:ec2:us-east-1:123456789012:volume/")

@@ -86,7 +86,7 @@ GOOD = {
                 fixed_bytes=100 * GIB,
                 min_bytes=64 * GIB,
                 max_bytes=2048 * GIB,
-                # What EC2 sells with 20,000 IOPS.
+                # The smallest volume with 20,000 IOPS.
                 sold_min_bytes=20 * GIB,
             ),
             limits=Limits(volumes=12, total_bytes=20 * 1024 * GIB, cooldown_seconds=300.0),

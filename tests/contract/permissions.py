@@ -1,21 +1,21 @@
-"""Policies that the role of a simulated instance has, and the life of a volume under them."""
+"""IAM policies of a simulated instance, and the life of a volume under them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ebs_autoscale.ec2.iam import policy_document
-from ebs_autoscale.errors import EbsAutoscaleError, Transient
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient
 from ebs_autoscale.model import GIB, GrowthId, Volume
-from tests.contract.clouds import OverHttp
+from tests.contract.clouds import INVENTORY, OverHttp
 from tests.unit.samples import FILESYSTEM
 
 GROWTH = GrowthId(FILESYSTEM, 1)
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 POLICY = policy_document(kms_key_arn=KEY, adopt=True)
 
-# What the first version of this program asked for, word for word.
-SEED: dict[str, Any] = {
+# The policy that the README of the first ebs-autoscale asked for.
+FIRST_POLICY: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [
         {
@@ -36,7 +36,7 @@ SEED: dict[str, Any] = {
 
 
 def without(sid: str) -> dict[str, Any]:
-    """Take one statement out."""
+    """The printed policy but for one statement."""
     kept = [each for each in POLICY["Statement"] if each["Sid"] != sid]
     assert len(kept) == len(POLICY["Statement"]) - 1
     return {**POLICY, "Statement": kept}
@@ -44,67 +44,67 @@ def without(sid: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Life:
-    """One volume from purchase to deletion, call by call."""
+    """One volume from its creation to its deletion, call by call."""
 
     http: OverHttp
     policy: Mapping[str, Any] | None = None
 
     def look(self) -> None:
-        """See what there is."""
+        """Take the inventory."""
         self.http.cloud.inventory(FILESYSTEM)
 
     def create(self) -> None:
-        """Buy it, and see it come to be."""
-        bought = self.http.cloud.create(GROWTH, GIB)
+        """Create it, and see that it still exists when EC2 is done."""
+        created = self.http.cloud.create(GROWTH, GIB, INVENTORY)
         self.http.clock.sleep(10)
-        if all(seen.id != bought.id for seen in self.http.control.state().volumes):
-            raise Transient("it vanished")
+        if all(seen.id != created.id for seen in self.http.control.state().volumes):
+            raise Transient(f"{created.id} is gone", cause=Cause.VOLUME_LOST)
 
     def attach(self) -> None:
         """Attach it here."""
-        self.http.cloud.attach(self._known(), "/dev/xvdba")
+        self.http.cloud.attach(self._known(), "/dev/xvdba", INVENTORY)
         self.http.clock.sleep(10)
 
-    def delete_on_termination(self) -> None:
-        """Let it end with the instance."""
-        self.http.cloud.delete_on_termination(self._known())
+    def set_delete_on_termination(self) -> None:
+        """Set DeleteOnTermination."""
+        self.http.cloud.set_delete_on_termination(self._known())
 
     def detach(self) -> None:
-        """Take it away again."""
+        """Detach it."""
         self.http.cloud.detach(self._known())
         self.http.clock.sleep(10)
 
     def delete(self) -> None:
-        """Be rid of it."""
+        """Delete it."""
         self.http.cloud.delete(self._known())
 
     def _known(self) -> Volume:
-        """The volume, looked at with rights of an operator."""
+        """The volume, as an operator sees it, who may do everything."""
         self.http.control.set_policy(None)
         [volume] = self.http.cloud.inventory(FILESYSTEM).volumes
         self.http.control.set_policy(self.policy)
         return volume
 
-    def _be_allowed(self, policy: Mapping[str, Any] | None) -> None:
+    def _apply(self, policy: Mapping[str, Any] | None) -> None:
         self.policy = policy
         self.http.control.set_policy(policy)
 
-    def live(self, policy: Mapping[str, Any]) -> dict[str, str]:
-        """Do all of it under a policy; what fails is told, and then done without one."""
+    def run(self, policy: Mapping[str, Any]) -> dict[str, EbsAutoscaleError]:
+        """Make each call under a policy, and again without where it fails; the errors by call."""
         failures = {}
         for step in (
             self.look,
             self.create,
             self.attach,
-            self.delete_on_termination,
+            self.set_delete_on_termination,
             self.detach,
             self.delete,
         ):
-            self._be_allowed(policy)
+            self._apply(policy)
             try:
                 step()
             except EbsAutoscaleError as error:
-                failures[step.__name__] = str(error)
-                self._be_allowed(None)
+                failures[step.__name__] = error
+                self._apply(None)
                 step()
         return failures

@@ -1,4 +1,4 @@
-"""Which device name is asked for."""
+"""Which device name is chosen for an attachment."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_names_are_those_ec2_accepts() -> None:
 
 @given(taken=st.sets(names | aliases), avoid=st.sets(names))
 def test_a_taken_name_is_never_chosen(taken: set[str], avoid: set[str]) -> None:
-    """What is taken, under either spelling, is not chosen; what is avoided only as the last."""
+    """A name taken in either spelling is not chosen; one to avoid only when no other is left."""
     name = choose_device_name(taken, avoid)
     alias = (name or "").replace("xvd", "sd")
     assert name not in taken
@@ -31,14 +31,14 @@ def test_a_taken_name_is_never_chosen(taken: set[str], avoid: set[str]) -> None:
 
 
 def test_the_first_free_name_is_chosen() -> None:
-    """Without reasons against it the first name is chosen; `sda` and `xvda` take nothing away."""
+    """The first free name is chosen; the root's `sda1` and `xvda` make no other name taken."""
     assert choose_device_name({"/dev/sda1", "/dev/xvda"}) == "/dev/xvdba"
     assert choose_device_name({"/dev/xvdba", "/dev/sdbb"}) == "/dev/xvdbc"
     assert choose_device_name(set(), avoid={"/dev/xvdba"}) == "/dev/xvdbb"
 
 
-def test_nothing_is_left_when_all_is_taken() -> None:
-    """With every name taken there is none."""
+def test_all_names_taken() -> None:
+    """With every name taken the result is None."""
     assert choose_device_name(set(DEVICE_NAMES)) is None
     assert choose_device_name({name.replace("xvd", "sd") for name in DEVICE_NAMES}) is None
     assert choose_device_name(set(DEVICE_NAMES[1:]), set(DEVICE_NAMES)) == DEVICE_NAMES[0]

@@ -1,4 +1,4 @@
-"""Who am I, asked of a small metadata service that answers as the test says."""
+"""The identity of the instance, from a metadata service that answers as the test says."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ebs_autoscale.ec2 import imds as instance
+from ebs_autoscale.ec2 import imds
 from ebs_autoscale.ec2.imds import PATIENCE_SECONDS, TOKEN_TTL_SECONDS, Imds
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.model import Identity
@@ -27,7 +27,7 @@ GOOD = {
 
 
 class Service(ThreadingHTTPServer):
-    """IMDSv2, one token at a time; `troubles` answer first, None is silence."""
+    """IMDSv2 with one valid token; `troubles` are answered first, None is no answer."""
 
     daemon_threads = True
     block_on_close = False
@@ -43,7 +43,7 @@ class Service(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one request as the service says."""
+    """Answers one request."""
 
     server: Service
 
@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
     do_PUT = do_GET  # noqa: N815 -- named by BaseHTTPRequestHandler
 
     def give_token(self) -> None:
-        """Version 2 only: PUT, with a lifetime."""
+        """Answer a PUT with a lifetime, as version 2 asks for."""
         lifetime = self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
         good = self.command == "PUT" and lifetime == str(TOKEN_TTL_SECONDS)
         self.answer(200 if good else 400, self.server.token.encode())
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- named by the base
-        """Stay silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def imds_of(service: Service, clock: SimulatedClock | None = None) -> Imds:
 
 
 def test_identity_takes_a_token_first(service: Service) -> None:
-    """The identity is asked for with a token of version 2, in three requests."""
+    """The identity takes three requests: one for a token, two with it."""
     identity = imds_of(service).identity()
     assert identity == Identity(
         instance_id="i-0123456789abcdef0",
@@ -133,16 +133,16 @@ def test_identity_takes_a_token_first(service: Service) -> None:
         (PARTITION, 500, b""),
     ],
 )
-def test_what_may_pass_is_asked_again(service: Service, trouble: tuple[str, int, bytes]) -> None:
-    """A stale token, an ill service or half a document is asked again, with a new token."""
+def test_passing_trouble_is_retried(service: Service, trouble: tuple[str, int, bytes]) -> None:
+    """After a stale token, a server error or an invalid document all is asked again."""
     service.troubles = [trouble]
     assert imds_of(service).identity().region == "eu-central-1"
     assert service.requests.count(f"PUT {TOKEN}") == 2
 
 
 @pytest.mark.parametrize("place", [TOKEN, DOCUMENT])
-def test_a_service_turned_off_is_for_a_human(service: Service, place: str) -> None:
-    """403 says that metadata is turned off: no second try, and a hint how to turn it on."""
+def test_a_disabled_service_needs_an_operator(service: Service, place: str) -> None:
+    """403 says that IMDS is disabled: no second try, and a hint how to enable it."""
     service.troubles = [(place, 403, b"")]
     with pytest.raises(Unfit, match=f"{place}: HTTP 403") as caught:
         imds_of(service).identity()
@@ -153,37 +153,41 @@ def test_a_service_turned_off_is_for_a_human(service: Service, place: str) -> No
 
 
 def test_patience_is_bounded(service: Service) -> None:
-    """A service that stays ill is given up after the patience, with what it last said."""
+    """A service that keeps failing is given up after a time, with its last answer."""
     clock = SimulatedClock()
     began = clock.now_seconds()
     service.troubles = [(TOKEN, 503, b"")] * 1000
-    with pytest.raises(Unfit, match=r"no instance metadata from http://127.*HTTP 503") as caught:
+    with pytest.raises(Unfit, match=r"http://127.*HTTP 503") as caught:
         imds_of(service, clock).identity()
     assert caught.value.cause is Cause.IMDS
     assert clock.now_seconds() - began <= PATIENCE_SECONDS
     assert 5 < len(service.requests) < 20
 
 
-def test_silence_has_an_end(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service that does not answer costs a timeout, as a container behind one hop sees it."""
-    monkeypatch.setattr(instance, "REQUEST_TIMEOUT_SECONDS", 0.05)
+def test_no_answer_is_a_timeout(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that does not answer, as seen from a container behind a hop, times out."""
+    monkeypatch.setattr(imds, "REQUEST_TIMEOUT_SECONDS", 0.05)
     service.troubles = [None]
-    with pytest.raises(Unfit, match="timed out") as caught:
+    with pytest.raises(Unfit) as caught:
         imds_of(service).identity(patience_seconds=0)
-    assert "hop limit must be 2" in caught.value.hint
+    assert caught.value.cause is Cause.IMDS
+    assert "hop limit" in caught.value.hint
 
 
-def test_nobody_there_is_unfit() -> None:
-    """Outside EC2 nothing listens, and that is said."""
-    with Service() as closed:
-        port = closed.server_port
-    imds = Imds(SimulatedClock(), {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{port}"})
-    with pytest.raises(Unfit, match="Connection refused"):
-        imds.identity()
+def test_no_service_is_unfit() -> None:
+    """Outside EC2 nothing listens, which needs an operator."""
+    with Service() as service:
+        port = service.server_port
+    closed = Imds(
+        SimulatedClock(), {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{port}"}
+    )
+    with pytest.raises(Unfit, match="Connection refused") as caught:
+        closed.identity()
+    assert caught.value.cause is Cause.IMDS
 
 
 def test_proxies_are_ignored(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever proxy the environment names, credentials' source is asked directly."""
+    """Whatever proxy the environment names, IMDS is asked directly."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -194,15 +198,16 @@ def test_proxies_are_ignored(service: Service, monkeypatch: pytest.MonkeyPatch) 
     "endpoint",
     ["https://169.254.169.254", "169.254.169.254", "http://", "http://host:port", "http://[::1"],
 )
-def test_an_endpoint_must_be_an_address(endpoint: str) -> None:
-    """An endpoint that cannot be asked is the operator's to correct, and quoted."""
-    imds = Imds(SimulatedClock(), {"AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint})
-    with pytest.raises(Unfit, match="is not an http:// address") as caught:
-        imds.identity()
+def test_an_endpoint_must_be_a_url(endpoint: str) -> None:
+    """An endpoint that is no http:// URL needs an operator, and is quoted."""
+    wrong = Imds(SimulatedClock(), {"AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint})
+    with pytest.raises(Unfit) as caught:
+        wrong.identity()
+    assert caught.value.cause is Cause.IMDS
     assert endpoint in caught.value.what
 
 
 @pytest.mark.parametrize("environment", [{}, {"AWS_EC2_METADATA_SERVICE_ENDPOINT": ""}])
-def test_the_usual_endpoint(environment: dict[str, Any]) -> None:
-    """Without a setting it is the link-local address that EC2 documents."""
+def test_the_default_endpoint(environment: dict[str, Any]) -> None:
+    """The default endpoint is the link-local address that EC2 documents."""
     assert Imds(SimulatedClock(), environment).endpoint == "http://169.254.169.254"

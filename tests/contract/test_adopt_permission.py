@@ -1,0 +1,63 @@
+"""The one permission on volumes that we did not create: to adopt those of an older autoscaler."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ebs_autoscale.ec2.requests import OWNER_TAG, PREDECESSOR_TAG
+from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.model import Volume
+from tests.contract.clouds import OverHttp, StartHttp
+from tests.contract.permissions import POLICY, without
+from tests.unit.samples import FILESYSTEM, volume_of
+
+ADOPT = "AdoptVolumesOfAnOlderOne"
+ANOTHER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0fedcba9876543210"
+
+
+def foreign_volume(http: OverHttp, instance_id: str | None) -> Volume:
+    """A volume that an older autoscaler created for an instance; None for one without its tag."""
+    tags = [{"Key": PREDECESSOR_TAG, "Value": instance_id}] if instance_id else []
+    parameters: Any = {"TagSpecifications": [{"ResourceType": "volume", "Tags": tags}]}
+    zone = http.identity.availability_zone
+    created = http.ec2.create_volume(AvailabilityZone=zone, Size=1, **(parameters if tags else {}))
+    return volume_of(1, id=created["VolumeId"])
+
+
+def test_a_volume_of_an_older_autoscaler_is_adopted(start: StartHttp) -> None:
+    """With the statement a volume of an older autoscaler is tagged; without, the hint names it."""
+    with start() as http:
+        volume = foreign_volume(http, http.identity.instance_id)
+        http.control.set_policy(without(ADOPT))
+        with pytest.raises(Unfit) as caught:
+            http.cloud.claim(volume)
+        assert caught.value.cause is Cause.DENIED
+        assert ADOPT in caught.value.hint
+        assert "iam-policy --adopt" in caught.value.hint
+        http.control.set_policy(POLICY)
+        http.cloud.claim(volume)
+        http.control.set_policy(None)
+        [claimed] = http.cloud.inventory(FILESYSTEM).volumes
+        assert claimed.id == volume.id
+
+
+@pytest.mark.parametrize("instance_id", [None, "i-0fedcba9876543210", "", "*", "i-*"])
+def test_no_other_volume_is_adopted(start: StartHttp, instance_id: str | None) -> None:
+    """The statement permits nothing on volumes of other instances, nor on untagged ones."""
+    with start() as http:
+        volume = foreign_volume(http, instance_id)
+        http.control.set_policy(POLICY)
+        with pytest.raises(Unfit) as caught:
+            http.cloud.claim(volume)
+        assert caught.value.cause is Cause.DENIED
+
+
+def test_no_other_owner_is_named(start: StartHttp) -> None:
+    """The statement does not permit to tag a volume as another instance's."""
+    with start() as http:
+        volume = foreign_volume(http, http.identity.instance_id)
+        http.control.set_policy(POLICY)
+        tags: Any = [{"Key": OWNER_TAG, "Value": ANOTHER}]
+        with pytest.raises(ClientError, match="ec2:CreateTags on"):
+            http.ec2.create_tags(Resources=[volume.id], Tags=tags)
