@@ -8,7 +8,7 @@ import pytest
 
 from ebs_autoscale.checks.line import Line, Look, hint_of
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import CommandFailed, ConfigInvalid, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, ConfigInvalid, EbsAutoscaleError, Transient, Unfit
 
 FINE = Line("thing", "ok", "it is fine")
 
@@ -47,7 +47,7 @@ def test_the_lines_of_a_look_in_time() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (Unfit("it is broken", hint="mend it"), "it is broken"),
+        (Unfit("it is broken", hint="mend it", cause=Cause.UNIT), "it is broken"),
         (ZeroDivisionError("by zero"), "unexpected ZeroDivisionError: by zero"),
     ],
 )
@@ -67,10 +67,10 @@ def test_an_error_is_a_line(error: Exception, words: str) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        Unfit("no", hint="do this"),
+        Unfit("no", hint="do this", cause=Cause.UNIT),
         ConfigInvalid("2 mistakes"),
         CommandFailed(("btrfs",), None, ""),
-        Transient("ill"),
+        Transient("ill", cause=Cause.EC2_ERROR),
     ],
 )
 def test_there_is_always_something_to_do(error: EbsAutoscaleError) -> None:

@@ -33,8 +33,8 @@ def world() -> SimulatedWorld:
 def first(world: SimulatedWorld, policy: GrowthPolicy | None = None) -> str:
     """The id of the first volume, as one run of `init` obtains it."""
     ports = replace(world.ports(), filesystem=NoFilesystem(world.filesystem.uuid, "/scratch"))
-    volume = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
-    assert volume.node
+    volume, node = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
+    assert node
     return volume.id
 
 
