@@ -1,0 +1,145 @@
+"""What systemd says of our units, and what `check` says of them."""
+
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.checks.service import unit_line
+from ebs_autoscale.host.services import unit_reading
+from ebs_autoscale.host.systemd import Unit, parse_show
+
+UNIT = "ebs-autoscale.service"
+INSTANCE = "ebs-autoscale@scratch.service"
+
+# As systemd 252 prints it: in its own order, an empty line between units.
+SHOWN = """\
+Result=success
+NRestarts=0
+ExecMainStatus=0
+Id=ebs-autoscale.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+UnitFileState=enabled
+
+Result=success
+NRestarts=0
+ExecMainStatus=0
+Id=ebs-autoscale@scratch.service
+LoadState=not-found
+ActiveState=inactive
+SubState=dead
+UnitFileState=
+"""
+
+
+def unit_of(name: str = UNIT, **changes: object) -> Unit:
+    """A unit that is as it should be, but for these changes."""
+    found = {
+        "load_state": "loaded",
+        "file_state": "enabled",
+        "active_state": "active",
+        "sub_state": "running",
+        "result": "success",
+        "restarts": 0,
+        "exit_status": 0,
+        **changes,
+    }
+    return Unit(name=name, **found)  # type: ignore[arg-type]  # the changes are the test's own
+
+
+def not_found(name: str) -> Unit:
+    """A unit that is not installed."""
+    return unit_of(name, load_state="not-found", file_state="", active_state="inactive")
+
+
+def test_units_out_of_show() -> None:
+    """Both units are read, each with all of its properties, whatever their order."""
+    assert parse_show(SHOWN) == (
+        unit_of(),
+        unit_of(
+            INSTANCE,
+            load_state="not-found",
+            file_state="",
+            active_state="inactive",
+            sub_state="dead",
+        ),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n", "Failed to connect\n", "LoadState=loaded\n"])
+def test_nothing_out_of_nothing(text: str) -> None:
+    """What names no unit is no unit."""
+    assert parse_show(text) == ()
+
+
+def test_an_older_systemd() -> None:
+    """Properties that a systemd does not know are empty."""
+    [unit] = parse_show("Id=ebs-autoscale.service\nLoadState=loaded\nActiveState=active\n")
+    assert (unit.restarts, unit.file_state) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("unit", "verdict", "named", "hint"),
+    [
+        (unit_of(), "ok", "active and enabled", ""),
+        (not_found(UNIT), "warn", UNIT, "install"),
+        (unit_of(restarts=3), "warn", "3 times", f"journalctl -u {UNIT}"),
+        (unit_of(file_state="disabled"), "warn", UNIT, f"systemctl enable {UNIT}"),
+        (unit_of(active_state="inactive"), "warn", "inactive", f"systemctl start {UNIT}"),
+        (
+            unit_of(active_state="inactive", file_state="disabled"),
+            "warn",
+            "inactive and disabled",
+            f"systemctl enable --now {UNIT}",
+        ),
+        (
+            unit_of(active_state="failed", result="exit-code", exit_status=2),
+            "fail",
+            "exit status 2",
+            "configuration",
+        ),
+        (
+            unit_of(active_state="failed", result="exit-code", exit_status=1),
+            "fail",
+            "exit status 1",
+            "journalctl",
+        ),
+        (unit_of(active_state="failed", result="watchdog"), "fail", "watchdog", "dmesg"),
+        (
+            unit_of(active_state="failed", result="start-limit-hit", restarts=5),
+            "fail",
+            "5 times",
+            f"reset-failed {UNIT}",
+        ),
+        (
+            unit_of(active_state="activating", sub_state="auto-restart", result="exit-code"),
+            "fail",
+            "exit-code",
+            "journalctl",
+        ),
+        (unit_of(load_state="masked"), "fail", "masked", "systemctl unmask"),
+        (unit_of(load_state="bad-setting"), "fail", "bad-setting", "systemd-analyze verify"),
+    ],
+)
+def test_verdicts(unit: Unit, verdict: str, named: str, hint: str) -> None:
+    """The daemon's unit is judged, with what to do where it is not as it should be."""
+    line = unit_line(unit)
+    assert line.verdict == verdict
+    assert named in line.sentence
+    assert hint in line.hint
+    assert bool(line.hint) == (verdict != "ok")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/etc/ebs-autoscale/config.yaml", UNIT),
+        ("/etc/ebs-autoscale/scratch.yaml", INSTANCE),
+        (r"/etc/ebs-autoscale/srv-my\x2down.yaml", r"ebs-autoscale@srv-my\x2down.service"),
+        ("/tmp/config.yaml", ""),
+    ],
+)
+def test_which_unit_reads_a_file(path: str, name: str) -> None:
+    """The unit follows from the file's place and name, so a file that is wrong has one, too."""
+    assert unit_reading(Path(path)) == name
