@@ -10,7 +10,7 @@ import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.ec2.iam import policy_document
-from ebs_autoscale.provision.first_volume import name_of_filesystem
+from ebs_autoscale.provision.first_volume import uuid_for
 from tests.system.bare import CONFIG, FSTAB, CloudHost
 
 pytestmark = pytest.mark.kernel
@@ -22,9 +22,7 @@ def test_init(cloud_host: CloudHost) -> None:
     assert ran.returncode == 0, ran.stderr
     cloud_host.assert_ready()
     assert [volume.size_gib for volume in cloud_host.volumes()] == [20]
-    assert cloud_host.uuid == name_of_filesystem(
-        cloud_host.sandbox.owner_arn, str(cloud_host.mountpoint)
-    )
+    assert cloud_host.uuid == uuid_for(cloud_host.sandbox.owner_arn, str(cloud_host.mountpoint))
     said = ran.stderr
     for words in ("create a volume of 20 GiB", "made BTRFS", "metadata dup", "run --detach"):
         assert words in said

@@ -25,7 +25,10 @@ def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A second mountpoint has a file named for it; the first keeps the default file."""
     default = tmp_path / "config.yaml"
     monkeypatch.setattr(paths, "CONFIG_DEFAULT", default)
-    assert config_file.settings_for(default, "/scratch") == (default, Settings(mountpoint="/scratch"))
+    assert config_file.settings_for(default, "/scratch") == (
+        default,
+        Settings(mountpoint="/scratch"),
+    )
     default.write_text("mountpoint: /scratch\nadopt: true\n", "utf-8")
     assert config_file.settings_for(default, "/scratch")[1].adopt
     path, settings = config_file.settings_for(default, "/srv/my-own")
