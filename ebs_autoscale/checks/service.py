@@ -9,7 +9,7 @@ from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import systemd_runs, unit_reading
 from ebs_autoscale.host.systemd import PROPERTIES, Unit, parse_show
-from ebs_autoscale.telemetry.status_file import living_daemon
+from ebs_autoscale.telemetry import living_daemon
 from ebs_autoscale.units import counted
 
 _SYSTEMCTL_TIMEOUT_SECONDS = 3.0

@@ -25,7 +25,7 @@ from ebs_autoscale.provision.existing_device import (
     is_source_of,
 )
 from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import world_of
 

@@ -11,7 +11,7 @@ from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import files, fstab, paths, services
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.provision.purge import purge_empty, require_empty
-from ebs_autoscale.telemetry.logs import LogSink
+from ebs_autoscale.telemetry import LogSink
 from ebs_autoscale.units import counted
 from ebs_autoscale.wiring import filesystem_of, require_fit_host, world_of
 
