@@ -1,10 +1,10 @@
-"""`check` on EC2: identity, clock, rights, slots, quota, and volumes that serve nobody."""
+"""Checks of EC2: identity, permissions, clock, attachment slots, quota, orphaned volumes."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ebs_autoscale.checks.filesystem import Seen
+from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
 from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.clock import Clock, SystemClock
@@ -15,34 +15,36 @@ from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy import missing_device
-from ebs_autoscale.units import format_size
+from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.volumes import HASTY_CONFIG, Ec2Volumes
 
-# `check` is run by a person who waits; the daemon is more patient.
+# An operator waits for `check`; the daemon is more patient.
 IMDS_PATIENCE_SECONDS = 2.0
 
-PROTECTION = "ModifyInstanceAttribute"
+# Sets DeleteOnTermination, without which a growth goes on with a warning.
+_OPTIONAL_ACTION = "ModifyInstanceAttribute"
 
-# After one of these every other call would be answered alike, each after its own wait.
+# After one of these every further call would fail in the same way, each after its own timeout.
 _SAME_FOR_ALL = frozenset({Cause.EC2_UNREACHABLE, Cause.CREDENTIALS})
 
-# Any UUID will do to rehearse with when the filesystem is not known yet.
+# Any UUID will do for the dry runs while the filesystem is not known.
 _NO_FILESYSTEM = "00000000-0000-0000-0000-000000000000"
 
-# EC2 refuses signatures that are older or younger than 5 minutes (AWS general reference,
-# "Signature Version 4"). Whoever is a minute off has no time service and gets there.
+# EC2 refuses requests signed more than 5 minutes ago or ahead:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
+# A clock that is off by a minute is not synchronised, and will drift that far.
 _SKEW_REFUSED_SECONDS = 300.0
 _SKEW_STRANGE_SECONDS = 60.0
 
 
 class Ec2Date:
-    """The date in EC2's last answer, and what this host's clock was then."""
+    """The date in EC2's latest answer, and the time on this host's clock when it came."""
 
     def __init__(self, cloud: Ec2Volumes, clock: Clock) -> None:
         self.date = ""
         self.wall_seconds = 0.0
         self._clock = clock
-        # Emitted for refusals, too: a rehearsal has no other answers.
+        # This event comes for refusals, too: a dry run has no other answer.
         cloud.ec2.meta.events.register("after-call.ec2", self._note)
 
     def _note(self, http_response: Any, **_: object) -> None:
@@ -50,8 +52,8 @@ class Ec2Date:
         self.wall_seconds = self._clock.wall_seconds()
 
 
-def look(settings: Settings, seen: Seen, clock: SystemClock) -> Iterator[Line]:
-    """Every line on EC2, by calls that change nothing."""
+def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Iterator[Line]:
+    """Every line about EC2, by calls that change nothing."""
     imds = Imds(clock)
     try:
         identity = imds.identity(patience_seconds=IMDS_PATIENCE_SECONDS)
@@ -69,18 +71,18 @@ def look(settings: Settings, seen: Seen, clock: SystemClock) -> Iterator[Line]:
         config=HASTY_CONFIG,
     )
     answered = Ec2Date(cloud, clock)
-    hopeless = False
-    for action, refusal in rehearse(cloud, seen.filesystem or _NO_FILESYSTEM):
-        yield _rehearsed(action, refusal)
-        if refusal is not None and refusal.cause in _SAME_FOR_ALL:
-            hopeless = True
+    is_hopeless = False
+    for action, refusal in rehearse(cloud, seen.uuid or _NO_FILESYSTEM):
+        yield _permission_line(action, refusal)
+        is_hopeless = refusal is not None and refusal.cause in _SAME_FOR_ALL
+        if is_hopeless:
             break
     if answered.date:
         yield from clock_lines(answered.date, answered.wall_seconds)
     else:
         yield from clock_lines(imds.date, imds_wall_seconds)
-    if not hopeless:
-        yield from _volumes(settings, seen, cloud)
+    if not is_hopeless:
+        yield from _volume_lines(settings, seen, cloud)
 
 
 def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
@@ -89,116 +91,120 @@ def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
         skew_seconds = wall_seconds - parsedate_to_datetime(date).timestamp()
     except ValueError:
         return
-    way = "ahead of EC2" if skew_seconds > 0 else "behind EC2"
-    what = f"{abs(skew_seconds):.0f} s {way}"
-    hint = "set it and keep it right: chrony with server 169.254.169.123"
+    direction = "ahead of EC2" if skew_seconds > 0 else "behind EC2"
+    what = f"{abs(skew_seconds):.0f} s {direction}"
+    hint = "synchronise it, for example with chrony and the server 169.254.169.123"
     if abs(skew_seconds) > _SKEW_REFUSED_SECONDS:
-        yield Line("clock", "fail", f"{what}, which refuses every call", hint)
+        yield Line("clock", "fail", f"{what}; EC2 refuses every call", hint)
     elif abs(skew_seconds) > _SKEW_STRANGE_SECONDS:
-        yield Line("clock", "warn", f"{what}, which refuses every call from 300 s on", hint)
+        limit = f"{_SKEW_REFUSED_SECONDS:.0f} s"
+        yield Line("clock", "warn", f"{what}; EC2 refuses every call beyond {limit}", hint)
     else:
         yield Line("clock", "ok", f"within {_SKEW_STRANGE_SECONDS:.0f} s of EC2")
 
 
-def _rehearsed(action: str, refusal: EbsAutoscaleError | None) -> Line:
+def _permission_line(action: str, refusal: EbsAutoscaleError | None) -> Line:
     if refusal is None:
         return Line("ec2", "ok", f"{action} allowed")
-    # A growth does without DeleteOnTermination, and says so each time.
-    verdict: Verdict = "warn" if action == PROTECTION else "fail"
+    verdict: Verdict = "warn" if action == _OPTIONAL_ACTION else "fail"
     return Line("ec2", verdict, f"{action}: {refusal.what}", hint_of(refusal))
 
 
-def _volumes(settings: Settings, seen: Seen, cloud: Ec2Volumes) -> Iterator[Line]:
+def _volume_lines(settings: Settings, seen: FilesystemSeen, cloud: Ec2Volumes) -> Iterator[Line]:
     try:
-        inventory = cloud.inventory(seen.filesystem or _NO_FILESYSTEM)
+        inventory = cloud.inventory(seen.uuid or _NO_FILESYSTEM)
         owned = cloud.owned()
         nodes = {volume.id: BlockDevices().node_of(volume) for volume in owned}
-        strangers = cloud.predecessors()
+        predecessors = cloud.predecessors()
     except EbsAutoscaleError:
-        # Told above, as rehearsed calls.
+        # The dry runs have failed in the same way: the operator knows.
         return
-    protects = settings.volume.delete_on_termination
-    yield from _on_own_volume(cloud, inventory, protects=protects)
+    yield from _permission_lines(settings, inventory, cloud)
     yield _slots(inventory)
     yield quota_line(owned, settings.volume.type)
     mounted = {path.name for path in SYSFS.glob("*-*")}
-    yield from leftover_lines(owned, nodes, seen, inventory.instance_id, mounted=mounted)
-    if strangers and not settings.adopt:
-        names = ", ".join(volume.id for volume in strangers)
-        hint = "set `adopt: true` to make them ours, or delete what is not needed"
-        yield Line("leftovers", "warn", f"of an older autoscaler: {names}", hint)
+    yield from orphan_lines(owned, nodes, seen, inventory.instance_id, mounted=mounted)
+    if predecessors and not settings.adopt:
+        names = ", ".join(volume.id for volume in predecessors)
+        hint = "set `adopt: true` to manage them, or delete those that are not needed"
+        yield Line("leftovers", "warn", f"created by an older autoscaler: {names}", hint)
 
 
-def _on_own_volume(cloud: Ec2Volumes, inventory: Inventory, *, protects: bool) -> Iterator[Line]:
-    # One that is attached, if there is one: what EC2 says of it says the most.
-    volumes = sorted(inventory.volumes, key=lambda v: v.attached_to != inventory.instance_id)
-    if volumes:
-        for action, refusal in rehearse_with(cloud, volumes[0]):
-            if protects or action != PROTECTION:
-                yield _rehearsed(action, refusal)
-    else:
+def _permission_lines(
+    settings: Settings, inventory: Inventory, cloud: Ec2Volumes
+) -> Iterator[Line]:
+    if not inventory.volumes:
         actions = ", ".join(NEED_A_VOLUME)
-        yield Line("ec2", "ok", f"{actions}: can be rehearsed once there is a volume of ours")
+        yield Line("ec2", "ok", f"{actions}: not checked, there is no managed volume yet")
+        return
+    # With an attached volume a dry run tells the most.
+    volume = max(inventory.volumes, key=lambda v: v.attached_to == inventory.instance_id)
+    for action, refusal in rehearse_with(cloud, volume):
+        if action != _OPTIONAL_ACTION or settings.volume.delete_on_termination:
+            yield _permission_line(action, refusal)
 
 
 def _slots(inventory: Inventory) -> Line:
     free = inventory.slots_free
     if free is None:
-        hint = "an attach will tell; `limits.volumes` can bound it"
-        return Line("slots", "warn", "EC2 does not say how many volumes this type takes", hint)
+        hint = "set `limits.volumes` to the number that the instance type supports"
+        return Line("slots", "warn", "EC2 does not say how many volumes can be attached", hint)
     if free < 1:
-        hint = "use a larger instance type or detach what is not needed"
+        hint = "use a larger instance type or detach volumes that are not needed"
         return Line("slots", "fail", "no attachment slot is left", hint)
-    ours = len(inventory.volumes)
-    return Line("slots", "ok", f"{free} attachment slots left, {ours} volumes of ours")
+    managed = counted(len(inventory.volumes), "managed volume")
+    return Line("slots", "ok", f"{counted(free, 'attachment slot')} left, {managed}")
 
 
-def quota_line(owned: Sequence[Volume], kind: str) -> Line:
-    """What this instance has of the account's quota, which only a purchase can test."""
+def quota_line(owned: Sequence[Volume], volume_type: str) -> Line:
+    """What this instance uses of the account's quota, which only CreateVolume itself checks."""
     size = format_size(sum(volume.size_bytes for volume in owned))
-    what = f"{size} in {len(owned)} volumes of this instance; the quota of {kind} storage is"
-    where = "the account's, in this Region: Service Quotas, Amazon EBS"
-    return Line("quota", "ok", f"{what} {where}")
+    what = f"{size} in {counted(len(owned), 'volume')} of this instance"
+    where = f"see Service Quotas, Amazon EBS, for the account's quota of {volume_type} storage"
+    return Line("quota", "ok", f"{what}; {where}")
 
 
-def leftover_lines(
+def orphan_lines(
     owned: Sequence[Volume],
     nodes: Mapping[str, str],
-    seen: Seen,
+    seen: FilesystemSeen,
     instance_id: str,
     *,
     mounted: Collection[str],
 ) -> Iterator[Line]:
-    """Volumes of this instance that cost money without serving a filesystem.
+    """Volumes of this instance that cost money and are in no mounted filesystem.
 
-    `mounted` are the UUIDs of the BTRFS filesystems mounted on this host.
+    `nodes` maps volume ids to kernel names; `mounted` are the UUIDs of all BTRFS filesystems
+    mounted on this host.
     """
-    ours = [volume for volume in owned if volume.growth.filesystem == seen.filesystem]
-    loose = [v.id for v in ours if v.state in {"available", "error"}]
-    if loose and (seen.reading is None or missing_device(seen.reading)):
-        what = f"attached nowhere, perhaps devices that are missed: {', '.join(loose)}"
-        yield Line("leftovers", "warn", what, "attach them again; delete none of them")
-    elif loose:
-        hint = "the next growth finishes those that can be; see `ebs-autoscale plan`"
-        yield Line("leftovers", "warn", f"in no filesystem: {', '.join(loose)}", hint)
-    elsewhere = [
-        f"{v.id} ({v.attached_to})" for v in ours if v.attached_to not in {"", instance_id}
-    ]
+    ours = [volume for volume in owned if volume.growth.filesystem == seen.uuid]
+    yield from _detached_lines(ours, seen)
+    elsewhere = [v for v in ours if v.attached_to not in {"", instance_id}]
     if elsewhere:
-        hint = "detach it there, or take its ebs-autoscale tags away"
-        yield Line("leftovers", "warn", f"attached elsewhere: {', '.join(elsewhere)}", hint)
-    if seen.reading is not None:
-        idle = [
-            v
-            for v in ours
-            if v.attached_to == instance_id and not seen.reading.has_device(nodes.get(v.id, ""))
-        ]
-        if idle:
-            names = ", ".join(f"{volume.id} ({volume.device_name})" for volume in idle)
-            hint = "the next growth adds those that are blank; see `ebs-autoscale plan`"
-            yield Line("leftovers", "warn", f"attached, but no device: {names}", hint)
-    for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.filesystem, *mounted}):
+        names = ", ".join(f"{volume.id} ({volume.attached_to})" for volume in elsewhere)
+        hint = "detach them there, or remove their ebs-autoscale tags"
+        yield Line("leftovers", "warn", f"attached to another instance: {names}", hint)
+    here = [volume for volume in ours if volume.attached_to == instance_id]
+    reading = seen.reading
+    unused = [v for v in here if reading and not reading.has_device(nodes.get(v.id, ""))]
+    if unused:
+        names = ", ".join(f"{volume.id} ({volume.device_name})" for volume in unused)
+        hint = "the next growth adds those that are blank; see `ebs-autoscale plan`"
+        yield Line("leftovers", "warn", f"attached, but not in the filesystem: {names}", hint)
+    for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.uuid, *mounted}):
         names = ", ".join(v.id for v in owned if v.growth.filesystem == filesystem)
-        what = f"of filesystem {filesystem}, which is not mounted here: {names}"
-        hint = "mount it; or delete the volumes when nobody needs what is on them"
+        what = f"of filesystem {filesystem}, which is not mounted: {names}"
+        hint = "mount it, or delete the volumes if their data is not needed"
         yield Line("leftovers", "warn", what, hint)
+
+
+def _detached_lines(ours: Sequence[Volume], seen: FilesystemSeen) -> Iterator[Line]:
+    detached = ", ".join(v.id for v in ours if v.state in {"available", "error"})
+    if not detached:
+        return
+    if seen.reading is None or missing_device(seen.reading):
+        what = f"not attached, possibly missing devices of the filesystem: {detached}"
+        yield Line("leftovers", "warn", what, "attach them again; do not delete any of them")
+    else:
+        hint = "the next growth uses those that are blank; see `ebs-autoscale plan`"
+        yield Line("leftovers", "warn", f"not attached: {detached}", hint)

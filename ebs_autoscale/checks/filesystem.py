@@ -1,141 +1,164 @@
-"""`check` on the filesystem: mount, devices, their errors, and its line in fstab."""
+"""Checks of the filesystem: its mount, its devices, a running operation, its line in fstab."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
-from ebs_autoscale.filesystems.btrfs.scan import NOBODY, presence_of
-from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
-from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, parse
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Exit
+from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of
+from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.services import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import describe_available, missing_device
+from ebs_autoscale.policy import Problem, describe_available, problems_of
 from ebs_autoscale.units import format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
 _SHOW_TIMEOUT_SECONDS = 3.0
 
+# The name of the line that tells a problem.
+_NAME_OF = {Cause.MISSING_DEVICE: "members", Cause.DEVICE_ERRORS: "errors", Cause.FULL: "space"}
 
-@dataclass(slots=True)
-class Seen:
-    """What is known of the filesystem for the looks that follow; `filesystem` is its UUID."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesystemSeen:
+    """What the kernel and fstab say about the filesystem.
+
+    `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
+    `error` is why there is no `reading`; `present` are the devices of one that is not mounted.
+    """
 
     mountpoint: str
-    filesystem: str = ""
+    uuid: str = ""
     reading: Reading | None = None
+    operation: str = "none"
+    error: EbsAutoscaleError | None = None
+    present: Presence | None = None
+    fstab: tuple[FstabLine, ...] = ()
+    has_mount_unit: bool = False
 
 
-def look(seen: Seen, clock: SystemClock) -> Iterator[Line]:
-    """Every line on the filesystem; fills in what it has seen."""
-    text = ""
+def look(mountpoint: str, clock: SystemClock) -> FilesystemSeen:
+    """Look at the filesystem, mounted or not."""
+    table = ""
     with suppress(OSError):
-        text = FSTAB.read_text("utf-8", errors="replace")
-    lines = [line for line in parse(text) if line.mountpoint == seen.mountpoint]
-    seen.filesystem = next((line.uuid for line in lines if line.uuid), "")
+        table = FSTAB.read_text("utf-8", errors="replace")
+    lines = lines_at(table, mountpoint)
+    seen = FilesystemSeen(
+        mountpoint=mountpoint,
+        uuid=next((line.uuid for line in lines if line.uuid), ""),
+        fstab=lines,
+        has_mount_unit=any((path / mount_unit(mountpoint)).exists() for path in _UNIT_FOLDERS),
+    )
     try:
-        filesystem = BtrfsFilesystem(seen.mountpoint, clock=clock)
+        filesystem = BtrfsFilesystem(mountpoint, clock=clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
-        yield failed("mount", error)
-        if error.cause is Cause.NOT_MOUNTED and seen.filesystem:
-            yield _absent_devices(seen.filesystem)
-        yield from fstab_lines(lines, seen.mountpoint, "", by_unit=_has_unit(seen.mountpoint))
-        return
-    seen.filesystem, seen.reading = reading.filesystem, reading
+        is_unmounted = error.cause is Cause.NOT_MOUNTED and seen.uuid
+        return replace(seen, error=error, present=_presence(seen.uuid) if is_unmounted else None)
+    return replace(seen, uuid=reading.filesystem, reading=reading, operation=operation)
+
+
+def _presence(uuid: str) -> Presence:
+    with suppress(CommandFailed):
+        return presence_of(uuid, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
+    return NOBODY
+
+
+def lines(seen: FilesystemSeen) -> Iterator[Line]:
+    """Every line about the filesystem."""
+    if seen.error:
+        yield failed("mount", seen.error)
+    if seen.present:
+        yield _presence_line(seen.uuid, seen.present)
+    mounted = ""
+    if seen.reading:
+        yield from _reading_lines(seen.reading)
+        yield from _operation_lines(seen.operation, seen.mountpoint)
+        mounted = seen.reading.filesystem
+    yield from fstab_lines(
+        seen.fstab, seen.mountpoint, mounted=mounted, has_mount_unit=seen.has_mount_unit
+    )
+
+
+def _presence_line(uuid: str, present: Presence) -> Line:
+    if present.complete:
+        return Line("members", "ok", f"{uuid}: {present.sentence}")
+    hint = "attach the missing volumes, see `lsblk`; never mount it degraded for writing"
+    return Line("members", "fail", f"{uuid}: {present.sentence}", hint)
+
+
+def _reading_lines(reading: Reading) -> Iterator[Line]:
     what = f"{describe_available(reading)}, metadata {reading.metadata_profile}"
     yield Line("mount", "ok", f"{reading.filesystem}: {what}")
-    yield _devices(reading)
-    yield from _operation(operation, reading.mountpoint)
-    yield from _errors(reading)
-    by_unit = _has_unit(seen.mountpoint)
-    yield from fstab_lines(lines, seen.mountpoint, reading.filesystem, by_unit=by_unit)
+    problems = {problem.cause: problem for problem in problems_of(reading)}
+    if Cause.MISSING_DEVICE not in problems:
+        each = (f"{device.name} ({format_size(device.size_bytes)})" for device in reading.devices)
+        yield Line("members", "ok", ", ".join(each))
+    for problem in problems.values():
+        yield _problem_line(problem)
 
 
-def _devices(reading: Reading) -> Line:
-    if lost := missing_device(reading):
-        return Line("members", "fail", lost.sentence, lost.hint)
-    each = (f"{m.name} ({format_size(m.size_bytes)})" for m in reading.devices)
-    return Line("members", "ok", ", ".join(each))
+def _problem_line(problem: Problem) -> Line:
+    verdict: Verdict = "fail" if problem.cause.exit is Exit.UNFIT else "warn"
+    hint = problem.hint or "see `ebs-autoscale plan`"
+    return Line(_NAME_OF.get(problem.cause, "problem"), verdict, problem.sentence, hint)
 
 
-def _operation(operation: str, point: str) -> Iterator[Line]:
+def _operation_lines(operation: str, mountpoint: str) -> Iterator[Line]:
     if operation == "balance paused":
-        # One that `balance status` knows nothing of is left by two adds at once (measured).
-        hint = f"`btrfs balance resume {point}`; when that finds none, unmount and mount it again"
+        # Two adds at once leave one that `btrfs balance status` does not know of (measured).
+        hint = (
+            f"run `btrfs balance resume {mountpoint}`; "
+            "if there is none to resume, unmount the filesystem and mount it again"
+        )
         yield Line("operation", "warn", "a balance is paused", hint)
     elif operation != "none":
-        yield Line("operation", "ok", f"{operation} is under way; a growth waits for its end")
-
-
-def _errors(reading: Reading) -> Iterator[Line]:
-    sysfs = BtrfsSysfs(reading.filesystem)
-    for device in reading.devices:
-        counted = {name: n for name, n in sysfs.errors(device.devid).items() if n}
-        if counted:
-            what = ", ".join(f"{name} {number}" for name, number in counted.items())
-            hint = (
-                f"see `dmesg`, then `btrfs scrub start {reading.mountpoint}`; "
-                f"`btrfs device stats --reset {reading.mountpoint}` once it is understood"
-            )
-            yield Line("errors", "warn", f"{device.name or device.devid}: {what}", hint)
-
-
-def _absent_devices(filesystem: str) -> Line:
-    """Which devices of a filesystem that is not mounted this host has."""
-    present = NOBODY
-    with suppress(CommandFailed):
-        present = presence_of(filesystem, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
-    if present.complete:
-        return Line("members", "ok", f"{filesystem}: {present.sentence}")
-    hint = "attach the volumes that are not here, see `lsblk`; never mount it degraded for writing"
-    return Line("members", "fail", f"{filesystem}: {present.sentence}", hint)
-
-
-def _has_unit(mountpoint: str) -> bool:
-    """Whether a mount unit mounts it without a line in fstab."""
-    return any((folder / mount_unit(mountpoint)).exists() for folder in _UNIT_FOLDERS)
+        yield Line("operation", "ok", f"{operation} is running; a growth waits until it ends")
 
 
 def fstab_lines(
-    lines: Sequence[FstabLine], mountpoint: str, filesystem: str, *, by_unit: bool
+    entries: Sequence[FstabLine], mountpoint: str, *, mounted: str, has_mount_unit: bool
 ) -> Iterator[Line]:
-    """The verdicts on the lines for this mountpoint; `filesystem` is what is mounted there now."""
-    uuid = filesystem or next((line.uuid for line in lines if line.uuid), "…")
+    """The verdicts on the lines for this mountpoint.
+
+    `mounted` is the UUID of the filesystem that is mounted there now, empty when none is.
+    """
+    uuid = mounted or next((entry.uuid for entry in entries if entry.uuid), "…")
     wanted = f"`{line_for(uuid, mountpoint)}`"
-    if not lines and by_unit:
+    if not entries and has_mount_unit:
         yield Line("fstab", "ok", f"a mount unit mounts {mountpoint}")
-    elif not lines:
+    elif not entries:
         what = f"no line for {mountpoint}: it is not mounted at boot"
         yield Line("fstab", "warn", what, f"add {wanted}")
-    elif len(lines) > 1:
-        what = f"{len(lines)} lines for {mountpoint}"
+    elif len(entries) > 1:
+        what = f"{len(entries)} lines for {mountpoint}"
         yield Line("fstab", "warn", what, f"keep only {wanted}")
     else:
-        found = list(_faults(lines[0], filesystem))
+        found = list(_faults(entries[0], mounted))
         for verdict, what in found:
-            yield Line("fstab", verdict, what, f"make it {wanted}")
+            yield Line("fstab", verdict, what, f"change it to {wanted}")
         if not found:
-            yield Line("fstab", "ok", f"{lines[0].source} on {mountpoint}")
+            yield Line("fstab", "ok", f"{entries[0].source} on {mountpoint}")
 
 
-def _faults(line: FstabLine, filesystem: str) -> Iterator[tuple[Verdict, str]]:
-    if line.kind not in {"btrfs", "auto"}:
-        yield "fail", f"the line for {line.mountpoint} mounts {line.kind}, not btrfs"
-    if filesystem and line.uuid and line.uuid != filesystem:
-        what = f"names filesystem {line.uuid}; mounted is {filesystem}"
-        yield "fail", f"the line for {line.mountpoint} {what}"
-    if line.is_by_device:
-        # Names of NVMe devices change over a reboot, and systemd waits for one device for
-        # ever where the others are late (systemd#6605).
-        yield "warn", f"{line.source} may be another device after the next boot"
-    if not {"nofail", "noauto"} & {*line.options}:
-        yield "warn", "without nofail a volume that is late at boot ends in emergency mode"
-    if "degraded" in line.options:
-        yield "warn", "degraded lets it be mounted without a device, and written to"
-    if any(option.startswith("device=") for option in line.options):
-        yield "warn", "with device= the mount fails as soon as one of these names has changed"
+def _faults(entry: FstabLine, mounted: str) -> Iterator[tuple[Verdict, str]]:
+    if entry.kind not in {"btrfs", "auto"}:
+        yield "fail", f"the line for {entry.mountpoint} mounts {entry.kind}, not btrfs"
+    if mounted and entry.uuid and entry.uuid != mounted:
+        what = f"names filesystem {entry.uuid}, but {mounted} is mounted"
+        yield "fail", f"the line for {entry.mountpoint} {what}"
+    if entry.is_by_device:
+        # NVMe devices are numbered anew at each boot. When the one named here appears before the
+        # other devices of its filesystem, systemd waits for ever:
+        # https://github.com/systemd/systemd/issues/6605
+        yield "warn", f"{entry.source} may be another device after the next boot"
+    if not {"nofail", "noauto"} & {*entry.options}:
+        yield "warn", "without nofail, a volume that is late at boot leads to emergency mode"
+    if "degraded" in entry.options:
+        yield "warn", "with degraded, it is mounted and written to even if a device is missing"
+    if any(option.startswith("device=") for option in entry.options):
+        yield "warn", "with device=, the mount fails once one of these names has changed"

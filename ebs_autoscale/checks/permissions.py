@@ -1,4 +1,4 @@
-"""Every call that a growth makes, tried by DryRun: what is forbidden, and what to do."""
+"""Every EC2 call of a growth as a dry run: what is denied, and what to do about it."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,19 +8,19 @@ from ebs_autoscale.volumes import Ec2Volumes, translated_errors
 
 Rehearsed = tuple[str, EbsAutoscaleError | None]
 
-# Conditions on tags decide these calls, so they can be judged only on a volume of ours.
+# Conditions on tags decide these, so they can be checked only with a managed volume.
 NEED_A_VOLUME = ("AttachVolume", "DetachVolume", "ModifyInstanceAttribute", "DeleteVolume")
 
-# No filesystem has this name. The token of a growth that happened would remember what it
-# bought: an IdempotentParameterMismatch instead of a verdict.
+# No filesystem has this name. With the client token of a real growth EC2 would answer
+# IdempotentParameterMismatch.
 _REHEARSAL = "{}-rehearsal"
 
-# The name is never used: the calls have no effect.
-_SOME_NAME = "/dev/xvdcz"
+# Never used: the calls have no effect.
+_DEVICE_NAME = "/dev/xvdcz"
 
 
 def rehearse(cloud: Ec2Volumes, filesystem: str) -> Iterator[Rehearsed]:
-    """Each action with what forbids it, None when it is allowed; changes nothing."""
+    """Each action with its refusal, None when it is allowed; changes nothing."""
     ec2 = cloud.ec2
     yield "DescribeVolumes", _refusal(lambda: ec2.describe_volumes(DryRun=True))
     yield "DescribeInstances", _refusal(lambda: ec2.describe_instances(DryRun=True))
@@ -33,11 +33,11 @@ def rehearse(cloud: Ec2Volumes, filesystem: str) -> Iterator[Rehearsed]:
 
 
 def rehearse_with(cloud: Ec2Volumes, volume: Volume) -> Iterator[Rehearsed]:
-    """The same for what is done with a volume of ours; EC2 judges the rights before the state."""
+    """The same for the actions on a managed volume; EC2 checks permissions before the state."""
     ec2, volume_id, instance_id = cloud.ec2, volume.id, cloud.identity.instance_id
     calls: dict[str, Callable[[], object]] = {
         "AttachVolume": lambda: ec2.attach_volume(
-            VolumeId=volume_id, InstanceId=instance_id, Device=_SOME_NAME, DryRun=True
+            VolumeId=volume_id, InstanceId=instance_id, Device=_DEVICE_NAME, DryRun=True
         ),
         "DetachVolume": lambda: ec2.detach_volume(
             VolumeId=volume_id, InstanceId=instance_id, DryRun=True
@@ -46,7 +46,7 @@ def rehearse_with(cloud: Ec2Volumes, volume: Volume) -> Iterator[Rehearsed]:
             InstanceId=instance_id,
             BlockDeviceMappings=[
                 {
-                    "DeviceName": volume.device_name or _SOME_NAME,
+                    "DeviceName": volume.device_name or _DEVICE_NAME,
                     "Ebs": {"VolumeId": volume_id, "DeleteOnTermination": True},
                 }
             ],
@@ -56,14 +56,12 @@ def rehearse_with(cloud: Ec2Volumes, volume: Volume) -> Iterator[Rehearsed]:
     }
     for action in NEED_A_VOLUME:
         refusal = _refusal(calls[action])
-        yield (
-            action,
-            refusal if refusal and refusal.cause in {Cause.DENIED, Cause.CREDENTIALS} else None,
-        )
+        is_denied = refusal and refusal.cause in {Cause.DENIED, Cause.CREDENTIALS}
+        yield action, refusal if is_denied else None
 
 
 def _refusal(call: Callable[[], object]) -> EbsAutoscaleError | None:
-    """What EC2 has against the call; a DryRun never succeeds, `DryRunOperation` is its yes."""
+    """Why EC2 refuses the call; a dry run that is allowed fails with `DryRunOperation`."""
     try:
         with translated_errors("rehearsal"):
             call()

@@ -1,32 +1,33 @@
-"""`check`: look at everything without changing anything; each line says what to do."""
+"""`check`: run every check, each within a time limit, and print one line for each finding."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Generic, TypeVar
 
 from ebs_autoscale import config
-from ebs_autoscale.checks import ec2 as check_ec2
-from ebs_autoscale.checks import filesystem as check_mount
-from ebs_autoscale.checks import host as check_host
-from ebs_autoscale.checks import service as check_unit
-from ebs_autoscale.checks.filesystem import Seen
-from ebs_autoscale.checks.line import Line, Look, failed
-from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import ConfigInvalid, Exit
+from ebs_autoscale.checks import ec2, filesystem, host, service
+from ebs_autoscale.checks.filesystem import FilesystemSeen
+from ebs_autoscale.checks.line import Line, failed
+from ebs_autoscale.clock import Clock, SystemClock
+from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, Transient, Unfit
 
-# A person waits for all of it. What this host tells comes in milliseconds, or something hangs;
-# EC2 and IMDS may be silent one after the other.
+# The operator waits for all of it. The host answers in milliseconds unless something hangs; EC2
+# and the instance metadata service may both be silent, one after the other.
 HOST_PATIENCE_SECONDS = 5.0
 EC2_PATIENCE_SECONDS = 9.0
 
-Looks = Iterable[tuple[str, Callable[[], Iterable[Line]]]]
+T = TypeVar("T")
 
 
 def show(config_path: Path, *, as_json: bool) -> int:
     """Print every line; the exit code says whether the daemon could work.
 
-    Looks go on whatever else is broken: without a configuration, a mount, EC2, systemd or root.
+    All checks run whatever else is broken: the configuration, the mount, EC2, systemd.
     """
     lines = []
     for line in _lines(config_path):
@@ -36,37 +37,99 @@ def show(config_path: Path, *, as_json: bool) -> int:
             print(f"{line.verdict:<5}{line.name:<12}{line.sentence}{hint}", flush=True)
     if as_json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
-    if any(line.name == "config" and line.verdict == "fail" for line in lines):
+    failures = {line.name for line in lines if line.verdict == "fail"}
+    if "config" in failures:
         return Exit.USAGE
-    return Exit.UNFIT if any(line.verdict == "fail" for line in lines) else Exit.FINE
+    return Exit.UNFIT if failures else Exit.FINE
 
 
 def _lines(config_path: Path) -> Iterator[Line]:
     clock = SystemClock()
-    unit = ("unit", lambda: check_unit.unit(config_path))
+    until_seconds = clock.now_seconds() + HOST_PATIENCE_SECONDS
+    on_host = [Check(name, check) for name, check in host.CHECKS]
+    unit = Check("unit", partial(service.unit, config_path))
     try:
         settings = config.load(config_path)
     except ConfigInvalid as error:
         yield failed("config", error)
-        yield from _looked([*check_host.LOOKS, unit], clock)
+        yield from _lines_of([*on_host, unit], clock, until_seconds)
         return
-    yield Line("config", "ok", f"{config_path}: {settings.mountpoint}")
-    seen = Seen(mountpoint=settings.mountpoint)
-    looks: Looks = [
-        *check_host.LOOKS,
-        ("mount", lambda: check_mount.look(seen, clock)),
-        unit,
-        ("daemon", lambda: check_unit.daemon(settings.mountpoint)),
-    ]
-    yield from _looked(looks, clock)
-    ec2: Looks = [("ec2", lambda: check_ec2.look(settings, seen, clock))]
-    yield from _looked(ec2, clock, patience_seconds=EC2_PATIENCE_SECONDS)
+    mountpoint = settings.mountpoint
+    mount = Check("mount", lambda: [filesystem.look(mountpoint, clock)])
+    daemon = Check("daemon", partial(service.daemon, mountpoint))
+
+    yield Line("config", "ok", f"{config_path}: {mountpoint}")
+    yield from _lines_of(on_host, clock, until_seconds)
+    seen = FilesystemSeen(mountpoint=mountpoint)
+    try:
+        [seen] = mount.results(clock, until_seconds=until_seconds)
+        yield from filesystem.lines(seen)
+    except EbsAutoscaleError as error:
+        yield failed(mount.name, error)
+    yield from _lines_of([unit, daemon], clock, until_seconds)
+    until_seconds = clock.now_seconds() + EC2_PATIENCE_SECONDS
+    cloud = Check("ec2", lambda: ec2.lines(settings, seen, clock))
+    yield from _lines_of([cloud], clock, until_seconds)
 
 
-def _looked(
-    looks: Looks, clock: SystemClock, *, patience_seconds: float = HOST_PATIENCE_SECONDS
-) -> Iterator[Line]:
-    """All looks at once, their lines in order."""
-    until_seconds = clock.now_seconds() + patience_seconds
-    for look in [Look(name, start) for name, start in looks]:
-        yield from look.lines(clock, until_seconds=until_seconds)
+class Check(Generic[T]):
+    """A check that runs on a thread of its own, so that one that hangs holds up no other.
+
+    The thread does not keep the process from ending.
+    """
+
+    def __init__(self, name: str, check: Callable[[], Iterable[T]]) -> None:
+        self.name = name
+        self._results: SimpleQueue[T | _End] = SimpleQueue()
+        Thread(target=self._run, args=(check,), name=name, daemon=True).start()
+
+    def results(self, clock: Clock, *, until_seconds: float) -> Iterator[T]:
+        """What the check finds, as it comes.
+
+        Raises what the check raised; Transient when it has not ended at `until_seconds` of the
+        clock; Unfit for a bug.
+        """
+        while True:
+            left_seconds = max(0.0, until_seconds - clock.now_seconds())
+            try:
+                result = self._results.get(timeout=left_seconds)
+            except Empty:
+                raise Transient(
+                    "no answer in time",
+                    hint="something hangs: see `dmesg` and `ps -eo pid,stat,wchan:30,args`",
+                    cause=Cause.HOST,
+                ) from None
+            if not isinstance(result, _End):
+                yield result
+            elif result.error:
+                raise result.error
+            else:
+                return
+
+    def _run(self, check: Callable[[], Iterable[T]]) -> None:
+        error: EbsAutoscaleError | None = None
+        try:
+            for result in check():
+                self._results.put(result)
+        except EbsAutoscaleError as expected:
+            error = expected
+        except Exception as bug:  # noqa: BLE001 -- one broken check must not hide the others
+            what = f"unexpected {type(bug).__name__}: {bug}"
+            error = Unfit(what, hint="please report it", cause=Cause.PROGRAM)
+        self._results.put(_End(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a check ended."""
+
+    error: EbsAutoscaleError | None
+
+
+def _lines_of(checks: Sequence[Check[Line]], clock: Clock, until_seconds: float) -> Iterator[Line]:
+    """The lines of each check, in order; an error is the last line of its check."""
+    for check in checks:
+        try:
+            yield from check.results(clock, until_seconds=until_seconds)
+        except EbsAutoscaleError as error:
+            yield failed(check.name, error)

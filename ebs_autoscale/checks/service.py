@@ -1,39 +1,41 @@
-"""`check` on the service: systemd's unit, and the daemon itself."""
+"""Checks of the service: systemd's unit, and the daemon itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from ebs_autoscale.checks.line import Line, hint_of
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.services import systemd_runs, unit_reading
 from ebs_autoscale.host.systemd import PROPERTIES, Unit, parse_show
-from ebs_autoscale.telemetry.status_file import living_daemon
+from ebs_autoscale.telemetry import living_daemon
+from ebs_autoscale.units import counted
 
 _SYSTEMCTL_TIMEOUT_SECONDS = 3.0
 
 _UP = frozenset({"active", "reloading", "activating", "deactivating"})
 _AT_BOOT = frozenset({"enabled", "enabled-runtime", "static", "generated", "indirect", "alias"})
 
-# What we ended with, see exits.py; what systemd's Result means, see systemd.service(5).
-_USAGE_STATUS = 2
+# By the Result of the unit: systemd.service(5).
 _HINTS = {
-    "watchdog": "the loop hung: see what the kernel says of the filesystem in `dmesg`",
+    "watchdog": "the loop hung: see kernel messages about the filesystem in `dmesg`",
     "oom-kill": "the host ran out of memory: see `journalctl -k -g oom`",
-    "start-limit-hit": "correct what its log says, then `systemctl reset-failed {name}`",
+    "start-limit-hit": "fix what its log reports, then run `systemctl reset-failed {name}`",
 }
 
 
 def unit(config_path: Path) -> Iterator[Line]:
     """Whether systemd starts the daemon at boot and keeps it running; asks systemd."""
     if not systemd_runs():
-        yield Line("unit", "ok", "systemd does not run here; `run --detach` does without it")
+        what = "systemd is not running; use `ebs-autoscale run --detach`"
+        yield Line("unit", "ok", what)
         return
     name = unit_reading(config_path)
     if not name:
         hint = (
-            f"keep it as {paths.CONFIG_FOLDER}/config.yaml, or as NAME.yaml for ebs-autoscale@NAME"
+            f"keep the file as {paths.CONFIG_FOLDER}/config.yaml, "
+            "or as NAME.yaml there for ebs-autoscale@NAME.service"
         )
         yield Line("unit", "warn", f"no unit reads {config_path}", hint)
         return
@@ -46,51 +48,64 @@ def unit(config_path: Path) -> Iterator[Line]:
     yield from map(unit_line, parse_show(answer))
 
 
-def unit_line(each: Unit) -> Line:
+def unit_line(shown: Unit) -> Line:
     """The verdict on the daemon's unit."""
-    if each.load_state == "loaded":
-        return _loaded_line(each)
-    if each.load_state == "masked":
-        hint = f"`systemctl unmask {each.name}`, or remove it where it is not wanted"
-        return Line("unit", "fail", f"{each.name} is masked: it cannot be started", hint)
-    if each.load_state == "not-found":
+    name = shown.name
+    if shown.load_state == "masked":
+        hint = f"run `systemctl unmask {name}`, or remove it if it is not wanted"
+        return Line("unit", "fail", f"{name} is masked: it cannot be started", hint)
+    if shown.load_state == "not-found":
         hint = "install the unit; until then nothing starts the daemon at boot"
-        return Line("unit", "warn", f"{each.name} is not installed", hint)
-    hint = f"see `systemctl status {each.name}` and `systemd-analyze verify {each.name}`"
-    return Line("unit", "fail", f"{each.name} cannot be loaded: {each.load_state}", hint)
+        return Line("unit", "warn", f"{name} is not installed", hint)
+    if shown.load_state != "loaded":
+        hint = f"see `systemctl status {name}` and `systemd-analyze verify {name}`"
+        return Line("unit", "fail", f"{name} cannot be loaded: {shown.load_state}", hint)
+    if shown.active_state == "failed" or shown.sub_state == "auto-restart":
+        return _failed_line(shown)
+    if shown.active_state in _UP:
+        return _running_line(shown)
+    how = "start" if shown.file_state in _AT_BOOT else "enable --now"
+    what = f"{name} is {shown.active_state} and {shown.file_state or 'not enabled'}"
+    return Line("unit", "warn", what, f"run `systemctl {how} {name}`")
 
 
-def _loaded_line(each: Unit) -> Line:
-    log = f"see `journalctl -u {each.name} -e`"
-    restarted = f", restarted {each.restarts} times" if each.restarts else ""
-    if each.active_state == "failed" or each.sub_state == "auto-restart":
-        state = "has failed" if each.active_state == "failed" else "fails again and again"
-        hint = _HINTS.get(each.result, log).format(name=each.name)
-        if each.result == "exit-code" and each.exit_status == _USAGE_STATUS:
-            hint = "correct the configuration, then start it"
-        status = f", exit status {each.exit_status}" if each.exit_status else ""
-        what = f"{each.name} {state}: {each.result}{status}{restarted}"
-        return Line("unit", "fail", what, hint)
-    at_boot = each.file_state in _AT_BOOT
-    if each.active_state not in _UP:
-        how = "start" if at_boot else "enable --now"
-        what = f"{each.name} is {each.active_state} and {each.file_state or 'not enabled'}"
-        return Line("unit", "warn", what, f"`systemctl {how} {each.name}`")
-    if not at_boot:
-        what = f"{each.name} is {each.active_state}, but does not start at boot"
-        return Line("unit", "warn", what, f"`systemctl enable {each.name}`")
-    what = f"{each.name} is {each.active_state} and {each.file_state}{restarted}"
-    return Line("unit", "warn" if each.restarts else "ok", what, log if each.restarts else "")
+def _failed_line(shown: Unit) -> Line:
+    state = "has failed" if shown.active_state == "failed" else "is in a restart loop"
+    status = f", exit status {shown.exit_status}" if shown.exit_status else ""
+    hint = _HINTS.get(shown.result, _log_of(shown)).format(name=shown.name)
+    if shown.result == "exit-code" and shown.exit_status == Exit.USAGE:
+        hint = "correct the configuration, then start it"
+    what = f"{shown.name} {state}: {shown.result}{status}{_restarts_of(shown)}"
+    return Line("unit", "fail", what, hint)
+
+
+def _running_line(shown: Unit) -> Line:
+    name = shown.name
+    if shown.file_state not in _AT_BOOT:
+        what = f"{name} is {shown.active_state}, but does not start at boot"
+        return Line("unit", "warn", what, f"run `systemctl enable {name}`")
+    what = f"{name} is {shown.active_state} and {shown.file_state}{_restarts_of(shown)}"
+    if shown.restarts:
+        return Line("unit", "warn", what, _log_of(shown))
+    return Line("unit", "ok", what)
+
+
+def _restarts_of(shown: Unit) -> str:
+    return f", restarted {counted(shown.restarts, 'time')}" if shown.restarts else ""
+
+
+def _log_of(shown: Unit) -> str:
+    return f"see `journalctl -u {shown.name} -e`"
 
 
 def daemon(mountpoint: str) -> Iterator[Line]:
-    """Whether a daemon watches this mountpoint, and what it waits for."""
+    """Whether a daemon is running for this mountpoint, and what it reports."""
     found = living_daemon(paths.status_file(mountpoint))
     if found is None:
-        hint = "start the service, or `ebs-autoscale run`"
+        hint = "start the service, or run `ebs-autoscale run`"
         yield Line("daemon", "warn", f"no daemon is running for {mountpoint}", hint)
         return
     doing = found.view.activity or found.view.state
     yield Line("daemon", "ok", f"pid {found.pid}, version {found.version}: {doing}")
-    for line in found.view.conditions.values():
-        yield Line("daemon", "warn", f"it reports: {line}", "see `ebs-autoscale status`")
+    for condition in found.view.conditions.values():
+        yield Line("daemon", "warn", f"reports: {condition}", "see `ebs-autoscale status`")

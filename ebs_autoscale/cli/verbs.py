@@ -223,10 +223,10 @@ def init(arguments: argparse.Namespace) -> int:
 
 def _setup_of(arguments: argparse.Namespace) -> "Setup":
     from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
-    from ebs_autoscale.provision import Setup, config_file
+    from ebs_autoscale.provision import Setup, settings_for
 
     mountpoint = _mountpoint(arguments.mountpoint)
-    path, settings = config_file.settings_for(arguments.config, mountpoint)
+    path, settings = settings_for(arguments.config, mountpoint)
     if arguments.device and arguments.size:
         what = "--size is for a volume to create; with --device none is created"
         raise ConfigInvalid(what, cause=Cause.USAGE)
@@ -267,7 +267,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
     """Remove what `init` put on this host."""
     from ebs_autoscale import provision
 
-    return provision.uninstall(arguments)
+    return provision.uninstall(arguments.config, purge=arguments.purge_empty)
 
 
 def iam_policy(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The configuration file that `init` writes: the shipped one, for this mountpoint."""
+"""The configuration file that `init` writes: the shipped one, with the mountpoint filled in."""
 
 import json
 import re
@@ -6,17 +6,17 @@ from importlib import resources
 from pathlib import Path
 
 from ebs_autoscale import config
-from ebs_autoscale.errors import Cause, ConfigInvalid
+from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.unit_names import escape_path
 
 
 def settings_for(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
-    """The file of this mountpoint, and what it says or would say when it is written.
+    """The configuration file for this mountpoint, and its settings; defaults if it does not exist.
 
-    Where the default file is another mountpoint's, the file is named for this one, as the
-    unit ebs-autoscale@.service reads it. Raises ConfigInvalid for a file that is wrong, or
-    that is another mountpoint's.
+    If the default file is for another mountpoint, the file is named after this one, as
+    ebs-autoscale@.service expects. Raises ConfigInvalid for a file that is invalid or for
+    another mountpoint.
     """
     if (
         path == paths.CONFIG_DEFAULT
@@ -31,16 +31,15 @@ def settings_for(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
         raise ConfigInvalid(
             f"{path} is for {settings.mountpoint}, not for {mountpoint}",
             hint="name another file with --config",
-            cause=Cause.CONFIGURATION,
         )
     return path, settings
 
 
 def text_for(mountpoint: str) -> str:
-    """The shipped file, each key commented at its default, with this mountpoint filled in."""
+    """The shipped file with this mountpoint; every key is commented out and at its default."""
     shipped = resources.files("ebs_autoscale.config").joinpath("config.yaml").read_text("utf-8")
     is_plain = re.fullmatch(r"[A-Za-z0-9/_.-]+", mountpoint)
-    # What JSON quotes, YAML reads.
+    # A JSON string is valid YAML.
     written = mountpoint if is_plain else json.dumps(mountpoint, ensure_ascii=False)
     head, _, rest = shipped.partition("\nmountpoint: ")
     _, _, tail = rest.partition("\n")

@@ -1,4 +1,4 @@
-"""The first volume of a filesystem that does not exist yet: bought as growth 0."""
+"""The first volume of a filesystem that does not exist yet: created as growth 0."""
 
 from uuid import UUID, uuid5
 
@@ -13,33 +13,31 @@ from ebs_autoscale.model import (
     Reading,
     Rebalance,
     Refuse,
-    Step,
 )
 from ebs_autoscale.policy import Forecast, GrowthPolicy, decide
 from ebs_autoscale.resize import Attached, World, carry_out
 
-# Drawn once at random, to be kept for ever: a filesystem's name must not change between two
-# runs of `init`.
-_FILESYSTEMS = UUID("b2a1d9b4-3c5e-4f0e-9a57-6f2f0f3c8e11")
+# Drawn once at random and never changed: two runs of `init` must find the same filesystem.
+_NAMESPACE = UUID("b2a1d9b4-3c5e-4f0e-9a57-6f2f0f3c8e11")
 
 FIRST = 0
-"""The ordinal of the volume that a filesystem begins with; growths count from 1."""
+"""The ordinal of the first volume; growths count from 1."""
 
 
-def name_of_filesystem(*parts: str) -> str:
+def uuid_for(*parts: str) -> str:
     """The UUID that a filesystem will have, known before anything of it exists (law 4)."""
-    return str(uuid5(_FILESYSTEMS, "\n".join(parts)))
+    return str(uuid5(_NAMESPACE, "\n".join(parts)))
 
 
 class NoFilesystem:
-    """A filesystem that is named but not made: it has no devices, and nothing can be done to it."""
+    """A filesystem that has a UUID but does not exist yet: no devices, nothing can be changed."""
 
     def __init__(self, uuid: str, mountpoint: str) -> None:
         self.uuid = uuid
         self._mountpoint = mountpoint
 
     def read(self) -> Reading:
-        """Nothing there."""
+        """An empty reading."""
         return Reading(
             filesystem=self.uuid,
             mountpoint=self._mountpoint,
@@ -54,27 +52,28 @@ class NoFilesystem:
         )
 
     def add_device(self, name: str, *, verified: object, tell: object) -> None:  # noqa: ARG002
-        """No device can be added."""
-        raise Unfit(f"{self._mountpoint} is not made yet: {name} cannot be added", cause=Cause.MKFS)
+        """Raises Unfit."""
+        what = f"cannot add {name}: there is no filesystem on {self._mountpoint} yet"
+        raise Unfit(what, cause=Cause.MKFS)
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:  # noqa: ARG002 -- the port's
-        """No metadata, nothing at risk."""
+        """There is no metadata to balance."""
         return False
 
     def balance_metadata(self, mode: Rebalance, *, stopping: object, tell: object) -> str:  # noqa: ARG002
-        """No metadata, nothing to do."""
-        return "nothing to do"
+        """Does nothing."""
+        return "no metadata to balance"
 
     def keep_reserve(self, data_bytes: int) -> str:  # noqa: ARG002
-        """Nothing can be held."""
+        """Does nothing."""
         return ""
 
 
 def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Attached:
     """The filesystem's first volume, attached: that of an earlier run, else a new one.
 
-    It is created within the same limits as a growth, and by the same steps. Raises Refused,
-    Unfit, Transient or Stopped.
+    It is created by the steps of a growth and within the same limits. Raises Refused, Unfit,
+    Transient or Stopped.
     """
     reading = world.filesystem.read()
     inventory = world.cloud.inventory(reading.filesystem)
@@ -84,9 +83,8 @@ def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Attached:
         case Refuse(limit=limit, reason=reason, hint=hint):
             raise Refused(f"refused by {limit.value}: {reason}", hint=hint, cause=limit)
         case Finish(volume_id=volume_id):
-            begun = next(found for found in inventory.volumes if found.id == volume_id)
-            plan: tuple[Step, ...] = (AttachVolume(growth=begun.growth),)
-            return carry_out(plan, begun, seen, world)
+            begun = next(volume for volume in inventory.volumes if volume.id == volume_id)
+            return carry_out((AttachVolume(growth=begun.growth),), begun, seen, world)
         case Grow(size_bytes=granted_bytes):
             growth = GrowthId(reading.filesystem, FIRST)
             create = CreateVolume(growth=growth, size_bytes=granted_bytes)

@@ -1,4 +1,4 @@
-"""From nothing to a watched filesystem: each step is taken only if it is missing."""
+"""`init`: from nothing to a watched filesystem; each step is taken only if it is missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,19 +8,24 @@ from ebs_autoscale import config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
-from ebs_autoscale.filesystems.btrfs import mkfs as formatting
+from ebs_autoscale.filesystems.btrfs import mkfs
 from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
 from ebs_autoscale.host import files, services
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
-from ebs_autoscale.host.mountinfo import MountTable
+from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.host.unit_names import escape_path
 from ebs_autoscale.model import InitStep
 from ebs_autoscale.policy import describe_available
-from ebs_autoscale.provision import config_file as first_config
-from ebs_autoscale.provision.existing_device import Ground, ground_of, judged, leads_to
-from ebs_autoscale.provision.first_volume import NoFilesystem, name_of_filesystem, obtain
-from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.provision import config_file
+from ebs_autoscale.provision.existing_device import (
+    Candidate,
+    inspect,
+    inspect_given,
+    is_source_of,
+)
+from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
+from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import world_of
 
@@ -31,7 +36,7 @@ _TOOL_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What shall be there in the end; `settings.mountpoint` is without symlinks."""
+    """What `init` is to set up; the path in `settings.mountpoint` has no symlinks."""
 
     settings: config.Settings
     config_path: Path
@@ -40,15 +45,15 @@ class Setup:
 
     @property
     def mountpoint(self) -> str:
-        """Where."""
+        """The path to mount the filesystem on."""
         return self.settings.mountpoint
 
 
 class Initialisation:
-    """Takes each step that is missing, and says so; to repeat it after any end is to go on.
+    """Takes each missing step and tells of it; run again after any interruption, it goes on.
 
-    A mounted BTRFS is taken as it is, whoever made it. All that can be refused by looking is
-    refused before anything is bought or changed. Raises Unfit, Refused, Transient or Stopped.
+    A mounted BTRFS filesystem is used as it is, whoever created it. What can be refused without
+    a change is refused before anything is created. Raises Unfit, Refused, Transient or Stopped.
     """
 
     def __init__(self, setup: Setup, clock: SystemClock, emit: Callable[[Event], None]) -> None:
@@ -58,129 +63,135 @@ class Initialisation:
 
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
-        path = self._setup.config_path
-        services.require_free(mountpoint=self._setup.mountpoint, config_path=path)
-        if not _is_mounted(self._setup.mountpoint):
-            self._bring()
-        filesystem = BtrfsFilesystem(self._setup.mountpoint, clock=self._clock)
+        mountpoint, path = self._setup.mountpoint, self._setup.config_path
+        services.require_free(mountpoint=mountpoint, config_path=path)
+        if not _btrfs_at(mountpoint):
+            self._provide_filesystem()
+        filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
         reading = filesystem.read()
-        profile = f"metadata {reading.metadata_profile}"
         self._tell(
-            f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {describe_available(reading)}, {profile}"
+            f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {describe_available(reading)}, "
+            f"metadata {reading.metadata_profile}"
         )
         names = frozenset(device.name for device in reading.devices)
-        self._note_foreign_device(names)
-        self._ensure_line(filesystem.uuid, names)
+        self._warn_of_other_device(names)
+        self._ensure_fstab(filesystem.uuid, names)
         self._ensure_config()
-        self._tell(services.ensure(mountpoint=self._setup.mountpoint, config_path=path))
+        self._tell(services.ensure(mountpoint=mountpoint, config_path=path))
 
-    def _bring(self) -> None:
+    def _provide_filesystem(self) -> None:
         """Find or make the filesystem, and mount it."""
         require_mountable(Path(self._setup.mountpoint))
-        ground = self._given() if self._setup.device else self._bought()
-        if ground.is_formatted:
-            _require_all_devices(ground)
-            self._tell(f"found BTRFS {ground.filesystem} on {ground.name}")
+        candidate = self._given_device() if self._setup.device else self._device_of_volume()
+        uuid, name = candidate.filesystem, candidate.name
+        if candidate.is_formatted:
+            # The kernel has to know all devices before it can mount a filesystem.
+            scan(timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+            _require_all_devices(uuid)
+            self._tell(f"found BTRFS {uuid} on {name}")
         else:
-            node = Path("/dev", ground.name)
             label = escape_path(self._setup.mountpoint)
-            formatting.make(node, filesystem=ground.filesystem, label=label)
-            self._tell(f"made BTRFS {ground.filesystem} on {ground.name}", InitStep.FORMAT)
-        # First the line: the mount then is a rehearsal of the one at boot.
-        self._ensure_line(ground.filesystem, frozenset({ground.name}))
-        self._mount(ground)
+            mkfs.make(Path("/dev", name), filesystem=uuid, label=label)
+            self._tell(f"created BTRFS {uuid} on {name}", InitStep.FORMAT)
+        # fstab first: the mount then goes by its line, as it will at boot.
+        self._ensure_fstab(uuid, frozenset({name}))
+        self._mount(candidate)
 
-    def _given(self) -> Ground:
-        ground = judged(self._setup.device or "", self._setup.settings, self._clock)
-        self._prepare(ground.filesystem, frozenset({ground.name}))
-        return ground
+    def _given_device(self) -> Candidate:
+        candidate = inspect_given(self._setup.device or "", self._setup.settings, self._clock)
+        self._prepare_mountpoint(candidate.filesystem, frozenset({candidate.name}))
+        return candidate
 
-    def _bought(self) -> Ground:
-        from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- not with a device given
+    def _device_of_volume(self) -> Candidate:
+        from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- not needed with --device
 
         settings, mountpoint = self._setup.settings, self._setup.mountpoint
         identity = Imds(self._clock).identity()
-        uuid = name_of_filesystem(identity.owner, mountpoint)
-        self._prepare(uuid, frozenset())
-        unborn = NoFilesystem(uuid, mountpoint)
-        world = world_of(settings, unborn, self._clock, self._emit, identity)
-        volume, node = obtain(world, settings.policy, self._setup.size_bytes)
+        uuid = uuid_for(identity.owner, mountpoint)
+        self._prepare_mountpoint(uuid, frozenset())
+        nothing_yet = NoFilesystem(uuid, mountpoint)
+        world = world_of(settings, nothing_yet, self._clock, self._emit, identity)
+        volume, name = obtain(world, settings.policy, self._setup.size_bytes)
         if volume.size_bytes != self._setup.size_bytes:
             sizes = f"{format_size(volume.size_bytes)}, not {format_size(self._setup.size_bytes)}"
             self._tell(f"{volume.id} has {sizes}", level=Level.WARNING)
         size_bytes = volume.size_bytes
-        ground = ground_of(node, filesystem=uuid, size_bytes=size_bytes, clock=self._clock)
-        if ground.filesystem != uuid:
+        candidate = inspect(name, filesystem=uuid, size_bytes=size_bytes, clock=self._clock)
+        if candidate.filesystem != uuid:
             raise Unfit(
-                f"{volume.id} carries btrfs, UUID {ground.filesystem}, not {uuid}",
-                hint="look what is on it; nothing is ever overwritten",
+                f"{volume.id} has a btrfs filesystem, UUID {candidate.filesystem}, not {uuid}",
+                hint=f"inspect /dev/{name}; it is never overwritten",
                 cause=Cause.NOT_BLANK,
             )
-        return ground
+        return candidate
 
-    def _prepare(self, uuid: str, names: frozenset[str]) -> None:
-        """Refuse what fstab says otherwise, and make the folder, before anything dear is done."""
-        self._table(uuid, names)
+    def _prepare_mountpoint(self, uuid: str, names: frozenset[str]) -> None:
+        """Refuse what contradicts fstab, and make the folder, before a volume is created."""
+        self._fstab_texts(uuid, names)
         try:
             Path(self._setup.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
-            what = f"cannot make the folder {self._setup.mountpoint}: {error.strerror}"
+            what = f"cannot create the folder {self._setup.mountpoint}: {error.strerror}"
             raise Unfit(what, cause=Cause.MOUNTPOINT) from error
 
-    def _table(self, uuid: str, names: frozenset[str]) -> tuple[str, str]:
+    def _fstab_texts(self, uuid: str, names: frozenset[str]) -> tuple[str, str]:
+        """What fstab is and has to be; raises Unfit if it mounts something else here."""
         before = files.read_text(FSTAB)
         after = with_line(
             before,
             uuid=uuid,
             mountpoint=self._setup.mountpoint,
-            is_same=lambda source: leads_to(source, names),
+            is_same=lambda source: is_source_of(source, names),
         )
         return before, after
 
-    def _ensure_line(self, uuid: str, names: frozenset[str]) -> None:
-        before, after = self._table(uuid, names)
+    def _ensure_fstab(self, uuid: str, names: frozenset[str]) -> None:
+        before, after = self._fstab_texts(uuid, names)
         if before == after:
             return
-        gone = set(before.split("\n")) - set(after.split("\n"))
-        if not gone:
-            _require_whole_mount(self._setup.mountpoint)
+        replaced = sorted(set(before.split("\n")) - set(after.split("\n")))
+        if not replaced:
+            _require_no_partial_mount(self._setup.mountpoint)
         files.replace(FSTAB, after)
-        instead = f" instead of `{'`, `'.join(sorted(gone))}`" if gone else ""
+        instead = f" instead of `{'`, `'.join(replaced)}`" if replaced else ""
         self._tell(f"{FSTAB} mounts {self._setup.mountpoint} by UUID{instead}", InitStep.FSTAB)
 
-    def _mount(self, ground: Ground) -> None:
-        # Else systemd unmounts what it knows from a line that is no more.
+    def _mount(self, candidate: Candidate) -> None:
+        mountpoint = self._setup.mountpoint
+        # Otherwise systemd, which still goes by the old line, may unmount it again.
         services.reload_units()
         try:
-            run(["mount", self._setup.mountpoint], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+            run(["mount", mountpoint], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
         except CommandFailed as error:
-            # The mount of a killed run, or systemd's own, may have come first.
-            if not _is_mounted(self._setup.mountpoint):
+            # The mount of a killed run, or systemd's own, may have been faster.
+            if not _btrfs_at(mountpoint):
                 raise Unfit(
-                    f"{ground.name} cannot be mounted: {error}",
-                    hint="see dmesg; nothing was undone, so repeat this when it is repaired",
+                    f"cannot mount {candidate.name}: {error}",
+                    hint="see dmesg; nothing was undone, run `init` again after the repair",
                     cause=Cause.MOUNT,
                 ) from error
-        found = BtrfsFilesystem(self._setup.mountpoint, clock=self._clock).uuid
-        if found != ground.filesystem:
+        found = BtrfsFilesystem(mountpoint, clock=self._clock).uuid
+        if found != candidate.filesystem:
             raise Unfit(
-                f"{self._setup.mountpoint} is BTRFS {found}, not {ground.filesystem}",
-                hint="is there a copy of the volume on this host?",
+                f"{mountpoint} is BTRFS {found}, not {candidate.filesystem}",
+                hint="check whether a copy of the volume is attached to this host",
                 cause=Cause.OTHER_FILESYSTEM,
             )
-        self._tell(f"mounted {ground.name} on {self._setup.mountpoint}", InitStep.MOUNT)
+        self._tell(f"mounted {candidate.name} on {mountpoint}", InitStep.MOUNT)
 
-    def _note_foreign_device(self, devices: frozenset[str]) -> None:
-        """A repetition finds the filesystem mounted; a device named for it may be anything now."""
-        if self._setup.device and not leads_to(self._setup.device, devices):
-            self._tell(f"{self._setup.device} is not in it, and is left alone", level=Level.WARNING)
+    def _warn_of_other_device(self, names: frozenset[str]) -> None:
+        """When the filesystem was mounted already, --device may name any other device."""
+        device = self._setup.device
+        if device and not is_source_of(device, names):
+            what = f"{device} is not a device of this filesystem and was not touched"
+            self._tell(what, level=Level.WARNING)
 
     def _ensure_config(self) -> None:
         path = self._setup.config_path
         if path.exists():
-            self._tell(f"{path} is there and stays as it is")
+            self._tell(f"{path} exists and was not changed")
             return
-        files.create(path, first_config.text_for(self._setup.mountpoint))
+        files.create(path, config_file.text_for(self._setup.mountpoint))
         self._tell(f"wrote {path}", InitStep.CONFIGURE)
 
     def _tell(self, sentence: str, step: InitStep | None = None, level: Level = Level.INFO) -> None:
@@ -189,57 +200,54 @@ class Initialisation:
 
 
 def require_mountable(path: Path) -> None:
-    """Raise Unfit unless there is nothing, or an empty folder, to mount on."""
+    """Raise Unfit unless the path is an empty folder or does not exist."""
     try:
         content = next(path.iterdir(), None)
     except FileNotFoundError:
         return
     except OSError as error:
         raise Unfit(
-            f"{path} cannot be mounted on: {error.strerror}",
-            hint="name an empty folder, or one that does not exist",
+            f"cannot mount on {path}: {error.strerror}",
+            hint="name an empty folder, or a path that does not exist",
             cause=Cause.MOUNTPOINT,
         ) from error
     if content is not None:
         raise Unfit(
-            f"{path} is not empty: a mount would hide {content.name!r} and what else is there",
-            hint="move it away, or choose another mountpoint",
+            f"{path} is not empty: a mount would hide {content.name!r}",
+            hint="move its content away, or choose another mountpoint",
             cause=Cause.MOUNTPOINT,
         )
 
 
-def _is_mounted(path: str) -> bool:
-    """Whether BTRFS is mounted there; raises Unfit when something else is."""
+def _btrfs_at(path: str) -> Mount | None:
+    """The mount of BTRFS at this path; raises Unfit if another kind of filesystem is mounted."""
     mount = MountTable().at(path)
-    if mount is None:
-        return False
-    if mount.kind != "btrfs":
+    if mount and mount.kind != "btrfs":
         raise Unfit(
             f"{path} is {mount.kind} ({mount.source}), not BTRFS",
             hint="choose another mountpoint, or unmount it",
             cause=Cause.NOT_BTRFS,
         )
-    return True
+    return mount
 
 
-def _require_whole_mount(path: str) -> None:
-    """Raise Unfit when a part is mounted, which a line that says nothing of it would not mount."""
+def _require_no_partial_mount(path: str) -> None:
+    """Raise Unfit if a subfolder or subvolume is mounted: our line would mount all of it."""
     mount = MountTable().at(path)
     if mount and mount.root != "/":
         raise Unfit(
-            f"{path} is only {mount.root} of its filesystem, and no line of {FSTAB} mounts it",
-            hint="write that line (by UUID, with subvol=... or bind), and repeat",
+            f"{path} is {mount.root} of its filesystem, and {FSTAB} has no line for it",
+            hint="add that line (by UUID, with subvol=... or bind) and run `init` again",
             cause=Cause.FSTAB,
         )
 
 
-def _require_all_devices(ground: Ground) -> None:
-    """Have the kernel know every device there is, and raise Unfit unless that makes it whole."""
-    scan(timeout_seconds=_TOOL_TIMEOUT_SECONDS)
-    present = presence_of(ground.filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+def _require_all_devices(filesystem: str) -> None:
+    """Raise Unfit unless the kernel knows all devices of the filesystem."""
+    present = presence_of(filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
     if not present.complete:
         raise Unfit(
-            f"BTRFS {ground.filesystem} is not whole: {present.sentence}",
+            f"BTRFS {filesystem} is incomplete: {present.sentence}",
             hint="attach its other volumes; it is never mounted degraded",
             cause=Cause.MISSING_DEVICE,
         )

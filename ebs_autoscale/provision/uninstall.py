@@ -1,7 +1,8 @@
-"""What `init` put on a host, taken away again: unit, line of fstab, configuration."""
+"""`uninstall`: remove what `init` set up, which is unit, line of fstab and configuration."""
 
-import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
@@ -10,51 +11,44 @@ from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import files, fstab, paths, services
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.provision.purge import purge_empty, require_empty
-from ebs_autoscale.telemetry.logs import LogSink
+from ebs_autoscale.telemetry import LogSink
+from ebs_autoscale.units import counted
 from ebs_autoscale.wiring import filesystem_of, require_fit_host, world_of
 
 
-def uninstall(arguments: argparse.Namespace) -> int:
-    """Stop the daemon and take its traces away; safe to repeat.
+def uninstall(config_path: Path, *, purge: bool) -> int:
+    """Stop the daemon and remove what `init` set up; safe to repeat.
 
-    Volumes and data stay, unless `purge_empty` and the filesystem is empty.
+    Volumes and data stay, unless `purge` is set and the filesystem is empty.
     """
-    if not config.exists(arguments.config):
-        print(f"nothing to do: there is no {arguments.config}")
+    if not config.exists(config_path):
+        print(f"nothing to do: {config_path} does not exist")
         return Exit.FINE
-    settings = config.load(arguments.config)
+    settings = config.load(config_path)
     require_fit_host()
-    mountpoint = settings.mountpoint
-    if arguments.purge_empty:
-        # What is empty because nothing is mounted there proves nothing.
+    if purge:
+        # Not only an empty folder: a filesystem that is mounted there, and empty.
         require_empty(filesystem_of(settings, SystemClock()).read())
-    uuid, devices = _filesystem(settings)
-    for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):
-        print(sentence)
+    uuid, devices = _uuid_and_devices(settings)
+    _print(services.remove(mountpoint=settings.mountpoint, config_path=config_path))
     with ExitStack() as stack:
         if uuid:
-            # A daemon that systemd does not know of, or a growth, would go on without these.
+            # A growth, or a daemon that systemd does not know of, holds one of these.
             stack.enter_context(Lock(paths.daemon_lock(uuid)))
             stack.enter_context(Lock(paths.growth_lock(uuid)))
-        _give_up_reserve(settings)
-        if arguments.purge_empty:
+        _remove_reserve(settings)
+        if purge:
             _purge(settings)
-            devices = 0
-        way_back = _forget_mount(uuid, mountpoint, is_purged=arguments.purge_empty)
-    arguments.config.unlink()
-    print(f"removed {arguments.config}")
-    for sentence in services.remove_units():
-        print(sentence)
-    with suppress(OSError):
-        arguments.config.parent.rmdir()
-    if devices:
-        print(f"kept: {mountpoint} stays mounted, with its data on {devices} volumes")
-        print(f"      after a boot: {way_back}")
+        mount_by = _remove_fstab_lines(uuid, settings.mountpoint, is_purged=purge)
+    _remove_config(config_path)
+    if devices and not purge:
+        print(f"kept {settings.mountpoint}: mounted, with its data on {counted(devices, 'volume')}")
+        print(f"      after a reboot: {mount_by}")
     return Exit.FINE
 
 
-def _filesystem(settings: Settings) -> tuple[str, int]:
-    """UUID and number of devices; of one that is not mounted fstab knows the UUID, and no more."""
+def _uuid_and_devices(settings: Settings) -> tuple[str, int]:
+    """UUID and number of devices; of a filesystem that is not mounted, the UUID in fstab and 0."""
     try:
         reading = filesystem_of(settings, SystemClock()).read()
     except EbsAutoscaleError:
@@ -62,39 +56,50 @@ def _filesystem(settings: Settings) -> tuple[str, int]:
     return reading.filesystem, len(reading.devices)
 
 
-def _give_up_reserve(settings: Settings) -> None:
-    """Take away the one file that is in the filesystem itself; one that is not ours is named."""
+def _remove_reserve(settings: Settings) -> None:
+    """Remove the reserve file; when that fails the rest is removed all the same."""
     try:
         filesystem = filesystem_of(settings, SystemClock())
         if done := filesystem.keep_reserve(0):
             print(f"{done} in {settings.mountpoint}")
     except EbsAutoscaleError as error:
-        print(f"kept the reserve, if there is one: {error}")
-
-
-def _forget_mount(uuid: str, mountpoint: str, *, is_purged: bool) -> str:
-    """Take the line of `init` out of fstab and name what stays; says what mounts it from now on."""
-    table = files.read_text(fstab.FSTAB)
-    lines = fstab.lines_at(table, mountpoint)
-    gone = [line for line in lines if line.is_by_init and line.uuid == uuid != ""]
-    if gone:
-        files.replace(fstab.FSTAB, fstab.without(table, gone))
-    rows = table.split("\n")
-    for line in lines:
-        if line in gone:
-            print(f"removed from {fstab.FSTAB}: {rows[line.number]}")
-            continue
-        print(f"kept in {fstab.FSTAB}, since `init` did not write it so: {rows[line.number]}")
-        if is_purged:
-            print("      remove it if it means the filesystem that is gone: a boot may wait for it")
-    if len(lines) > len(gone):
-        return f"as {fstab.FSTAB} says"
-    options = ",".join(option for line in gone for option in line.chosen)
-    return f"mount {f'-o {options} ' if options else ''}UUID={uuid} {mountpoint}"
+        print(f"kept the emergency reserve, if there is one: {error}")
 
 
 def _purge(settings: Settings) -> None:
     clock = SystemClock()
-    filesystem = filesystem_of(settings, clock)
-    world = world_of(settings, filesystem, clock, LogSink())
+    world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
     purge_empty(world, print)
+
+
+def _remove_fstab_lines(uuid: str, mountpoint: str, *, is_purged: bool) -> str:
+    """Remove the lines that `init` wrote, name the others; returns how to mount it from now on."""
+    table = files.read_text(fstab.FSTAB)
+    lines = fstab.lines_at(table, mountpoint)
+    removed = [line for line in lines if line.is_by_init and line.uuid == uuid != ""]
+    kept = [line for line in lines if line not in removed]
+    if removed:
+        files.replace(fstab.FSTAB, fstab.without(table, removed))
+    rows = table.split("\n")
+    _print([f"removed from {fstab.FSTAB}: {rows[line.number]}" for line in removed])
+    for line in kept:
+        print(f"kept in {fstab.FSTAB}, not written by `init`: {rows[line.number]}")
+        if is_purged:
+            print("      remove it if it is for the deleted filesystem: a boot may wait for it")
+    if kept:
+        return f"as in {fstab.FSTAB}"
+    options = ",".join(option for line in removed for option in line.chosen)
+    return f"mount {f'-o {options} ' if options else ''}UUID={uuid} {mountpoint}"
+
+
+def _remove_config(config_path: Path) -> None:
+    config_path.unlink()
+    print(f"removed {config_path}")
+    _print(services.remove_units())
+    with suppress(OSError):
+        config_path.parent.rmdir()
+
+
+def _print(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(sentence)

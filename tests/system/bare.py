@@ -17,7 +17,7 @@ from ebs_autoscale.host.mountinfo import Mount, MountTable
 FSTAB = Path("/etc/fstab")
 CONFIG = Path("/etc/ebs-autoscale/config.yaml")
 
-# Where nobody answers: what is tested so needs neither metadata nor EC2.
+# Nothing answers there: what is tested so needs neither instance metadata nor EC2.
 NO_EC2 = {
     "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9",
     "AWS_ENDPOINT_URL_EC2": "http://127.0.0.1:9",
@@ -69,6 +69,12 @@ class BareHost:
         return BtrfsFilesystem(str(self.mountpoint), clock=SystemClock()).uuid
 
     @property
+    def metadata_profile(self) -> str:
+        """How the metadata of the mounted filesystem is stored."""
+        mounted = BtrfsFilesystem(str(self.mountpoint), clock=SystemClock())
+        return mounted.read().metadata_profile
+
+    @property
     def mounts(self) -> list[Mount]:
         """What is mounted at the mountpoint, bottom first."""
         return [m for m in MountTable().mounts() if m.point == str(self.mountpoint)]
@@ -100,7 +106,7 @@ class CloudHost(BareHost):
         return [volume for volume in found if "ebs-autoscale:owner" in volume.tags]
 
     def assert_ready(self) -> None:
-        """The same, on one volume, bought as growth 0 and tied to the instance."""
+        """The same, on one volume, created as growth 0 and deleted with the instance."""
         super().assert_ready()
         (volume,) = self.volumes()
         assert volume.tags["ebs-autoscale:filesystem"] == self.uuid

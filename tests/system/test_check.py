@@ -1,4 +1,4 @@
-"""`check` on hosts that are fit, broken, half broken and hanging: it tells, and changes nothing."""
+"""`check` on hosts that are fit, broken and hanging: it reports, and changes nothing."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from tests.system.bench import GIB, Host
 
 pytestmark = pytest.mark.kernel
 
-# What a person still waits for.
+# As long as an operator waits.
 PATIENCE_SECONDS = 15.0
 
 HOST_LINES = {"user", "kernel", "tools", "python", "run", "log", "nvme", "unit"}
 
 
-def lines_of(host: Host) -> dict[str, list[dict[str, str]]]:
-    """The lines of `check --json` by name, and in time."""
+def lines_of(host: Host, *, before: tuple[str, ...] = ()) -> dict[str, list[dict[str, str]]]:
+    """The lines of `check --json` by name; they come in time."""
     began = monotonic()
-    ran = host.run("check", "--json")
+    ran = host.run("check", "--json", before=before)
     assert monotonic() - began < PATIENCE_SECONDS
     assert ran.stderr == ""
     found: dict[str, list[dict[str, str]]] = {}
@@ -45,7 +45,7 @@ def verdicts(lines: dict[str, list[dict[str, str]]], *names: str) -> set[str]:
 
 @pytest.fixture
 def fstab(tmp_path: Path) -> Iterator[Path]:
-    """This host's table, for this test alone."""
+    """An fstab for this test alone."""
     table = tmp_path / "fstab"
     table.touch()
     subprocess.run(["mount", "--bind", str(table), "/etc/fstab"], check=True)
@@ -57,7 +57,7 @@ def test_fit(host: Host, fstab: Path) -> None:
     """On a fit host with its daemon every line is ok, with exit 0, and nothing is changed."""
     fstab.write_text(line_for(host.read().filesystem, str(host.mountpoint)), "utf-8")
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         lines = lines_of(host)
         assert str(daemon.process.pid) in lines["daemon"][0]["sentence"]
         assert {line["verdict"] for each in lines.values() for line in each} == {"ok"}
@@ -69,20 +69,20 @@ def test_fit(host: Host, fstab: Path) -> None:
 
 
 def test_without_rights(host: Host) -> None:
-    """The denied action is named with what to do, and the exit code is 5."""
+    """A denied action is named, and the exit code is 5."""
     rule = FaultRule(
         kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
     )
     host.sandbox.add_fault(rule)
-    ran = host.run("check")
-    assert ran.returncode == 5
-    assert "fail ec2         CreateVolume, CreateTags: " in ran.stdout
-    assert "UnauthorizedOperation" in ran.stdout
+    assert host.run("check").returncode == 5
+    [line] = [line for line in lines_of(host)["ec2"] if line["verdict"] == "fail"]
+    assert "CreateVolume" in line["sentence"]
+    assert "UnauthorizedOperation" in line["sentence"]
 
 
 @pytest.mark.parametrize("text", [None, "mountpoint: scratch\n", "\0"])
 def test_without_configuration(host: Host, text: str | None) -> None:
-    """A configuration that is missing or wrong fails, with exit 2, and the host is looked at."""
+    """A missing or invalid configuration fails with exit 2, and the host is checked."""
     host.config.unlink() if text is None else host.config.write_text(text, "utf-8")
     lines = lines_of(host)
     assert lines["config"][0]["verdict"] == "fail"
@@ -92,22 +92,21 @@ def test_without_configuration(host: Host, text: str | None) -> None:
 
 
 def test_not_root(host: Host) -> None:
-    """Without root that is a failure, and everything else is looked at all the same."""
-    # May read everywhere: pytest keeps its folders from everybody else.
+    """Without root that is a failure, and everything else is checked all the same."""
+    # pytest's folders are for root only.
     reads = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
-    ran = host.run("check", before=("setpriv", "--reuid", "65534", "--clear-groups", *reads, "--"))
-    assert ran.returncode == 5
-    assert "fail user        not running as root" in ran.stdout
-    assert "ok   kernel" in ran.stdout
-    assert "ok   slots" in ran.stdout
-    assert ran.stderr == ""
+    as_nobody = ("setpriv", "--reuid", "65534", "--clear-groups", *reads, "--")
+    assert host.run("check", before=as_nobody).returncode == 5
+    lines = lines_of(host, before=as_nobody)
+    assert verdicts(lines, "user") == {"fail"}
+    assert verdicts(lines, "kernel", "slots") == {"ok"}
 
 
 def test_no_metadata_service(host: Host) -> None:
-    """Off EC2 there is one failed line about it, exit 5, and the mount is looked at."""
+    """Off EC2 there is one failed line about it, and the mount is checked."""
     host.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = "http://127.0.0.1:9"
     lines = lines_of(host)
-    assert "instance metadata" in lines["instance"][0]["sentence"]
+    assert verdicts(lines, "instance") == {"fail"}
     assert verdicts(lines, "mount", "members") == {"ok"}
     assert "ec2" not in lines
 
@@ -124,7 +123,7 @@ def silence() -> Iterator[str]:
     [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "instance"), ("AWS_ENDPOINT_URL_EC2", "ec2")],
 )
 def test_silence(host: Host, variable: str, name: str) -> None:
-    """When EC2 or its metadata service does not answer, that is told in time, and only once."""
+    """When EC2 or its metadata service does not answer, one line says so, in time."""
     with silence() as address:
         host.environment[variable] = address
         lines = lines_of(host)
@@ -134,29 +133,29 @@ def test_silence(host: Host, variable: str, name: str) -> None:
 
 
 def test_an_answer_that_is_not_ec2s(host: Host) -> None:
-    """A proxy that answers in EC2's place is told as such, once."""
+    """A proxy that answers in EC2's place is one failed line."""
     address = host.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
     host.environment["AWS_ENDPOINT_URL_EC2"] = f"{address}/latest/nothing"
     [line] = lines_of(host)["ec2"]
-    assert "the answer is not EC2's" in line["sentence"]
+    assert line["verdict"] == "fail"
     assert "proxy" in line["hint"]
 
 
 def test_hanging_tool(host: Host, tmp_path: Path) -> None:
-    """A tool that hangs costs its own line, in time; the others are told."""
+    """A tool that hangs is a failed line, in time; the other checks go on."""
     tool = tmp_path / "btrfs"
     tool.write_text("#!/bin/sh\nexec sleep 600\n", "utf-8")
     tool.chmod(0o755)
     host.environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
     lines = lines_of(host)
-    assert "fail" in verdicts(lines, "tools")
-    assert "timed out" in lines["tools"][0]["sentence"]
+    assert lines["tools"][0]["verdict"] == "fail"
+    assert "btrfs --version" in lines["tools"][0]["sentence"]
     assert verdicts(lines, "mount", "ec2") == {"ok"}
 
 
 @pytest.mark.parametrize(("ahead", "verdict"), [(-100.0, "warn"), (400.0, "fail")])
 def test_clock(make_host: Callable[..., Host], ahead: float, verdict: str) -> None:
-    """A clock that is wrong is told with how far, also when EC2 refuses every call for it."""
+    """A wrong clock is told, also when EC2 refuses every call because of it."""
     host = make_host(date_ahead_seconds=ahead)
     if verdict == "fail":
         host.sandbox.add_fault(
@@ -165,27 +164,28 @@ def test_clock(make_host: Callable[..., Host], ahead: float, verdict: str) -> No
     lines = lines_of(host)
     [line] = lines["clock"]
     assert line["verdict"] == verdict
-    assert ("ahead of EC2" if ahead < 0 else "behind EC2") in line["sentence"]
     if verdict == "fail":
         assert len(lines["ec2"]) == 1
 
 
-def test_leftovers(host: Host) -> None:
-    """A volume of ours that serves no filesystem is named, attached or not."""
+def test_orphaned_volumes(host: Host) -> None:
+    """A managed volume that is in no filesystem is named, attached or not."""
     assert host.run("grow").returncode == 0
     [first] = host.volumes()
     subprocess.run(["btrfs", "device", "remove", f"/dev/{first.node}", host.mountpoint], check=True)
-    assert f"attached, but no device: {first.id}" in host.run("check").stdout
+    [line] = lines_of(host)["leftovers"]
+    assert first.id in line["sentence"]
     host.fill(10)
     rule = FaultRule(kind=FaultKind.ERROR, action="AttachVolume", code="UnauthorizedOperation")
     host.sandbox.add_fault(rule)
     host.run("grow")
-    loose = next(volume.id for volume in host.volumes() if volume.id != first.id)
-    assert f"in no filesystem: {loose}" in host.run("check").stdout
+    [second] = [volume.id for volume in host.volumes() if volume.id != first.id]
+    sentences = [line["sentence"] for line in lines_of(host)["leftovers"]]
+    assert any(second in sentence for sentence in sentences)
 
 
-def test_missing_member(host: Host, loop: Callable[[int], LoopDevice], fstab: Path) -> None:
-    """Of a filesystem that lacks a device, mounted or not, the missing one is told."""
+def test_missing_device(host: Host, loop: Callable[[int], LoopDevice], fstab: Path) -> None:
+    """A filesystem that lacks a device fails, mounted or not."""
     point = host.mountpoint.with_name("two")
     point.mkdir()
     first, second = loop(GIB), loop(GIB)
@@ -202,13 +202,13 @@ def test_missing_member(host: Host, loop: Callable[[int], LoopDevice], fstab: Pa
     subprocess.run(["btrfs", "device", "scan", "--forget"], check=False)
 
     lines = lines_of(host)
-    assert "not mounted" in lines["mount"][0]["sentence"]
-    assert f"{uuid}: 1 of its 2 devices are here (devid 1)" in lines["members"][0]["sentence"]
+    assert verdicts(lines, "mount", "members") == {"fail"}
+    assert uuid in lines["members"][0]["sentence"]
 
     subprocess.run(["mount", "-o", "degraded", first.node, str(point)], check=True)
     try:
         lines = lines_of(host)
-        assert "lost its device with devid 2" in lines["members"][0]["sentence"]
         assert verdicts(lines, "members") == {"fail"}
+        assert "devid 2" in lines["members"][0]["sentence"]
     finally:
         subprocess.run(["umount", str(point)], check=True)

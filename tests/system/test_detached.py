@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.bench import Host, until
+from tests.system.bench import Host, find_event, until
 
 pytestmark = pytest.mark.kernel
 
@@ -27,7 +27,7 @@ def log() -> Iterator[Path]:
 
 
 def pid_path_of(host: Host) -> Path:
-    """Where the daemon of this host notes who it is."""
+    """The pid file of this host's daemon."""
     return Path(f"/run/ebs-autoscale/{str(host.mountpoint).strip('/').replace('/', '-')}.pid")
 
 
@@ -35,7 +35,7 @@ def pid_path_of(host: Host) -> Path:
 def detached(host: Host, log: Path) -> Iterator[int]:
     """A daemon in the background that has looked once: its pid. It is killed in the end."""
     assert host.run("run", "--detach").returncode == 0
-    until(lambda: log.exists() and "hold: " in log.read_text(), "the first look")
+    until(lambda: log.exists() and find_event(log.read_text(), "decided"), "the first decision")
     pid = int(pid_path_of(host).read_text())
     try:
         yield pid
@@ -52,24 +52,21 @@ def end(host: Host, pid: int) -> None:
 
 
 def test_from_start_to_stop(host: Host, log: Path) -> None:
-    """It returns at once and leaves a daemon, which takes its pid file along."""
+    """It returns at once and leaves a daemon, which removes its pid file at the end."""
     pid_path_of(host).parent.mkdir(exist_ok=True)
     pid_path_of(host).write_text("4194304\n")
     with detached(host, log) as pid:
         assert host.status()["daemon"]["pid"] == pid
         assert host.run("run", "--detach").returncode == 3
         host.fill(20)
-        until(lambda: "is complete" in log.read_text(), "a growth")
+        until(lambda: find_event(log.read_text(), "growth_done"), "a growth")
         end(host, pid)
     assert "Traceback" not in log.read_text()
     assert host.leaked() == []
 
 
 def test_how_it_lives(host: Host, log: Path) -> None:
-    """In a session of its own, in /, with files that others may read but not write.
-
-    What it was told to read it finds from there, too.
-    """
+    """It has a session of its own, in /, and finds its configuration from there."""
     host.config = Path(os.path.relpath(host.config))
     with detached(host, log) as pid:
         process = psutil.Process(pid)
@@ -78,12 +75,12 @@ def test_how_it_lives(host: Host, log: Path) -> None:
         assert process.ppid() != os.getpid()
         assert oct(pid_path_of(host).stat().st_mode & 0o777) == "0o644"
         os.kill(pid, signal.SIGHUP)
-        until(lambda: "goes by" in log.read_text(), "the reload")
+        until(lambda: find_event(log.read_text(), "reloaded"), "the reload")
         end(host, pid)
 
 
 def test_rotation_has_no_fault() -> None:
-    """Logrotate reads its file without a word of complaint."""
+    """Logrotate reads its file without an error."""
     argv = ["logrotate", "--debug", "--state", "/dev/null", str(ROTATION)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0
@@ -91,17 +88,18 @@ def test_rotation_has_no_fault() -> None:
 
 
 def test_rotation_in_mid_growth(make_host: Callable[..., Host], log: Path, tmp_path: Path) -> None:
-    """Nothing is interrupted, and what is said from then on stands in the new file."""
+    """Nothing is interrupted, and later events are in the new file."""
     host = make_host(create_seconds=(3.0, 3.5))
     with detached(host, log) as pid:
         host.fill(20)
-        until(lambda: "create a volume" in log.read_text(), "the growth's begin")
+        until(lambda: find_event(log.read_text(), "step_started"), "the start of the growth")
         argv = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(ROTATION)]
         subprocess.run(argv, check=True)
-        assert "is complete" not in log.read_text()
-        until(lambda: "is complete" in log.read_text(), "the growth's end")
+        assert not find_event(log.read_text(), "growth_done")
+        until(lambda: find_event(log.read_text(), "growth_done"), "the end of the growth")
         assert psutil.pid_exists(pid)
         end(host, pid)
-    assert "create a volume" in log.with_suffix(".log.1").read_text()
-    assert "is complete" not in log.with_suffix(".log.1").read_text()
+    rotated = log.with_suffix(".log.1").read_text()
+    assert find_event(rotated, "step_started")
+    assert not find_event(rotated, "growth_done")
     assert len(host.volumes()) == 1

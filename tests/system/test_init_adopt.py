@@ -1,4 +1,4 @@
-"""`init --device` and `init` over what is there: used or adopted as it is, and safe to repeat."""
+"""`init` and `init --device` over an existing filesystem: used as it is, and safe to repeat."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +16,7 @@ SIZE_BYTES = 320 * 1024**2
 
 
 def test_a_blank_device(bare_host: BareHost, loop: LoopFactory, tmp_path: Path) -> None:
-    """A blank one is used, by whatever link it is named, and again; neither needs EC2 or IMDS."""
+    """A blank one is used, also by a link, and again; neither needs EC2 or instance metadata."""
     device, link = loop(SIZE_BYTES), tmp_path / "by-id"
     link.symlink_to(device.node)
     for _ in range(2):
@@ -25,12 +25,12 @@ def test_a_blank_device(bare_host: BareHost, loop: LoopFactory, tmp_path: Path) 
         bare_host.assert_ready()
     other = loop(SIZE_BYTES)
     ran = bare_host.init("--device", other.node)
-    assert (ran.returncode, "is not in it" in ran.stderr) == (0, True)
+    assert (ran.returncode, other.node in ran.stderr) == (0, True)
     assert other.stored_bytes == 0
 
 
 def test_a_predecessors_filesystem_is_adopted(bare_host: BareHost, loop: LoopFactory) -> None:
-    """What fstab mounts here by device name is mounted as it is, from then on by UUID."""
+    """A filesystem that fstab mounts here by device name is kept, and mounted by UUID now."""
     device = loop(SIZE_BYTES)
     SIGNATURES["btrfs"](device)
     old = f"{device.node}\t{bare_host.mountpoint}\tbtrfs\tdefaults\t0\t0"
@@ -42,7 +42,7 @@ def test_a_predecessors_filesystem_is_adopted(bare_host: BareHost, loop: LoopFac
 
     ran = bare_host.init("--device", device.node)
     assert ran.returncode == 0, ran.stderr
-    assert f"instead of `{old}`" in ran.stderr
+    assert f"`{old}`" in ran.stderr
     bare_host.assert_ready()
     assert (bare_host.mountpoint / "kept").read_text("utf-8") == "yes"
     assert FSTAB.read_text("utf-8").startswith("# first\nUUID=")
@@ -50,7 +50,7 @@ def test_a_predecessors_filesystem_is_adopted(bare_host: BareHost, loop: LoopFac
 
 
 def test_a_mounted_filesystem_is_adopted(bare_host: BareHost, loop: LoopFactory) -> None:
-    """A BTRFS that is mounted, however it came there, gets line and configuration, no device."""
+    """A mounted BTRFS filesystem gets a line in fstab and a configuration, but no device."""
     device = loop(SIZE_BYTES)
     SIGNATURES["btrfs"](device)
     bare_host.mountpoint.mkdir()
@@ -61,7 +61,7 @@ def test_a_mounted_filesystem_is_adopted(bare_host: BareHost, loop: LoopFactory)
 
 
 def test_a_mounted_subvolume(bare_host: BareHost, loop: LoopFactory) -> None:
-    """A part of a filesystem is not written to fstab as the whole; a line for it is kept."""
+    """A subvolume is not written to fstab as the whole filesystem; a line for it is kept."""
     device, point = loop(SIZE_BYTES), bare_host.mountpoint
     SIGNATURES["btrfs"](device)
     point.mkdir()
@@ -71,7 +71,7 @@ def test_a_mounted_subvolume(bare_host: BareHost, loop: LoopFactory) -> None:
     subprocess.run(["umount", str(point)], check=True)
     subprocess.run(["mount", "-o", "subvol=part", device.node, str(point)], check=True)
     ran = bare_host.init()
-    assert (ran.returncode, "is only /part of" in ran.stderr) == (5, True), ran.stderr
+    assert (ran.returncode, "/part" in ran.stderr) == (5, True), ran.stderr
     FSTAB.write_text(line, "utf-8")
     assert bare_host.init().returncode == 0
     assert FSTAB.read_text("utf-8") == line
@@ -83,7 +83,7 @@ def test_a_mounted_subvolume(bare_host: BareHost, loop: LoopFactory) -> None:
 def test_the_tags_of_its_volume_decide(
     cloud_host: CloudHost, loop: LoopFactory, tag: str, *, adopted: bool
 ) -> None:
-    """A BTRFS on a volume with our tags, or a predecessor's, is adopted; on any other it is not."""
+    """BTRFS on a volume with our tags, or an older autoscaler's, is used; any other is not."""
     device = loop(SIZE_BYTES)
     SIGNATURES["btrfs"](device)
     uuid = subprocess.run(
@@ -111,11 +111,11 @@ def test_the_tags_of_its_volume_decide(
     if adopted:
         assert cloud_host.uuid == uuid
     else:
-        assert f"{volume_id} has no tags of ours" in ran.stderr
+        assert all(each in ran.stderr for each in (device.node, uuid, volume_id))
 
 
 def test_a_second_mountpoint(bare_host: BareHost, loop: LoopFactory) -> None:
-    """Beside the first, another mountpoint has its own filesystem, line and configuration."""
+    """A second mountpoint has its own filesystem, line in fstab and configuration."""
     assert bare_host.init("--device", loop(SIZE_BYTES).node).returncode == 0
     first = bare_host.mountpoint
     bare_host.mountpoint = first.with_name("my scratch")

@@ -1,4 +1,4 @@
-"""The configuration while the daemon runs: read again on SIGHUP, and only then."""
+"""The configuration of a running daemon: read again on SIGHUP, and only then."""
 
 import pytest
 
@@ -7,57 +7,57 @@ from tests.system.bench import Host
 pytestmark = pytest.mark.kernel
 
 
-def test_a_good_configuration_counts_at_once(host: Host) -> None:
-    """A limit that is raised and reloaded ends the wait that it caused."""
+def test_a_valid_configuration_applies_at_once(host: Host) -> None:
+    """A limit that is raised and reloaded ends the wait that it has caused."""
     host.configure(limits={"volumes": 1})
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         host.fill(25)
-        daemon.wait_for("is complete")
+        daemon.wait_event("growth_done")
         host.fill(20)
-        daemon.wait_for("refused by limits.volumes")
+        daemon.wait_event("condition_began", cause="limits.volumes")
         host.configure(limits={"volumes": 2})
         daemon.reload()
-        daemon.wait_for("goes by")
-        daemon.wait_for(f"growth {host.read().filesystem[:8]}-2 is complete")
+        daemon.wait_event("reloaded")
+        daemon.wait_event("growth_done", growth=f"{host.read().filesystem[:8]}-2")
         assert daemon.stop() == 0
     assert len(host.volumes()) == 2
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "named"),
     [
-        ("mountpoint: [", "configuration of before stays"),
-        ("mountpoint: /elsewhere\n", "mountpoint is now /elsewhere"),
-        ("mountpoint: /scratch\nlimit: {}\n", "did you mean limits?"),
+        ("mountpoint: [", "config.yaml"),
+        ("mountpoint: /elsewhere\n", "/elsewhere"),
+        ("mountpoint: /scratch\nlimit: {}\n", "limits"),
     ],
 )
-def test_a_bad_configuration_is_refused(host: Host, text: str, sentence: str) -> None:
-    """What cannot be gone by is told for as long as it is so, and the old one stays in force."""
+def test_an_invalid_configuration_is_refused(host: Host, text: str, named: str) -> None:
+    """It is reported until it is corrected, and the previous one stays in force."""
     good = host.config.read_text("utf-8")
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         host.config.write_text(text, "utf-8")
         daemon.reload()
-        daemon.wait_for(sentence)
+        daemon.wait_event("condition_began", cause="configuration", containing=named)
         host.fill(25)
-        daemon.wait_for("is complete")
+        daemon.wait_event("growth_done")
         host.config.write_text(good, "utf-8")
         assert host.run("status").returncode == 1
         daemon.reload()
-        daemon.wait_for("over after")
+        daemon.wait_event("condition_ended", cause="configuration")
         assert host.run("status").returncode == 0
         assert daemon.stop() == 0
     assert host.leaked() == []
 
 
-def test_a_half_written_file_is_nobodys_concern(host: Host) -> None:
-    """Growths go by what the daemon has read, not by what somebody is writing."""
+def test_a_half_written_file_has_no_effect(host: Host) -> None:
+    """Growths use what the daemon has read, not what an operator is writing."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         host.config.write_text("mountp", "utf-8")
         host.fill(25)
-        daemon.wait_for("is complete")
+        daemon.wait_event("growth_done")
         assert daemon.stop() == 0
 
 

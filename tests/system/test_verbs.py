@@ -1,4 +1,4 @@
-"""The verbs as a person types them: exit code, words, and nothing changed that should not be."""
+"""The verbs on the command line: exit code, output, and what they leave unchanged."""
 
 import fcntl
 import json
@@ -11,6 +11,8 @@ import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale import __version__
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.model import StepKind
 from tests.system.bench import GIB, Host, until
 
 pytestmark = pytest.mark.kernel
@@ -26,16 +28,16 @@ def test_version(host: Host) -> None:
 @pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
 @pytest.mark.parametrize("form", ["--config {0} {1}", "{1} --config {0}"])
 def test_another_configuration(host: Host, verb: str, form: str) -> None:
-    """`--config` counts before the verb and after it."""
+    """`--config` may stand before the verb and after it."""
     other = str(host.folder / "other.yaml")
     ran = host.run(*form.format(other, verb).split())
     assert ran.returncode == 2
-    assert f"{other}: no such file" in ran.stdout + ran.stderr
+    assert other in ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("form", ["--log-level error grow", "grow --log-level error"])
 def test_log_level(host: Host, form: str) -> None:
-    """`--log-level` counts before the verb and after it."""
+    """`--log-level` may stand before the verb and after it."""
     ran = host.run(*form.split())
     assert (ran.returncode, ran.stderr) == (0, "")
 
@@ -43,7 +45,7 @@ def test_log_level(host: Host, form: str) -> None:
 @pytest.mark.parametrize("size", ["0", "-5GiB", "abc", "65TiB", "1e99GiB", "20GB", "nan", ""])
 @pytest.mark.parametrize("form", ["--size={}", "--size {}"])
 def test_bad_size(host: Host, size: str, form: str) -> None:
-    """A size that is no size is refused with exit 2 before anybody is asked anything."""
+    """An invalid size is refused with exit 2 before any call."""
     ran = host.run("grow", *form.format(size).split(" ", 1))
     assert ran.returncode == 2
     assert "--size" in ran.stderr
@@ -53,14 +55,12 @@ def test_bad_size(host: Host, size: str, form: str) -> None:
 
 @pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
 def test_bad_configuration(host: Host, verb: str) -> None:
-    """Every mistake is told at once with exit 2, and nobody is asked anything."""
+    """All mistakes are reported at once with exit 2, before any call."""
     host.config.write_text("mountpoint: scratch\ntreshold: {}\ngrowth: {min: lots}\n", "utf-8")
     ran = host.run(verb)
     assert ran.returncode == 2
     said = ran.stdout + ran.stderr
-    assert "3 mistakes" in said
-    assert "did you mean threshold" in said
-    assert "growth.min" in said
+    assert all(key in said for key in ("mountpoint", "treshold", "threshold", "growth.min"))
     assert host.sandbox.journal() == []
 
 
@@ -87,25 +87,25 @@ def make_read_only(host: Host) -> None:
 
 @pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "cause"),
     [
-        (remove, "exist"),
-        (unmount, "not mounted"),
-        (replace_by_tmpfs, "tmpfs"),
-        (make_read_only, "read-only"),
+        (remove, Cause.MISSING),
+        (unmount, Cause.NOT_MOUNTED),
+        (replace_by_tmpfs, Cause.NOT_BTRFS),
+        (make_read_only, Cause.READ_ONLY),
     ],
 )
-def test_unfit_mount(host: Host, spoil: object, words: str, verb: str) -> None:
-    """Whatever is wrong with the mount is one sentence and exit 5, with nothing bought."""
-    assert callable(spoil)
+def test_unfit_mount(host: Host, spoil: Callable[[Host], None], cause: Cause, verb: str) -> None:
+    """Whatever is wrong with the mount is one sentence and exit 5, and nothing is created."""
     spoil(host)
-    ran = host.run(verb)
+    ran, status = host.run(verb), host.status()
     if spoil is replace_by_tmpfs:
         subprocess.run(["umount", str(host.mountpoint)], check=True)
     said = ran.stdout + ran.stderr
     assert ran.returncode == 5
-    assert words in said
+    assert str(host.mountpoint) in said
     assert "Traceback" not in said
+    assert status["cause"] == cause.value
     assert host.volumes() == []
 
 
@@ -124,19 +124,20 @@ def test_not_root(host: Host, verb: str) -> None:
 def test_status_without_root_beside_a_balance(
     host: Host, foreign_balance: Callable[[Path], AbstractContextManager[object]]
 ) -> None:
-    """How far a balance is only root may know, that there is one everybody."""
-    # May read everywhere: pytest keeps its folders from everybody else.
+    """Every user sees that a balance is running, only root how far it is."""
+    # pytest's folders are for root only.
     reads = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
     with foreign_balance(host.mountpoint):
         subprocess.run(["btrfs", "balance", "pause", str(host.mountpoint)], check=True)
-        ran = host.run("status", before=("setpriv", "--reuid", "65534", *reads, "--clear-groups"))
-    assert "running      balance" in ran.stdout
+        as_nobody = ("setpriv", "--reuid", "65534", *reads, "--clear-groups")
+        ran = host.run("status", "--json", before=as_nobody)
+    assert json.loads(ran.stdout)["exclusive_operation"].startswith("balance")
     assert ran.stderr == ""
 
 
 @pytest.mark.parametrize("verb", ["run", "grow", "plan", "check"])
 def test_no_btrfs_tool(host: Host, tmp_path: Path, verb: str) -> None:
-    """Without btrfs-progs the package to install is named, with exit 5."""
+    """Without btrfs-progs every verb ends with exit 5 and names the package to install."""
     host.environment["PATH"] = str(tmp_path)
     ran = host.run(verb)
     assert ran.returncode == 5
@@ -145,15 +146,15 @@ def test_no_btrfs_tool(host: Host, tmp_path: Path, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", [("uninstall",), ("init", "/scratch"), ("plan",)])
 def test_a_path_that_is_too_long(host: Host, verb: tuple[str, ...]) -> None:
-    """A configuration that cannot be a file is a mistake in the command: a sentence, exit 2."""
+    """A path that cannot be a file is a usage error: one sentence, exit 2."""
     host.config = host.folder / f"{'long' * 64}.yaml"
     ran = host.run(*verb)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
-    assert "File name too long" in ran.stderr
+    assert str(host.config) in ran.stderr
 
 
 def test_without_a_working_directory(host: Host, tmp_path: Path) -> None:
-    """What is relative to a folder that is gone is no path: exit 2, and no traceback."""
+    """A relative path in a folder that was deleted is a usage error, not a traceback."""
     (tmp_path / "gone").mkdir()
     host.config = Path("config.yaml")
     ran = host.run(
@@ -165,7 +166,7 @@ def test_without_a_working_directory(host: Host, tmp_path: Path) -> None:
 def test_second_daemon(host: Host) -> None:
     """A second daemon for the filesystem ends with exit 3 and names the first."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         ran = host.run("run")
         assert ran.returncode == 3
         assert str(daemon.process.pid) in ran.stderr
@@ -173,7 +174,7 @@ def test_second_daemon(host: Host) -> None:
 
 
 def test_grow_while_another_grows(host: Host) -> None:
-    """While the growth lock is held `grow` ends with exit 3 and buys nothing."""
+    """While the growth lock is held `grow` ends with exit 3 and creates nothing."""
     lock = Path(f"/run/ebs-autoscale/{host.read().filesystem}.growth.lock")
     lock.parent.mkdir(exist_ok=True)
     with lock.open("w") as held:
@@ -183,13 +184,12 @@ def test_grow_while_another_grows(host: Host) -> None:
 
 
 def test_grow_beside_the_daemon(host: Host) -> None:
-    """An operator may grow while the daemon watches; it is one growth of the size asked for."""
+    """An operator may grow beside the daemon: one growth, of the size asked for."""
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         until(lambda: not daemon.children(), "the end of the start-up look")
         ran = host.run("grow", "--size", "3GiB")
         assert ran.returncode == 0, ran.stderr
-        assert "is complete" in ran.stderr
         assert daemon.stop() == 0
     assert [volume.size_gib for volume in host.volumes()] == [3]
     assert host.devices == 2
@@ -201,19 +201,14 @@ def test_plan_on_a_low_filesystem(host: Host) -> None:
     before = host.read().devices, host.sandbox.state().volumes
     ran = host.run("plan")
     assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
-    assert lines[0].startswith("grow: ")
-    assert "less than 30 %" in lines[0]
-    assert [line.split(". ")[1] for line in lines[1:]] == [
-        "create a volume of 1 GiB",
-        "attach the volume",
-        "add the device to the filesystem",
-        "settle metadata",
-    ]
     found = json.loads(host.run("plan", "--json").stdout)
     assert found["decision"] == "grow"
     assert found["size_bytes"] == GIB
-    assert len(found["steps"]) == 4
+    assert [step["step"] for step in found["steps"]] == list(StepKind)
+    decision, *steps = ran.stdout.splitlines()
+    assert decision == f"grow: {found['reason']}"
+    assert "30 %" in decision
+    assert [step.split(". ")[1] for step in steps] == [step["title"] for step in found["steps"]]
     assert {call.action for call in host.sandbox.calls()} <= READS
     assert (host.read().devices, host.sandbox.state().volumes) == before
 
@@ -234,7 +229,7 @@ def test_limit(host: Host, verb: str) -> None:
     ("code", "status"), [("InsufficientVolumeCapacity", 1), ("VolumeLimitExceeded", 5)]
 )
 def test_a_growth_that_fails(host: Host, code: str, status: int) -> None:
-    """What may pass ends `grow` with exit 1, what a human has to change with exit 5."""
+    """What may be transient ends `grow` with exit 1, what an operator has to change with exit 5."""
     host.sandbox.add_fault(FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code=code))
     ran = host.run("grow")
     assert (ran.returncode, code in ran.stderr) == (status, True), ran.stderr
@@ -244,7 +239,7 @@ def test_status_of_the_daemon(host: Host) -> None:
     """`status` works without a daemon and shows the one there is."""
     assert host.status()["daemon"] is None
     with host.daemon() as daemon:
-        daemon.wait_for("hold: ")
+        daemon.wait_event("decided", decision="hold")
         found = host.status()
         assert found["daemon"]["pid"] == daemon.process.pid
         assert found["decision"] == "hold"

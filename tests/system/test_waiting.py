@@ -1,4 +1,4 @@
-"""`run --wait`: a filesystem that is not mounted yet, and what is missing."""
+"""`run --wait`: a filesystem that is not mounted yet, and what it lacks."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from ebs_autoscale.host.fstab import line_for
-from tests.system.bench import Daemon, Host, until
+from tests.system.bench import Daemon, Host, events_in, find_event, until
 
 pytestmark = pytest.mark.kernel
 
@@ -33,23 +33,23 @@ def unmount(host: Host) -> str:
 
 
 def end(host: Host, daemon: Daemon) -> None:
-    """Leave no child at work, then end the daemon in order."""
-    daemon.wait_for("hold: ")
+    """Wait for its first decision, then stop the daemon."""
+    daemon.wait_event("decided", decision="hold")
     assert daemon.stop() == 0
     assert host.leaked() == []
 
 
 def test_mounts_what_fstab_wants(host: Host, fstab: Path) -> None:
-    """A filesystem whose devices are all here is mounted as fstab says, then watched."""
+    """A filesystem whose devices are all present is mounted as fstab says, then watched."""
     fstab.write_text(line_for(unmount(host), str(host.mountpoint)) + "\n")
     with host.daemon("--wait") as daemon:
-        daemon.wait_for("all its devices are here")
-        daemon.wait_for("watching")
+        daemon.wait_event("tended", containing=str(host.mountpoint))
+        daemon.wait_event("started")
         end(host, daemon)
 
 
-def test_names_the_volume_that_is_away(host: Host, fstab: Path) -> None:
-    """Without one of its volumes nothing is mounted or bought, and the volume is named."""
+def test_names_the_missing_volume(host: Host, fstab: Path) -> None:
+    """Without one of its volumes nothing is mounted or created, and the volume is named."""
     host.fill(25)
     assert host.run("grow").returncode == 0
     [volume] = host.volumes()
@@ -57,60 +57,61 @@ def test_names_the_volume_that_is_away(host: Host, fstab: Path) -> None:
     assert host.ask_ec2("DetachVolume", volume.id)
     until(lambda: host.volumes()[0].state == "available", "the device's end")
     with host.daemon("--wait") as daemon:
-        daemon.wait_for(f"{volume.id} of growth")
-        assert "1 of its 2 devices are here" in daemon.log
+        daemon.wait_event("condition_began", cause="not mounted", containing=volume.id)
         assert not host.mountpoint.is_mount()
-        status = host.run("status")
-        assert status.returncode == 5
-        assert f"pid {daemon.process.pid}" in status.stdout
-        assert volume.id in status.stdout
+        assert host.run("status").returncode == 5
+        report = host.status()["daemon"]
+        assert report["pid"] == daemon.process.pid
+        assert volume.id in str(report["conditions"])
         assert daemon.stop() == 0
     assert len(host.volumes()) == 1
 
 
-def test_waits_for_what_nobody_mounts(host: Host, fstab: Path) -> None:
-    """Without a line in fstab it waits, says so once, and goes on when somebody mounts."""
+def test_waits_for_an_operator_to_mount_it(host: Host, fstab: Path) -> None:
+    """Without a line in fstab it waits, says so once, and goes on when an operator mounts it."""
     node = f"/dev/{host.read().devices[0].name}"
     unmount(host)
     assert fstab.exists()
     with host.daemon("--wait") as daemon:
-        daemon.wait_for("no line of /etc/fstab mounts it")
-        assert "watching" not in daemon.log
+        daemon.wait_event("condition_began", cause="not mounted", containing="/etc/fstab")
+        assert not find_event(daemon.log, "started")
         subprocess.run(["mount", node, str(host.mountpoint)], check=True)
-        daemon.wait_for("watching")
-        assert daemon.log.count("no line of") == 2, "at its begin and at its end"
+        daemon.wait_event("condition_ended", cause="not mounted")
+        daemon.wait_event("started")
+        told = [event for event in events_in(daemon.log) if event.get("cause") == "not mounted"]
+        assert [event["event"] for event in told] == ["condition_began", "condition_ended"]
         end(host, daemon)
 
 
-def test_a_stop_ends_the_wait_in_order(host: Host, fstab: Path) -> None:
-    """Who waits is stopped like who watches: exit 0, and no report stays behind."""
+def test_stopped_while_it_waits(host: Host, fstab: Path) -> None:
+    """A stop ends the wait with exit 0, and no status file is left."""
     unmount(host)
     assert fstab.exists()
     with host.daemon("--wait") as daemon:
-        daemon.wait_for("not mounted")
+        daemon.wait_event("condition_began", cause="not mounted")
         assert host.run("run").returncode == 5, "without --wait it ends at once"
         assert daemon.stop() == 0
     assert host.status()["daemon"] is None
 
 
 def test_a_reload_while_it_waits(host: Host, fstab: Path) -> None:
-    """It is read at once, what is bad refused, and the daemon rests again afterwards."""
+    """The file is read at once, an invalid one is refused, and the daemon is idle again."""
     node = f"/dev/{host.read().devices[0].name}"
     good = host.config.read_text("utf-8")
     unmount(host)
     assert fstab.exists()
     with host.daemon("--wait") as daemon:
-        daemon.wait_for("no line of /etc/fstab mounts it")
+        daemon.wait_event("condition_began", cause="not mounted")
         host.config.write_text("mountpoint: /elsewhere\n", "utf-8")
         daemon.reload()
-        daemon.wait_for("mountpoint is now /elsewhere")
+        daemon.wait_event("warning", cause="configuration", containing="/elsewhere")
         host.config.write_text(good, "utf-8")
         daemon.reload()
-        daemon.wait_for("goes by")
+        daemon.wait_event("reloaded")
         process = psutil.Process(daemon.process.pid)
         before = sum(process.cpu_times()[:2])
         Event().wait(3)
         assert sum(process.cpu_times()[:2]) - before < 0.5
         subprocess.run(["mount", node, str(host.mountpoint)], check=True)
-        daemon.wait_for("watching")
+        daemon.wait_event("started")
         end(host, daemon)

@@ -1,13 +1,15 @@
-"""What `check` makes of EC2's date and of the volumes that EC2 shows."""
+"""What `check` says of this host's clock and of the volumes that EC2 shows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
-from ebs_autoscale.checks.ec2 import clock_lines, leftover_lines, quota_line
-from ebs_autoscale.checks.filesystem import Seen
+from ebs_autoscale.checks.ec2 import clock_lines, orphan_lines, quota_line
+from ebs_autoscale.checks.filesystem import FilesystemSeen
+from ebs_autoscale.checks.line import Line
 from ebs_autoscale.model import GrowthId, Reading, Volume
 from tests.unit.samples import FILESYSTEM, INSTANCE, reading_of, volume_of
 
@@ -17,75 +19,89 @@ MOUNTED = "99999999-2222-4333-8444-555555555555"
 
 
 @pytest.mark.parametrize(
-    ("skew", "verdict", "words"),
+    ("skew", "verdict", "seconds"),
     [
-        (0, "ok", "within 60 s"),
-        (-60, "ok", "within 60 s"),
-        (61, "warn", "61 s ahead of EC2"),
-        (-300, "warn", "300 s behind EC2"),
-        (301, "fail", "301 s ahead of EC2, which refuses"),
-        (-86400, "fail", "86400 s behind EC2, which refuses"),
+        (0, "ok", "60 s"),
+        (-60, "ok", "60 s"),
+        (61, "warn", "61 s ahead"),
+        (-300, "warn", "300 s behind"),
+        (301, "fail", "301 s ahead"),
+        (-86400, "fail", "86400 s behind"),
     ],
 )
-def test_clocks(skew: float, verdict: str, words: str) -> None:
-    """A clock that is a minute off is strange, one that is five minutes off is refused by EC2."""
+def test_clocks(skew: float, verdict: str, seconds: str) -> None:
+    """A clock that is a minute off is a warning; at five minutes EC2 refuses every call."""
     [line] = clock_lines(formatdate(NOW, usegmt=True), NOW + skew)
     assert line.verdict == verdict
-    assert words in line.sentence
+    assert seconds in line.sentence
     assert bool(line.hint) == (verdict != "ok")
 
 
 @pytest.mark.parametrize("date", ["", "now", "Wed, 99 Foo 2026"])
 def test_no_date(date: str) -> None:
-    """Without a date there is nothing to tell."""
+    """Without a date there is no line."""
     assert list(clock_lines(date, NOW)) == []
 
 
-def loose(ordinal: int, **changes: Any) -> Volume:
-    """A volume of ours that nobody has."""
-    nowhere = {"attached_to": "", "device_name": "", "attachment_state": "", "node": ""}
+def detached(ordinal: int, **changes: Any) -> Volume:
+    """A managed volume that is attached to no instance."""
+    nowhere = {"attached_to": "", "device_name": "", "attachment_state": ""}
     return volume_of(ordinal, **{"state": "available", **nowhere, **changes})
 
 
+def lines_of(owned: Sequence[Volume], reading: Reading | None, *, shown: bool = True) -> list[Line]:
+    """The lines about these volumes; `shown` is whether attached ones have their block device."""
+    seen = FilesystemSeen(mountpoint="/scratch", uuid=FILESYSTEM, reading=reading)
+    nodes = {volume.id: f"nvme{volume.growth.ordinal}n1" if shown else "" for volume in owned}
+    return list(orphan_lines(owned, nodes, seen, INSTANCE, mounted={FILESYSTEM, MOUNTED}))
+
+
 @pytest.mark.parametrize(
-    ("found", "words"),
+    "volume", [volume_of(1), volume_of(3, growth=GrowthId(MOUNTED, 1))], ids=["device", "other"]
+)
+def test_what_is_used_is_no_orphan(volume: Volume) -> None:
+    """A device of this or of another mounted filesystem is not told."""
+    assert lines_of([volume], reading_of(100, 50, devices=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("volume", "named"),
     [
-        (volume_of(1), []),
-        (loose(1), ["in no filesystem: vol-0001"]),
-        (loose(1, state="error"), ["in no filesystem: vol-0001"]),
-        (volume_of(1, attached_to="i-1"), ["attached elsewhere: vol-0001 (i-1)"]),
-        (volume_of(2), ["attached, but no device: vol-0002 (/dev/xvdbc)"]),
-        (volume_of(1, node=""), ["attached, but no device: vol-0001 (/dev/xvdbb)"]),
-        (
-            loose(1, growth=GrowthId(LOST, 1)),
-            [f"of filesystem {LOST}, which is not mounted here: vol-0001"],
-        ),
-        (volume_of(3, growth=GrowthId(MOUNTED, 1)), []),
+        (detached(1), ["vol-0001"]),
+        (detached(1, state="error"), ["vol-0001"]),
+        (volume_of(1, attached_to="i-1"), ["vol-0001", "i-1"]),
+        (volume_of(2), ["vol-0002", "/dev/xvdbc"]),
+        (detached(1, growth=GrowthId(LOST, 1)), ["vol-0001", LOST]),
     ],
 )
-def test_leftovers(found: Volume, words: list[str]) -> None:
-    """A volume that serves no filesystem is told with what to do; one of another mount is not."""
-    reading = reading_of(100, 50, devices=2)
-    seen = Seen(mountpoint="/scratch", filesystem=FILESYSTEM, reading=reading)
-    lines = list(leftover_lines([found], seen, INSTANCE, mounted={FILESYSTEM, MOUNTED}))
-    assert [line.sentence for line in lines] == words
-    assert all(line.verdict == "warn" and line.hint for line in lines)
+def test_orphaned_volumes(volume: Volume, named: list[str]) -> None:
+    """A volume that is in no mounted filesystem is a warning with what to do."""
+    [line] = lines_of([volume], reading_of(100, 50, devices=2))
+    assert (line.name, line.verdict) == ("leftovers", "warn")
+    assert all(each in line.sentence for each in named)
+    assert line.hint
 
 
-@pytest.mark.parametrize("reading", [None, reading_of(100, 50, devices=1)])
-def test_a_loose_volume_may_be_the_missing_member(reading: Reading | None) -> None:
-    """While a device is missing, or nobody knows, no loose volume is called superfluous."""
+def test_an_attached_volume_without_a_block_device() -> None:
+    """It is in no filesystem that anybody can see."""
+    [line] = lines_of([volume_of(1)], reading_of(100, 50, devices=2), shown=False)
+    assert "vol-0001" in line.sentence
+
+
+@pytest.mark.parametrize("reading", [None, reading_of(100, 50)])
+def test_a_detached_volume_may_be_the_missing_device(reading: Reading | None) -> None:
+    """While a device is missing, or that is not known, no detached volume is called unused."""
     if reading is not None:
         [device] = reading.devices
         reading = replace(reading, devices=(replace(device, missing=True),))
-    seen = Seen(mountpoint="/scratch", filesystem=FILESYSTEM, reading=reading)
-    [line] = leftover_lines([loose(1)], seen, INSTANCE, mounted=())
-    assert "perhaps devices that are missed: vol-0001" in line.sentence
-    assert "delete none" in line.hint
+    [line] = lines_of([detached(1)], reading)
+    [unused] = lines_of([detached(1)], reading_of(100, 50))
+    assert line.hint != unused.hint
+    assert "vol-0001" in line.sentence
 
 
 def test_what_counts_against_the_quota() -> None:
-    """The sum of all volumes of this instance is told, with where the quota is."""
-    line = quota_line([volume_of(1), loose(2)], "gp3")
-    assert line.sentence.startswith("40 GiB in 2 volumes of this instance; the quota of gp3")
-    assert line.sentence.endswith("Service Quotas, Amazon EBS")
+    """The total of all volumes of this instance is told."""
+    line = quota_line([volume_of(1), detached(2)], "gp3")
+    assert line.verdict == "ok"
+    assert all(each in line.sentence for each in ("40 GiB", "2 volumes", "gp3"))

@@ -9,7 +9,7 @@ from ebs_autoscale.errors import Cause, Refused
 from ebs_autoscale.model import GIB, GrowthId
 from ebs_autoscale.policy.decision import next_growth
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
-from ebs_autoscale.provision.first_volume import NoFilesystem, name_of_filesystem, obtain
+from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
 from tests.simulated.clock import Killed
 from tests.simulated.world import SimulatedWorld
 
@@ -18,10 +18,10 @@ OWNER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"
 
 def test_a_name_that_never_changes() -> None:
     """The name comes from instance and mountpoint alone, the same in every version."""
-    name = name_of_filesystem(OWNER, "/scratch")
+    name = uuid_for(OWNER, "/scratch")
     assert name == "1786edb8-522e-5536-96ac-0fb546f6e8d0"
     assert UUID(name).version == 5
-    assert len({name, name_of_filesystem(OWNER, "/a"), name_of_filesystem("", "/scratch")}) == 3
+    assert len({name, uuid_for(OWNER, "/a"), uuid_for("", "/scratch")}) == 3
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def world() -> SimulatedWorld:
 def first(world: SimulatedWorld, policy: GrowthPolicy | None = None) -> str:
     """The id of the first volume, as one run of `init` obtains it."""
     ports = replace(world.ports(), filesystem=NoFilesystem(world.filesystem.uuid, "/scratch"))
-    volume = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
-    assert volume.node
+    volume, node = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
+    assert node
     return volume.id
 
 

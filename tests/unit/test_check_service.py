@@ -1,4 +1,4 @@
-"""What systemd says of our units, and what `check` makes of it."""
+"""What systemd says of our units, and what `check` says of them."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ UnitFileState=
 """
 
 
-def of(name: str = UNIT, **changes: object) -> Unit:
+def unit_of(name: str = UNIT, **changes: object) -> Unit:
     """A unit that is as it should be, but for these changes."""
     found = {
         "load_state": "loaded",
@@ -50,14 +50,14 @@ def of(name: str = UNIT, **changes: object) -> Unit:
 
 def not_found(name: str) -> Unit:
     """A unit that is not installed."""
-    return of(name, load_state="not-found", file_state="", active_state="inactive")
+    return unit_of(name, load_state="not-found", file_state="", active_state="inactive")
 
 
 def test_units_out_of_show() -> None:
     """Both units are read, each with all of its properties, whatever their order."""
     assert parse_show(SHOWN) == (
-        of(),
-        of(
+        unit_of(),
+        unit_of(
             INSTANCE,
             load_state="not-found",
             file_state="",
@@ -80,53 +80,53 @@ def test_an_older_systemd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "verdict", "words", "hint"),
+    ("unit", "verdict", "named", "hint"),
     [
-        (of(), "ok", "active and enabled", ""),
-        (not_found(UNIT), "warn", f"{UNIT} is not installed", "install the unit"),
-        (of(restarts=3), "warn", "restarted 3 times", f"journalctl -u {UNIT}"),
-        (of(file_state="disabled"), "warn", "not start at boot", f"systemctl enable {UNIT}"),
-        (of(active_state="inactive"), "warn", "inactive", f"systemctl start {UNIT}"),
+        (unit_of(), "ok", "active and enabled", ""),
+        (not_found(UNIT), "warn", UNIT, "install"),
+        (unit_of(restarts=3), "warn", "3 times", f"journalctl -u {UNIT}"),
+        (unit_of(file_state="disabled"), "warn", UNIT, f"systemctl enable {UNIT}"),
+        (unit_of(active_state="inactive"), "warn", "inactive", f"systemctl start {UNIT}"),
         (
-            of(active_state="inactive", file_state="disabled"),
+            unit_of(active_state="inactive", file_state="disabled"),
             "warn",
             "inactive and disabled",
             f"systemctl enable --now {UNIT}",
         ),
         (
-            of(active_state="failed", result="exit-code", exit_status=2),
+            unit_of(active_state="failed", result="exit-code", exit_status=2),
             "fail",
             "exit status 2",
-            "correct the configuration",
+            "configuration",
         ),
         (
-            of(active_state="failed", result="exit-code", exit_status=1),
+            unit_of(active_state="failed", result="exit-code", exit_status=1),
             "fail",
-            "has failed: exit-code, exit status 1",
+            "exit status 1",
             "journalctl",
         ),
-        (of(active_state="failed", result="watchdog"), "fail", "watchdog", "dmesg"),
+        (unit_of(active_state="failed", result="watchdog"), "fail", "watchdog", "dmesg"),
         (
-            of(active_state="failed", result="start-limit-hit", restarts=5),
+            unit_of(active_state="failed", result="start-limit-hit", restarts=5),
             "fail",
-            "restarted 5 times",
+            "5 times",
             f"reset-failed {UNIT}",
         ),
         (
-            of(active_state="activating", sub_state="auto-restart", result="exit-code"),
+            unit_of(active_state="activating", sub_state="auto-restart", result="exit-code"),
             "fail",
-            "again and again",
+            "exit-code",
             "journalctl",
         ),
-        (of(load_state="masked"), "fail", "masked", "systemctl unmask"),
-        (of(load_state="bad-setting"), "fail", "bad-setting", "systemd-analyze verify"),
+        (unit_of(load_state="masked"), "fail", "masked", "systemctl unmask"),
+        (unit_of(load_state="bad-setting"), "fail", "bad-setting", "systemd-analyze verify"),
     ],
 )
-def test_verdicts(unit: Unit, verdict: str, words: str, hint: str) -> None:
+def test_verdicts(unit: Unit, verdict: str, named: str, hint: str) -> None:
     """The daemon's unit is judged, with what to do where it is not as it should be."""
     line = unit_line(unit)
     assert line.verdict == verdict
-    assert words in line.sentence
+    assert named in line.sentence
     assert hint in line.hint
     assert bool(line.hint) == (verdict != "ok")
 

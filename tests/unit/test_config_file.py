@@ -7,13 +7,14 @@ import pytest
 from ebs_autoscale import config
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import ConfigInvalid
-from ebs_autoscale.provision import config_file as first_config
+from ebs_autoscale.host import paths
+from ebs_autoscale.provision import config_file
 
 
 @pytest.mark.parametrize("mountpoint", ["/scratch", "/a b", '/q"', "/c: #d", "/groß", "/b\\n"])
 def test_only_the_mountpoint_differs(mountpoint: str) -> None:
     """Read back it is the defaults for this mountpoint, and every comment is there."""
-    text = first_config.text_for(mountpoint)
+    text = config_file.text_for(mountpoint)
     assert config.parse(text, name="written") == Settings(mountpoint=mountpoint)
     shipped = Path(config.__file__).with_name("config.yaml").read_text("utf-8")
     changed = set(text.splitlines()) ^ set(shipped.splitlines())
@@ -23,18 +24,21 @@ def test_only_the_mountpoint_differs(mountpoint: str) -> None:
 def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second mountpoint has a file named for it; the first keeps the default file."""
     default = tmp_path / "config.yaml"
-    monkeypatch.setattr(first_config, "CONFIG_DEFAULT", default)
-    assert first_config.settled(default, "/scratch") == (default, Settings(mountpoint="/scratch"))
+    monkeypatch.setattr(paths, "CONFIG_DEFAULT", default)
+    assert config_file.settings_for(default, "/scratch") == (
+        default,
+        Settings(mountpoint="/scratch"),
+    )
     default.write_text("mountpoint: /scratch\nadopt: true\n", "utf-8")
-    assert first_config.settled(default, "/scratch")[1].adopt
-    path, settings = first_config.settled(default, "/srv/my-own")
+    assert config_file.settings_for(default, "/scratch")[1].adopt
+    path, settings = config_file.settings_for(default, "/srv/my-own")
     assert (path.name, settings.adopt) == (r"srv-my\x2down.yaml", False)
 
 
 def test_a_file_given_is_used_as_given(tmp_path: Path) -> None:
     """With --config no other file is looked for; one of another mountpoint is refused."""
     given = tmp_path / "mine.yaml"
-    assert first_config.settled(given, "/scratch")[0] == given
+    assert config_file.settings_for(given, "/scratch")[0] == given
     given.write_text("mountpoint: /other\n", "utf-8")
     with pytest.raises(ConfigInvalid, match="is for /other, not for /scratch"):
-        first_config.settled(given, "/scratch")
+        config_file.settings_for(given, "/scratch")
