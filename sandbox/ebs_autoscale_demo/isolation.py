@@ -14,7 +14,7 @@ from ec2_sandbox.namespace import enter_private_namespace
 
 from ebs_autoscale.errors import CommandFailed, Exit, Unfit
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.sd_notify import die_with_parent
+from ebs_autoscale.host.process import die_with_parent
 
 # linux/sched.h
 _CLONE_NEWNS = 0x00020000
