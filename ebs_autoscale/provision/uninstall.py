@@ -29,7 +29,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
         # What is empty because nothing is mounted there proves nothing.
         require_empty(filesystem_of(settings, SystemClock()).read())
     uuid, devices = _filesystem(settings)
-    for sentence in services.remove(mountpoint=mountpoint, config_path=arguments.config):
+    for sentence in services.disable_service(mountpoint=mountpoint, config_path=arguments.config):
         print(sentence)
     with ExitStack() as stack:
         if uuid:
