@@ -12,7 +12,7 @@ from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, presence_of
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, parse
-from ebs_autoscale.host.services import UNIT_FOLDER, mount_unit
+from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy import describe_available, missing_device
 from ebs_autoscale.units import format_size

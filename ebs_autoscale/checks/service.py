@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ebs_autoscale.checks.line import Line, hint_of
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.host import paths, services
+from ebs_autoscale.host import paths, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.telemetry.status_file import living_daemon
 
@@ -25,26 +25,26 @@ _HINTS = {
 
 def unit(config_path: Path) -> Iterator[Line]:
     """Whether systemd starts the daemon at boot and keeps it running; asks systemd."""
-    if not services.is_running():
+    if not systemd.is_running():
         yield Line("unit", "ok", "systemd does not run here; `run --detach` does without it")
         return
-    name = services.unit_of_config(config_path)
+    name = systemd.unit_of_config(config_path)
     if not name:
         hint = (
             f"keep it as {paths.CONFIG_FOLDER}/config.yaml, or as NAME.yaml for ebs-autoscale@NAME"
         )
         yield Line("unit", "warn", f"no unit reads {config_path}", hint)
         return
-    argv = ["systemctl", "show", f"--property={','.join(services.PROPERTIES)}", "--", name]
+    argv = ["systemctl", "show", f"--property={','.join(systemd.PROPERTIES)}", "--", name]
     try:
         answer = run(argv, timeout_seconds=_SYSTEMCTL_TIMEOUT_SECONDS)
     except EbsAutoscaleError as error:
         yield Line("unit", "warn", error.what, hint_of(error))
         return
-    yield from map(unit_line, services.parse_show(answer))
+    yield from map(unit_line, systemd.parse_show(answer))
 
 
-def unit_line(each: services.Unit) -> Line:
+def unit_line(each: systemd.Unit) -> Line:
     """The verdict on the daemon's unit."""
     if each.load_state == "loaded":
         return _loaded_line(each)
@@ -58,7 +58,7 @@ def unit_line(each: services.Unit) -> Line:
     return Line("unit", "fail", f"{each.name} cannot be loaded: {each.load_state}", hint)
 
 
-def _loaded_line(each: services.Unit) -> Line:
+def _loaded_line(each: systemd.Unit) -> Line:
     log = f"see `journalctl -u {each.name} -e`"
     restarted = f", restarted {each.restarts} times" if each.restarts else ""
     if each.active_state == "failed" or each.sub_state == "auto-restart":

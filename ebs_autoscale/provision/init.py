@@ -10,11 +10,11 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting
 from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
-from ebs_autoscale.host import files, services
+from ebs_autoscale.host import files, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import MountTable
-from ebs_autoscale.host.services import escape_path
+from ebs_autoscale.host.systemd import escape_path
 from ebs_autoscale.model import InitStep
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.provision import config_file as first_config
@@ -59,7 +59,7 @@ class Initialisation:
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
         path = self._setup.config_path
-        services.require_usable_units(mountpoint=self._setup.mountpoint, config_path=path)
+        systemd.require_usable_units(mountpoint=self._setup.mountpoint, config_path=path)
         if not _is_mounted(self._setup.mountpoint):
             self._bring()
         filesystem = BtrfsFilesystem(self._setup.mountpoint, clock=self._clock)
@@ -72,7 +72,7 @@ class Initialisation:
         self._note_foreign_device(names)
         self._ensure_line(filesystem.uuid, names)
         self._ensure_config()
-        self._tell(services.enable_service(mountpoint=self._setup.mountpoint, config_path=path))
+        self._tell(systemd.enable_service(mountpoint=self._setup.mountpoint, config_path=path))
 
     def _bring(self) -> None:
         """Find or make the filesystem, and mount it."""
@@ -150,7 +150,7 @@ class Initialisation:
 
     def _mount(self, ground: Ground) -> None:
         # Else systemd unmounts what it knows from a line that is no more.
-        services.reload_units()
+        systemd.reload_units()
         try:
             run(["mount", self._setup.mountpoint], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
         except CommandFailed as error:

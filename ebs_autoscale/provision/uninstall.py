@@ -7,7 +7,7 @@ from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
-from ebs_autoscale.host import files, fstab, paths, services
+from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.provision.purge import purge_empty, require_empty
 from ebs_autoscale.telemetry.logs import LogSink
@@ -29,7 +29,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
         # What is empty because nothing is mounted there proves nothing.
         require_empty(filesystem_of(settings, SystemClock()).read())
     uuid, devices = _filesystem(settings)
-    for sentence in services.disable_service(mountpoint=mountpoint, config_path=arguments.config):
+    for sentence in systemd.disable_service(mountpoint=mountpoint, config_path=arguments.config):
         print(sentence)
     with ExitStack() as stack:
         if uuid:
@@ -43,7 +43,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
         way_back = _forget_mount(uuid, mountpoint, is_purged=arguments.purge_empty)
     arguments.config.unlink()
     print(f"removed {arguments.config}")
-    for sentence in services.remove_units():
+    for sentence in systemd.remove_units():
         print(sentence)
     with suppress(OSError):
         arguments.config.parent.rmdir()
