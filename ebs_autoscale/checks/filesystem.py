@@ -9,12 +9,11 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
-from ebs_autoscale.filesystems.btrfs.scan import NOBODY, presence_of
-from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
+from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, parse
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import describe_available, missing_device
+from ebs_autoscale.policy import describe_available, missing_device, problems_of
 from ebs_autoscale.units import format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
@@ -73,23 +72,16 @@ def _operation(operation: str, point: str) -> Iterator[Line]:
 
 
 def _errors(reading: Reading) -> Iterator[Line]:
-    sysfs = BtrfsSysfs(reading.filesystem)
-    for device in reading.devices:
-        counted = {name: n for name, n in sysfs.errors(device.devid).items() if n}
-        if counted:
-            what = ", ".join(f"{name} {number}" for name, number in counted.items())
-            hint = (
-                f"see `dmesg`, then `btrfs scrub start {reading.mountpoint}`; "
-                f"`btrfs device stats --reset {reading.mountpoint}` once it is understood"
-            )
-            yield Line("errors", "warn", f"{device.name or device.devid}: {what}", hint)
+    for problem in problems_of(reading):
+        if problem.cause is Cause.DEVICE_ERRORS:
+            yield Line("errors", "warn", problem.sentence, problem.hint)
 
 
 def _absent_devices(filesystem: str) -> Line:
     """Which devices of a filesystem that is not mounted this host has."""
-    present = NOBODY
+    present = PresentDevices()
     with suppress(CommandFailed):
-        present = presence_of(filesystem, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
+        present = present_devices(filesystem, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
     if present.complete:
         return Line("members", "ok", f"{filesystem}: {present.sentence}")
     hint = "attach the volumes that are not here, see `lsblk`; never mount it degraded for writing"

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
+from ebs_autoscale.filesystems.btrfs.superblock import is_left_by_mkfs, superblock_uuid
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
@@ -40,6 +41,7 @@ def ground_of(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> G
     Raises Unfit for anything else, naming it; Transient when the device cannot be read.
     """
     nodes = BlockDevices()
+    is_leftover = partial(is_left_by_mkfs, filesystem=filesystem)
     deadline = clock.now_seconds() + _CLAIM_PATIENCE_SECONDS
     while True:
         try:
@@ -47,7 +49,7 @@ def ground_of(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> G
             if found:
                 nodes.require_unused(name, size_bytes=size_bytes)
             else:
-                nodes.require_blank(name, size_bytes=size_bytes, unfinished=filesystem)
+                nodes.require_blank(name, size_bytes=size_bytes, is_leftover=is_leftover)
         except Unfit as error:
             if error.cause is not Cause.CLAIMED or clock.now_seconds() > deadline:
                 raise

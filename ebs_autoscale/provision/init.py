@@ -9,7 +9,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs as formatting
-from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
+from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
 from ebs_autoscale.host import files, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
@@ -236,7 +236,7 @@ def _require_whole_mount(path: str) -> None:
 def _require_all_devices(ground: Ground) -> None:
     """Have the kernel know every device there is, and raise Unfit unless that makes it whole."""
     scan(timeout_seconds=_TOOL_TIMEOUT_SECONDS)
-    present = presence_of(ground.filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+    present = present_devices(ground.filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
     if not present.complete:
         raise Unfit(
             f"BTRFS {ground.filesystem} is not whole: {present.sentence}",
