@@ -7,8 +7,7 @@ from ebs_autoscale.checks.line import Line, hint_of
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.services import systemd_runs, unit_reading
-from ebs_autoscale.host.systemd import PROPERTIES, Unit, parse_show
+from ebs_autoscale.host.systemd import PROPERTIES, Unit, is_running, parse_show, unit_of_config
 from ebs_autoscale.telemetry import living_daemon
 from ebs_autoscale.units import counted
 
@@ -27,11 +26,11 @@ _HINTS = {
 
 def unit(config_path: Path) -> Iterator[Line]:
     """Whether systemd starts the daemon at boot and keeps it running; asks systemd."""
-    if not systemd_runs():
+    if not is_running():
         what = "systemd is not running; use `ebs-autoscale run --detach`"
         yield Line("unit", "ok", what)
         return
-    name = unit_reading(config_path)
+    name = unit_of_config(config_path)
     if not name:
         hint = (
             f"keep the file as {paths.CONFIG_FOLDER}/config.yaml, "

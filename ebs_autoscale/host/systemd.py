@@ -1,6 +1,16 @@
-"""What `systemctl show` says of units. Pure."""
+"""systemd: names and state of units, and our units installed, enabled and removed."""
 
+import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.host import files, paths
+from ebs_autoscale.host.command import run
+
+UNIT_FOLDER = Path("/etc/systemd/system")
+UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
 
 PROPERTIES = (
     "Id",
@@ -12,11 +22,29 @@ PROPERTIES = (
     "NRestarts",
     "ExecMainStatus",
 )
+"""What `parse_show` reads."""
+
+# Where a distribution's package would install units; files in UNIT_FOLDER would override them.
+_PACKAGED_FOLDER = Path("/usr/lib/systemd/system")
+# `systemctl mask` makes the unit a link to this.
+_MASK = Path("/dev/null")
+# Where the program is according to the units as shipped.
+_SHIPPED_PREFIX = "/opt/ebs-autoscale/"
+# The hardening of the units that hides a mountpoint below these folders, and how to lift it.
+_LIFTED_FOR = {
+    "ProtectHome=no": ("/home/", "/root/", "/run/user/"),
+    "PrivateTmp=no": ("/tmp/", "/var/tmp/"),  # noqa: S108 -- no file is created there
+    "ProtectSystem=no": ("/usr/", "/boot/", "/efi/", "/etc/"),
+}
+# A stop takes as long as the current step of a growth, see TimeoutStopSec in the unit.
+_TIMEOUT_SECONDS = 120.0
+
+_UNESCAPED = re.compile(rb"[0-9A-Za-z:_.]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One unit, in systemd's own words; `restarts` counts those that systemd made by itself."""
+    """The state of one unit in systemd's own words; `restarts` counts automatic restarts."""
 
     name: str
     load_state: str
@@ -29,9 +57,9 @@ class Unit:
 
 
 def parse_show(text: str) -> tuple[Unit, ...]:
-    """Units out of `systemctl show --property=…`: lines of key=value, an empty line between units.
+    """Units in the output of `systemctl show --property=…`: key=value lines, separated by a blank.
 
-    What an older systemd does not know is missing (NRestarts came with 235).
+    Properties that an older systemd does not print are empty or 0 (NRestarts came with 235).
     """
     units = []
     for block in text.strip().split("\n\n"):
@@ -54,3 +82,182 @@ def parse_show(text: str) -> tuple[Unit, ...]:
 
 def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
+
+
+def escape_path(path: str) -> str:
+    r"""The path as `systemd-escape --path` prints it: `/srv/my-own` is `srv-my\x2down`.
+
+    For absolute paths without `.` and `..`. Source: systemd.unit(5), "String escaping for
+    inclusion in unit names".
+    """
+    parts = [part for part in path.split("/") if part]
+    return "-".join(_escape(part, first=part is parts[0]) for part in parts) or "-"
+
+
+def _escape(part: str, *, first: bool) -> str:
+    letters = [bytes([byte]) for byte in part.encode(errors="surrogateescape")]
+    return "".join(
+        letter.decode()
+        if _UNESCAPED.fullmatch(letter) and not (first and index == 0 and letter == b".")
+        else f"\\x{letter[0]:02x}"
+        for index, letter in enumerate(letters)
+    )
+
+
+def is_running() -> bool:
+    """Whether systemd is this host's service manager: sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def mount_unit(mountpoint: str) -> str:
+    """The unit that systemd generates from the mountpoint's line in fstab."""
+    return f"{escape_path(mountpoint)}.mount"
+
+
+def unit_of_config(config_path: Path) -> str:
+    """The unit that uses this file, whether or not the file exists; empty when none would."""
+    plain, template = UNITS
+    if config_path.parent != paths.CONFIG_FOLDER:
+        return ""
+    if config_path.name == "config.yaml":
+        return plain
+    return template.replace("@", f"@{config_path.stem}")
+
+
+def unit_of(config_path: Path, mountpoint: str) -> str:
+    """The unit that uses this file for this mountpoint; empty when none does."""
+    is_named_for_it = config_path.name in {"config.yaml", f"{escape_path(mountpoint)}.yaml"}
+    return unit_of_config(config_path) if is_named_for_it else ""
+
+
+def require_usable_units(*, mountpoint: str, config_path: Path) -> None:
+    """Raise Unfit when a unit that `enable_service` writes is masked or runs another program."""
+    unit = unit_of(config_path, mountpoint)
+    if not is_running() or not unit:
+        return
+    for name in (*UNITS, unit):
+        if (UNIT_FOLDER / name).resolve() == _MASK:
+            raise Unfit(
+                f"{name} is masked",
+                hint=f"`systemctl unmask {name}`, then repeat",
+                cause=Cause.UNIT,
+            )
+    # amazon-ebs-autoscale's unit has the same name as ours. Its process is inspected and not the
+    # unit file, which `make install` may have replaced while its daemon was running.
+    plain = UNITS[0]
+    if _property("ActiveState", plain) != "active":
+        return
+    argv = files.read_text(Path("/proc", _property("MainPID", plain), "cmdline")).split("\0")
+    if argv[0] and "run" not in argv:
+        raise Unfit(
+            f"{plain} runs another autoscaler: `{' '.join(argv).strip()}`",
+            hint=f"`systemctl disable --now {plain}`, then repeat",
+            cause=Cause.UNIT,
+        )
+
+
+def enable_service(*, mountpoint: str, config_path: Path) -> str:
+    """Have the daemon run now and after every boot; returns what was done, or is left to do.
+
+    Safe to repeat. Does not wait for the start, which would deadlock during boot. Raises Unfit,
+    Transient or CommandFailed.
+    """
+    unit = unit_of(config_path, mountpoint)
+    if not is_running() or not unit:
+        why = f"no unit uses {config_path}" if is_running() else "systemd is not running"
+        return f"{why}: start the daemon with `ebs-autoscale --config {config_path} run --detach`"
+    for name in UNITS:
+        if not _is_packaged(name):
+            files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
+    files.replace(_drop_in_path(unit), _drop_in(mountpoint))
+    reload_units()
+    _systemctl("enable", unit)
+    _systemctl("start", "--no-block", unit)
+    return f"enabled and started {unit}"
+
+
+def disable_service(*, mountpoint: str, config_path: Path) -> list[str]:
+    """Stop the daemon now and at every boot; returns what was done, nothing when nothing was.
+
+    Raises Unfit, Transient or CommandFailed.
+    """
+    unit = unit_of(config_path, mountpoint)
+    done = []
+    if unit and is_running() and _is_known(unit):
+        _systemctl("disable", "--now", unit)
+        done.append(f"stopped and disabled {unit}")
+    drop_in = _drop_in_path(unit)
+    if unit and drop_in.exists():
+        drop_in.unlink()
+        _remove_empty(drop_in.parent)
+        done.append(f"removed {drop_in}")
+    return done
+
+
+def remove_units() -> list[str]:
+    """Remove the units once no configuration is left that they would use; returns what was done."""
+    if any(paths.CONFIG_FOLDER.glob("*.yaml")):
+        return []
+    found = [UNIT_FOLDER / name for name in UNITS if (UNIT_FOLDER / name).is_file()]
+    for path in found:
+        path.unlink()
+    reload_units()
+    return [f"removed {path}" for path in found]
+
+
+def reload_units() -> None:
+    """Have systemd read its units and fstab again, where it is running."""
+    if is_running():
+        _systemctl("daemon-reload")
+
+
+def shipped(name: str) -> str:
+    """A file that is installed with the program; raises Unfit when it is missing."""
+    for folder in (Path(sys.prefix) / "share/ebs-autoscale", Path(__file__).parents[2]):
+        if (folder / name).is_file():
+            return (folder / name).read_text("utf-8")
+    raise Unfit(
+        f"{name} is missing from this installation",
+        hint="install ebs-autoscale again",
+        cause=Cause.INSTALLATION,
+    )
+
+
+def _for_this_program(unit: str) -> str:
+    return unit.replace(_SHIPPED_PREFIX, f"{sys.prefix}/")
+
+
+def _drop_in_path(unit: str) -> Path:
+    return UNIT_FOLDER / f"{unit}.d/mountpoint.conf"
+
+
+def _drop_in(mountpoint: str) -> str:
+    mount = mount_unit(mountpoint)
+    text = f"[Unit]\nAfter={mount}\nWants={mount}\n"
+    for setting, folders in _LIFTED_FOR.items():
+        if f"{mountpoint}/".startswith(folders):
+            text += f"\n[Service]\n{setting}\n"
+    return text
+
+
+def _remove_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _is_packaged(name: str) -> bool:
+    # The installer of amazon-ebs-autoscale also puts a unit of this name there.
+    return " run --wait\n" in files.read_text(_PACKAGED_FOLDER / name)
+
+
+def _is_known(unit: str) -> bool:
+    return _property("LoadState", unit) not in {"not-found", ""}
+
+
+def _property(name: str, unit: str) -> str:
+    argv = ["systemctl", "show", f"--property={name}", "--value", unit]
+    return run(argv, timeout_seconds=_TIMEOUT_SECONDS).strip()
+
+
+def _systemctl(*arguments: str) -> None:
+    run(["systemctl", *arguments], timeout_seconds=_TIMEOUT_SECONDS)

@@ -51,7 +51,7 @@ def test_an_event_survives_the_pipe(event: Event) -> None:
         '{"event": "started", "level": "info", "sentence": "", "hint": ""}',
         '{"event": "started", "level": "info", "sentence": "", "fields": {}}',
         '{"event": "started", "level": "info", "sentence": "", "hint": "", "fields": {"a": 1}}',
-        '{"event": "warning", "level": "info", "sentence": "", "hint": "", "fields": {"cause": "x"}}',
+        '{"event": "bug", "level": "info", "sentence": "", "hint": "", "fields": {"cause": "x"}}',
         '{"event": ["started"], "level": "info", "sentence": "", "hint": "", "fields": {}}',
     ],
 )

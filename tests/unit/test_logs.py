@@ -77,14 +77,18 @@ def logged(formatter: logging.Formatter, event: Event) -> str:
     [
         (
             STEP,
-            "attached vol-0a1 as nvme2n1 in 4.2 s growth=6a92f8de-3 step=AttachVolume number=2 "
-            "volume=vol-0a1 seconds=4.2\n",
+            (
+                "attached vol-0a1 as nvme2n1 in 4.2 s growth=6a92f8de-3 step=AttachVolume number=2 "
+                "volume=vol-0a1 seconds=4.2\n"
+            ),
         ),
         (ALARM, '/scratch is not mounted; mount it cause="not mounted"\n'),
         (
             ODD,
-            'odd values growth="" volume="say \\"no\\"" seconds=1e-09 filesystem="two\\nlines" '
-            "version=x=y\n",
+            (
+                'odd values growth="" volume="say \\"no\\"" seconds=1e-09 '
+                'filesystem="two\\nlines" version=x=y\n'
+            ),
         ),
         (Event(kind=EventKind.STOPPING, sentence="no fields"), "no fields\n"),
     ],
