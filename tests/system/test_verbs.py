@@ -56,11 +56,11 @@ def test_bad_size(host: Host, size: str, form: str) -> None:
 @pytest.mark.parametrize("verb", ["run", "grow", "plan", "status", "check"])
 def test_bad_configuration(host: Host, verb: str) -> None:
     """All mistakes are reported at once with exit 2, before any call."""
-    host.config.write_text("mountpoint: scratch\ntreshold: {}\ngrowth: {min: lots}\n", "utf-8")
+    host.config.write_text("mountpoint: scratch\nthresholds: {}\ngrowth: {min: lots}\n", "utf-8")
     ran = host.run(verb)
     assert ran.returncode == 2
     said = ran.stdout + ran.stderr
-    assert all(key in said for key in ("mountpoint", "treshold", "threshold", "growth.min"))
+    assert all(key in said for key in ("mountpoint", "thresholds", "growth.min"))
     assert host.sandbox.journal() == []
 
 
