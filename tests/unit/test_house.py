@@ -50,6 +50,17 @@ def imported_by(path: Path) -> set[str]:
     return names
 
 
+def assigned_by(path: Path) -> set[str]:
+    """The names that a file assigns at its top level."""
+    return {
+        target.id
+        for node in tree_of(path).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
 def sleeps(path: Path) -> bool:
     """Whether a file refers to time.sleep."""
     return any(
@@ -90,6 +101,12 @@ def test_folders_are_small() -> None:
     folders = {path.parent for path in PROGRAM}
     modules = {named(folder): len(list(folder.glob("*.py"))) for folder in folders}
     assert [f"{name}: {count}" for name, count in modules.items() if count > LARGEST_FOLDER] == []
+
+
+def test_every_package_names_its_interface() -> None:
+    """A package says in `__all__` what the other packages may import from it."""
+    packages = [path for path in PROGRAM if path.name == "__init__.py"]
+    assert [named(path) for path in packages if "__all__" not in assigned_by(path)] == []
 
 
 def test_a_test_states_what_it_checks() -> None:
