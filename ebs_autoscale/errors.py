@@ -85,7 +85,7 @@ class Cause(Enum):
     INSTANCE_NOT_VISIBLE = "instance not visible", Exit.FAILED
     MAPPING_NOT_VISIBLE = "mapping not visible", Exit.FAILED
     NAME_TAKEN = "name taken", Exit.FAILED
-    TOKEN_BURNED = "token mismatch", Exit.FAILED
+    TOKEN_MISMATCH = "token mismatch", Exit.FAILED
     TOKEN_SPENT = "token spent", Exit.FAILED
     DRY_RUN = "dry run", Exit.FAILED
     SLOW_CREATE = "slow create", Exit.FAILED

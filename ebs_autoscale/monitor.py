@@ -131,7 +131,7 @@ class Monitor:
         self._config_conditions.raised(Condition.of_error(error))
 
     def run(self, *, before_tick: Callable[[], None], on_stop: Callable[[], None]) -> int:
-        """Tick until a stop is requested (0), or the program proves to be broken (1).
+        """Tick until a stop is requested (0), or tick after tick has failed (1).
 
         `on_stop` is called before a running growth is waited for.
         """

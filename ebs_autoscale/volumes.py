@@ -146,11 +146,11 @@ class Ec2Volumes:
                 match error.cause:
                     case Cause.TOKEN_SPENT:
                         continue
-                    case Cause.TOKEN_BURNED if searched:
+                    case Cause.TOKEN_MISMATCH if searched:
                         continue
                     # EC2 checks quotas before idempotency, so the repetition of a create that
                     # succeeded can be answered so; and a token may be used up by that create.
-                    case Cause.TOKEN_BURNED | Cause.QUOTA:
+                    case Cause.TOKEN_MISMATCH | Cause.QUOTA:
                         if found := self._find(growth):
                             return found
                         if error.cause is Cause.QUOTA:

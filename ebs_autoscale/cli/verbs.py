@@ -160,18 +160,18 @@ def _forecast_of_daemon(settings: config.Settings) -> Forecast:
 
 def _simulate(settings: config.Settings, arguments: argparse.Namespace) -> int:
     """Print what the policy would do for a steady writer; asks the filesystem at most."""
-    from ebs_autoscale.simulation import steady_writer
+    from ebs_autoscale import simulation
 
-    scenario = steady_writer.parse_scenario(arguments.simulate)
+    scenario = simulation.parse_scenario(arguments.simulate)
     if scenario.size_bytes:
-        start = steady_writer.empty(scenario.size_bytes)
+        start = simulation.empty(scenario.size_bytes)
     else:
         start = filesystem_of(settings, SystemClock()).read()
-    course = steady_writer.simulate(scenario, start, settings.policy)
+    course = simulation.simulate(scenario, start, settings.policy)
     if arguments.json:
-        print(json.dumps(steady_writer.as_json(scenario, course, settings.volume), indent=1))
+        print(json.dumps(simulation.as_json(scenario, course, settings.volume), indent=1))
     else:
-        print("\n".join(steady_writer.as_text(scenario, course, settings.volume)))
+        print("\n".join(simulation.as_text(scenario, course, settings.volume)))
     return Exit.FINE
 
 
@@ -271,7 +271,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
 
 
 def iam_policy(arguments: argparse.Namespace) -> int:
-    """Print the policy for the instance's role; asks nothing and nobody."""
+    """Print the policy for the instance's role; asks neither EC2 nor the host."""
     from ebs_autoscale.ec2 import iam
 
     document = iam.policy_document(kms_key_arn=arguments.kms_key, adopt=arguments.adopt)

@@ -28,7 +28,7 @@ _SERVER_ERROR = Meaning(Cause.EC2_ERROR)
 _STATE = Meaning(Cause.STATE)
 _NOT_VISIBLE = Meaning(Cause.NOT_VISIBLE)
 _MAPPING_NOT_VISIBLE = Meaning(Cause.MAPPING_NOT_VISIBLE)
-_TOKEN_BURNED = Meaning(Cause.TOKEN_BURNED)
+_TOKEN_MISMATCH = Meaning(Cause.TOKEN_MISMATCH)
 _TOKEN_SPENT = Meaning(Cause.TOKEN_SPENT)
 _CAPACITY = Meaning(
     Cause.CAPACITY, "insufficient capacity for this volume type in this Availability Zone"
@@ -82,7 +82,7 @@ MEANINGS: dict[str, Meaning] = {
     "UnauthorizedOperation": _DENIED,
     "TagPolicyViolation": _DENIED,
     "OperationNotPermitted": _DENIED,
-    "IdempotentParameterMismatch": _TOKEN_BURNED,
+    "IdempotentParameterMismatch": _TOKEN_MISMATCH,
     "VolumeLimitExceeded": _QUOTA,
     "MaxIOPSLimitExceeded": _QUOTA,
     "ResourceLimitExceeded": _QUOTA,
@@ -146,7 +146,7 @@ def translated(what: str, *, code: str, message: str, status: int) -> EbsAutosca
         return NameTaken(f"{what}: {message}", cause=Cause.NAME_TAKEN)
     meaning = meaning_of(code, status=status)
     # The same code answers for a token whose volume was deleted.
-    if meaning is _TOKEN_BURNED and "already deleted" in message:
+    if meaning is _TOKEN_MISMATCH and "already deleted" in message:
         meaning = _TOKEN_SPENT
     if meaning is _DENIED and (denial := denial_in(message)):
         return Unfit(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=Cause.DENIED)

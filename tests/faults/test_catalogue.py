@@ -23,7 +23,7 @@ RETRIED = [
 
 # What the program handles itself instead of raising it: see below.
 HANDLED = {
-    ("CreateVolume", Cause.TOKEN_BURNED),
+    ("CreateVolume", Cause.TOKEN_MISMATCH),
     ("DetachVolume", Cause.STATE),
     ("DetachVolume", Cause.NOT_VISIBLE),
     ("DeleteVolume", Cause.NOT_VISIBLE),

@@ -33,7 +33,7 @@ def test_operators_are_told_what_to_do(code: str) -> None:
         ("VolumeLimitExceeded", Unfit, Cause.QUOTA, 600),
         ("InsufficientVolumeCapacity", Transient, Cause.CAPACITY, 60),
         ("AttachmentLimitExceeded", Unfit, Cause.SLOTS, 300),
-        ("IdempotentParameterMismatch", Transient, Cause.TOKEN_BURNED, 5),
+        ("IdempotentParameterMismatch", Transient, Cause.TOKEN_MISMATCH, 5),
         ("InvalidVolume.NotFound", Transient, Cause.NOT_VISIBLE, 5),
         ("IncorrectState", Transient, Cause.STATE, 5),
         ("ExpiredToken", Unfit, Cause.CREDENTIALS, 60),
