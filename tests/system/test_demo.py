@@ -1,4 +1,4 @@
-"""The demo as a black box: it keeps its promises, and nothing of it is left however it ends."""
+"""The demo as a black box: it meets its requirements, and leaves nothing behind."""
 
 import re
 import sys
@@ -19,11 +19,11 @@ _KERNEL_PATIENCE_SECONDS = 20
 
 
 class KilledNow(Exception):
-    """Raised while a demo runs, it makes `command.run` end it by SIGKILL."""
+    """Raised while a demo runs, it makes `command.run` kill it."""
 
 
 class Traces:
-    """What a demo that keeps its files in `folder` has on this host."""
+    """The processes, mounts, devices and files of a demo that stores its files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,17 +31,17 @@ class Traces:
         self._mounts = Path("/proc/self/mountinfo").read_text()
 
     def look(self) -> int:
-        """Remember every process there is of it; returns how many block devices it has."""
+        """Remember its present processes; returns the number of its block devices."""
         self._seen |= set(psutil.Process().children(recursive=True))
         return len(self._devices())
 
     @property
     def process_count(self) -> int:
-        """How many processes of it have been seen."""
+        """The number of its processes so far."""
         return len(self._seen)
 
     def left(self) -> list[str]:
-        """What stays, once the kernel had time to write back and unmount."""
+        """What is left after the kernel has had time to write back and unmount."""
         clock = SystemClock()
         deadline = clock.now_seconds() + _KERNEL_PATIENCE_SECONDS
         while (found := self._there_is()) and clock.now_seconds() < deadline:
@@ -56,7 +56,7 @@ class Traces:
         return found
 
     def _devices(self) -> list[str]:
-        # A host path in the kernel's words; the folder may be seen through another mount there.
+        # The kernel's path of the file, which may be that of another mount.
         mark = f"/{self.folder.name}/"
         backing = (_text(path) for path in Path("/sys/block").glob("loop*/loop/backing_file"))
         return [text for text in backing if mark in text]
@@ -70,7 +70,7 @@ def _text(path: Path) -> str:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Whether it runs; a dead one that nobody has asked about yet is no trace."""
+    """Whether it runs; a zombie does not count."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -79,7 +79,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Traces:
-    """Let the demo keep its files in a folder of its own."""
+    """Make the demo store its files in a folder of the test."""
     folder = tmp_path / f"{tmp_path.name}-backing"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -92,8 +92,8 @@ def _figure(name: str, output: str) -> int:
     return int(found[1])
 
 
-def test_all_promises_are_kept(traces: Traces) -> None:
-    """A demo grows three times or more under a steady writer, loses nothing and leaves nothing."""
+def test_all_requirements_are_met(traces: Traces) -> None:
+    """It grows three times or more under a steady writer, loses no data and leaves nothing."""
 
     def remember() -> bool:
         traces.look()
@@ -106,13 +106,13 @@ def test_all_promises_are_kept(traces: Traces) -> None:
     assert _figure("leaked volumes", output) == 0
     assert _figure("scrub", output) == 0
     assert re.search(r"^checksums +(\d+) of \1 correct$", output, re.MULTILINE)
-    assert "daemon: growth " in output, "piped, it prints plain lines while it goes on"
+    assert "  daemon: " in output, "into a pipe it prints the log of the daemon as plain lines"
     assert "\x1b" not in output
     assert traces.left() == []
 
 
 def test_kill_leaves_nothing(traces: Traces) -> None:
-    """Killed half-way with kill -9, while it writes to two devices, it leaves nothing either."""
+    """Killed with SIGKILL while it writes to two devices, it leaves nothing."""
 
     def kill_when_grown() -> bool:
         if traces.look() >= 2:
@@ -127,15 +127,15 @@ def test_kill_leaves_nothing(traces: Traces) -> None:
 
 
 def test_stop_leaves_nothing(traces: Traces) -> None:
-    """Asked to stop by a signal, as by Ctrl-C, it ends at once and leaves nothing."""
+    """Stopped by a signal, as by Ctrl-C, it ends at once and leaves nothing."""
     with pytest.raises(Stopped):
         run(_DEMO, timeout_seconds=_PROMISED_SECONDS, stopping=lambda: traces.look() >= 1)
 
     assert traces.left() == []
 
 
-def test_where_it_cannot_run_it_says_why() -> None:
-    """Without the rights it needs the demo says in one sentence what is missing and what to do."""
+def test_an_unfit_host_is_explained() -> None:
+    """Without the necessary capabilities it says in one sentence what to do."""
     powerless = ["setpriv", "--bounding-set", "-sys_admin", *_DEMO]
 
     with pytest.raises(CommandFailed) as caught:
@@ -146,8 +146,8 @@ def test_where_it_cannot_run_it_says_why() -> None:
     assert "CAP_SYS_ADMIN: in a container, start it with --privileged" in caught.value.stderr
 
 
-def test_a_rate_beyond_its_means_is_refused() -> None:
-    """A rate that would need more than the promised 8 GiB is a mistake on the command line."""
+def test_too_high_a_rate_is_refused() -> None:
+    """A rate for which the demo would need more than 8 GiB is a usage error."""
     with pytest.raises(CommandFailed) as caught:
         run([*_DEMO, "--rate", "1GiB"], timeout_seconds=_PROMISED_SECONDS)
 
