@@ -1,5 +1,6 @@
 """What can go wrong: families of errors, the cause of each, and the exit codes."""
 
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import NamedTuple, Self
 
@@ -163,6 +164,11 @@ class Cause(Enum):
         return cause
 
 
+def with_hint(sentence: str, hint: str) -> str:
+    """What is wrong and what to do about it, as a person reads them."""
+    return f"{sentence}; {hint}" if hint else sentence
+
+
 class EbsAutoscaleError(Exception):
     """Something expected went wrong: what failed, with which values, and what to do about it."""
 
@@ -173,7 +179,32 @@ class EbsAutoscaleError(Exception):
         self.cause = cause
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.hint}" if self.hint else self.what
+        return with_hint(self.what, self.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong for a while; `volume` is an EBS volume id if it is about one."""
+
+    cause: Cause
+    sentence: str
+    hint: str = ""
+    volume: str = ""
+
+    @classmethod
+    def of_error(cls, error: EbsAutoscaleError) -> Self:
+        """The problem that an error tells of."""
+        return cls(error.cause, error.what, error.hint)
+
+    @property
+    def key(self) -> str:
+        """What it is told apart by; its name in the status file."""
+        return f"{self.cause.value} {self.volume}".strip()
+
+    @property
+    def line(self) -> str:
+        """What is wrong and what to do about it, as a person reads them."""
+        return with_hint(self.sentence, self.hint)
 
 
 class Transient(EbsAutoscaleError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Stopped
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Problem, Stopped
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import DecisionKind, Reading, Stage, StepKind
 from ebs_autoscale.policy import (
@@ -25,7 +25,7 @@ from ebs_autoscale.policy import (
     problems_of,
     shortage_of,
 )
-from ebs_autoscale.telemetry import Condition, Conditions, Event, EventKind, Level, State, View
+from ebs_autoscale.telemetry import Conditions, Event, EventKind, Level, State, View
 from ebs_autoscale.units import counted
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
@@ -128,7 +128,7 @@ class Monitor:
 
     def refuse_configuration(self, error: EbsAutoscaleError) -> None:
         """Tell, as long as it is so, that the configuration in use is not the operator's last."""
-        self._config_conditions.raised(Condition.of_error(error))
+        self._config_conditions.raised(Problem.of_error(error))
 
     def run(self, *, before_tick: Callable[[], None], on_stop: Callable[[], None]) -> int:
         """Tick until a stop is requested (0), or tick after tick has failed (1).
@@ -179,18 +179,18 @@ class Monitor:
             return self._filesystem.reading(mount, os.statvfs(mount.fd))
 
     def _without_reading(self, error: EbsAutoscaleError) -> None:
-        condition = Condition.of_error(error)
-        self._filesystem_conditions.raised(condition)
-        self._filesystem_conditions.only({condition.key})
+        problem = Problem.of_error(error)
+        self._filesystem_conditions.raised(problem)
+        self._filesystem_conditions.only({problem.key})
         self._history.forget_readings()
         self._publish(self._view(None, str(error)))
 
     def _judge(self, reading: Reading) -> None:
         """Remember the reading, and tell what is wrong with the filesystem."""
-        problems = [Condition(p.cause, p.sentence, p.hint) for p in problems_of(reading)]
-        for condition in problems:
-            self._filesystem_conditions.raised(condition)
-        self._filesystem_conditions.only(condition.key for condition in problems)
+        problems = list(problems_of(reading))
+        for problem in problems:
+            self._filesystem_conditions.raised(problem)
+        self._filesystem_conditions.only(problem.key for problem in problems)
         self._history.add(reading)
 
     def _act(self, shortage: Shortage | None) -> None:
@@ -226,7 +226,7 @@ class Monitor:
             self._wait_for_lock(shortage, error)
             return
         except EbsAutoscaleError as error:
-            self._back_off(Condition.of_error(error))
+            self._back_off(Problem.of_error(error))
         self._state = self._state.unlocked()
 
     def _wait_for_lock(self, shortage: Shortage | None, error: LockHeld) -> None:
@@ -239,20 +239,18 @@ class Monitor:
         if shortage and since is not None and now - since >= LOCKED_TOO_LONG_SECONDS:
             # Tried until the lock is free, so that the end of the condition is told too.
             self._state = self._state.unfinished()
-            self._raise(
-                Condition(Cause.LOCKED, f"{shortage.sentence}, but {error.what}", error.hint)
-            )
+            self._raise(Problem(Cause.LOCKED, f"{shortage.sentence}, but {error.what}", error.hint))
 
-    def _back_off(self, condition: Condition) -> None:
+    def _back_off(self, problem: Problem) -> None:
         now = self._clock.now_seconds()
-        self._state = self._state.failed(condition.cause, now, jitter=self._clock.jitter())
+        self._state = self._state.failed(problem.cause, now, jitter=self._clock.jitter())
         delay = self._state.retry_in_seconds(now)
-        sentence = f"{condition.sentence} (next try in {delay:.0f} s)"
-        self._raise(replace(condition, sentence=sentence))
+        sentence = f"{problem.sentence} (next try in {delay:.0f} s)"
+        self._raise(replace(problem, sentence=sentence))
 
-    def _raise(self, condition: Condition, level: Level = Level.ERROR) -> None:
-        self._told_in_growth.add(condition.key)
-        self._growth_conditions.raised(condition, level)
+    def _raise(self, problem: Problem, level: Level = Level.ERROR) -> None:
+        self._told_in_growth.add(problem.key)
+        self._growth_conditions.raised(problem, level)
 
     def _hear(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
@@ -266,12 +264,12 @@ class Monitor:
                 # Also a refusal: whether it still stands is for the next growth to say.
                 self._state = self._state.unfinished()
                 self._activity = ""
-                self._back_off(_condition_of(event))
+                self._back_off(_problem_of(event))
             case EventKind.WARNING if event.cause is Cause.UNBALANCED:
                 self._state = self._state.unfinished()
-                self._back_off(_condition_of(event))
+                self._back_off(_problem_of(event))
             case EventKind.WARNING if event.cause:
-                self._raise(replace(_condition_of(event), volume=event.volume or ""), event.level)
+                self._raise(replace(_problem_of(event), volume=event.volume or ""), event.level)
             case EventKind.GROWTH_DONE:
                 self._done(event)
             case EventKind.GROWTH_STOPPED:
@@ -342,5 +340,5 @@ class Monitor:
         )
 
 
-def _condition_of(event: Event) -> Condition:
-    return Condition(event.cause or Cause.DIED, event.sentence, event.hint)
+def _problem_of(event: Event) -> Problem:
+    return Problem(event.cause or Cause.DIED, event.sentence, event.hint)

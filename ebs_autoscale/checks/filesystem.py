@@ -8,12 +8,12 @@ from pathlib import Path
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Exit
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import Problem, describe_available, problems_of
+from ebs_autoscale.policy import describe_available, problems_of
 from ebs_autoscale.units import format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))

@@ -6,12 +6,11 @@ from typing import Any
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.errors import EbsAutoscaleError, Exit, Unfit
+from ebs_autoscale.errors import EbsAutoscaleError, Exit, Problem, Unfit
 from ebs_autoscale.host import paths
 from ebs_autoscale.model import DecisionKind, Device, Reading
 from ebs_autoscale.policy import (
     Forecast,
-    Problem,
     Shortage,
     describe_available,
     problems_of,
@@ -124,7 +123,7 @@ def as_dict(status: Status) -> dict[str, Any]:
             "filesystem": seen.reading.filesystem,
             "decision": seen.decision,
             "reason": seen.reason,
-            "ailments": {problem.cause.value: str(problem) for problem in seen.problems},
+            "ailments": {problem.cause.value: problem.line for problem in seen.problems},
             "exclusive_operation": seen.operation,
             "balance_progress": seen.progress,
             **_figures(seen.reading),
@@ -177,7 +176,7 @@ def _lines_of(seen: FilesystemStatus) -> list[str]:
     ]
     if seen.operation != "none":
         lines.append(f"  running      {', '.join(filter(None, (seen.operation, seen.progress)))}")
-    return lines + [f"  problem      {problem}" for problem in seen.problems]
+    return lines + [f"  problem      {problem.line}" for problem in seen.problems]
 
 
 def _device(device: Device) -> str:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit
+from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Decision, Finish, Grow, Refuse
-from ebs_autoscale.policy import Forecast, decide, steps_for
+from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse
+from ebs_autoscale.policy import Forecast, decide, describe, steps_for
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, living_daemon
 from ebs_autoscale.wiring import cloud_of, filesystem_of, require_fit_host, world_of
 
@@ -146,7 +146,8 @@ def plan(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(found, indent=1))
     else:
-        print(_line_of(decision))
+        hint = decision.hint if isinstance(decision, Refuse) else ""
+        print(with_hint(describe(decision), hint))
         for number, step in enumerate(steps, start=1):
             print(f"  {number}. {step.title}")
     return Exit.REFUSED if isinstance(decision, Refuse) else Exit.FINE
@@ -173,12 +174,6 @@ def _simulate(settings: config.Settings, arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(simulation.as_text(scenario, course, settings.volume)))
     return Exit.FINE
-
-
-def _line_of(decision: Decision) -> str:
-    if isinstance(decision, Refuse):
-        return f"refused by {decision.limit.value}: {decision.reason}; {decision.hint}"
-    return f"{decision.kind}: {decision.reason}"
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Problem
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices, scan
 from ebs_autoscale.host import files, fstab, systemd
 from ebs_autoscale.host.command import run
-from ebs_autoscale.telemetry import Condition, Conditions, Event, EventKind, State, View
+from ebs_autoscale.telemetry import Conditions, Event, EventKind, State, View
 
 # A device that appears is usable at once; a look costs two processes.
 LOOK_EVERY_SECONDS = 10.0
@@ -57,13 +57,13 @@ class MountWaiter:
             if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and self._is_due():
                 self._detail = self._bring_back()
             sentence = "; ".join(filter(None, [error.what, self._detail]))
-            condition = Condition(error.cause, sentence, error.hint)
-            self._conditions.raised(condition)
-            self._conditions.only({condition.key})
+            problem = Problem(error.cause, sentence, error.hint)
+            self._conditions.raised(problem)
+            self._conditions.only({problem.key})
             return View(
                 state=State.WAITING,
                 activity=f"waiting for {self._mountpoint} to be mounted",
-                low=condition.line,
+                low=problem.line,
                 conditions=self._conditions.lines,
             )
         self._conditions.only(())

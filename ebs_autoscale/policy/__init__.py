@@ -1,8 +1,14 @@
 """Every judgement, no effect: when space is short, how much to add, how long to wait."""
 
-from ebs_autoscale.policy.decision import decide, next_growth, steps_for, unbalanced_metadata
+from ebs_autoscale.policy.decision import (
+    decide,
+    describe,
+    next_growth,
+    steps_for,
+    unbalanced_metadata,
+)
 from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR, FillHistory, Forecast
-from ebs_autoscale.policy.health import Problem, missing_device, problems_of
+from ebs_autoscale.policy.health import missing_device, problems_of
 from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
 from ebs_autoscale.policy.reserve import is_reserve_affordable, wanted_reserve_bytes
 from ebs_autoscale.policy.settings import (
@@ -31,11 +37,11 @@ __all__ = [
     "LoopState",
     "Phase",
     "Polling",
-    "Problem",
     "Shortage",
     "Sizing",
     "Threshold",
     "decide",
+    "describe",
     "describe_available",
     "is_reserve_affordable",
     "missing_device",

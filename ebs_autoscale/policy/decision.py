@@ -95,6 +95,13 @@ def decide(
     return _sized(seen, policy, reason=reason, size=size)
 
 
+def describe(decision: Decision) -> str:
+    """The decision as a person reads it, a refusal's hint left out."""
+    if isinstance(decision, Refuse):
+        return f"refused by {decision.limit.value}: {decision.reason}"
+    return f"{decision.kind}: {decision.reason}"
+
+
 def unbalanced_metadata(seen: Observation) -> Finish | None:
     """What is left of the newest growth while metadata is not balanced; None when it is."""
     newest = seen.newest_device

@@ -1,9 +1,8 @@
 """What is wrong with the filesystem itself, and what to do about it. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from ebs_autoscale.errors import Cause
+from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import MIB, Device, Reading
 from ebs_autoscale.units import counted
 
@@ -22,18 +21,6 @@ _ERROR_NAMES = (
     ("corrupted block", "corrupted blocks"),
     ("block of a wrong generation", "blocks of a wrong generation"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something an operator has to see to."""
-
-    cause: Cause
-    sentence: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
 
 
 def missing_device(reading: Reading) -> Problem | None:

@@ -14,7 +14,7 @@ from ebs_autoscale.model import (
     Rebalance,
     Refuse,
 )
-from ebs_autoscale.policy import Forecast, GrowthPolicy, decide
+from ebs_autoscale.policy import Forecast, GrowthPolicy, decide, describe
 from ebs_autoscale.resize import Attached, World, carry_out
 
 # Drawn once at random and never changed: two runs of `init` must find the same filesystem.
@@ -80,8 +80,8 @@ def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Attached:
     seen = Observation(reading=reading, inventory=inventory)
     decision = decide(seen, policy, forecast=Forecast(), wanted_bytes=size_bytes)
     match decision:
-        case Refuse(limit=limit, reason=reason, hint=hint):
-            raise Refused(f"refused by {limit.value}: {reason}", hint=hint, cause=limit)
+        case Refuse():
+            raise Refused(describe(decision), hint=decision.hint, cause=decision.limit)
         case Finish(volume_id=volume_id):
             begun = next(volume for volume in inventory.volumes if volume.id == volume_id)
             return carry_out((AttachVolume(growth=begun.growth),), begun, seen, world)

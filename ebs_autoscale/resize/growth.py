@@ -18,6 +18,7 @@ from ebs_autoscale.policy import (
     Forecast,
     GrowthPolicy,
     decide,
+    describe,
     missing_device,
     steps_for,
     unbalanced_metadata,
@@ -117,15 +118,15 @@ def _can_go_on(error: EbsAutoscaleError, set_aside: AbstractSet[str]) -> bool:
 def _execute(decision: Decision, seen: Observation, world: World) -> Outcome:
     """Space first: what else is to be done about volumes waits, but is told before the end is."""
     match decision:
-        case Hold(reason):
+        case Hold():
             look_after_volumes(seen, world)
-            _tell(world, EventKind.DECIDED, f"hold: {reason}", decision)
+            _tell(world, EventKind.DECIDED, describe(decision), decision)
             return Outcome.HELD
         case Refuse():
             look_after_volumes(seen, world)
             _tell_refusal(decision, world)
             return Outcome.REFUSED
-    _tell(world, EventKind.DECIDED, f"{decision.kind}: {decision.reason}", decision)
+    _tell(world, EventKind.DECIDED, describe(decision), decision)
     began = world.clock.now_seconds()
     try:
         carry_out(steps_for(decision), _volume_of(decision, seen), seen, world)
@@ -156,7 +157,7 @@ def _tell_refusal(refusal: Refuse, world: World) -> None:
     _tell(
         world,
         EventKind.GROWTH_REFUSED,
-        f"refused by {refusal.limit.value}: {refusal.reason}",
+        describe(refusal),
         refusal,
         hint=refusal.hint,
         cause=refusal.limit,

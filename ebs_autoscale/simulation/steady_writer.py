@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from ebs_autoscale.ec2.volume_types import HOURS_PER_MONTH, usd_per_month
-from ebs_autoscale.errors import Cause, ConfigInvalid
+from ebs_autoscale.errors import Cause, ConfigInvalid, with_hint
 from ebs_autoscale.model import (
     Device,
     Grow,
@@ -16,7 +16,7 @@ from ebs_autoscale.model import (
     Volume,
     VolumeSpec,
 )
-from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide
+from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide, describe
 from ebs_autoscale.units import counted, format_size, parse_size
 
 # Exact to a second for up to a day, and never long to wait for.
@@ -188,8 +188,8 @@ def as_text(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[
         size, total = format_size(each.size_bytes), format_size(each.total_bytes)
         yield f"  {_clock(each.at_seconds)}  + {size} to {total}: {each.reason}"
     if course.refused:
-        reason = f"refused by {course.refused.limit.value}: {course.refused.reason}"
-        yield f"  {_clock(course.refused_at_seconds)}  {reason}; {course.refused.hint}"
+        line = with_hint(describe(course.refused), course.refused.hint)
+        yield f"  {_clock(course.refused_at_seconds)}  {line}"
     if course.full_at_seconds is not None:
         yield f"  {_clock(course.full_at_seconds)}  the filesystem is full: writes fail with ENOSPC"
     monthly, spent = costs(scenario, course, volume)

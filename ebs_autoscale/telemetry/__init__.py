@@ -1,13 +1,12 @@
 """What the program tells: events, conditions, log lines, the view and the status file."""
 
-from ebs_autoscale.telemetry.conditions import Condition, Conditions
+from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import LogSink, Sinks, set_up_logging
 from ebs_autoscale.telemetry.status_file import LivingDaemon, StatusFile, living_daemon
 from ebs_autoscale.telemetry.view import State, View
 
 __all__ = [
-    "Condition",
     "Conditions",
     "Event",
     "EventKind",

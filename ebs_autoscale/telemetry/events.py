@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
-from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, with_hint
 from ebs_autoscale.model import DecisionKind, InitStep, Stage, StepKind
 
 
@@ -83,7 +83,7 @@ class Event:
     @property
     def line(self) -> str:
         """Both sentences, as a person reads them."""
-        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
+        return with_hint(self.sentence, self.hint)
 
     @property
     def fields(self) -> dict[str, str | int | float]:
