@@ -14,7 +14,7 @@ from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy import describe_available, problems_of
-from ebs_autoscale.units import format_size
+from ebs_autoscale.units import counted, format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
 _SHOW_TIMEOUT_SECONDS = 3.0
@@ -135,7 +135,7 @@ def fstab_lines(
         what = f"no line for {mountpoint}: it is not mounted at boot"
         yield Line("fstab", "warn", what, f"add {wanted}")
     elif len(entries) > 1:
-        what = f"{len(entries)} lines for {mountpoint}"
+        what = f"{counted(len(entries), 'line')} for {mountpoint}"
         yield Line("fstab", "warn", what, f"keep only {wanted}")
     else:
         found = list(_faults(entries[0], mounted))

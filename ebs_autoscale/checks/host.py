@@ -41,7 +41,7 @@ def user() -> Iterator[Line]:
 
 
 def kernel() -> Iterator[Line]:
-    """Whether this kernel has BTRFS, and what it is known for."""
+    """Whether this kernel has BTRFS, and in a version that works."""
     release = os.uname().release
     modules = Path("/lib/modules", release)
     known = [Path("/proc/filesystems"), modules / "modules.builtin", modules / "modules.dep"]

@@ -1,35 +1,35 @@
-"""Verbs, exit codes, and the wiring of everything."""
+"""The command line: verbs, options, and errors as exit codes."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ebs_autoscale import __version__
 from ebs_autoscale.cli import verbs
-from ebs_autoscale.errors import (
-    EbsAutoscaleError,
-    Exit,
-    Stopped,
-)
+from ebs_autoscale.errors import EbsAutoscaleError, Exit, Stopped
 from ebs_autoscale.host import paths
 from ebs_autoscale.telemetry import set_up_logging
 from ebs_autoscale.units import parse_size
 
+if TYPE_CHECKING:
+    _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 -- has no other name
+
 _EPILOG = """\
 exit status:
-  0  fine
+  0  success
   1  failed
-  2  usage or configuration
-  3  another instance holds the lock
+  2  usage or configuration error
+  3  another process holds the lock
   4  refused by a limit
   5  environment unfit
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; every expected failure is one sentence on stderr and an exit code."""
+    """Run one verb; an expected failure is one line on stderr and an exit code."""
     arguments = _parser().parse_args(argv)
     set_up_logging("auto", arguments.log_level, os.environ)
     verb: Callable[[argparse.Namespace], int] = arguments.verb
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ebs-autoscale: stopped", file=sys.stderr)
         return Exit.FAILED
     except BrokenPipeError:
-        # `ebs-autoscale status | head`: nobody reads on, which is no failure of ours.
+        # The reader of a pipe has ended, as in `ebs-autoscale status | head`: no failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FINE
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ebs-autoscale",
-        description="Grow a mounted BTRFS filesystem on EC2 by adding EBS volumes in time.",
+        description="Grow a mounted BTRFS filesystem on EC2 before it is full.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,85 +58,136 @@ def _parser() -> argparse.ArgumentParser:
     config = os.environ.get("EBS_AUTOSCALE_CONFIG") or str(paths.CONFIG_DEFAULT)
     parser.set_defaults(config=config, log_level="info")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(metavar="VERB", required=True)
-    _add_daemon_verbs(commands)
-    _add_looking_verbs(commands)
-    _add_host_verbs(commands)
+    commands = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_init(commands)
+    _add_run(commands)
+    _add_inspecting_verbs(commands)
+    _add_grow(commands)
+    _add_uninstall(commands)
+    _add_iam_policy(commands)
+    _add_demo(commands)
+    # What the daemon asks about a missing device; see daemon/await_mount.py.
+    absent = commands.add_parser("absent")
+    absent.add_argument("filesystem")
+    absent.set_defaults(verb=verbs.absent)
     for verb in commands.choices.values():
         _add_common_options(verb)
     return parser
 
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
-    # Without a default: that of the verb would undo what stands before it.
+    # No defaults here: the verb's own would overwrite what is given before the verb.
     parser.add_argument(
         "--config",
         metavar="PATH",
         type=_absolute,
         default=argparse.SUPPRESS,
-        help=f"configuration file ($EBS_AUTOSCALE_CONFIG, {paths.CONFIG_DEFAULT})",
+        help=f"configuration file (default: {paths.CONFIG_DEFAULT} or $EBS_AUTOSCALE_CONFIG)",
     )
     parser.add_argument(
         "--log-level",
+        metavar="LEVEL",
         choices=("debug", "info", "warning", "error"),
         default=argparse.SUPPRESS,
-        help="least level that is logged (info)",
+        help="minimum log level: debug, info, warning or error (default: info)",
     )
 
 
-def _add_daemon_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    run = commands.add_parser("run", help="watch the filesystem and grow it: the daemon")
+def _add_verb(
+    commands: "_Verbs", name: str, summary: str, description: str = ""
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=summary, description=description or f"{summary[0].upper()}{summary[1:]}."
+    )
+
+
+def _add_init(commands: "_Verbs") -> None:
+    init = _add_verb(
+        commands,
+        "init",
+        "set up volume, filesystem, mount, fstab, configuration and service",
+        "Set up what is missing: volume, filesystem, mount, a line in /etc/fstab, configuration "
+        "and service. Keeps what exists, never overwrites data, and is safe to repeat.",
+    )
+    init.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount the filesystem")
+    init.add_argument(
+        "--device",
+        metavar="DEV",
+        help="use this device instead of creating a volume; it must be blank or have a BTRFS "
+        "filesystem of ebs-autoscale or of the older script",
+    )
+    init.add_argument(
+        "--size", metavar="SIZE", type=_size, help="size of the volume to create (default: 20GiB)"
+    )
+    init.set_defaults(verb=verbs.init)
+
+
+def _add_run(commands: "_Verbs") -> None:
+    run = _add_verb(
+        commands, "run", "run the daemon", "Watch the filesystem and grow it before it is full."
+    )
     how = run.add_mutually_exclusive_group()
     how.add_argument(
         "--detach",
         action="store_true",
-        help="go to the background, with a pid file and a log file (hosts without systemd)",
+        help="run in the background, with a PID file and a log file, on hosts without systemd",
     )
     how.add_argument(
         "--wait",
         action="store_true",
-        help="wait for the filesystem to be mounted, and say what keeps it from being so",
+        help="wait for the filesystem to be mounted, and mount it once all its devices are present",
     )
-    how.add_argument(
-        "--test", action="store_true", help="only read the configuration: 0 when it is good, else 2"
-    )
+    how.add_argument("--test", action="store_true", help="validate the configuration and exit")
     run.set_defaults(verb=verbs.run)
-    grow = commands.add_parser("grow", help="one growth now, within the same limits; waits for it")
-    grow.add_argument(
-        "--size", metavar="SIZE", type=_size, help="size of the volume (as configured)"
-    )
-    grow.set_defaults(verb=verbs.grow)
-    # A growth of the daemon reads its request from stdin; see daemon/worker.py.
-    grow.add_argument("--request", action="store_true", help=argparse.SUPPRESS)
 
 
-def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    status = commands.add_parser("status", help="what it sees, decides, has and waits for")
-    status.add_argument("--json", action="store_true", help="for machines")
-    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+def _add_inspecting_verbs(commands: "_Verbs") -> None:
+    status = _add_verb(commands, "status", "show space, the next decision and pending retries")
+    _add_json(status)
+    status.add_argument("--watch", action="store_true", help="repeat every second until Ctrl-C")
     status.set_defaults(verb=verbs.status)
-    plan = commands.add_parser("plan", help="the decision, its reason and steps; executes none")
-    plan.add_argument("--json", action="store_true", help="for machines")
+    check = _add_verb(commands, "check", "find out what is wrong, changing nothing")
+    _add_json(check)
+    check.set_defaults(verb=verbs.check)
+    plan = _add_verb(
+        commands, "plan", "show the next decision, its reason and its steps, executing none"
+    )
+    _add_json(plan)
     plan.add_argument(
         "--simulate",
-        metavar="WORD=VALUE",
+        metavar="KEY=VALUE",
         nargs="+",
-        help="what it would do to a steady writer and cost: rate=500MiB/s hours=2 [size=100GiB]",
+        help="show when it would grow under a steady writer, by how much, and the list price: "
+        "rate=500MiB/s hours=2 [size=100GiB]",
     )
     plan.set_defaults(verb=verbs.plan)
-    check = commands.add_parser("check", help="rehearse everything; changes nothing")
-    check.add_argument("--json", action="store_true", help="for machines")
-    check.set_defaults(verb=verbs.check)
-    policy = commands.add_parser("iam-policy", help="the least rights that the instance needs")
-    policy.add_argument(
-        "--kms-key", metavar="ARN", help="also what volumes encrypted with this key need"
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_grow(commands: "_Verbs") -> None:
+    grow = _add_verb(
+        commands,
+        "grow",
+        "grow now, within the configured limits",
+        "Add one volume now, within the configured limits, and wait until that is complete.",
     )
-    policy.add_argument(
-        "--adopt", action="store_true", help="also what `adopt: true` needs, while it is set"
+    grow.add_argument(
+        "--size", metavar="SIZE", type=_size, help="size of the volume (default: as configured)"
     )
-    policy.set_defaults(verb=verbs.iam_policy)
-    uninstall = commands.add_parser(
-        "uninstall", help="remove unit, line of fstab and configuration; volumes and data stay"
+    # The daemon's growth process reads its request from stdin; see daemon/worker.py.
+    grow.add_argument("--request", action="store_true", help=argparse.SUPPRESS)
+    grow.set_defaults(verb=verbs.grow)
+
+
+def _add_uninstall(commands: "_Verbs") -> None:
+    uninstall = _add_verb(
+        commands,
+        "uninstall",
+        "undo init, keeping volumes and data",
+        "Stop the daemon and remove service, fstab line and configuration. Volumes and data stay.",
     )
     uninstall.add_argument(
         "--purge-empty",
@@ -144,41 +195,43 @@ def _add_looking_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="if the filesystem is empty, also unmount it and delete its volumes",
     )
     uninstall.set_defaults(verb=verbs.uninstall)
-    # What the daemon asks while a device is missing; see mounting.py.
-    absent = commands.add_parser("absent")
-    absent.add_argument("filesystem")
-    absent.set_defaults(verb=verbs.absent)
-    demo = commands.add_parser(
-        "demo", help="the whole product on this machine, without an AWS account (as root)"
+
+
+def _add_iam_policy(commands: "_Verbs") -> None:
+    policy = _add_verb(
+        commands, "iam-policy", "print the least-privilege IAM policy for the instance's role"
+    )
+    policy.add_argument(
+        "--kms-key", metavar="ARN", help="include what volumes encrypted with this KMS key need"
+    )
+    policy.add_argument(
+        "--adopt", action="store_true", help="include what `adopt: true` in the configuration needs"
+    )
+    policy.set_defaults(verb=verbs.iam_policy)
+
+
+def _add_demo(commands: "_Verbs") -> None:
+    demo = _add_verb(
+        commands,
+        "demo",
+        "run a demonstration without an AWS account (as root)",
+        "Fill and grow a real BTRFS filesystem on this machine, with a simulated EC2. Needs root.",
     )
     demo.add_argument(
-        "--rate", metavar="SIZE", type=_size, help="bytes written per second (adapts to the disk)"
+        "--rate",
+        metavar="SIZE",
+        type=_size,
+        help="bytes to write per second (default: what this machine can sustain)",
     )
     demo.set_defaults(verb=verbs.demo)
 
 
-def _add_host_verbs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    init = commands.add_parser(
-        "init", help="first volume, filesystem, mount, fstab, configuration, service; repeatable"
-    )
-    init.add_argument("mountpoint", metavar="MOUNTPOINT", help="where the filesystem shall be")
-    init.add_argument(
-        "--device",
-        metavar="DEV",
-        help="use this blank device, or the filesystem of ours on it, and buy none",
-    )
-    init.add_argument(
-        "--size", metavar="SIZE", type=_size, help="size of the volume to buy (20GiB)"
-    )
-    init.set_defaults(verb=verbs.init)
-
-
 def _absolute(text: str) -> Path:
-    """The path in one form: its unit is told by it, and a daemon that goes to / finds it again."""
+    """The absolute path: a unit is found by it, and a detached daemon runs in /."""
     try:
         return Path(os.path.abspath(text))  # noqa: PTH100 -- Path.absolute() keeps `..`
     except FileNotFoundError as error:
-        what = f"{text}: the working directory is gone, so name it from /"
+        what = f"{text}: the working directory does not exist any more; use an absolute path"
         raise argparse.ArgumentTypeError(what) from error
 
 

@@ -236,7 +236,7 @@ def _require_no_partial_mount(path: str) -> None:
     mount = MountTable().at(path)
     if mount and mount.root != "/":
         raise Unfit(
-            f"{path} is {mount.root} of its filesystem, and {FSTAB} has no line for it",
+            f"{path} shows only {mount.root} of its filesystem, and {FSTAB} has no line for it",
             hint="add that line (by UUID, with subvol=... or bind) and run `init` again",
             cause=Cause.FSTAB,
         )

@@ -85,7 +85,7 @@ def _only_mount(reading: Reading) -> Mount:
         # By the ID of the top level: a mount may show another subvolume by default.
         whole = f"umount {point} && mount -o subvolid=5 UUID={reading.filesystem} {point}"
         raise Unfit(
-            f"{point} is {mount.root if mount else 'only a folder'} of its filesystem",
+            f"{point} shows only {mount.root if mount else 'a folder'} of its filesystem",
             hint=f"mount the whole of it with `{whole}`; nothing was deleted",
             cause=Cause.NOT_EMPTY,
         )

@@ -1,4 +1,4 @@
-"""`make install` and `make uninstall`, into a tree that is not the root."""
+"""`make install` and `make uninstall`, into a folder instead of the root."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 def make(goal: str, tree: Path, *variables: str) -> None:
     """Run make in the checkout."""
     argv = ["make", "-C", str(ROOT), goal, f"DESTDIR={tree}", *variables]
-    # Not the settings of a make that runs these tests.
+    # Without the variables of a `make` that runs these tests.
     environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL"}}
     subprocess.run(argv, check=True, capture_output=True, timeout=300, env=environment)
 
@@ -24,15 +24,15 @@ def listed(tree: Path) -> set[str]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Some of what a host has before."""
+    """Some of what a host has before the installation."""
     for folder in ("etc/logrotate.d", "usr/local/bin", "opt"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "etc/logrotate.d/apt").write_text("# of somebody else\n")
+    (tmp_path / "etc/logrotate.d/apt").write_text("# another package\n")
     return tmp_path
 
 
 def test_uninstall_leaves_what_was_there(tree: Path) -> None:
-    """After install, a second install and uninstall, the lists of files are the same."""
+    """After two installs and an uninstall the files are those from before."""
     before = listed(tree)
     make("install", tree)
     installed = listed(tree)
@@ -44,8 +44,8 @@ def test_uninstall_leaves_what_was_there(tree: Path) -> None:
     assert listed(tree) == before
 
 
-def test_what_is_installed_knows_its_place(tree: Path) -> None:
-    """Nothing in the installed tree names the tree it was staged in, and the program runs."""
+def test_installed_files_name_their_final_paths(tree: Path) -> None:
+    """No installed file names the folder it was staged in, and the program runs."""
     make("install", tree, "APPDIR=/opt/elsewhere", "PREFIX=/usr")
     program = tree / "opt/elsewhere/bin/ebs-autoscale"
     assert program.read_text().splitlines()[0] == "#!/opt/elsewhere/bin/python"

@@ -1,4 +1,4 @@
-"""The man page against the program."""
+"""The man page against the program and the README."""
 
 import re
 import subprocess
@@ -9,11 +9,13 @@ import pytest
 
 from ebs_autoscale.errors import Exit
 
-PAGE = Path(__file__).parents[2] / "docs/ebs-autoscale.8"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/ebs-autoscale.8"
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def help_of(*arguments: str) -> str:
-    """What the program says of itself."""
+    """What --help prints."""
     argv = [sys.executable, "-I", "-m", "ebs_autoscale", *arguments, "--help"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
@@ -28,7 +30,7 @@ VERBS = re.findall(r"^    ([a-z-]+) ", help_of(), re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """The page as a terminal shows it, in one line."""
+    """The page as a terminal shows it, on one line."""
     argv = ["groff", "-man", "-Tascii", "-P-c", "-P-b", "-P-u", str(PAGE)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     return " ".join(re.sub(r"-\n\s*", "", done.stdout).split())
@@ -43,15 +45,22 @@ def test_groff_has_no_complaint() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_is_explained_with_its_options(verb: str, text: str) -> None:
-    """What --help shows the page has, too."""
+    """The page has every verb and option of --help."""
     assert f" {verb} " in text
     assert {option for option in options_in(help_of(verb)) if option not in text} == set()
 
 
-def test_each_common_option_and_exit_status(text: str) -> None:
-    """Options before the verb, and all exit codes."""
+def test_each_common_option(text: str) -> None:
+    """The page has the options that stand before the verb."""
     assert len(VERBS) >= 9
     assert {option for option in options_in(help_of()) if option not in text} == set()
+
+
+def test_exit_codes_are_explained_alike(text: str) -> None:
+    """Help, man page and README give each exit code the same meaning."""
+    meanings = dict(re.findall(r"^  (\d)  (.+)$", help_of(), re.MULTILINE))
+    assert meanings.keys() == {str(code.value) for code in Exit}
     statuses = text.split("EXIT STATUS")[1].split("SIGNALS", maxsplit=1)[0]
-    for code in Exit:
-        assert f" {code.value} " in statuses
+    for code, meaning in meanings.items():
+        assert f" {code} {meaning}" in statuses
+        assert f"| {code} | {meaning}" in README

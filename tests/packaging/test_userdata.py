@@ -1,4 +1,4 @@
-"""The cloud-init user data, as text; the tests of the boxes boot with it."""
+"""The cloud-init user data as text; tests/boxes boots with it."""
 
 import subprocess
 import sys
@@ -18,25 +18,25 @@ SCRIPT = "/usr/local/sbin/ebs-autoscale-install"
 
 @pytest.fixture
 def userdata() -> dict[str, Any]:
-    """The document."""
+    """The parsed document."""
     found: dict[str, Any] = yaml.safe_load(TEXT)
     return found
 
 
 def file_of(userdata: dict[str, Any], path: str) -> str:
-    """What is written to a path."""
+    """The content of the file that is written to this path."""
     [content] = [file["content"] for file in userdata["write_files"] if file["path"] == path]
     return str(content)
 
 
 def test_only_what_cloud_init_knows(userdata: dict[str, Any]) -> None:
-    """Its own schema does not notice a top-level key that means nothing, so they are counted."""
+    """It has the two expected keys: the schema of cloud-init accepts unknown ones."""
     assert TEXT.startswith("#cloud-config\n")
     assert userdata.keys() == {"write_files", "runcmd"}
 
 
 def test_one_place_to_edit(userdata: dict[str, Any]) -> None:
-    """Mountpoint, size and source stand in one marked place, the source to be filled in."""
+    """Mountpoint, size and source are in one marked place, and the source is empty."""
     settings = dict(
         line.split("=", 1)
         for line in file_of(userdata, SETTINGS).splitlines()
@@ -50,7 +50,7 @@ def test_one_place_to_edit(userdata: dict[str, Any]) -> None:
 
 
 def test_the_script_is_sound(userdata: dict[str, Any], tmp_path: Path) -> None:
-    """A linter of shell finds nothing, but for what is meant: a list of packages that splits."""
+    """Shellcheck finds nothing except the intended splitting of a list of packages."""
     script = tmp_path / "install.sh"
     script.write_text(file_of(userdata, SCRIPT))
     linter = Path(sys.executable).parent / "shellcheck"
@@ -60,7 +60,7 @@ def test_the_script_is_sound(userdata: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_boot_never_waits_for_it(userdata: dict[str, Any]) -> None:
-    """What runs at boot has an end, and a failure is the last word that cloud-init hears."""
+    """The script has a time limit at boot, and its exit status is what cloud-init reports."""
     [command] = userdata["runcmd"]
     assert command[0] == "timeout"
     assert command[-1] == SCRIPT

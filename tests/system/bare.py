@@ -1,4 +1,4 @@
-"""A host that has no filesystem yet, with an /etc of its own and perhaps an EC2 beside it."""
+"""A host without a filesystem, with its own /etc and possibly a simulated EC2."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ class BareHost:
         )
 
     def start(self, *arguments: str, **environment: str) -> psutil.Popen:
-        """Begin it; for tests that kill it."""
+        """Start it; for tests that kill it."""
         return psutil.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *self._argv(*arguments)],
             env={**self.environment, **environment},
@@ -65,7 +65,7 @@ class BareHost:
 
     @property
     def uuid(self) -> str:
-        """The filesystem that is mounted."""
+        """The UUID of the mounted filesystem."""
         return BtrfsFilesystem(str(self.mountpoint), clock=SystemClock()).uuid
 
     @property
@@ -76,7 +76,7 @@ class BareHost:
 
     @property
     def mounts(self) -> list[Mount]:
-        """What is mounted at the mountpoint, bottom first."""
+        """The mounts on the mountpoint, bottom first."""
         return [m for m in MountTable().mounts() if m.point == str(self.mountpoint)]
 
     @property
@@ -101,7 +101,7 @@ class CloudHost(BareHost):
         self.sandbox = sandbox
 
     def volumes(self) -> list[VolumeSeen]:
-        """The volumes that carry our tags, whatever has become of them."""
+        """The volumes with our tags, in any state."""
         found = self.sandbox.state().volumes
         return [volume for volume in found if "ebs-autoscale:owner" in volume.tags]
 
@@ -115,7 +115,7 @@ class CloudHost(BareHost):
 
 
 def kill(process: psutil.Popen, *, with_children: bool) -> None:
-    """SIGKILL, as the kernel or systemd would; what it started may be left to itself."""
+    """SIGKILL, with or without the processes that it has started."""
     children = process.children(recursive=True) if process.is_running() else []
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -155,7 +155,7 @@ def test_hanging_tool(host: Host, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ahead", "verdict"), [(-100.0, "warn"), (400.0, "fail")])
 def test_clock(make_host: Callable[..., Host], ahead: float, verdict: str) -> None:
-    """A wrong clock is told, also when EC2 refuses every call because of it."""
+    """A wrong clock has a line, also when EC2 refuses every call because of it."""
     host = make_host(date_ahead_seconds=ahead)
     if verdict == "fail":
         host.sandbox.add_fault(

@@ -100,7 +100,7 @@ def test_the_printed_policy_is_enough(cloud_host: CloudHost) -> None:
 
 
 def test_what_ec2_refuses(cloud_host: CloudHost) -> None:
-    """A refusal of EC2 is reported with its code, and once it is gone `init` goes on."""
+    """A refusal by EC2 is reported with its code; when it is resolved, `init` continues."""
     rule = FaultRule(
         kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
     )

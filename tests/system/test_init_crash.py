@@ -1,4 +1,4 @@
-"""kill -9 at every boundary of `init`, and anywhere: run again, it ends in the same state."""
+"""`init` after kill -9 at every boundary and at random: run again, it ends in the same state."""
 
 import os
 import random
@@ -60,14 +60,14 @@ def test_kill_around_a_call(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("tool", ["mkfs.btrfs", "mount"])
 def test_kill_around_a_tool(cloud_host: CloudHost, tmp_path: Path, tool: str, when: str) -> None:
-    """Killed before or after a tool did its work, the next run goes on from there."""
+    """Killed before or after a tool did its work, the next run continues from there."""
     work = {"before": ":", "after": f'{shutil.which(tool)} "$@" || exit'}[when]
     kill_in_tool(cloud_host, tmp_path, tool, work)
     finish(cloud_host)
 
 
 def test_kill_inside_mkfs(cloud_host: CloudHost, tmp_path: Path) -> None:
-    """Killed before mkfs.btrfs has written the last of it, the next run formats again."""
+    """Killed before mkfs.btrfs has finished, the next run formats again."""
     kill_in_tool(cloud_host, tmp_path, "mkfs.btrfs", UNFINISHED.format(shutil.which("mkfs.btrfs")))
     finish(cloud_host)
 
@@ -85,7 +85,7 @@ def kill_in_tool(host: CloudHost, folder: Path, name: str, work: str) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_five_times_killed_anywhere(cloud_host: CloudHost, seed: int) -> None:
-    """Killed four times at random, with or without its tools, the fifth run is as the first."""
+    """Killed four times at random, with or without its tools, the fifth run succeeds."""
     dice = random.Random(seed)  # noqa: S311 -- repeatable
     pause = Event()
     for _ in range(4):

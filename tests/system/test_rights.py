@@ -1,4 +1,4 @@
-"""The program under an IAM policy: with the printed one, and with too little."""
+"""The program under an IAM policy: the printed one, and insufficient ones."""
 
 import json
 

@@ -59,8 +59,8 @@ def lines_of(owned: Sequence[Volume], reading: Reading | None, *, shown: bool = 
 @pytest.mark.parametrize(
     "volume", [volume_of(1), volume_of(3, growth=GrowthId(MOUNTED, 1))], ids=["device", "other"]
 )
-def test_what_is_used_is_no_orphan(volume: Volume) -> None:
-    """A device of this or of another mounted filesystem is not told."""
+def test_a_device_is_no_orphan(volume: Volume) -> None:
+    """A device of this or of another mounted filesystem has no line."""
     assert lines_of([volume], reading_of(100, 50, devices=2)) == []
 
 
@@ -83,7 +83,7 @@ def test_orphaned_volumes(volume: Volume, named: list[str]) -> None:
 
 
 def test_an_attached_volume_without_a_block_device() -> None:
-    """It is in no filesystem that anybody can see."""
+    """It is reported like one that is not in the filesystem."""
     [line] = lines_of([volume_of(1)], reading_of(100, 50, devices=2), shown=False)
     assert "vol-0001" in line.sentence
 
@@ -101,7 +101,7 @@ def test_a_detached_volume_may_be_the_missing_device(reading: Reading | None) ->
 
 
 def test_what_counts_against_the_quota() -> None:
-    """The total of all volumes of this instance is told."""
+    """The line has the total of all volumes of this instance."""
     line = quota_line([volume_of(1), detached(2)], "gp3")
     assert line.verdict == "ok"
     assert all(each in line.sentence for each in ("40 GiB", "2 volumes", "gp3"))

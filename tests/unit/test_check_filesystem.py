@@ -32,7 +32,7 @@ def seen_of(reading: Reading, operation: str = "none") -> FilesystemSeen:
     ("operation", "verdict"), [("balance paused", "warn"), ("device replace", "ok")]
 )
 def test_a_mounted_filesystem(operation: str, verdict: str) -> None:
-    """A healthy one is ok in each line; a paused balance is told with the way to resume it."""
+    """A healthy one is ok in each line; a paused balance is a warning with how to resume it."""
     healthy = list(lines(seen_of(reading_of(100, 50))))
     assert [line.name for line in healthy] == ["mount", "members", "fstab"]
     assert {line.verdict for line in healthy} == {"ok"}
@@ -50,7 +50,7 @@ def test_a_mounted_filesystem(operation: str, verdict: str) -> None:
     ],
 )
 def test_a_problem_with_a_device(changes: dict[str, Any], name: str, verdict: str) -> None:
-    """The problems that the daemon and `status` see are told in the same words."""
+    """A problem is reported in the words of the daemon and `status`."""
     reading = reading_of(100, 50, devices=2)
     first, second = reading.devices
     reading = replace(reading, devices=(first, replace(second, **changes)))
@@ -100,7 +100,7 @@ def test_an_unmounted_filesystem(present: PresentDevices, verdict: str) -> None:
     ],
 )
 def test_lines_of_fstab(table: str, verdict: str, named: str) -> None:
-    """A line that does not bring the filesystem back is told with the one that does."""
+    """A line that does not work at boot is reported with the one that does."""
     [line] = fstab_lines(parse(table), "/scratch", mounted=FILESYSTEM, has_mount_unit=False)
     assert (line.name, line.verdict) == ("fstab", verdict)
     assert named in line.sentence
@@ -108,7 +108,7 @@ def test_lines_of_fstab(table: str, verdict: str, named: str) -> None:
 
 
 def test_everything_wrong_with_a_line() -> None:
-    """Each fault of one line is told."""
+    """Each fault of one line is reported."""
     table = parse("/dev/sdf /scratch ext4")
     found = fstab_lines(table, "/scratch", mounted=FILESYSTEM, has_mount_unit=False)
     assert [line.verdict for line in found] == ["fail", "warn", "warn"]

@@ -42,7 +42,7 @@ def test_kernels(release: str, filesystems: str, builtin: str, modules: str, ver
     ],
 )
 def test_tools(answer: str, verdict: str, named: str) -> None:
-    """The version of btrfs-progs is told, and what an old one cannot do."""
+    """The line has the version of btrfs-progs, and what an old one cannot do."""
     line = progs_line(answer)
     assert line.verdict == verdict
     assert named in line.sentence
@@ -81,7 +81,7 @@ def test_without_btrfs_progs(release: dict[str, str], *, has_package: bool) -> N
     ],
 )
 def test_the_timeout_of_nvme(parameter: str, queues: dict[str, str], verdict: str) -> None:
-    """A device with a short timeout is told with the parameter that makes it longer."""
+    """A short timeout is reported with the parameter that makes it longer."""
     line = nvme_line(parameter, queues)
     assert line.verdict == verdict
     assert ("nvme_core.io_timeout=4294967295" in line.hint) == (verdict == "warn")

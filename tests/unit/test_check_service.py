@@ -33,7 +33,7 @@ UnitFileState=
 
 
 def unit_of(name: str = UNIT, **changes: object) -> Unit:
-    """A unit that is as it should be, but for these changes."""
+    """A healthy unit with these changes."""
     found = {
         "load_state": "loaded",
         "file_state": "enabled",
@@ -68,12 +68,12 @@ def test_units_out_of_show() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "Failed to connect\n", "LoadState=loaded\n"])
 def test_nothing_out_of_nothing(text: str) -> None:
-    """What names no unit is no unit."""
+    """Text without a unit's name has no units."""
     assert parse_show(text) == ()
 
 
 def test_an_older_systemd() -> None:
-    """Properties that a systemd does not know are empty."""
+    """Properties that an older systemd does not know are empty."""
     [unit] = parse_show("Id=ebs-autoscale.service\nLoadState=loaded\nActiveState=active\n")
     assert (unit.restarts, unit.file_state) == (0, "")
 
@@ -122,7 +122,7 @@ def test_an_older_systemd() -> None:
     ],
 )
 def test_verdicts(unit: Unit, verdict: str, named: str, hint: str) -> None:
-    """The daemon's unit is judged, with what to do where it is not as it should be."""
+    """Each state of the unit has its verdict, and what to do unless it is ok."""
     line = unit_line(unit)
     assert line.verdict == verdict
     assert named in line.sentence
@@ -140,5 +140,5 @@ def test_verdicts(unit: Unit, verdict: str, named: str, hint: str) -> None:
     ],
 )
 def test_which_unit_reads_a_file(path: str, name: str) -> None:
-    """The unit follows from the file's place and name, so a file that is wrong has one, too."""
+    """The unit depends on the path alone, so that an invalid file has one, too."""
     assert unit_of_config(Path(path)) == name

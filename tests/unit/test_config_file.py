@@ -13,7 +13,7 @@ from ebs_autoscale.provision import config_file
 
 @pytest.mark.parametrize("mountpoint", ["/scratch", "/a b", '/q"', "/c: #d", "/groß", "/b\\n"])
 def test_only_the_mountpoint_differs(mountpoint: str) -> None:
-    """Read back it is the defaults for this mountpoint, and every comment is there."""
+    """The file has the defaults for this mountpoint, and every comment of the shipped one."""
     text = config_file.text_for(mountpoint)
     assert config.parse(text, name="written") == Settings(mountpoint=mountpoint)
     shipped = Path(config.__file__).with_name("config.yaml").read_text("utf-8")
@@ -21,8 +21,8 @@ def test_only_the_mountpoint_differs(mountpoint: str) -> None:
     assert len(changed) == (0 if mountpoint == "/scratch" else 2)
 
 
-def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second mountpoint has a file named for it; the first keeps the default file."""
+def test_each_mountpoint_has_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second mountpoint has a file named after it; the first keeps the default file."""
     default = tmp_path / "config.yaml"
     monkeypatch.setattr(paths, "CONFIG_DEFAULT", default)
     assert config_file.settings_for(default, "/scratch") == (
@@ -36,7 +36,7 @@ def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_file_given_is_used_as_given(tmp_path: Path) -> None:
-    """With --config no other file is looked for; one of another mountpoint is refused."""
+    """With --config no other file is used; one for another mountpoint is refused."""
     given = tmp_path / "mine.yaml"
     assert config_file.settings_for(given, "/scratch")[0] == given
     given.write_text("mountpoint: /other\n", "utf-8")

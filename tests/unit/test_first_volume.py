@@ -1,4 +1,4 @@
-"""The volume that a filesystem begins with: one, however often it is asked for."""
+"""The first volume of a filesystem: there is one, however often it is asked for."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -16,8 +16,8 @@ from tests.simulated.world import SimulatedWorld
 OWNER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"
 
 
-def test_a_name_that_never_changes() -> None:
-    """The name comes from instance and mountpoint alone, the same in every version."""
+def test_a_uuid_that_never_changes() -> None:
+    """The UUID depends on instance and mountpoint alone, and is the same in every version."""
     name = uuid_for(OWNER, "/scratch")
     assert name == "1786edb8-522e-5536-96ac-0fb546f6e8d0"
     assert UUID(name).version == 5
@@ -38,8 +38,8 @@ def first(world: SimulatedWorld, policy: GrowthPolicy | None = None) -> str:
     return volume.id
 
 
-def test_bought_as_growth_zero(world: SimulatedWorld) -> None:
-    """It is attached, tied to the instance and named 0; a second run finds it."""
+def test_created_as_growth_zero(world: SimulatedWorld) -> None:
+    """It is attached, has ordinal 0 and is deleted with the instance; a second run finds it."""
     first_id = first(world)
     assert first(world) == first_id
     (volume,) = world.cloud.volumes
@@ -47,8 +47,8 @@ def test_bought_as_growth_zero(world: SimulatedWorld) -> None:
     assert volume.protected_at > 0
 
 
-def test_killed_anywhere_it_is_bought_once(world: SimulatedWorld) -> None:
-    """Whatever call a run dies before or after, the next run ends with that one volume."""
+def test_killed_anywhere_it_is_created_once(world: SimulatedWorld) -> None:
+    """Killed before or after any call, the next run ends with that one volume."""
     deaths = 0
     while True:
         world = SimulatedWorld()
@@ -65,7 +65,7 @@ def test_killed_anywhere_it_is_bought_once(world: SimulatedWorld) -> None:
 
 
 def test_within_the_limits(world: SimulatedWorld) -> None:
-    """What a growth may not buy, `init` may not buy either."""
+    """`init` creates no volume that a growth may not create."""
     with pytest.raises(Refused) as caught:
         first(world, GrowthPolicy(limits=Limits(total_bytes=GIB // 2)))
     assert caught.value.cause is Cause.LIMIT_TOTAL
