@@ -10,7 +10,7 @@ from threading import Event
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.policy.reserve import wanted_bytes
+from ebs_autoscale.policy import wanted_reserve_bytes
 from tests.bench.ground import GIB, MIB, mounted
 
 SAMPLE_EVERY_SECONDS = 0.02
@@ -80,7 +80,7 @@ def measure(
     with mounted(folder, sizes, mkfs=("-d", "single", "-m", profile)) as point:
         filesystem = BtrfsFilesystem(str(point), clock=SystemClock())
         if reserve:
-            filesystem.keep_reserve(wanted_bytes(None, filesystem.read()))
+            filesystem.keep_reserve(wanted_reserve_bytes(None, filesystem.read()))
         first = filesystem.read().available_bytes
         samples = list(_watched(filesystem, point / "content", folder / "written", mode))
         writable = samples[-1][1]

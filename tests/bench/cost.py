@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import timeit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,7 @@ import psutil
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.monitor import Monitor
-from ebs_autoscale.policy.forecast import Forecast
-from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy import Forecast, GrowthPolicy
 from ebs_autoscale.telemetry.events import Event as Told
 from tests.bench.ground import GIB, mounted
 from tests.bench.guards import bench_host, ours
@@ -46,8 +45,8 @@ class Figure:
 class NoGrowths:
     """Growths that never run: what is measured is the loop."""
 
-    running = settling = False
-    step = ""
+    running = False
+    step = None
 
     def start(self, forecast: Forecast) -> None:
         """Do nothing."""
@@ -88,7 +87,7 @@ def _reading(folder: Path) -> list[Figure]:
 
 
 def _tick(filesystem: BtrfsFilesystem, read: float) -> Figure:
-    def silent(_: Told | Mapping[str, object]) -> None:
+    def silent(_: object) -> None:
         pass
 
     monitor = Monitor(

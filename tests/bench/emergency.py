@@ -96,7 +96,7 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
                 pause.wait(0.01)
             began, told = monotonic(), ""
             try:
-                filesystem.add_device(new.name, proof=proof)
+                filesystem.add_device(new.name, verified=proof)
                 survived = len(filesystem.read().devices) == 2
             except Unfit as error:
                 survived, told = error.cause is not Cause.READ_ONLY, error.hint
@@ -113,7 +113,7 @@ def _comes_back(filesystem: BtrfsFilesystem, old: LoopDevice, new: LoopDevice) -
         run(["mount", old.node, filesystem.mountpoint], timeout_seconds=60)
         alone = len(filesystem.read().devices) == 1
         proof = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
-        filesystem.add_device(new.name, proof=proof)
+        filesystem.add_device(new.name, verified=proof)
         return alone and len(filesystem.read().devices) == 2
     except EbsAutoscaleError as error:
         sys.stderr.write(f"does not come back: {error}\n")

@@ -52,7 +52,7 @@ from ebs_autoscale.model import Rebalance
 path, name, size, reserve = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 filesystem = BtrfsFilesystem(path, clock=SystemClock())
 print("add", flush=True)
-filesystem.add_device(name, proof=partial(BlockDevices().verified_blank, name, size_bytes=size))
+filesystem.add_device(name, verified=partial(BlockDevices().verified_blank, name, size_bytes=size))
 print("settle", flush=True)
 filesystem.balance_metadata(Rebalance.FULL)
 print("reserve", flush=True)
@@ -197,7 +197,7 @@ def _recover(filesystem: BtrfsFilesystem, device: LoopDevice) -> str:
     pause = threading.Event()
     while monotonic() < deadline:
         try:
-            filesystem.add_device(device.name, proof=proof)
+            filesystem.add_device(device.name, verified=proof)
             if filesystem.needs_balance(Rebalance.FULL, device.name):
                 filesystem.balance_metadata(Rebalance.FULL)
         except EbsAutoscaleError as error:

@@ -19,7 +19,7 @@ from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config
 from ebs_autoscale.errors import EbsAutoscaleError
-from ebs_autoscale.policy.shortage import Forecast, shortage
+from ebs_autoscale.policy import Forecast, shortage_of
 from tests.chaos.weather import Victim
 from tests.system.bench import GIB, MIB, Host
 
@@ -108,7 +108,8 @@ class Ground:
     @property
     def low(self) -> str:
         """Why the filesystem needs to grow, by the daemon's own judgement; empty when not."""
-        return shortage(self.host.read(), self.policy, Forecast())
+        shortage = shortage_of(self.host.read(), self.policy, Forecast())
+        return shortage.sentence if shortage else ""
 
     @property
     def growths(self) -> int:

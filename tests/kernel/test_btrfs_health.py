@@ -13,9 +13,9 @@ from ec2_sandbox.devices.loop import LoopDevice
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.cli import status
 from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import Exit
+from ebs_autoscale.errors import Cause, Exit
 from ebs_autoscale.host.command import run
-from ebs_autoscale.policy.health import ailments_of
+from ebs_autoscale.policy import problems_of
 
 pytestmark = pytest.mark.kernel
 
@@ -58,12 +58,12 @@ def test_corruption_is_counted_until_reset(
         (path / "file").read_bytes()
     reading = filesystem.read()
     assert reading.devices[0].errors[3] > 0
-    assert "corrupted blocks" in ailments_of(reading)["device errors"]
+    assert [problem.cause for problem in problems_of(reading)] == [Cause.DEVICE_ERRORS]
     settings = Settings(mountpoint=str(path))
     assert status.show(settings, as_json=False, watch=False) == Exit.FAILED
-    assert "wrong        " in capsys.readouterr().out
+    assert "problem      " in capsys.readouterr().out
     run(["btrfs", "device", "stats", "--reset", str(path)], timeout_seconds=60)
-    assert not ailments_of(filesystem.read())
+    assert not list(problems_of(filesystem.read()))
     assert status.show(settings, as_json=False, watch=False) == Exit.FINE
 
 
@@ -88,5 +88,6 @@ def test_a_degraded_mount_is_an_alarm(loop: Loop, btrfs_at: Btrfs, clock: Clock)
     run(["btrfs", "device", "scan", "--forget", leaving.node], timeout_seconds=60)
     leaving.close()
     run(["mount", "-o", "degraded", staying.node, str(path)], timeout_seconds=60)
-    ailments = ailments_of(BtrfsFilesystem(str(path), clock=clock).read())
-    assert "has lost its device with devid 2" in ailments["missing device"]
+    [problem] = problems_of(BtrfsFilesystem(str(path), clock=clock).read())
+    assert problem.cause is Cause.MISSING_DEVICE
+    assert "devid 2" in problem.sentence

@@ -50,7 +50,7 @@ def refusal(action: Callable[[], object]) -> Unfit:
 def test_a_missing_path_is_an_alarm(tmp_path: Path, clock: Clock) -> None:
     """A path that does not exist is never made or measured."""
     error = refusal(lambda: BtrfsFilesystem(str(tmp_path / "none"), clock=clock))
-    assert (error.cause, "does not exist" in error.what) == ("missing", True)
+    assert (error.cause, "does not exist" in error.what) == (Cause.MISSING, True)
 
 
 def test_a_file_is_no_mountpoint(tmp_path: Path, clock: Clock) -> None:
@@ -65,18 +65,18 @@ def test_a_plain_folder_names_what_it_would_have_measured(
 ) -> None:
     """A folder that nothing is mounted on is refused, even when it lies in another BTRFS."""
     error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
-    assert (error.cause, "mounted on /" in error.what) == ("not mounted", True)
+    assert (error.cause, "mounted on /" in error.what) == (Cause.NOT_MOUNTED, True)
     inside = btrfs_at(loop(GIB)) / "folder"
     inside.mkdir()
     error = refusal(lambda: BtrfsFilesystem(str(inside), clock=clock))
-    assert (error.cause, f"mounted on {inside.parent}" in error.what) == ("not mounted", True)
+    assert (error.cause, f"mounted on {inside.parent}" in error.what) == (Cause.NOT_MOUNTED, True)
 
 
 def test_another_type_of_filesystem_is_named(tmp_path: Path, clock: Clock) -> None:
     """A mount of another type is refused with that type."""
     with mounted("-t", "tmpfs", "scratch", str(tmp_path)):
         error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
-    assert (error.cause, "is tmpfs (scratch)" in error.what) == ("not btrfs", True)
+    assert (error.cause, "is tmpfs (scratch)" in error.what) == (Cause.NOT_BTRFS, True)
 
 
 def test_unmounted_later(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -106,7 +106,7 @@ def test_another_filesystem_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clo
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     btrfs_at(loop(GIB), at=path)
     error = refusal(filesystem.read)
-    assert (error.cause, filesystem.uuid in error.what) == ("other filesystem", True)
+    assert (error.cause, filesystem.uuid in error.what) == (Cause.OTHER_FILESYSTEM, True)
 
 
 def test_hidden_by_another_mount(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -115,7 +115,7 @@ def test_hidden_by_another_mount(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> N
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with mounted("-t", "tmpfs", "cover", str(path)):
         error = refusal(filesystem.read)
-        assert (error.cause, "is tmpfs (cover)" in error.what) == ("not btrfs", True)
+        assert (error.cause, "is tmpfs (cover)" in error.what) == (Cause.NOT_BTRFS, True)
     filesystem.read()
 
 
@@ -136,7 +136,7 @@ def test_remounted_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     run(["mount", "-o", "remount,ro", str(path)], timeout_seconds=60)
     error = refusal(filesystem.read)
-    assert (error.cause, error.hint) == ("read-only", f"`mount -o remount,rw {path}`")
+    assert (error.cause, error.hint) == (Cause.READ_ONLY, f"`mount -o remount,rw {path}`")
     run(["mount", "-o", "remount,rw", str(path)], timeout_seconds=60)
     filesystem.read()
 
@@ -151,7 +151,7 @@ def test_forced_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     with suppress(CommandFailed):
         run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
     error = refusal(filesystem.read)
-    assert (error.cause, "forced read-only" in error.what) == ("read-only", True)
+    assert (error.cause, "forced read-only" in error.what) == (Cause.READ_ONLY, True)
     assert f"umount {path} && mount {path}" in error.hint
 
 

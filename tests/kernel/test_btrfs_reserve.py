@@ -130,7 +130,7 @@ def test_is_given_up_for_an_add_at_the_end(
             os.setxattr(path / "ballast", "user.last", bytes(12 * 1024))
         assert caught.value.errno == errno.ENOSPC
     new = loop(2 * GIB)
-    filesystem.add_device(new.name, proof=proof_of(new))
+    filesystem.add_device(new.name, verified=proof_of(new))
     reading = filesystem.read()
     assert reading.has_device(new.name)
     assert (reading.reserve_bytes, (path / NAME).exists()) == (0, False)
@@ -142,7 +142,7 @@ def test_is_kept_where_space_is_left(loop: Loop, btrfs_at: Btrfs, clock: Clock) 
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     filesystem.keep_reserve(HELD)
     new = loop(GIB)
-    filesystem.add_device(new.name, proof=proof_of(new))
+    filesystem.add_device(new.name, verified=proof_of(new))
     assert filesystem.read().reserve_bytes == HELD
 
 
@@ -161,7 +161,7 @@ def test_nobody_is_faster_than_an_add_at_the_end(loop: Loop, btrfs_at: Btrfs, cl
             yield
 
     with pytest.raises(Transient, match="not blank any more"):
-        filesystem.add_device(new.name, proof=too_slow)
+        filesystem.add_device(new.name, verified=too_slow)
     assert Path(new.node).read_bytes()[:8] == b"precious"
     other = loop(GIB)
     filesystem.keep_reserve(64 * MIB)
@@ -174,7 +174,7 @@ def test_nobody_is_faster_than_an_add_at_the_end(loop: Loop, btrfs_at: Btrfs, cl
         os.close(fd)
 
     with pytest.raises(Transient, match="busy"):
-        filesystem.add_device(other.name, proof=claimed)
+        filesystem.add_device(other.name, verified=claimed)
     assert len(filesystem.read().devices) == 1
 
 

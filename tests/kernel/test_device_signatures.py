@@ -35,7 +35,7 @@ def refused(filesystem: BtrfsFilesystem, device: LoopDevice) -> Unfit:
     before, devices = digest(device), filesystem.read().devices
     proof = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
     with pytest.raises(Unfit) as caught:
-        filesystem.add_device(device.name, proof=proof)
+        filesystem.add_device(device.name, verified=proof)
     assert digest(device) == before
     assert filesystem.read().devices == devices
     assert caught.value.what.startswith(device.name)
@@ -54,7 +54,7 @@ def test_an_array_is_known_by_its_end(filesystem: BtrfsFilesystem, loop: Loop) -
     device, place = loop(SIZE_BYTES), SIZE_BYTES - 8 * KIB
     write(device, place, md(place))
     error = refused(filesystem, device)
-    assert (error.cause, "carries linux_raid_member" in error.what) == ("not blank", True)
+    assert (error.cause, "carries linux_raid_member" in error.what) == (Cause.NOT_BLANK, True)
 
 
 def test_a_last_copy_of_a_superblock_is_content(filesystem: BtrfsFilesystem, loop: Loop) -> None:
@@ -98,7 +98,7 @@ def test_a_copy_of_a_member(filesystem: BtrfsFilesystem, loop: Loop) -> None:
     write(copy, 0, device.read_bytes())
     error = refused(filesystem, copy)
     assert "the kernel does not list it" in error.what
-    assert (error.cause, f"wipefs --all {copy.node}" in error.hint) == ("not blank", True)
+    assert (error.cause, f"wipefs --all {copy.node}" in error.hint) == (Cause.NOT_BLANK, True)
 
 
 def test_the_name_stays_with_the_proof(loop: Loop) -> None:

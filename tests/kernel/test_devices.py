@@ -74,7 +74,7 @@ def test_a_signature_is_refused_by_name(loop: Loop, kind: str) -> None:
     device = loop(SIZE_BYTES)
     SIGNATURES[kind](device)
     error = refusal(device)
-    assert (error.cause, f"carries {kind}" in error.what) == ("not blank", True)
+    assert (error.cause, f"carries {kind}" in error.what) == (Cause.NOT_BLANK, True)
 
 
 @pytest.mark.parametrize("offset", [0, 3 * MIB, 64 * MIB + 1000, SIZE_BYTES - 1])
