@@ -51,7 +51,7 @@ chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real 
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
 
 measure: tools $(VENV)/.dev-ready ## the experiments of docs/metadata.md, half an hour of them
-	@for each in settling exclusive emergency kills; do \
+	@for each in metadata exclusive emergency kills; do \
 		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
 
 pictures: tools $(VENV)/.dev-ready ## record the pictures of the README again, each from a real run

@@ -19,7 +19,7 @@ _PACKAGES = {
 }
 
 # A preexec_fn of our own would run between fork and exec.
-_DIES_WITH_PARENT = (sys.executable, "-I", "-m", "ebs_autoscale.host.tied")
+_DIES_WITH_PARENT = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
 
 _LOOK_EVERY_SECONDS = 0.2
 # A balance that is told to stop first finishes its chunk: 5 s for 256 MiB of metadata,

@@ -89,7 +89,7 @@ class Outcome:
 
 def main() -> int:
     """Print both tables; 1 when bounded costs more than a tenth of full or protects from less."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.balancing", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.metadata", description=__doc__)
     parser.add_argument("--metadata", type=int, nargs="*", default=[50, 200, 1024], help="MiB")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()

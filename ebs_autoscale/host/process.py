@@ -1,10 +1,10 @@
-"""`python -m ebs_autoscale.host.tied COMMAND ...`: become it, ended when our parent ends."""
+"""`python -m ebs_autoscale.host.process COMMAND ...`: become it, ended when our parent ends."""
 
 import os
 import signal
 import sys
 
-from ebs_autoscale.host.service import die_with_parent
+from ebs_autoscale.host.sd_notify import die_with_parent
 
 
 def main(argv: list[str]) -> int:

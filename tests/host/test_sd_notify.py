@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.host.service import WATCHDOG_EVERY_SECONDS, Notifier
+from ebs_autoscale.host.sd_notify import WATCHDOG_EVERY_SECONDS, Notifier
 
 Hear = Callable[[], list[str]]
 
@@ -79,7 +79,7 @@ def test_a_child_dies_with_its_parent() -> None:
     """A growth is told to end when the daemon dies without a word."""
     child = (
         "import signal, sys\n"
-        "from ebs_autoscale.host.service import die_with_parent\n"
+        "from ebs_autoscale.host.sd_notify import die_with_parent\n"
         "die_with_parent(signal.SIGTERM)\n"
         "print('ready', flush=True)\n"
         "signal.pause()\n"
