@@ -56,7 +56,7 @@ def grow(arguments: argparse.Namespace) -> int:
 def _grow_for_daemon() -> int:
     """Grow if that is needed, as the daemon's child; every failure is an event."""
     from ebs_autoscale.daemon import GrowthRequest
-    from ebs_autoscale.host.sd_notify import die_with_parent
+    from ebs_autoscale.host.process import die_with_parent
 
     die_with_parent(signal.SIGTERM)
     clock = _stoppable_clock()

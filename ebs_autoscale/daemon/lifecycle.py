@@ -15,7 +15,8 @@ from ebs_autoscale.daemon.worker import GrowthProcess
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit, Stopped
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.sd_notify import Notifier, detached
+from ebs_autoscale.host.process import detached
+from ebs_autoscale.host.sd_notify import Notifier
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.telemetry import (

@@ -1,1 +1,14 @@
-"""The Linux host: tools, processes, block devices, mounts, fstab, locks and systemd."""
+"""The host: tools, block devices, mounts, files, locks, systemd. Imports nothing by itself."""
+
+__all__ = [
+    "block_devices",
+    "command",
+    "files",
+    "fstab",
+    "lock",
+    "mountinfo",
+    "paths",
+    "process",
+    "sd_notify",
+    "systemd",
+]

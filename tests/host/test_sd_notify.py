@@ -1,8 +1,6 @@
 """What the service manager hears."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,30 +71,6 @@ def speak_all(notifier: Notifier) -> None:
     notifier.status("watching")
     notifier.feed_watchdog(1.0)
     notifier.stopping()
-
-
-def test_a_child_dies_with_its_parent() -> None:
-    """A growth is told to end when the daemon dies without a word."""
-    child = (
-        "import signal, sys\n"
-        "from ebs_autoscale.host.sd_notify import die_with_parent\n"
-        "die_with_parent(signal.SIGTERM)\n"
-        "print('ready', flush=True)\n"
-        "signal.pause()\n"
-    )
-    parent = (
-        "import subprocess, sys, os, signal\n"
-        f"subprocess.Popen([sys.executable, '-I', '-c', {child!r}])\n"
-        "signal.pause()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", parent], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.kill()
-        # The pipe ends when the last process that holds it has ended.
-        assert process.stdout.read() == ""
 
 
 def test_words_leave_no_descriptor_behind(tmp_path: Path) -> None:
