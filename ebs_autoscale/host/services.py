@@ -1,44 +1,121 @@
-"""The service manager: our units installed, enabled, started, and removed again."""
+"""systemd: names and state of units, and our units installed, enabled and removed."""
 
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host import files, paths
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.unit_names import escape_path
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
 
-# Where a package of a distribution would put them; ours would hide those.
+PROPERTIES = (
+    "Id",
+    "LoadState",
+    "UnitFileState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "ExecMainStatus",
+)
+"""What `parse_show` reads."""
+
+# Where a distribution's package would install units; files in UNIT_FOLDER would override them.
 _PACKAGED_FOLDER = Path("/usr/lib/systemd/system")
-# What `systemctl mask` makes of a unit: a link to it.
+# `systemctl mask` makes the unit a link to this.
 _MASK = Path("/dev/null")
-# Where the units as shipped expect the program.
+# Where the program is according to the units as shipped.
 _SHIPPED_PREFIX = "/opt/ebs-autoscale/"
-# What the units are kept out of, by the setting that lets them in to a mountpoint below.
-_LETS_INTO = {
+# The hardening of the units that hides a mountpoint below these folders, and how to lift it.
+_LIFTED_FOR = {
     "ProtectHome=no": ("/home/", "/root/", "/run/user/"),
-    "PrivateTmp=no": ("/tmp/", "/var/tmp/"),  # noqa: S108 -- no file is made there
+    "PrivateTmp=no": ("/tmp/", "/var/tmp/"),  # noqa: S108 -- no file is created there
     "ProtectSystem=no": ("/usr/", "/boot/", "/efi/", "/etc/"),
 }
-# A stop lasts as long as the step of a growth does; see TimeoutStopSec in the unit.
+# A stop takes as long as the current step of a growth, see TimeoutStopSec in the unit.
 _TIMEOUT_SECONDS = 120.0
 
+_UNESCAPED = re.compile(rb"[0-9A-Za-z:_.]")
 
-def systemd_runs() -> bool:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The state of one unit in systemd's own words; `restarts` counts automatic restarts."""
+
+    name: str
+    load_state: str
+    file_state: str
+    active_state: str
+    sub_state: str
+    result: str
+    restarts: int
+    exit_status: int
+
+
+def parse_show(text: str) -> tuple[Unit, ...]:
+    """Units in the output of `systemctl show --property=…`: key=value lines, separated by a blank.
+
+    Properties that an older systemd does not print are empty or 0 (NRestarts came with 235).
+    """
+    units = []
+    for block in text.strip().split("\n\n"):
+        found = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in found:
+            units.append(
+                Unit(
+                    name=found["Id"],
+                    load_state=found.get("LoadState", ""),
+                    file_state=found.get("UnitFileState", ""),
+                    active_state=found.get("ActiveState", ""),
+                    sub_state=found.get("SubState", ""),
+                    result=found.get("Result", ""),
+                    restarts=_number(found.get("NRestarts", "")),
+                    exit_status=_number(found.get("ExecMainStatus", "")),
+                )
+            )
+    return tuple(units)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def escape_path(path: str) -> str:
+    r"""The path as `systemd-escape --path` prints it: `/srv/my-own` is `srv-my\x2down`.
+
+    For absolute paths without `.` and `..`. Source: systemd.unit(5), "String escaping for
+    inclusion in unit names".
+    """
+    parts = [part for part in path.split("/") if part]
+    return "-".join(_escape(part, first=part is parts[0]) for part in parts) or "-"
+
+
+def _escape(part: str, *, first: bool) -> str:
+    letters = [bytes([byte]) for byte in part.encode(errors="surrogateescape")]
+    return "".join(
+        letter.decode()
+        if _UNESCAPED.fullmatch(letter) and not (first and index == 0 and letter == b".")
+        else f"\\x{letter[0]:02x}"
+        for index, letter in enumerate(letters)
+    )
+
+
+def is_running() -> bool:
     """Whether systemd is this host's service manager: sd_booted(3)."""
     return Path("/run/systemd/system").is_dir()
 
 
 def mount_unit(mountpoint: str) -> str:
-    """The unit that systemd makes of the mountpoint's line in fstab."""
+    """The unit that systemd generates from the mountpoint's line in fstab."""
     return f"{escape_path(mountpoint)}.mount"
 
 
-def unit_reading(config_path: Path) -> str:
-    """The unit that reads this file, be there one or not; empty for a file that none reads."""
+def unit_of_config(config_path: Path) -> str:
+    """The unit that uses this file, whether or not the file exists; empty when none would."""
     plain, template = UNITS
     if config_path.parent != paths.CONFIG_FOLDER:
         return ""
@@ -48,15 +125,15 @@ def unit_reading(config_path: Path) -> str:
 
 
 def unit_of(config_path: Path, mountpoint: str) -> str:
-    """The unit that reads this configuration for this mountpoint; empty when none does."""
+    """The unit that uses this file for this mountpoint; empty when none does."""
     is_named_for_it = config_path.name in {"config.yaml", f"{escape_path(mountpoint)}.yaml"}
-    return unit_reading(config_path) if is_named_for_it else ""
+    return unit_of_config(config_path) if is_named_for_it else ""
 
 
-def require_free(*, mountpoint: str, config_path: Path) -> None:
-    """Raise Unfit when a unit that `ensure` would write is masked, or runs another program."""
+def require_usable_units(*, mountpoint: str, config_path: Path) -> None:
+    """Raise Unfit when a unit that `enable_service` writes is masked or runs another program."""
     unit = unit_of(config_path, mountpoint)
-    if not systemd_runs() or not unit:
+    if not is_running() or not unit:
         return
     for name in (*UNITS, unit):
         if (UNIT_FOLDER / name).resolve() == _MASK:
@@ -65,8 +142,8 @@ def require_free(*, mountpoint: str, config_path: Path) -> None:
                 hint=f"`systemctl unmask {name}`, then repeat",
                 cause=Cause.UNIT,
             )
-    # The older family's unit has the name of ours. What runs is asked, not what the unit says:
-    # `make install` may have replaced it under its daemon. Ours is not active before it is ready.
+    # amazon-ebs-autoscale's unit has the same name as ours. Its process is inspected and not the
+    # unit file, which `make install` may have replaced while its daemon was running.
     plain = UNITS[0]
     if _property("ActiveState", plain) != "active":
         return
@@ -79,16 +156,16 @@ def require_free(*, mountpoint: str, config_path: Path) -> None:
         )
 
 
-def ensure(*, mountpoint: str, config_path: Path) -> str:
-    """Have the daemon run now and after every boot; says so, or what the operator has to do.
+def enable_service(*, mountpoint: str, config_path: Path) -> str:
+    """Have the daemon run now and after every boot; returns what was done, or is left to do.
 
-    Safe to repeat. It does not wait for the start, which during boot would be to wait for
-    oneself. Raises Unfit, Transient or CommandFailed.
+    Safe to repeat. Does not wait for the start, which would deadlock during boot. Raises Unfit,
+    Transient or CommandFailed.
     """
     unit = unit_of(config_path, mountpoint)
-    if not systemd_runs() or not unit:
-        why = f"no unit reads {config_path}" if systemd_runs() else "systemd does not run here"
-        return f"{why}: start it with `ebs-autoscale --config {config_path} run --detach`"
+    if not is_running() or not unit:
+        why = f"no unit uses {config_path}" if is_running() else "systemd is not running"
+        return f"{why}: start the daemon with `ebs-autoscale --config {config_path} run --detach`"
     for name in UNITS:
         if not _is_packaged(name):
             files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
@@ -99,14 +176,14 @@ def ensure(*, mountpoint: str, config_path: Path) -> str:
     return f"enabled and started {unit}"
 
 
-def remove(*, mountpoint: str, config_path: Path) -> list[str]:
-    """Stop the daemon and keep it from starting again; says what was done, nothing when it was so.
+def disable_service(*, mountpoint: str, config_path: Path) -> list[str]:
+    """Stop the daemon now and at every boot; returns what was done, nothing when nothing was.
 
     Raises Unfit, Transient or CommandFailed.
     """
     unit = unit_of(config_path, mountpoint)
     done = []
-    if unit and systemd_runs() and _is_known(unit):
+    if unit and is_running() and _is_known(unit):
         _systemctl("disable", "--now", unit)
         done.append(f"stopped and disabled {unit}")
     drop_in = _drop_in_path(unit)
@@ -118,7 +195,7 @@ def remove(*, mountpoint: str, config_path: Path) -> list[str]:
 
 
 def remove_units() -> list[str]:
-    """Remove the units themselves, once no configuration is left that they would read."""
+    """Remove the units once no configuration is left that they would use; returns what was done."""
     if any(paths.CONFIG_FOLDER.glob("*.yaml")):
         return []
     found = [UNIT_FOLDER / name for name in UNITS if (UNIT_FOLDER / name).is_file()]
@@ -129,18 +206,20 @@ def remove_units() -> list[str]:
 
 
 def reload_units() -> None:
-    """Let systemd read its units and fstab again, where it runs."""
-    if systemd_runs():
+    """Have systemd read its units and fstab again, where it is running."""
+    if is_running():
         _systemctl("daemon-reload")
 
 
 def shipped(name: str) -> str:
-    """A file that comes beside the program; raises Unfit when the installation lacks it."""
+    """A file that is installed with the program; raises Unfit when it is missing."""
     for folder in (Path(sys.prefix) / "share/ebs-autoscale", Path(__file__).parents[2]):
         if (folder / name).is_file():
             return (folder / name).read_text("utf-8")
     raise Unfit(
-        f"this installation lacks {name}", hint="install it again", cause=Cause.INSTALLATION
+        f"{name} is missing from this installation",
+        hint="install ebs-autoscale again",
+        cause=Cause.INSTALLATION,
     )
 
 
@@ -155,8 +234,8 @@ def _drop_in_path(unit: str) -> Path:
 def _drop_in(mountpoint: str) -> str:
     mount = mount_unit(mountpoint)
     text = f"[Unit]\nAfter={mount}\nWants={mount}\n"
-    for setting, places in _LETS_INTO.items():
-        if f"{mountpoint}/".startswith(places):
+    for setting, folders in _LIFTED_FOR.items():
+        if f"{mountpoint}/".startswith(folders):
             text += f"\n[Service]\n{setting}\n"
     return text
 
@@ -167,7 +246,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _is_packaged(name: str) -> bool:
-    # The older family's installer copies a unit of this name there, too.
+    # The installer of amazon-ebs-autoscale also puts a unit of this name there.
     return " run --wait\n" in files.read_text(_PACKAGED_FOLDER / name)
 
 

@@ -14,7 +14,7 @@ from ebs_autoscale.host import files, services
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import Mount, MountTable
-from ebs_autoscale.host.unit_names import escape_path
+from ebs_autoscale.host.services import escape_path
 from ebs_autoscale.model import InitStep
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.provision import config_file
@@ -64,7 +64,7 @@ class Initialisation:
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
         mountpoint, path = self._setup.mountpoint, self._setup.config_path
-        services.require_free(mountpoint=mountpoint, config_path=path)
+        services.require_usable_units(mountpoint=mountpoint, config_path=path)
         if not _btrfs_at(mountpoint):
             self._provide_filesystem()
         filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
@@ -77,7 +77,7 @@ class Initialisation:
         self._warn_of_other_device(names)
         self._ensure_fstab(filesystem.uuid, names)
         self._ensure_config()
-        self._tell(services.ensure(mountpoint=mountpoint, config_path=path))
+        self._tell(services.enable_service(mountpoint=mountpoint, config_path=path))
 
     def _provide_filesystem(self) -> None:
         """Find or make the filesystem, and mount it."""

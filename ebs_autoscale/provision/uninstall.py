@@ -30,7 +30,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         # Not only an empty folder: a filesystem that is mounted there, and empty.
         require_empty(filesystem_of(settings, SystemClock()).read())
     uuid, devices = _uuid_and_devices(settings)
-    _print(services.remove(mountpoint=settings.mountpoint, config_path=config_path))
+    _print(services.disable_service(mountpoint=settings.mountpoint, config_path=config_path))
     with ExitStack() as stack:
         if uuid:
             # A growth, or a daemon that systemd does not know of, holds one of these.

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.host.services import UNITS, shipped
-from ebs_autoscale.host.unit_names import escape_path
+from ebs_autoscale.host.services import UNITS, escape_path, shipped
 from tests.told import EXPOSURE
 
 # `systemd-analyze security` counts in tenths.

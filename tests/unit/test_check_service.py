@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.checks.service import unit_line
-from ebs_autoscale.host.services import unit_reading
-from ebs_autoscale.host.systemd import Unit, parse_show
+from ebs_autoscale.host.services import Unit, parse_show, unit_of_config
 
 UNIT = "ebs-autoscale.service"
 INSTANCE = "ebs-autoscale@scratch.service"
@@ -142,4 +141,4 @@ def test_verdicts(unit: Unit, verdict: str, named: str, hint: str) -> None:
 )
 def test_which_unit_reads_a_file(path: str, name: str) -> None:
     """The unit follows from the file's place and name, so a file that is wrong has one, too."""
-    assert unit_reading(Path(path)) == name
+    assert unit_of_config(Path(path)) == name
