@@ -11,7 +11,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Exit
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
-from ebs_autoscale.host.services import UNIT_FOLDER, mount_unit
+from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy import Problem, describe_available, problems_of
 from ebs_autoscale.units import format_size

@@ -7,7 +7,7 @@ from pathlib import Path
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of, scan
-from ebs_autoscale.host import files, fstab, services
+from ebs_autoscale.host import files, fstab, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.telemetry import Condition, Conditions, Event, EventKind, State, View
 
@@ -103,9 +103,9 @@ class MountWaiter:
             return self._detail
         self._mounted_at_seconds = now
         argv = ["mount", self._mountpoint]
-        if services.is_running():
+        if systemd.is_running():
             # The daemon has mounts of its own; systemd mounts for all.
-            argv = ["systemctl", "start", services.mount_unit(self._mountpoint)]
+            argv = ["systemctl", "start", systemd.mount_unit(self._mountpoint)]
         self._run(*argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
         sentence = f"mounted {self._mountpoint}: all its devices are here"
         self._emit(Event(kind=EventKind.TENDED, sentence=sentence))

@@ -10,11 +10,11 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs
 from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
-from ebs_autoscale.host import files, services
+from ebs_autoscale.host import files, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import Mount, MountTable
-from ebs_autoscale.host.services import escape_path
+from ebs_autoscale.host.systemd import escape_path
 from ebs_autoscale.model import InitStep
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.provision import config_file
@@ -64,7 +64,7 @@ class Initialisation:
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
         mountpoint, path = self._setup.mountpoint, self._setup.config_path
-        services.require_usable_units(mountpoint=mountpoint, config_path=path)
+        systemd.require_usable_units(mountpoint=mountpoint, config_path=path)
         if not _btrfs_at(mountpoint):
             self._provide_filesystem()
         filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
@@ -77,7 +77,7 @@ class Initialisation:
         self._warn_of_other_device(names)
         self._ensure_fstab(filesystem.uuid, names)
         self._ensure_config()
-        self._tell(services.enable_service(mountpoint=mountpoint, config_path=path))
+        self._tell(systemd.enable_service(mountpoint=mountpoint, config_path=path))
 
     def _provide_filesystem(self) -> None:
         """Find or make the filesystem, and mount it."""
@@ -159,7 +159,7 @@ class Initialisation:
     def _mount(self, candidate: Candidate) -> None:
         mountpoint = self._setup.mountpoint
         # Otherwise systemd, which still goes by the old line, may unmount it again.
-        services.reload_units()
+        systemd.reload_units()
         try:
             run(["mount", mountpoint], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
         except CommandFailed as error:

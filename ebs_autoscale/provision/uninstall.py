@@ -8,7 +8,7 @@ from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
-from ebs_autoscale.host import files, fstab, paths, services
+from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.provision.purge import purge_empty, require_empty
 from ebs_autoscale.telemetry import LogSink
@@ -30,7 +30,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         # Not only an empty folder: a filesystem that is mounted there, and empty.
         require_empty(filesystem_of(settings, SystemClock()).read())
     uuid, devices = _uuid_and_devices(settings)
-    _print(services.disable_service(mountpoint=settings.mountpoint, config_path=config_path))
+    _print(systemd.disable_service(mountpoint=settings.mountpoint, config_path=config_path))
     with ExitStack() as stack:
         if uuid:
             # A growth, or a daemon that systemd does not know of, holds one of these.
@@ -95,7 +95,7 @@ def _remove_fstab_lines(uuid: str, mountpoint: str, *, is_purged: bool) -> str:
 def _remove_config(config_path: Path) -> None:
     config_path.unlink()
     print(f"removed {config_path}")
-    _print(services.remove_units())
+    _print(systemd.remove_units())
     with suppress(OSError):
         config_path.parent.rmdir()
 

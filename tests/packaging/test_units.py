@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.host.services import UNITS, escape_path, shipped
+from ebs_autoscale.host.systemd import UNITS, escape_path, shipped
 from tests.told import EXPOSURE
 
 # `systemd-analyze security` counts in tenths.

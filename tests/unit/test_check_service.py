@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.checks.service import unit_line
-from ebs_autoscale.host.services import Unit, parse_show, unit_of_config
+from ebs_autoscale.host.systemd import Unit, parse_show, unit_of_config
 
 UNIT = "ebs-autoscale.service"
 INSTANCE = "ebs-autoscale@scratch.service"
