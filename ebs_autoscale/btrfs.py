@@ -2,20 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import count
 from typing import Protocol
 
-from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.add import (
-    Verified,
-    add_at_the_end,
-    add_by_tool,
-    add_failure,
-    is_exclusive,
-)
-from ebs_autoscale.filesystems.btrfs.balance import Balance, untold
+from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES
-from ebs_autoscale.filesystems.btrfs.ioctl import devids_with_metadata, superblock_uuid
+from ebs_autoscale.filesystems.btrfs.ioctl import (
+    add_device_now,
+    balance_progress,
+    devids_with_metadata,
+    superblock_uuid,
+)
 from ebs_autoscale.filesystems.btrfs.metadata import (
     device_to_relieve,
     devices_with_room,
@@ -26,10 +24,15 @@ from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount, forgett
 from ebs_autoscale.filesystems.btrfs.reading import exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_tight
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
-from ebs_autoscale.host.command import never
-from ebs_autoscale.model import Reading, Rebalance
+from ebs_autoscale.host import paths
+from ebs_autoscale.host.command import never, run
+from ebs_autoscale.model import MIB, Reading, Rebalance
 
-MIB = 1024**2
+Verified = Callable[[], AbstractContextManager[object]]
+"""Entered right before an add; raises unless the device is blank, and keeps its name its own."""
+
+# 12 to 430 ms measured for 10 GiB to 16 TiB; the rest is for hosts that drown in writes.
+_ADD_TIMEOUT_SECONDS = 120.0
 
 _LOOK_EVERY_SECONDS = 0.5
 # A resize or an add by somebody else ends in this time, a balance of GiB chunks rarely
@@ -39,6 +42,20 @@ _FOREIGN_OPERATION_SECONDS = 60.0
 _ADD_IS_ALLOWED = ("none", "balance paused")
 # Of a tenth of the filesystem each, at most: more will not make the room that one did not.
 _MOST_CHUNKS_MOVED = 8
+# 20 s for each GiB of metadata (measured): this is for 500 GiB of it.
+_BALANCE_TIMEOUT_SECONDS = 3 * 3600.0
+# Somebody else's may move all data there is; only a stop ends our patience with it.
+_FOREIGN_TIMEOUT_SECONDS = 30 * 24 * 3600.0
+# Both end with the chunk being moved: 1 to 5 s measured, 20 s for 1 GiB at 125 MiB/s.
+_PAUSE_TIMEOUT_SECONDS = 60.0
+# Exit status of pause and cancel: there is nothing to pause or cancel (btrfs-progs 4.15 to 6.19).
+_NOT_RUNNING = 2
+# `stopping` is asked five times a second.
+_TELL_EVERY_ASKED = 10
+
+
+def untold(_sentence: str) -> None:
+    """Nobody wants to know."""
 
 
 class Clock(Protocol):
@@ -301,3 +318,173 @@ class BtrfsFilesystem:
             raise Transient(
                 f"cannot read the state of {self.mountpoint}: {error}", cause=Cause.READING
             ) from error
+
+
+def add_by_tool(mount: BtrfsMount, name: str) -> None:
+    """Add without force and without TRIM, which EBS does not have; raises CommandFailed."""
+    argv = ["btrfs", "device", "add", "-K", f"/dev/{name}", mount.path]
+    run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
+
+
+def add_at_the_end(mount: BtrfsMount, name: str, reserve: Reserve) -> None:
+    """Give up the reserve and add at once what is proved blank; raises CommandFailed.
+
+    A process would take 30 to 400 ms to come to that, in which fast writers use the reserve up;
+    this way it is 2 to 4 ms (measured).
+    """
+    with mount.opened() as opened:
+        # Worse than the kernel's race is no space at all: a failure keeps nothing back.
+        with suppress(Transient, Unfit):
+            reserve.keep(0)
+        try:
+            add_device_now(opened.fd, f"/dev/{name}")
+        except OSError as error:
+            argv = ("BTRFS_IOC_ADD_DEV", f"/dev/{name}")
+            raise CommandFailed(argv, error.errno, error.strerror or "") from error
+
+
+def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
+    """What a failed add means to whoever asked for it."""
+    if "appears to contain" in error.stderr:
+        return Unfit(
+            f"{name} is not blank: {error.stderr.splitlines()[0]}",
+            hint="look what is on it; nothing is ever overwritten",
+            cause=Cause.NOT_BLANK,
+        )
+    if is_exclusive(error):
+        return Transient(
+            f"cannot add {name} now: {error}",
+            hint="let it end, or end it; before Linux 5.17 a paused balance too is in the way",
+            cause=Cause.EXCLUSIVE_OPERATION,
+        )
+    return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
+
+
+def is_exclusive(error: CommandFailed) -> bool:
+    """Whether another exclusive operation was in the way."""
+    return "exclusive operation" in error.stderr or "in progress" in error.stderr
+
+
+class Balance:
+    """Starts ours, which dies with us; lets somebody else's give way, and takes it up again.
+
+    That a balance was paused by us and not by its owner cannot be seen in the filesystem: a mark
+    under /run says so. Both last until the filesystem is unmounted.
+    """
+
+    def __init__(self, mount: BtrfsMount) -> None:
+        self._mount = mount
+        self._mark = paths.balance_mark(mount.uuid)
+
+    def start(
+        self, filters: str, *, stopping: Callable[[], bool], tell: Callable[[str], None]
+    ) -> str:
+        """Run ours to its end; returns the tool's last word.
+
+        Raises Transient when it fails or somebody else ends it; Stopped, after having
+        cancelled it, once `stopping` is true.
+        """
+        argv = ["btrfs", "balance", "start", filters, self._mount.path]
+        return self._run(argv, _BALANCE_TIMEOUT_SECONDS, self._watched(stopping, tell), dies=True)
+
+    def gave_way(self, operation: str) -> bool:
+        """Whether the filesystem has a balance that we paused, `operation` being what runs now."""
+        if operation == "none":
+            self._mark.unlink(missing_ok=True)
+        return operation == "balance paused" and self._mark.exists()
+
+    def give_way(self) -> None:
+        """Pause the balance that runs, at the end of its chunk; raises Transient when it does not.
+
+        Nothing happens to it but that; done too when it ended by itself meanwhile.
+        """
+        try:
+            self._mark.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._mark.touch()
+            self._command("pause")
+        except (CommandFailed, OSError) as error:
+            raise Transient(
+                f"somebody else's balance cannot be paused: {error}",
+                hint=f"`btrfs balance cancel {self._mount.path}`",
+                cause=Cause.EXCLUSIVE_OPERATION,
+            ) from error
+
+    def take_up(self, *, stopping: Callable[[], bool], tell: Callable[[str], None]) -> str:
+        """Go on with what gave way, to its end; returns the tool's last word.
+
+        Raises Transient when it fails, or its owner ends it; Stopped, after having paused it once
+        more, when `stopping` is true.
+        """
+
+        def pausing() -> bool:
+            if stopping():
+                self.give_way()
+                raise Stopped("somebody else's balance gives way once more")
+            return False
+
+        argv = ["btrfs", "balance", "resume", self._mount.path]
+        watched = self._watched(pausing, tell)
+        done = self._run(argv, _FOREIGN_TIMEOUT_SECONDS, watched, dies=False)
+        self._mark.unlink(missing_ok=True)
+        return done
+
+    def cancel(self) -> None:
+        """End the balance for good; done when there is none."""
+        self._mark.unlink(missing_ok=True)
+        self._command("cancel")
+
+    def progress(self) -> str:
+        """How far it is: `3 of 10 chunks moved`; empty when there is none."""
+        with self._mount.opened() as mount:
+            progress = balance_progress(mount.fd)
+        return f"{progress.completed} of {progress.expected} chunks moved" if progress else ""
+
+    def _command(self, verb: str) -> None:
+        argv = ["btrfs", "balance", verb, self._mount.path]
+        try:
+            run(argv, timeout_seconds=_PAUSE_TIMEOUT_SECONDS)
+        except CommandFailed as error:
+            if error.status != _NOT_RUNNING:
+                raise
+
+    def _run(
+        self, argv: list[str], timeout_seconds: float, stopping: Callable[[], bool], *, dies: bool
+    ) -> str:
+        try:
+            output = run(
+                argv, timeout_seconds=timeout_seconds, stopping=stopping, dies_with_us=dies
+            )
+        except CommandFailed as error:
+            self._mount.verify()
+            if "by user" in error.stderr:
+                raise self._overruled(argv) from error
+            raise Transient(
+                f"settling metadata failed: {error}",
+                hint="the new space is usable all the same",
+                cause=Cause.BALANCE,
+            ) from error
+        # Exit status 0 also when it was paused or cancelled; only this word says that it is done.
+        if not output.startswith("Done"):
+            raise self._overruled(argv)
+        return output.strip()
+
+    def _overruled(self, argv: list[str]) -> Transient:
+        """Its owner's word counts: what he pauses is not taken up again."""
+        self._mark.unlink(missing_ok=True)
+        return Transient(
+            f"somebody paused or cancelled `{' '.join(argv)}`",
+            hint=f"`btrfs balance resume {self._mount.path}`, if it is paused",
+            cause=Cause.BALANCE,
+        )
+
+    def _watched(
+        self, stopping: Callable[[], bool], tell: Callable[[str], None]
+    ) -> Callable[[], bool]:
+        asked = count(1)
+
+        def look() -> bool:
+            if next(asked) % _TELL_EVERY_ASKED == 0 and (progress := self.progress()):
+                tell(f"balance: {progress}")
+            return stopping()
+
+        return look
