@@ -9,7 +9,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Exit
-from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of
+from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
@@ -36,7 +36,7 @@ class FilesystemSeen:
     reading: Reading | None = None
     operation: str = "none"
     error: EbsAutoscaleError | None = None
-    present: Presence | None = None
+    present: PresentDevices | None = None
     fstab: tuple[FstabLine, ...] = ()
     has_mount_unit: bool = False
 
@@ -58,14 +58,14 @@ def look(mountpoint: str, clock: SystemClock) -> FilesystemSeen:
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
         is_unmounted = error.cause is Cause.NOT_MOUNTED and seen.uuid
-        return replace(seen, error=error, present=_presence(seen.uuid) if is_unmounted else None)
+        return replace(seen, error=error, present=_present_devices(seen.uuid) if is_unmounted else None)
     return replace(seen, uuid=reading.filesystem, reading=reading, operation=operation)
 
 
-def _presence(uuid: str) -> Presence:
+def _present_devices(uuid: str) -> PresentDevices:
     with suppress(CommandFailed):
-        return presence_of(uuid, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
-    return NOBODY
+        return present_devices(uuid, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
+    return PresentDevices()
 
 
 def lines(seen: FilesystemSeen) -> Iterator[Line]:
@@ -84,7 +84,7 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
     )
 
 
-def _presence_line(uuid: str, present: Presence) -> Line:
+def _presence_line(uuid: str, present: PresentDevices) -> Line:
     if present.complete:
         return Line("members", "ok", f"{uuid}: {present.sentence}")
     hint = "attach the missing volumes, see `lsblk`; never mount it degraded for writing"

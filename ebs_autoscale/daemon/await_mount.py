@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError
-from ebs_autoscale.filesystems.btrfs.scan import NOBODY, Presence, presence_of, scan
+from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices, scan
 from ebs_autoscale.host import files, fstab, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.telemetry import Condition, Conditions, Event, EventKind, State, View
@@ -82,19 +82,21 @@ class MountWaiter:
             uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
                 return f"no line of {fstab.FSTAB} mounts it by UUID"
-            present = self._presence(uuid)
+            present = self._present_devices(uuid)
             if not present.complete:
                 return f"{uuid}: {present.sentence}{self._which_is_away(uuid)}"
             return self._mount()
         except EbsAutoscaleError as error:
             return str(error)
 
-    def _presence(self, uuid: str) -> Presence:
+    def _present_devices(self, uuid: str) -> PresentDevices:
         scan(timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping)
         try:
-            return presence_of(uuid, timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping)
+            return present_devices(
+                uuid, timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping
+            )
         except CommandFailed:
-            return NOBODY
+            return PresentDevices()
 
     def _mount(self) -> str:
         """Never with `degraded`: a missing device of single data would be lost for good."""

@@ -1,1 +1,3 @@
 """The filesystems that can grow."""
+
+__all__ = ["btrfs"]

@@ -1,71 +1,73 @@
-"""Which block node is that volume: NVMe serial, by-id link, Xen name; blankness."""
+"""Which block device an EBS volume is, and whether a block device is blank."""
 
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.mkfs import is_left_by_mkfs
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import MountTable
-from ebs_autoscale.model import Volume
+from ebs_autoscale.model import GIB, MIB, Volume
 
 _EBS_MODEL = "Amazon Elastic Block Store"
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
-_SECTOR_BYTES = 512  # the unit of sysfs, whatever the device's own sectors are
-# Some AMIs map the root volume as /dev/sda1, and old guests see a /dev/xvda1 without its xvda.
+_SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
+# Some AMIs map the root volume as /dev/sda1, and old guests have /dev/xvda1 without /dev/xvda.
 _NAMES = re.compile(r"((?:sd|xvd)[a-z]{1,2})\d*")
 _BLKID_TIMEOUT_SECONDS = 60.0
 _BLKID_NOTHING_FOUND = 2
 
-_MIB = 1024**2
-# Where `btrfs device add` writes, and where filesystems and partition tables keep their
-# beginnings, ends and BTRFS its copies of the superblock.
-_EDGE_BYTES = 4 * _MIB
-_SUPERBLOCK_COPIES_AT = (64 * _MIB, 256 * 1024 * _MIB)
+# Filesystems, arrays and partition tables keep their headers in the first or last MiB; the copies
+# of BTRFS' superblock are elsewhere.
+_EDGE_BYTES = 4 * MIB
+BTRFS_SUPERBLOCK_COPIES_AT = (64 * MIB, 256 * GIB)
 _SUPERBLOCK_BYTES = 4096
+
+IsLeftover = Callable[[bytes, int], bool]
+"""Whether content, read at this offset in bytes, counts as nothing."""
+
+
+def nothing_is_leftover(_content: bytes, _at: int) -> bool:
+    """All content counts."""
+    return False
 
 
 class BlockDevices:
-    """The block devices of this host, found by what they are and never by being the newest.
-
-    Names are the kernel's (`nvme1n1`). `dev` and `sysfs` are where the host shows them.
-    """
+    """The block devices of this host; their names are the kernel's, such as `nvme1n1`."""
 
     def __init__(self, *, dev: Path = Path("/dev"), sysfs: Path = Path("/sys")) -> None:
         self._dev = dev
         self._sysfs = sysfs
 
     def node_of(self, volume: Volume) -> str:
-        """The kernel name of the volume's node; empty while it is not there or not ours.
+        """The kernel name of the volume's block device; empty unless it is attached here.
 
-        It may show before EC2 says attached; it is to be used only after.
-
-        By NVMe serial; else by the by-id link, whose target must not have another serial
-        (links can be stale, aws-ebs-csi-driver#1224); else, where no NVMe is involved, by
-        the requested name with the size equal. Source: EC2 user guide, "Device names on
-        Linux instances" and "Amazon EBS volumes and NVMe".
+        Identified by its NVMe serial number; else by the by-id link, unless the target has another
+        serial number (https://github.com/kubernetes-sigs/aws-ebs-csi-driver/issues/1224); else, on
+        Xen, by the requested name and the size. It may appear before EC2 reports the volume as
+        attached, and is to be used only after that.
+        Source: https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
         """
         if not volume.attached_to or volume.attachment_state not in {"attaching", "attached"}:
             return ""
         return self._by_serial(volume) or self._by_link(volume) or self._by_name(volume)
 
     def names_present(self) -> frozenset[str]:
-        """The attachment names that this host uses, ours or not: `/dev/sdf`, `/dev/xvdba`."""
+        """The attachment names in use on this host, such as `/dev/sdf` and `/dev/xvdba`."""
         found = (_NAMES.fullmatch(path.name) for path in self._dev.iterdir())
         return frozenset(f"/dev/{match[1]}" for match in found if match)
 
     def name_of(self, path: str) -> str:
-        """The kernel's name of the whole device that this path leads to; raises Unfit."""
+        """The kernel name of the whole block device at this path; raises Unfit."""
         try:
             node = Path(path).resolve(strict=True)
         except OSError as error:
             raise Unfit(
                 f"{path}: {error.strerror}",
-                hint="see `lsblk` for the devices there are; on Nitro they are /dev/nvme...",
+                hint="list the devices with `lsblk`; on Nitro instances they are /dev/nvme...",
                 cause=Cause.DEVICE,
             ) from error
         if not node.is_block_device() or not (self._block / node.name).is_dir():
@@ -73,35 +75,37 @@ class BlockDevices:
         return node.name
 
     def size_of(self, name: str) -> int:
-        """Size of the device in bytes."""
+        """The size of the device in bytes; 0 when there is none."""
         return int(self._attribute(name, "size") or 0) * _SECTOR_BYTES
 
     def volume_id_of(self, name: str) -> str:
-        """The EBS volume behind this node; empty when it does not say. See node_of."""
+        """The id of the EBS volume behind this block device; empty when it is not known."""
         serials = [self.serial_of(name)] if self._is_ebs(name) else []
         links = (self._dev / "disk/by-id").glob(f"{_BY_ID}*")
         serials += [link.name.removeprefix(_BY_ID) for link in links if link.resolve().name == name]
         found = (re.fullmatch(r"vol([0-9a-f]+)", serial) for serial in serials)
         return next((f"vol-{match[1]}" for match in found if match), "")
 
-    def require_blank(self, name: str, *, size_bytes: int, unfinished: str = "") -> None:
-        """Prove that this device is the whole, unused, empty one we bought; changes nothing on it.
+    def require_blank(
+        self, name: str, *, size_bytes: int, is_leftover: IsLeftover = nothing_is_leftover
+    ) -> None:
+        """Verify that the device is whole, unused, of this size and blank; changes nothing on it.
 
-        What a killed mkfs.btrfs of the filesystem `unfinished` left counts as empty.
-        Raises Unfit that says what was found: `btrfs device add` itself overwrites whatever
-        has no signature. Raises Transient when it cannot be read.
+        `btrfs device add` itself overwrites whatever has no known signature. Content for which
+        `is_leftover` returns true is ignored. Raises Unfit with what was found, and Transient when
+        the device cannot be read.
         """
         self.require_unused(name, size_bytes=size_bytes)
         try:
             self._require_no_signature(name)
-            self._require_zeroes(name, size_bytes, unfinished)
+            self._require_zeroes(name, size_bytes, is_leftover)
         except OSError as error:
             raise Transient(
                 f"cannot inspect {name}: {error}", cause=Cause.DEVICE_UNREADABLE
             ) from error
 
     def require_unused(self, name: str, *, size_bytes: int) -> None:
-        """Prove that nothing uses this whole device, whatever is on it; raises as require_blank."""
+        """Verify that nothing uses this whole device, whatever its content; see `require_blank`."""
         try:
             self._require_unused(name, size_bytes)
         except OSError as error:
@@ -111,11 +115,10 @@ class BlockDevices:
 
     @contextmanager
     def verified_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
-        """`require_blank`, and the name goes to no other device as long as this is entered.
+        """`require_blank`, and the name belongs to this device as long as this is entered.
 
-        A device that is open keeps its number and its name, also when it is detached. A claim
-        (O_EXCL) would keep others from using it, but keeps `btrfs device add` from it too: that
-        takes its own, and looks for signatures under it.
+        A device that is open keeps its number and its name, even when it is detached. It cannot be
+        claimed (O_EXCL) as well: `btrfs device add` claims it to look for signatures.
         """
         try:
             fd = os.open(self._dev / name, os.O_RDONLY | os.O_CLOEXEC)
@@ -126,7 +129,7 @@ class BlockDevices:
             self.require_blank(name, size_bytes=size_bytes)
             if os.fstat(fd).st_rdev != (self._dev / name).stat().st_rdev:
                 raise _unfit(
-                    name, "became another device while it was looked at", cause=Cause.DEVICE
+                    name, "became another device during the verification", cause=Cause.DEVICE
                 )
             yield
         finally:
@@ -152,20 +155,20 @@ class BlockDevices:
             return ""
         for alias in (requested, re.sub("^(sd|xvd)", _other_prefix, requested)):
             node = self._dev / alias
-            name = node.resolve().name  # Amazon Linux links one to the other
+            name = node.resolve().name  # on Amazon Linux one is a link to the other
             if node.exists() and (self._block / name).exists():
                 return name if self._is_plausible(name, volume) else ""
         return ""
 
     def _is_plausible(self, name: str, volume: Volume) -> bool:
-        """Nothing about this node says that it is another volume."""
+        """Whether nothing shows that this block device is another volume."""
         serial = self.serial_of(name)
         if serial or name.startswith("nvme"):
             return serial == _serial(volume) and self._is_ebs(name)
         return self.size_of(name) == volume.size_bytes
 
     def _is_ebs(self, name: str) -> bool:
-        # Instance store is NVMe too: "Amazon EC2 NVMe Instance Storage".
+        # Instance store volumes are NVMe, too: "Amazon EC2 NVMe Instance Storage".
         return self._attribute(name, "device/model") in ("", _EBS_MODEL)
 
     def _require_unused(self, name: str, size_bytes: int) -> None:
@@ -197,7 +200,7 @@ class BlockDevices:
             return f"a device of the mounted BTRFS {device.parent.parent.name}"
         for backing in self._block.glob("loop*/loop/backing_file"):
             if backing.read_text("utf-8", "replace").strip() == str(self._dev / name):
-                return f"what {backing.parent.parent.name} lies on"
+                return f"the backing file of {backing.parent.parent.name}"
         return ""
 
     def _require_no_signature(self, name: str) -> None:
@@ -209,19 +212,17 @@ class BlockDevices:
         except CommandFailed as error:
             if error.status == _BLKID_NOTHING_FOUND:
                 return
-            # 8: signatures of several kinds, and nobody knows which one holds.
-            raise _unfit(name, f"cannot be told to be blank: {error}") from error
-        raise _unfit(name, f"carries {_signature(found)}")
+            # Status 8: there are several contradicting signatures.
+            raise _unfit(name, f"may not be blank: {error}") from error
+        raise _unfit(name, f"contains {_signature(found)}")
 
-    def _require_zeroes(self, name: str, size_bytes: int, unfinished: str) -> None:
+    def _require_zeroes(self, name: str, size_bytes: int, is_leftover: IsLeftover) -> None:
         with self._claimed(name) as fd:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            for offset, length in _places(size_bytes):
+            for offset, length in _inspected_ranges(size_bytes):
                 content = os.pread(fd, length, offset)
-                if content == bytes(length):
-                    continue
-                if not unfinished or not is_left_by_mkfs(content, at=offset, filesystem=unfinished):
-                    raise _unfit(name, f"is not empty: there is content at {offset} bytes")
+                if content != bytes(length) and not is_leftover(content, offset):
+                    raise _unfit(name, f"is not blank: there is content at offset {offset}")
 
     @contextmanager
     def _claimed(self, name: str) -> Iterator[int]:
@@ -231,7 +232,7 @@ class BlockDevices:
             fd = os.open(self._dev / name, flags)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise _unfit(name, "is claimed by somebody else", cause=Cause.CLAIMED) from error
+                raise _unfit(name, "is claimed by another process", cause=Cause.CLAIMED) from error
             raise
         try:
             yield fd
@@ -239,11 +240,11 @@ class BlockDevices:
             os.close(fd)
 
     def serial_of(self, name: str) -> str:
-        """The serial number of an NVMe device, without dashes; empty when it has none."""
+        """The serial number of an NVMe device without dashes; empty when it has none."""
         return self._attribute(name, "device/serial").replace("-", "")
 
     def _attribute(self, name: str, attribute: str) -> str:
-        """What sysfs says, without its padding; empty when it says nothing."""
+        """The sysfs attribute without padding; empty when there is none."""
         try:
             return (self._block / name / attribute).read_text("utf-8", "replace").strip(" \n\0")
         except OSError:
@@ -269,8 +270,8 @@ def _signature(blkid: str) -> str:
     return f"{kind}, UUID {uuid}" if uuid else kind
 
 
-def _places(size_bytes: int) -> list[tuple[int, int]]:
-    copies = [(offset, _SUPERBLOCK_BYTES) for offset in _SUPERBLOCK_COPIES_AT]
+def _inspected_ranges(size_bytes: int) -> list[tuple[int, int]]:
+    copies = [(offset, _SUPERBLOCK_BYTES) for offset in BTRFS_SUPERBLOCK_COPIES_AT]
     edge_bytes = min(_EDGE_BYTES, size_bytes)
     edges = [(0, edge_bytes), (size_bytes - edge_bytes, edge_bytes)]
     return edges + [(at, length) for at, length in copies if at + length <= size_bytes]
@@ -279,6 +280,6 @@ def _places(size_bytes: int) -> list[tuple[int, int]]:
 def _unfit(name: str, found: str, *, cause: Cause = Cause.NOT_BLANK) -> Unfit:
     return Unfit(
         f"{name} {found}",
-        hint="it is left as it is: look what it is, and detach or wipe it by hand",
+        hint="it was not changed: inspect it with `lsblk` and `wipefs`, then detach or wipe it",
         cause=cause,
     )

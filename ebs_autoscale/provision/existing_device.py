@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
+from ebs_autoscale.filesystems.btrfs.superblock import is_left_by_mkfs, superblock_uuid
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
@@ -41,6 +42,7 @@ def inspect(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> Can
     any other content; Transient when the device cannot be read.
     """
     block_devices = BlockDevices()
+    is_leftover = partial(is_left_by_mkfs, filesystem=filesystem)
     deadline = clock.now_seconds() + _CLAIM_PATIENCE_SECONDS
     while True:
         try:
@@ -48,7 +50,7 @@ def inspect(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> Can
             if found:
                 block_devices.require_unused(name, size_bytes=size_bytes)
             else:
-                block_devices.require_blank(name, size_bytes=size_bytes, unfinished=filesystem)
+                block_devices.require_blank(name, size_bytes=size_bytes, is_leftover=is_leftover)
         except Unfit as error:
             if error.cause is not Cause.CLAIMED or clock.now_seconds() > deadline:
                 raise

@@ -9,7 +9,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs
-from ebs_autoscale.filesystems.btrfs.scan import presence_of, scan
+from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
 from ebs_autoscale.host import files, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
@@ -244,7 +244,7 @@ def _require_no_partial_mount(path: str) -> None:
 
 def _require_all_devices(filesystem: str) -> None:
     """Raise Unfit unless the kernel knows all devices of the filesystem."""
-    present = presence_of(filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+    present = present_devices(filesystem, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
     if not present.complete:
         raise Unfit(
             f"BTRFS {filesystem} is incomplete: {present.sentence}",

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,7 @@ def _grow_during(operation: Operation) -> tuple[float, str]:
         began = monotonic()
         while True:
             with suppress(EbsAutoscaleError):
-                filesystem.add_device(new.name)
+                filesystem.add_device(new.name, verified=nullcontext)
                 break
         seconds = monotonic() - began
         fate = _fate(filesystem, operation, process, new.name)
@@ -143,7 +143,7 @@ def _grow_during_ours() -> tuple[float, str]:
             filesystem.balance_metadata(Rebalance.FULL, stopping=stopping)
         except Exception as stopped:  # noqa: BLE001 -- Stopped is no error, and tells what ended
             fate = f"cancelled: {stopped}"
-        filesystem.add_device(new.name)
+        filesystem.add_device(new.name, verified=nullcontext)
         seconds = monotonic() - asked[0] if asked else 0.0
         again = filesystem.needs_balance(Rebalance.FULL, new.name)
         return seconds, f"{fate}; to be done again: {'yes' if again else 'no'}"

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -157,7 +157,7 @@ def _grow_and_judge(
     filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
     new = LoopDevice.create(size_bytes, directory=Path("/dev/shm"))
     stack.enter_context(new)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     probe = Probe()
     with probe.running(path):
         threading.Event().wait(1)

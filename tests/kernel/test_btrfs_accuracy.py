@@ -1,4 +1,4 @@
-"""Readings while somebody writes, against what could be written after them."""
+"""Readings under a writer are compared with what could be written after them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernel
         ((GIB,), "single", "buffered"),
     ],
 )
-def test_readings_are_true_while_it_is_written(
+def test_readings_are_right_under_a_writer(
     tmp_path: Path, sizes: tuple[int, ...], profile: str, mode: str
 ) -> None:
     """At no moment of a fill is a reading off by more than 16 MiB up or 64 MiB down."""
@@ -29,6 +29,6 @@ def test_readings_are_true_while_it_is_written(
 
 
 def test_single_metadata_is_never_read_as_more(tmp_path: Path) -> None:
-    """Without the reserve its first real chunk is up to chance: the worse is read."""
+    """Without the reserve its next chunk is up to chance: the worse case is read."""
     found = measure(tmp_path, (2 * GIB,), "single", "buffered", reserve=False)
     assert max(found.first_bytes, found.most_bytes) <= OPTIMISTIC_MOST_BYTES

@@ -1,8 +1,8 @@
-"""A device becomes a device once, without force, and never over anything that was on it."""
+"""A device is added once, without force, and never over any content."""
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -57,7 +57,7 @@ def test_adds_to_a_full_filesystem(loop: Loop, btrfs_at: Btrfs, clock: FakeClock
             os.posix_fallocate(file.fileno(), offset, MIB)
     assert filesystem.read().available_bytes < MIB
     new = loop(2 * GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     reading = filesystem.read()
     assert reading.has_device(new.name)
     assert reading.available_bytes > 1.7 * GIB
@@ -77,19 +77,19 @@ def test_adds_where_metadata_is_full(loop: Loop, btrfs_at: Btrfs, clock: FakeClo
             # An attribute of this size fills most of a leaf.
             os.setxattr(path / str(number), "user.fill", os.urandom(12 * 1024))
     assert filesystem.read().metadata_headroom_bytes < 8 * MIB
-    filesystem.add_device(loop(2 * GIB).name)
+    filesystem.add_device(loop(2 * GIB).name, verified=nullcontext)
     assert filesystem.read().metadata_headroom_bytes > 100 * MIB
     for number in range(1000):
         (path / f"more-{number}").touch()
 
 
-def test_a_member_is_not_added_again(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
-    """Adding what is a device is done at once: a crash after the add changes nothing."""
+def test_a_device_is_not_added_again(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
+    """Adding a device a second time does nothing: a crash after the add changes nothing."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
     new = loop(GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     before = filesystem.read().devices
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     assert filesystem.read().devices == before
     assert len(before) == 2
 
@@ -97,28 +97,29 @@ def test_a_member_is_not_added_again(loop: Loop, btrfs_at: Btrfs, clock: FakeClo
 def test_what_has_a_signature_is_refused_by_the_tool_too(
     loop: Loop, btrfs_at: Btrfs, clock: FakeClock
 ) -> None:
-    """Even unproved, a device with a filesystem on it stays what it is: there is no -f."""
+    """Even without our own verification a device with a signature is refused: there is no -f."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
     used = loop(128 * MIB)
     run(["mkfs.btrfs", "--quiet", used.node], timeout_seconds=60)
     before = Path(used.node).read_bytes()
-    with pytest.raises(Unfit, match="existing filesystem") as caught:
-        filesystem.add_device(used.name)
+    with pytest.raises(Unfit) as caught:
+        filesystem.add_device(used.name, verified=nullcontext)
     assert caught.value.cause is Cause.NOT_BLANK
     assert Path(used.node).read_bytes() == before
 
 
 def test_no_such_device(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
-    """A node that is not there yet is worth another try."""
+    """A block device that has not appeared yet is tried again later."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
-    with pytest.raises(Transient, match="cannot add nvme9n1"):
-        filesystem.add_device("nvme9n1")
+    with pytest.raises(Transient) as caught:
+        filesystem.add_device("nvme9n1", verified=nullcontext)
+    assert caught.value.cause is Cause.ADD
 
 
 def test_waits_for_a_foreign_operation(
     loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
-    """While somebody removes a device nothing is tried; when that ends the device is added."""
+    """While another device is being removed nothing is tried; after that the device is added."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new = loop(GIB)
@@ -131,8 +132,8 @@ def test_waits_for_a_foreign_operation(
             cancel()
 
         clock.on_sleep = meanwhile
-        filesystem.add_device(new.name, tell=told.append)
-    assert "waiting for somebody else's device remove to end" in told
+        filesystem.add_device(new.name, verified=nullcontext, tell=told.append)
+    assert "device remove" in told[0]
     assert seen[0] == "device remove"
     assert filesystem.read().has_device(new.name)
 
@@ -140,7 +141,7 @@ def test_waits_for_a_foreign_operation(
 def test_does_not_wait_for_ever(
     loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
-    """After a minute others get their turn: the add is given up for now, the device untouched."""
+    """After a minute the add is given up for now; the device is unchanged."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new, started = loop(GIB), clock.seconds
@@ -149,8 +150,8 @@ def test_does_not_wait_for_ever(
         clock.seconds += 30
 
     clock.on_sleep = pass_quickly
-    with foreign_removal(path), pytest.raises(Transient, match="device remove") as caught:
-        filesystem.add_device(new.name)
+    with foreign_removal(path), pytest.raises(Transient) as caught:
+        filesystem.add_device(new.name, verified=nullcontext)
     assert caught.value.cause is Cause.EXCLUSIVE_OPERATION
     assert 60 <= clock.seconds - started < 95
     assert new.stored_bytes == 0
@@ -159,7 +160,7 @@ def test_does_not_wait_for_ever(
 def test_a_stop_ends_the_waiting(
     loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
 ) -> None:
-    """A requested stop does not wait for somebody else's removal."""
+    """A requested stop does not wait for the removal of another device."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
 
@@ -168,19 +169,20 @@ def test_a_stop_ends_the_waiting(
 
     clock.on_sleep = stop
     with foreign_removal(path), pytest.raises(Stopped):
-        filesystem.add_device(loop(GIB).name)
+        filesystem.add_device(loop(GIB).name, verified=nullcontext)
 
 
-def test_a_member_without_superblock_is_no_member(
+def test_a_listed_device_without_superblock_is_refused(
     loop: Loop, btrfs_at: Btrfs, clock: FakeClock
 ) -> None:
-    """What only the kernel's memory lists, and the device does not, is left to a human."""
+    """A device that the kernel lists, but that has no superblock, is left to the operator."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
     new = loop(GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     with Path(new.node).open("r+b", buffering=0) as node:
         node.seek(64 * 1024)
         node.write(bytes(4096))
-    with pytest.raises(Unfit, match=f"--forget {new.node} && mount") as caught:
-        filesystem.add_device(new.name)
+    with pytest.raises(Unfit) as caught:
+        filesystem.add_device(new.name, verified=nullcontext)
     assert caught.value.cause is Cause.HALF_ADDED
+    assert f"--forget {new.node} && mount" in caught.value.hint

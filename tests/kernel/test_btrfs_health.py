@@ -1,4 +1,4 @@
-"""What the kernel knows of failing devices is read, and told."""
+"""What the kernel knows about failing devices is read and reported."""
 
 import os
 import re
@@ -41,7 +41,7 @@ class ForeignBalance(Protocol):
 def test_corruption_is_counted_until_reset(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A block that does not match its checksum is on the device's account until it is reset."""
+    """A block that does not match its checksum is counted for the device until it is reset."""
     device = loop(256 * MIB)
     path = btrfs_at(device)
     content = os.urandom(MIB)
@@ -73,7 +73,7 @@ def test_status_names_what_runs(
     foreign_balance: ForeignBalance,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Somebody's operation is in the status, a balance with how far it is."""
+    """The running exclusive operation is in the status, a balance with its progress."""
     path = btrfs_at(loop(2 * GIB))
     with foreign_balance(path):
         status.show(Settings(mountpoint=str(path)), as_json=False, watch=False)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.kernel
 SEED = 6
 
 
-def test_killed_in_add_and_settle() -> None:
+def test_killed_in_add_and_balance() -> None:
     """Whatever a kill -9 leaves, the next run finishes it: scrub clean, every byte right."""
     tally = campaign(20, SEED)
     assert not tally.wrongs, "\n".join(tally.wrongs)

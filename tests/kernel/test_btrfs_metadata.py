@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -62,25 +62,25 @@ def allocate_data(path: Path) -> None:
     sync(path)
 
 
-def test_full_moves_metadata_to_the_new_member(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+def test_full_moves_metadata_to_the_new_device(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     """`full` is needed until metadata lies on the newest device, and then no more."""
     path = btrfs_at(loop(GIB), mkfs=("-m", "dup"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     new = loop(2 * GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     assert filesystem.needs_balance(Rebalance.FULL, new.name)
     assert "Done, had to relocate" in filesystem.balance_metadata(Rebalance.FULL)
     assert not filesystem.needs_balance(Rebalance.FULL, new.name)
     assert not filesystem.needs_balance(Rebalance.FULL, "nvme9n1")
 
 
-def test_full_is_content_where_the_kernel_would_not_go(
+def test_full_needs_nothing_where_the_kernel_would_not_go(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
     """No balance is asked for that would put metadata on another device again and again."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(4 * GIB))), clock=clock)
     new = loop(GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     assert not filesystem.needs_balance(Rebalance.FULL, new.name)
 
 
@@ -93,11 +93,11 @@ def test_bounded_moves_nothing_where_metadata_is_safe(
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     allocate_data(path)
     new = loop(2 * GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
-    assert filesystem.balance_metadata(Rebalance.BOUNDED).startswith(
-        f"nothing to do: {profile} metadata"
-    )
+    before = filesystem.read().devices
+    filesystem.balance_metadata(Rebalance.BOUNDED)
+    assert filesystem.read().devices == before
     write_metadata(path / "metadata", 100 * MIB)
     assert filesystem.read().metadata_headroom_bytes > 100 * MIB
 
@@ -107,12 +107,12 @@ def test_off_changes_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB), loop(GIB))), clock=clock)
     before = filesystem.read()
     assert not filesystem.needs_balance(Rebalance.OFF, before.devices[-1].name)
-    assert "off" in filesystem.balance_metadata(Rebalance.OFF)
+    filesystem.balance_metadata(Rebalance.OFF)
     assert filesystem.read().devices == before.devices
 
 
 @pytest.mark.parametrize("mode", [Rebalance.BOUNDED, Rebalance.FULL])
-def test_mirrored_metadata_gets_room_on_two_members(
+def test_mirrored_metadata_gets_room_on_two_devices(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, mode: Rebalance
 ) -> None:
     """raid1 with one new device stays writable: data makes room for metadata on an old one."""
@@ -120,7 +120,7 @@ def test_mirrored_metadata_gets_room_on_two_members(
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     allocate_data(path)
     new = loop(3 * GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     assert filesystem.needs_balance(mode, new.name)
     starved_bytes = filesystem.read().metadata_headroom_bytes
     assert filesystem.balance_metadata(mode)
@@ -139,13 +139,15 @@ def test_mirrored_metadata_with_room_is_left_alone(
         str(btrfs_at(loop(GIB), loop(GIB), mkfs=("-m", "raid1"))), clock=clock
     )
     new = loop(GIB)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     assert not filesystem.needs_balance(Rebalance.BOUNDED, new.name)
-    assert "room on 3 devices" in filesystem.balance_metadata(Rebalance.BOUNDED)
+    before = filesystem.read().devices
+    filesystem.balance_metadata(Rebalance.BOUNDED)
+    assert filesystem.read().devices == before
 
 
 def test_nothing_is_needed_that_cannot_help(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """With every device full only a growth helps, so settling is not asked for."""
+    """With every device full only a growth helps, so no balance is needed."""
     path = btrfs_at(loop(GIB), loop(GIB), mkfs=("-d", "single", "-m", "raid1"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     allocate_data(path)
@@ -166,7 +168,7 @@ def test_a_stop_cancels_the_balance(loop: Loop, btrfs_at: Btrfs, clock: Clock) -
         seen.append(filesystem.exclusive_operation())
         return True
 
-    with pytest.raises(Stopped, match="balance start -m"):
+    with pytest.raises(Stopped):
         filesystem.balance_metadata(Rebalance.FULL, stopping=stopping)
     assert seen == ["balance"]
     assert filesystem.exclusive_operation() == "none"
@@ -175,15 +177,15 @@ def test_a_stop_cancels_the_balance(loop: Loop, btrfs_at: Btrfs, clock: Clock) -
 def test_leaves_a_foreign_balance_alone(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, foreign_balance: ForeignBalance
 ) -> None:
-    """While somebody else's balance is pending settling waits; a paused one lets devices in."""
+    """Metadata is not balanced while another balance is paused; devices can be added."""
     path = btrfs_at(loop(2 * GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with foreign_balance(path):
         run(["btrfs", "balance", "pause", str(path)], timeout_seconds=60)
         assert filesystem.exclusive_operation() == "balance paused"
-        with pytest.raises(Transient, match="balance paused") as caught:
+        with pytest.raises(Transient) as caught:
             filesystem.balance_metadata(Rebalance.BOUNDED)
         assert caught.value.cause is Cause.EXCLUSIVE_OPERATION
         new = loop(GIB)
-        filesystem.add_device(new.name)
+        filesystem.add_device(new.name, verified=nullcontext)
         assert filesystem.read().has_device(new.name)

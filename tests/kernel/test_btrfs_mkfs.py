@@ -1,7 +1,8 @@
-"""A filesystem made on a blank device, and what a killed mkfs.btrfs leaves of it."""
+"""A filesystem is made on a blank device, and what an interrupted mkfs.btrfs leaves is known."""
 
 import random
 import subprocess
+from functools import partial
 from pathlib import Path
 from threading import Event
 from uuid import uuid4
@@ -9,9 +10,9 @@ from uuid import uuid4
 import pytest
 from ec2_sandbox.devices.loop import LoopDevice
 
-from ebs_autoscale.errors import Unfit
-from ebs_autoscale.filesystems.btrfs import mkfs as formatting
-from ebs_autoscale.filesystems.btrfs.ioctl import superblock_uuid
+from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.filesystems.btrfs import mkfs
+from ebs_autoscale.filesystems.btrfs.superblock import is_left_by_mkfs, superblock_uuid
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from tests.conftest import LoopFactory
@@ -26,24 +27,32 @@ MAGIC_AT = 64
 LONGEST_LIFE_SECONDS = 0.05
 
 
-def require_blank(device: LoopDevice, unfinished: str) -> None:
-    """Prove it blank but for what the making of this filesystem left."""
-    BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES, unfinished=unfinished)
+def require_blank(device: LoopDevice, filesystem: str) -> None:
+    """Verify that it is blank except for what an interrupted mkfs of this filesystem left."""
+    is_leftover = partial(is_left_by_mkfs, filesystem=filesystem)
+    BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES, is_leftover=is_leftover)
+
+
+def require_refused(device: LoopDevice, filesystem: str) -> None:
+    """Verify that its content counts as such."""
+    with pytest.raises(Unfit) as caught:
+        require_blank(device, filesystem)
+    assert caught.value.cause is Cause.NOT_BLANK
 
 
 def make(device: LoopDevice, filesystem: str) -> None:
-    """Make it to its end."""
-    formatting.make(Path(device.node), filesystem=filesystem, label="scratch")
+    """Make the filesystem completely."""
+    mkfs.make(Path(device.node), filesystem=filesystem, label="scratch")
 
 
 def unfinish(device: LoopDevice, magic: bytes = b"!BHRfS_M") -> None:
-    """Give the superblocks another magic; the one of a mkfs that is not through, by default."""
+    """Give the superblocks another magic, by default that of an mkfs that has not finished."""
     for place in SUPERBLOCKS_AT:
         write(device, place + MAGIC_AT, magic)
 
 
 def test_made_as_asked(loop: LoopFactory) -> None:
-    """It has the name it was to have, with metadata in two copies, and is not made twice."""
+    """It has the given UUID, with metadata in two copies, and is not made twice."""
     device, uuid = loop(SIZE_BYTES), str(uuid4())
     make(device, uuid)
     assert superblock_uuid(device.node) == uuid
@@ -52,14 +61,15 @@ def test_made_as_asked(loop: LoopFactory) -> None:
     )
     assert {"METADATA|DUP", "SYSTEM|DUP"} <= set(shown.split())
     before = digest(device)
-    with pytest.raises(Unfit, match="existing filesystem"):
+    with pytest.raises(Unfit) as caught:
         make(device, str(uuid4()))
+    assert caught.value.cause is Cause.MKFS
     assert digest(device) == before
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_anywhere(loop: LoopFactory, seed: int) -> None:
-    """Whenever mkfs.btrfs is killed, its leavings are known, and the next one succeeds."""
+    """Whenever mkfs.btrfs is killed, what it leaves is recognised, and the next one succeeds."""
     dice, pause = random.Random(seed), Event()  # noqa: S311 -- repeatable
     device, uuid = loop(SIZE_BYTES), str(uuid4())
     argv = ["mkfs.btrfs", "-q", "-K", "-m", "dup", "-U", uuid, device.node]
@@ -76,32 +86,30 @@ def test_killed_anywhere(loop: LoopFactory, seed: int) -> None:
     run(["btrfs", "check", device.node], timeout_seconds=60)
 
 
-def test_leavings_of_another_filesystem(loop: LoopFactory) -> None:
-    """An unfinished filesystem counts as nothing only for the one whose name it has."""
+def test_leftovers_of_another_filesystem(loop: LoopFactory) -> None:
+    """An unfinished filesystem is ignored only when it has the UUID that is about to be made."""
     device, uuid = loop(SIZE_BYTES), str(uuid4())
     make(device, uuid)
     unfinish(device)
     require_blank(device, uuid)
-    for other in (str(uuid4()), ""):
-        with pytest.raises(Unfit, match="is not empty"):
-            require_blank(device, other)
+    require_refused(device, str(uuid4()))
+    with pytest.raises(Unfit):
+        BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES)
 
 
 def test_a_wiped_filesystem_is_no_unfinished_one(loop: LoopFactory) -> None:
-    """Where somebody wiped the magic of a complete filesystem there may be content all over."""
+    """A complete filesystem whose magic was wiped may have content anywhere."""
     device, uuid = loop(SIZE_BYTES), str(uuid4())
     make(device, uuid)
     unfinish(device, bytes(8))
-    with pytest.raises(Unfit, match="is not empty"):
-        require_blank(device, uuid)
+    require_refused(device, uuid)
 
 
 @pytest.mark.parametrize("offset", [0, 4096, 1024**2 + 16 * 1024 * 40, SIZE_BYTES - 512])
-def test_leavings_with_something_else(loop: LoopFactory, offset: int) -> None:
-    """One block that does not have the name is enough to refuse."""
+def test_leftovers_with_other_content(loop: LoopFactory, offset: int) -> None:
+    """One block without the UUID is enough to refuse."""
     device, uuid = loop(SIZE_BYTES), str(uuid4())
     make(device, uuid)
     unfinish(device)
-    write(device, offset, b"somebody else's" * 4)
-    with pytest.raises(Unfit, match="is not empty"):
-        require_blank(device, uuid)
+    write(device, offset, b"another content" * 4)
+    require_refused(device, uuid)

@@ -1,8 +1,8 @@
-"""The mount is proved at each look, and every way to be wrong has its own words (law 6)."""
+"""Every reading verifies the mount, and each thing that can be wrong has a cause (law 6)."""
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -31,7 +31,7 @@ class Btrfs(Protocol):
 
 @contextmanager
 def mounted(*arguments: str) -> Iterator[None]:
-    """Mount something for a while."""
+    """Mount something as long as this is entered."""
     run(["mount", *arguments], timeout_seconds=60)
     try:
         yield
@@ -40,7 +40,7 @@ def mounted(*arguments: str) -> Iterator[None]:
 
 
 def refusal(action: Callable[[], object]) -> Unfit:
-    """What is said when this is refused."""
+    """The error with which this is refused."""
     with pytest.raises(Unfit) as caught:
         action()
     assert caught.value.hint
@@ -48,16 +48,17 @@ def refusal(action: Callable[[], object]) -> Unfit:
 
 
 def test_a_missing_path_is_an_alarm(tmp_path: Path, clock: Clock) -> None:
-    """A path that does not exist is never made or measured."""
+    """A path that does not exist is neither created nor measured."""
     error = refusal(lambda: BtrfsFilesystem(str(tmp_path / "none"), clock=clock))
-    assert (error.cause, "does not exist" in error.what) == (Cause.MISSING, True)
+    assert error.cause is Cause.MISSING
 
 
 def test_a_file_is_no_mountpoint(tmp_path: Path, clock: Clock) -> None:
-    """A file, or a path through one, is named for what it is."""
+    """A file, or a path below one, is not mounted."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert "is not a folder" in refusal(partial(BtrfsFilesystem, str(path), clock=clock)).what
+        error = refusal(partial(BtrfsFilesystem, str(path), clock=clock))
+        assert error.cause is Cause.NOT_MOUNTED
 
 
 def test_a_plain_folder_names_what_it_would_have_measured(
@@ -65,22 +66,23 @@ def test_a_plain_folder_names_what_it_would_have_measured(
 ) -> None:
     """A folder that nothing is mounted on is refused, even when it lies in another BTRFS."""
     error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
-    assert (error.cause, "mounted on /" in error.what) == (Cause.NOT_MOUNTED, True)
+    assert error.cause is Cause.NOT_MOUNTED
     inside = btrfs_at(loop(GIB)) / "folder"
     inside.mkdir()
     error = refusal(lambda: BtrfsFilesystem(str(inside), clock=clock))
-    assert (error.cause, f"mounted on {inside.parent}" in error.what) == (Cause.NOT_MOUNTED, True)
+    assert error.cause is Cause.NOT_MOUNTED
+    assert error.what.replace(str(inside), "").count(str(inside.parent)) == 1
 
 
 def test_another_type_of_filesystem_is_named(tmp_path: Path, clock: Clock) -> None:
     """A mount of another type is refused with that type."""
     with mounted("-t", "tmpfs", "scratch", str(tmp_path)):
         error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
-    assert (error.cause, "is tmpfs (scratch)" in error.what) == (Cause.NOT_BTRFS, True)
+    assert (error.cause, "tmpfs" in error.what) == (Cause.NOT_BTRFS, True)
 
 
 def test_unmounted_later(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """An unmount is noticed at the next reading, and mounting it again heals that."""
+    """An unmount is noticed at the next reading, and so is the next mount."""
     device = loop(GIB)
     path = btrfs_at(device)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
@@ -101,7 +103,7 @@ def test_the_folder_goes_away(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None
 
 
 def test_another_filesystem_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """Another BTRFS on the same path is not the one that was meant."""
+    """Another BTRFS on the same path is refused."""
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     btrfs_at(loop(GIB), at=path)
@@ -110,17 +112,17 @@ def test_another_filesystem_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clo
 
 
 def test_hidden_by_another_mount(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """What is mounted on top is what programs see, so it is what counts."""
+    """What is mounted on top is what programs see, and what counts."""
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with mounted("-t", "tmpfs", "cover", str(path)):
         error = refusal(filesystem.read)
-        assert (error.cause, "is tmpfs (cover)" in error.what) == (Cause.NOT_BTRFS, True)
+        assert (error.cause, "tmpfs" in error.what) == (Cause.NOT_BTRFS, True)
     filesystem.read()
 
 
 def test_hidden_by_a_mount_on_a_parent(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """A mount over the folder above hides it, though the table still lists it."""
+    """A mount over a parent folder hides it, although the mount table still lists it."""
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     with mounted("-t", "tmpfs", "cover", str(path.parent)):
@@ -131,12 +133,13 @@ def test_hidden_by_a_mount_on_a_parent(loop: Loop, btrfs_at: Btrfs, clock: Clock
 
 
 def test_remounted_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """A read-only mount cannot grow, and the hint says how to get back."""
+    """A read-only mount cannot grow, and the hint says how to make it writable."""
     path = btrfs_at(loop(GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     run(["mount", "-o", "remount,ro", str(path)], timeout_seconds=60)
     error = refusal(filesystem.read)
-    assert (error.cause, error.hint) == (Cause.READ_ONLY, f"`mount -o remount,rw {path}`")
+    assert error.cause is Cause.READ_ONLY
+    assert f"mount -o remount,rw {path}" in error.hint
     run(["mount", "-o", "remount,rw", str(path)], timeout_seconds=60)
     filesystem.read()
 
@@ -151,18 +154,18 @@ def test_forced_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     with suppress(CommandFailed):
         run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
     error = refusal(filesystem.read)
-    assert (error.cause, "forced read-only" in error.what) == (Cause.READ_ONLY, True)
+    assert error.cause is Cause.READ_ONLY
     assert f"umount {path} && mount {path}" in error.hint
 
 
 def test_forced_read_only_with_a_half_added_device(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
-    """The way back names the device that the kernel lists and that never became a device."""
+    """The hint names the device that the kernel lists, but that was never fully added."""
     device, new = loop(GIB), loop(GIB)
     path = btrfs_at(device)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
-    filesystem.add_device(new.name)
+    filesystem.add_device(new.name, verified=nullcontext)
     with Path(new.node).open("r+b", buffering=0) as node:
         node.seek(64 * 1024)
         node.write(bytes(4096))
@@ -179,10 +182,10 @@ def test_forced_read_only_with_a_half_added_device(
 def test_any_path_will_do(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock, name: str
 ) -> None:
-    """Whatever is in the name of a folder, the filesystem on it is found, read and grown."""
+    """Whatever characters a path has, the filesystem is found, read and grown."""
     path = btrfs_at(loop(GIB), at=tmp_path / name)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
-    filesystem.add_device(loop(GIB).name)
+    filesystem.add_device(loop(GIB).name, verified=nullcontext)
     assert filesystem.mountpoint == str(path)
     assert len(filesystem.read().devices) == 2
 
@@ -196,7 +199,7 @@ def test_messages_stay_on_one_line(tmp_path: Path, clock: Clock) -> None:
 def test_symlinks_are_resolved_once(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
 ) -> None:
-    """A link to the mountpoint is followed at the start, and not when it turns later."""
+    """A link to the mountpoint is followed once, at the start."""
     path = btrfs_at(loop(GIB))
     link = tmp_path / "link"
     link.symlink_to(path)
@@ -209,20 +212,20 @@ def test_symlinks_are_resolved_once(
 def test_a_bind_mount_of_a_folder_in_it(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
 ) -> None:
-    """A folder of the filesystem, mounted elsewhere, is the same filesystem and can grow it."""
+    """A bind mount of a folder in the filesystem can be used to grow it."""
     inside = btrfs_at(loop(GIB)) / "docker"
     inside.mkdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     with mounted("--bind", str(inside), str(elsewhere)):
         filesystem = BtrfsFilesystem(str(elsewhere), clock=clock)
-        filesystem.add_device(loop(GIB).name)
+        filesystem.add_device(loop(GIB).name, verified=nullcontext)
         assert filesystem.uuid == BtrfsFilesystem(str(inside.parent), clock=clock).uuid
         assert len(filesystem.read().devices) == 2
 
 
 def test_a_mounted_subvolume(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock) -> None:
-    """A subvolume of the filesystem, mounted elsewhere, stands for all of it, reserve included."""
+    """A mounted subvolume can be used to grow the filesystem and to hold the reserve."""
     device = loop(2 * GIB)
     path = btrfs_at(device)
     run(["btrfs", "subvolume", "create", str(path / "docker")], timeout_seconds=60)
@@ -231,14 +234,14 @@ def test_a_mounted_subvolume(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock:
     with mounted("-t", "btrfs", "-o", "subvol=docker", device.node, str(elsewhere)):
         filesystem = BtrfsFilesystem(str(elsewhere), clock=clock)
         filesystem.keep_reserve(64 * MIB)
-        filesystem.add_device(loop(GIB).name)
+        filesystem.add_device(loop(GIB).name, verified=nullcontext)
         assert filesystem.uuid == BtrfsFilesystem(str(path), clock=clock).uuid
         assert filesystem.read().reserve_bytes == 64 * MIB
         assert [entry.name for entry in (path / "docker").iterdir()] == [NAME]
 
 
 def test_several_mountpoints(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock) -> None:
-    """Of two mountpoints of one filesystem only the watched one counts."""
+    """Of two mountpoints of one filesystem only the configured one counts."""
     device = loop(GIB)
     path = btrfs_at(device)
     second = tmp_path / "second"
@@ -255,12 +258,12 @@ def test_several_mountpoints(loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock:
 
 
 def test_another_subvolume_in_its_place(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """A mountpoint replaced by another part of the same filesystem goes on being watched."""
+    """A mountpoint with another subvolume of the same filesystem is still watched."""
     device = loop(GIB)
     path = btrfs_at(device)
     run(["btrfs", "subvolume", "create", str(path / "next")], timeout_seconds=60)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     run(["umount", str(path)], timeout_seconds=60)
     run(["mount", "-o", "subvol=next", device.node, str(path)], timeout_seconds=60)
-    filesystem.add_device(loop(GIB).name)
+    filesystem.add_device(loop(GIB).name, verified=nullcontext)
     assert len(filesystem.read().devices) == 2

@@ -27,7 +27,7 @@ class Btrfs(Protocol):
 
 
 def write_until_full(path: Path) -> int:
-    """Write content that cannot be compressed until ENOSPC; how many bytes it were."""
+    """Write incompressible content until ENOSPC; returns the bytes written."""
     block, written = os.urandom(MIB), 0
     with path.open("wb", buffering=0) as file:
         while True:
@@ -38,7 +38,7 @@ def write_until_full(path: Path) -> int:
 
 
 def fill_metadata(folder: Path, most_bytes: int) -> bool:
-    """Write extended attributes, which are metadata only; whether that ended in ENOSPC."""
+    """Write extended attributes, which are metadata only; returns whether ENOSPC ended it."""
     value = os.urandom(12 * 1024)
     try:
         for number in range(most_bytes // len(value)):
@@ -57,7 +57,7 @@ def fill_metadata(folder: Path, most_bytes: int) -> bool:
 def test_available_is_what_can_be_written(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, sizes: tuple[int, ...], profile: str
 ) -> None:
-    """What is available can be written but for 16 MiB, whatever the profile of metadata."""
+    """What is available can be written, up to 16 MiB, whatever the profile of metadata."""
     path = btrfs_at(*map(loop, sizes), mkfs=("-d", "single", "-m", profile))
     if profile == "single":
         # mkfs begins with 8 MiB of it; see the next test for what that means.
@@ -76,7 +76,7 @@ def test_available_is_what_can_be_written(
 def test_available_counts_the_metadata_that_content_needs(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
-    """Free data chunks are not available once metadata has no room to keep book of them."""
+    """Free data chunks are not available when metadata has no room to account for them."""
     path = btrfs_at(loop(GIB), mkfs=("-d", "single", "-m", "single"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     before = filesystem.read()
@@ -86,7 +86,7 @@ def test_available_counts_the_metadata_that_content_needs(
 
 
 def test_buffered_writes_count_at_once(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """Dirty pages are gone from what is available long before df knows of them."""
+    """Dirty pages are not available, long before df shows them."""
     path = btrfs_at(loop(2 * GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     before = filesystem.read()
@@ -100,7 +100,7 @@ def test_buffered_writes_count_at_once(loop: Loop, btrfs_at: Btrfs, clock: Clock
 def test_metadata_headroom_ends_where_metadata_does(
     loop: Loop, btrfs_at: Btrfs, clock: Clock
 ) -> None:
-    """When nothing can be created any more, metadata headroom is down to its last 4 MiB."""
+    """When no file can be created any more, metadata headroom is about 4 MiB."""
     path = btrfs_at(loop(512 * MIB), mkfs=("-m", "dup"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     before = filesystem.read()
@@ -114,7 +114,7 @@ def test_metadata_headroom_ends_where_metadata_does(
 
 
 def test_mixed_block_groups(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """A small filesystem of mixed block groups is read as well."""
+    """A small filesystem with mixed block groups can be read."""
     path = btrfs_at(loop(256 * MIB), mkfs=("--mixed",))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     before = filesystem.read()
@@ -127,7 +127,7 @@ def test_mixed_block_groups(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
 def test_data_profiles_have_their_factor(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, profile: str, copies: int
 ) -> None:
-    """Content that is stored twice takes twice."""
+    """Content that is stored twice needs twice the space."""
     path = btrfs_at(loop(GIB), loop(GIB), mkfs=("-d", profile, "-m", "raid1"))
     available_bytes = BtrfsFilesystem(str(path), clock=clock).read().available_bytes
     assert 0.8 * 2 * GIB / copies < available_bytes < 2 * GIB / copies
@@ -135,8 +135,8 @@ def test_data_profiles_have_their_factor(
         os.posix_fallocate(file.fileno(), 0, available_bytes - 16 * MIB)
 
 
-def test_members_are_named_as_the_kernel_does(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """Members carry kernel names, sizes and unallocated bytes, and the UUID is blkid's."""
+def test_devices_have_their_kernel_names(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Devices have kernel names, sizes and unallocated bytes, and the UUID is blkid's."""
     devices = [loop(GIB), loop(2 * GIB)]
     path = btrfs_at(*devices, mkfs=("-m", "raid1"))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
@@ -153,10 +153,10 @@ def test_members_are_named_as_the_kernel_does(loop: Loop, btrfs_at: Btrfs, clock
     assert reading.size_bytes == 3 * GIB
 
 
-def test_a_member_registered_by_a_link_has_its_kernel_name(
+def test_a_device_registered_by_a_link_has_its_kernel_name(
     loop: Loop, tmp_path: Path, clock: Clock
 ) -> None:
-    """Whatever path a device was mounted by, its name is the kernel's."""
+    """Whatever path a device was mounted by, it has its kernel name."""
     device = loop(GIB)
     link = tmp_path / "by-another-name"
     status = Path(device.node).stat()
@@ -172,7 +172,7 @@ def test_a_member_registered_by_a_link_has_its_kernel_name(
         run(["umount", str(point)], timeout_seconds=60)
 
 
-def test_a_missing_member_has_no_name_and_no_room(
+def test_a_missing_device_has_no_name_and_no_room(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock
 ) -> None:
     """A device that is not there counts for nothing."""
@@ -194,8 +194,8 @@ def test_a_missing_member_has_no_name_and_no_room(
         run(["umount", str(point)], timeout_seconds=60)
 
 
-def test_reading_keeps_nobody_from_unmounting(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """Between readings the filesystem can be unmounted, and mounted again it is read again."""
+def test_reading_does_not_prevent_an_unmount(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Between readings the filesystem can be unmounted, and it is read again after a mount."""
     device = loop(GIB)
     path = btrfs_at(device)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
@@ -206,6 +206,6 @@ def test_reading_keeps_nobody_from_unmounting(loop: Loop, btrfs_at: Btrfs, clock
 
 
 def test_a_reading_takes_microseconds(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
-    """A tick costs no subprocess: a tenth of a millisecond or three, a whole one on slow hosts."""
+    """A reading takes about 0.2 ms, on slow hosts less than 1 ms."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
     assert min(timeit.repeat(filesystem.read, number=20, repeat=10)) / 20 < 0.001

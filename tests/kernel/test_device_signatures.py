@@ -1,4 +1,4 @@
-"""A device that is not blank is never added, wherever the trace of its content lies."""
+"""A device that is not blank is never added, wherever its content is."""
 
 from collections.abc import Callable
 from functools import partial
@@ -33,12 +33,12 @@ class Btrfs(Protocol):
 def refused(filesystem: BtrfsFilesystem, device: LoopDevice) -> Unfit:
     """Why a growth does not add it; the attempt changes neither side."""
     before, devices = digest(device), filesystem.read().devices
-    proof = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
+    verified = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
     with pytest.raises(Unfit) as caught:
-        filesystem.add_device(device.name, verified=proof)
+        filesystem.add_device(device.name, verified=verified)
     assert digest(device) == before
     assert filesystem.read().devices == devices
-    assert caught.value.what.startswith(device.name)
+    assert device.name in caught.value.what
     assert caught.value.hint
     return caught.value
 
@@ -50,36 +50,38 @@ def filesystem(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> BtrfsFilesystem:
 
 
 def test_an_array_is_known_by_its_end(filesystem: BtrfsFilesystem, loop: Loop) -> None:
-    """What keeps its superblock at the end of the device is found there, and refused."""
+    """A superblock at the end of the device is found, and the device refused."""
     device, place = loop(SIZE_BYTES), SIZE_BYTES - 8 * KIB
     write(device, place, md(place))
     error = refused(filesystem, device)
-    assert (error.cause, "carries linux_raid_member" in error.what) == (Cause.NOT_BLANK, True)
+    assert (error.cause, "linux_raid_member" in error.what) == (Cause.NOT_BLANK, True)
 
 
 def test_a_last_copy_of_a_superblock_is_content(filesystem: BtrfsFilesystem, loop: Loop) -> None:
-    """A BTRFS of which only the copy at 64 MiB is left could still be saved, so it is kept."""
+    """A BTRFS of which only the copy at 64 MiB is left can be restored, so it is refused."""
     device = loop(SIZE_BYTES)
     run(["mkfs.btrfs", "--quiet", device.node], timeout_seconds=60)
     content = Path(device.node).read_bytes()[64 * MIB : 64 * MIB + 4 * KIB]
     write(device, 0, bytes(SIZE_BYTES))
     write(device, 64 * MIB, content)
-    assert f"content at {64 * MIB} bytes" in refused(filesystem, device).what
+    assert str(64 * MIB) in refused(filesystem, device).what
 
 
 def test_the_copy_on_large_devices(loop: Loop) -> None:
-    """On devices beyond 256 GiB the third copy of a superblock is looked for too."""
+    """On devices of more than 256 GiB the third copy of a superblock is found as well."""
     device = loop(260 * GIB)
     BlockDevices().require_blank(device.name, size_bytes=device.size_bytes)
     write(device, 256 * GIB + KIB, b"x")
-    with pytest.raises(Unfit, match=f"content at {256 * GIB} bytes"):
+    with pytest.raises(Unfit) as caught:
         BlockDevices().require_blank(device.name, size_bytes=device.size_bytes)
+    assert caught.value.cause is Cause.NOT_BLANK
+    assert str(256 * GIB) in caught.value.what
 
 
-def test_a_member_of_another_filesystem(
+def test_a_device_of_another_filesystem(
     filesystem: BtrfsFilesystem, loop: Loop, btrfs_at: Btrfs
 ) -> None:
-    """What belongs to another BTRFS is named with it while it is mounted, and after."""
+    """A device of another BTRFS is refused while that is mounted, and afterwards."""
     device = loop(SIZE_BYTES)
     path = btrfs_at(device)
     other = run(["findmnt", "-n", "-o", "UUID", str(path)], timeout_seconds=60).strip()
@@ -87,22 +89,21 @@ def test_a_member_of_another_filesystem(
         BlockDevices().require_blank(device.name, size_bytes=SIZE_BYTES)
     assert caught.value.cause is Cause.IN_USE
     run(["umount", str(path)], timeout_seconds=60)
-    assert f"btrfs, UUID {other}" in refused(filesystem, device).what
+    assert other in refused(filesystem, device).what
 
 
-def test_a_copy_of_a_member(filesystem: BtrfsFilesystem, loop: Loop) -> None:
-    """A clone or a restored snapshot of a device is no device, is named as such, and is kept."""
+def test_a_copy_of_a_device(filesystem: BtrfsFilesystem, loop: Loop) -> None:
+    """A clone or a restored snapshot of a device is refused and kept."""
     device = Path(f"/dev/{filesystem.read().devices[0].name}")
     run(["btrfs", "filesystem", "sync", filesystem.mountpoint], timeout_seconds=60)
     copy = loop(SIZE_BYTES)
     write(copy, 0, device.read_bytes())
     error = refused(filesystem, copy)
-    assert "the kernel does not list it" in error.what
     assert (error.cause, f"wipefs --all {copy.node}" in error.hint) == (Cause.NOT_BLANK, True)
 
 
-def test_the_name_stays_with_the_proof(loop: Loop) -> None:
-    """As long as the proof is held nobody else's device gets the name, whoever lets go of it."""
+def test_a_verified_device_keeps_its_name(loop: Loop) -> None:
+    """As long as the verification is held no other device gets the name."""
     device = loop(SIZE_BYTES)
     with BlockDevices().verified_blank(device.name, size_bytes=SIZE_BYTES):
         device.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
-from ebs_autoscale.filesystems.btrfs.ioctl import Identity
+from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import GIB, DecisionKind, Reading, Stage, StepKind
 from ebs_autoscale.monitor import Monitor
@@ -125,7 +125,7 @@ def open_root() -> Iterator[OpenMount]:
     fd = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield OpenMount(
-            fd=fd, identity=Identity(uuid="", device_count=1, highest_devid=1, node_bytes=16384)
+            fd=fd, info=FilesystemInfo(uuid="", device_count=1, highest_devid=1, node_bytes=16384)
         )
     finally:
         os.close(fd)

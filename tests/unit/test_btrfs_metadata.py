@@ -1,20 +1,18 @@
-"""Whether metadata is in danger, and where it would go, is judged from a reading alone."""
+"""Whether metadata has room, and where it would go, follows from a reading alone."""
 
 import pytest
 
 from ebs_autoscale.filesystems.btrfs.metadata import (
-    device_to_relieve,
-    devices_with_room,
-    has_starved_metadata,
-    takes_next_metadata,
+    data_can_make_room,
+    device_to_free,
+    has_room,
+    takes_next_chunk,
 )
-from ebs_autoscale.model import GIB, Device, Reading
-
-MIB = 1024**2
+from ebs_autoscale.model import GIB, MIB, Device, Reading
 
 
 def reading(*unallocated_mib: int, profile: str = "raid1", missing: bool = False) -> Reading:
-    """Members of 10 GiB each, `nvme1n1` and on, the last one missing if asked for."""
+    """Devices of 10 GiB each, named from `nvme1n1` on, the last one missing if asked for."""
     last = len(unallocated_mib)
     return Reading(
         filesystem="6a92",
@@ -40,7 +38,7 @@ def reading(*unallocated_mib: int, profile: str = "raid1", missing: bool = False
 
 
 @pytest.mark.parametrize(
-    ("seen", "starved"),
+    ("seen", "expected"),
     [
         (reading(0, 0, 9000), True),
         (reading(0, 255, 9000), True),
@@ -53,21 +51,28 @@ def reading(*unallocated_mib: int, profile: str = "raid1", missing: bool = False
         (reading(0, 9000, 9000, profile="raid1", missing=True), True),
     ],
 )
-def test_metadata_starves_with_room_on_too_few(seen: Reading, *, starved: bool) -> None:
-    """Mirrored metadata starves when too few devices have room, and moving data can help."""
-    assert has_starved_metadata(seen, data_profile="single") is starved
+def test_data_is_moved_for_mirrored_metadata(seen: Reading, *, expected: bool) -> None:
+    """Data is moved when too few devices have room for mirrored metadata, and that would help."""
+    assert data_can_make_room(seen, data_profile="single") is expected
 
 
 def test_mirrored_data_cannot_make_room_by_itself() -> None:
-    """Data that needs two devices with room itself cannot move to one: nothing to be done."""
-    assert not has_starved_metadata(reading(0, 0, 9000), data_profile="raid1")
+    """Mirrored data cannot be moved to a single device with room."""
+    assert not data_can_make_room(reading(0, 0, 9000), data_profile="raid1")
 
 
-def test_relieves_the_member_that_misses_least() -> None:
-    """The cheapest room is made where some is already, and never on a missing device."""
-    assert device_to_relieve(reading(10, 200, 9000)).name == "nvme2n1"
-    assert device_to_relieve(reading(10, 9000, 200, missing=True)).name == "nvme1n1"
-    assert devices_with_room(reading(10, 200, 9000)) == 1
+def test_frees_the_device_that_lacks_least() -> None:
+    """Room is made on the device that lacks the least of it, and never on a missing one."""
+    assert device_to_free(reading(10, 200, 9000)).name == "nvme2n1"
+    assert device_to_free(reading(10, 9000, 200, missing=True)).name == "nvme1n1"
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"), [("single", True), ("dup", True), ("raid1", True), ("raid1c3", False)]
+)
+def test_room_is_needed_on_as_many_devices_as_copies(profile: str, *, expected: bool) -> None:
+    """Metadata has room when as many devices have some as its profile needs."""
+    assert has_room(reading(10, 300, 9000, profile=profile)) is expected
 
 
 @pytest.mark.parametrize(
@@ -83,9 +88,9 @@ def test_relieves_the_member_that_misses_least() -> None:
 )
 def test_the_next_chunk_goes_where_most_room_is(seen: Reading, *, takes: bool) -> None:
     """The newest device takes the next metadata chunk only when it has the most room."""
-    assert takes_next_metadata(seen, seen.devices[-1].name) is takes
+    assert takes_next_chunk(seen, seen.devices[-1].name) is takes
 
 
-def test_a_stranger_takes_nothing() -> None:
-    """What is no device takes no metadata."""
-    assert not takes_next_metadata(reading(9000), "nvme9n1")
+def test_another_device_takes_nothing() -> None:
+    """A block device that is not in the filesystem takes no metadata."""
+    assert not takes_next_chunk(reading(9000), "nvme9n1")

@@ -1,1 +1,14 @@
-"""What BTRFS says of itself, and its arithmetic: sysfs, ioctls, chunks, mounts."""
+"""BTRFS: its state, its arithmetic, mkfs and the emergency reserve. Imports nothing by itself."""
+
+__all__ = [
+    "chunks",
+    "ioctl",
+    "metadata",
+    "mkfs",
+    "mount",
+    "reading",
+    "reserve",
+    "scan",
+    "superblock",
+    "sysfs",
+]

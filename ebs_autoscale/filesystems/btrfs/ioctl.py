@@ -1,4 +1,4 @@
-"""What only ioctls and superblocks tell about a BTRFS filesystem; no subprocess."""
+"""BTRFS ioctls, without a subprocess."""
 
 import errno
 import fcntl
@@ -27,7 +27,9 @@ _DEV_STATS_SIZE = 1032
 _BALANCE_SIZE = 1024
 _BALANCE_STATE_AT = 8
 _BALANCE_STATE_RUNNING = 1
-_BALANCE_PROGRESS_AT = 424
+_BALANCE_FILTERS_AT = 16
+_BALANCE_COUNTERS_AT = 424
+_BALANCE_COUNTERS = struct.Struct("=QQQ")  # expected, considered, completed
 _SEARCH_KEY = struct.Struct("=7Q4I32x")
 _SEARCH_SIZE = 4096
 _SEARCH_HEADER = struct.Struct("=QQQII")
@@ -41,14 +43,10 @@ _CHUNK_HEAD = struct.Struct("=QQQQIIIHH")
 _STRIPE = struct.Struct("=QQ16s")
 _MAX = 2**64 - 1
 
-_SUPERBLOCK_AT = 64 * 1024
-_SUPERBLOCK_HEAD = struct.Struct("=32s16sQQ8s")  # checksum, fsid, place, flags, magic
-_MAGIC = b"_BHRfS_M"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which filesystem an open file is in, how many devices it has, how large a leaf is."""
+class FilesystemInfo:
+    """The filesystem that an open file is in; `node_bytes` is the size of its tree nodes."""
 
     uuid: str
     device_count: int
@@ -57,8 +55,8 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceExtent:
-    """A device as the filesystem counts it; `path` is empty when the device is missing."""
+class DeviceInfo:
+    """A device as the filesystem accounts for it; `path` is empty when it is missing."""
 
     devid: int
     allocated_bytes: int
@@ -66,8 +64,8 @@ class DeviceExtent:
     path: str
 
 
-def identity(fd: int) -> Identity | None:
-    """The filesystem that `fd` is in, or None when it is not BTRFS."""
+def filesystem_info(fd: int) -> FilesystemInfo | None:
+    """The filesystem that `fd` is in; None when it is not BTRFS."""
     reply = bytearray(_FS_INFO_SIZE)
     try:
         fcntl.ioctl(fd, _FS_INFO, reply)
@@ -76,7 +74,7 @@ def identity(fd: int) -> Identity | None:
             return None
         raise
     highest, count, fsid, nodesize = _FS_INFO_HEAD.unpack_from(reply)
-    return Identity(
+    return FilesystemInfo(
         uuid=str(uuid.UUID(bytes=fsid)),
         device_count=count,
         highest_devid=highest,
@@ -84,11 +82,11 @@ def identity(fd: int) -> Identity | None:
     )
 
 
-def devices(fd: int, filesystem: Identity) -> Iterator[DeviceExtent]:
-    """All devices, lowest devid first; ids of removed ones are gaps.
+def devices(fd: int, filesystem: FilesystemInfo) -> Iterator[DeviceInfo]:
+    """All devices by ascending devid, which has gaps where devices were removed.
 
-    The target of a replace has devid 0 while that runs, and is counted or not (both seen on
-    6.18): it becomes a device only when it takes the devid of the one that it replaces.
+    Without the target of a running replace: it has devid 0 until it takes the devid of the device
+    that it replaces, and may or may not be in `device_count` (both seen on 6.18).
     """
     found = 0
     for devid in range(1, filesystem.highest_devid + 1):
@@ -99,7 +97,7 @@ def devices(fd: int, filesystem: Identity) -> Iterator[DeviceExtent]:
             yield device
 
 
-def _device(fd: int, devid: int) -> DeviceExtent | None:
+def _device(fd: int, devid: int) -> DeviceInfo | None:
     question = bytearray(_DEV_INFO_SIZE)
     struct.pack_into("=Q", question, 0, devid)
     try:
@@ -109,7 +107,7 @@ def _device(fd: int, devid: int) -> DeviceExtent | None:
             return None
         raise
     _, _, allocated_bytes, size_bytes = _DEV_INFO_HEAD.unpack_from(question)
-    return DeviceExtent(
+    return DeviceInfo(
         devid=devid,
         allocated_bytes=allocated_bytes,
         size_bytes=size_bytes,
@@ -118,59 +116,58 @@ def _device(fd: int, devid: int) -> DeviceExtent | None:
 
 
 def device_errors(fd: int, devid: int) -> tuple[int, ...]:
-    """How often the device failed since it was last reset, in the kernel's order.
+    """The device's error counters since they were last reset, see `model.Device`.
 
-    Writes, reads, flushes, corrupted blocks, blocks of another generation: kept on disk, so over
-    reboots. Empty where it cannot be told. Needs no privilege.
+    They are kept on disk. Empty when the kernel does not report them. Needs no privilege.
     """
     question = bytearray(_DEV_STATS_SIZE)
     struct.pack_into("=QQ", question, 0, devid, 5)
     try:
         fcntl.ioctl(fd, _DEV_STATS, question)
     except OSError as error:
-        # A device removed meanwhile, or a kernel that does not tell: no reason to lose the reading.
+        # The device was just removed, or the kernel does not support it: the reading goes on.
         if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOTTY, errno.EPERM):
             return ()
         raise
     return _DEV_STATS_HEAD.unpack_from(question)[3:]
 
 
-def add_device_now(fd: int, node: str) -> None:
-    """Make a device a device in a millisecond; what `btrfs device add` prepares must be done.
+def add_device(fd: int, node: str) -> None:
+    """Add a device in about a millisecond, without the preparations of `btrfs device add`.
 
-    Only for a device proved blank: the one look that is left shows whether anybody was faster
-    since. Raises OSError, EBUSY while another exclusive operation runs.
+    Only for a device that was verified to be blank; reads its beginning once more, in case another
+    process has written to it since. Raises OSError, EBUSY while another exclusive operation runs.
     """
     claim = os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
     try:
         os.posix_fadvise(claim, 0, _BLANK_HEAD_BYTES, os.POSIX_FADV_DONTNEED)
         if os.pread(claim, _BLANK_HEAD_BYTES, 0).strip(b"\0"):
-            raise OSError(errno.EEXIST, "not blank any more")
+            raise OSError(errno.EEXIST, "no longer blank")
     finally:
         os.close(claim)
     arguments = bytearray(_VOL_ARGS.pack(0, os.fsencode(node)))
-    # Positive: one of enum btrfs_err_code, of which only the exclusive operation applies.
+    # Positive: enum btrfs_err_code, of which an add returns only the exclusive operation.
     if fcntl.ioctl(fd, _ADD_DEV, arguments) > 0:
         raise OSError(errno.EBUSY, "another exclusive operation in progress")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How many chunks a balance wanted to move when it began, and how many it has moved.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """A balance that is running or paused, and its chunks.
 
-    It is paused when it is not `running`.
+    `fingerprint` does not change while it is paused, and changes when it is resumed.
     """
 
-    expected: int
-    completed: int
     running: bool
+    expected_chunks: int
+    moved_chunks: int
+    fingerprint: bytes
 
 
-def balance_progress(fd: int) -> Progress | None:
-    """How far the balance is that runs or is paused; None when there is none, whoever says so.
+def balance(fd: int) -> Balance | None:
+    """The running or paused balance; None when there is none, or without CAP_SYS_ADMIN.
 
-    None, too, without CAP_SYS_ADMIN. Waits for the commit with which a balance begins and ends: for
-    2.8 s under a busy writer (measured).
+    Waits for the commit with which a balance begins or ends: 2.8 s under a busy writer (measured).
     """
     answer = bytearray(_BALANCE_SIZE)
     try:
@@ -180,12 +177,19 @@ def balance_progress(fd: int) -> Progress | None:
             return None
         raise
     (state,) = struct.unpack_from("=Q", answer, _BALANCE_STATE_AT)
-    expected, _, completed = struct.unpack_from("=QQQ", answer, _BALANCE_PROGRESS_AT)
-    return Progress(expected, completed, running=bool(state & _BALANCE_STATE_RUNNING))
+    expected, considered, moved = _BALANCE_COUNTERS.unpack_from(answer, _BALANCE_COUNTERS_AT)
+    # A resume changes the filters: fs/btrfs/volumes.c, update_balance_args.
+    filters = bytes(answer[_BALANCE_FILTERS_AT:_BALANCE_COUNTERS_AT])
+    return Balance(
+        running=bool(state & _BALANCE_STATE_RUNNING),
+        expected_chunks=expected,
+        moved_chunks=moved,
+        fingerprint=filters + _BALANCE_COUNTERS.pack(expected, considered, moved),
+    )
 
 
 def devids_with_metadata(fd: int) -> frozenset[int]:
-    """The devices that hold a part of at least one METADATA chunk; needs CAP_SYS_ADMIN."""
+    """The devices that have a stripe of any metadata chunk; needs CAP_SYS_ADMIN."""
     return frozenset(
         devid
         for chunk in _chunks(fd)
@@ -204,7 +208,7 @@ def _chunks(fd: int) -> Iterator[bytes]:
     start = 0
     while True:
         search = bytearray(_SEARCH_SIZE)
-        # Objectid and type are one value, so that the offset alone is the cursor.
+        # Only one objectid and one type are searched, so the offset alone is the cursor.
         key = (_CHUNK_TREE, _FIRST_CHUNK, _FIRST_CHUNK, start, _MAX, 0, _MAX)
         _SEARCH_KEY.pack_into(search, 0, *key, _CHUNK_ITEM, _CHUNK_ITEM, 1024, 0)
         fcntl.ioctl(fd, _TREE_SEARCH, search)
@@ -218,23 +222,3 @@ def _chunks(fd: int) -> Iterator[bytes]:
             yield bytes(search[place : place + length])
             place += length
             start = offset + 1
-
-
-def superblock_uuid(node: str) -> str:
-    """The filesystem that the first superblock on this node belongs to; empty when there is none.
-
-    Source: the BTRFS on-disk format, superblock at 64 KiB. Membership on disk is what
-    counts after a failed add: sysfs goes on listing a device that never got a
-    superblock (measured on 6.18).
-    """
-    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # Not from pages that an earlier look at the blank device left in the cache.
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        head = os.pread(fd, _SUPERBLOCK_HEAD.size, _SUPERBLOCK_AT)
-    finally:
-        os.close(fd)
-    if len(head) < _SUPERBLOCK_HEAD.size:
-        return ""
-    _, fsid, _, _, magic = _SUPERBLOCK_HEAD.unpack(head)
-    return str(uuid.UUID(bytes=fsid)) if magic == _MAGIC else ""

@@ -1,57 +1,56 @@
-"""Metadata after an add: whether anything has to move, and what."""
+"""Whether metadata is safe after an add, and which data to move if not. Pure."""
 
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, data_chunk_bytes, metadata_chunk_bytes
 from ebs_autoscale.model import Device, Reading
 
 
-def has_starved_metadata(reading: Reading, *, data_profile: str) -> bool:
-    """Whether metadata finds room on too few devices, though moving data would make some.
+def has_room(reading: Reading) -> bool:
+    """Whether enough devices have unallocated space for the next metadata chunk.
 
-    Metadata in copies on different devices needs room on as many; with room on only the
-    new device, the kernel overcommits and then forces the filesystem read-only
-    (measured on 6.18, 2 times of 2).
+    Where they do not, and metadata has copies on different devices, the kernel overcommits and
+    then forces the filesystem read-only (measured on 6.18, docs/metadata.md).
     """
-    roomy = _with_room(reading)
-    if len(roomy) >= PROFILES[reading.metadata_profile].least_devices:
+    return len(_with_room(reading)) >= PROFILES[reading.metadata_profile].least_devices
+
+
+def data_can_make_room(reading: Reading, *, data_profile: str) -> bool:
+    """Whether metadata lacks room and moving a data chunk to another device would help."""
+    if has_room(reading):
         return False
-    # A data chunk has to find its new place first, else only a growth helps.
+    # The chunk needs a place to go to, and metadata has to have room there as well.
     place_bytes = data_chunk_bytes(_raw_bytes(reading)) + metadata_chunk_bytes(_raw_bytes(reading))
-    places = [device for device in roomy if device.unallocated_bytes >= place_bytes]
+    places = [d for d in _with_room(reading) if d.unallocated_bytes >= place_bytes]
     return len(places) >= PROFILES[data_profile].least_devices
 
 
-def device_to_relieve(reading: Reading) -> Device:
-    """The device that misses least to have room for a metadata chunk."""
+def device_to_free(reading: Reading) -> Device:
+    """The device without room for metadata that lacks least of it."""
     roomy = _with_room(reading)
     others = [device for device in reading.devices if device not in roomy and not device.missing]
     return max(others, key=lambda device: device.unallocated_bytes)
 
 
-def takes_next_metadata(reading: Reading, name: str) -> bool:
-    """Whether the kernel would put the next metadata chunk on this device: it has the most room.
+def takes_next_chunk(reading: Reading, name: str) -> bool:
+    """Whether the kernel would put the next metadata chunk on this device.
 
-    Source: fs/btrfs/volumes.c, gather_device_info. A tie does not count: who
-    wins it is not told, and a balance might be repeated for ever in vain.
+    It takes the devices with the most unallocated space (fs/btrfs/volumes.c, gather_device_info).
+    A tie counts as no: which device is taken then is not documented, and a balance that does not
+    bring metadata there would be repeated for ever.
     """
-    roomy = [device for device in _with_room(reading) if device.name == name]
-    if not roomy:
+    found = [device for device in _with_room(reading) if device.name == name]
+    if not found:
         return False
     rivals = [
         device
         for device in reading.devices
-        if device.name != name and device.unallocated_bytes >= roomy[0].unallocated_bytes
+        if device.name != name and device.unallocated_bytes >= found[0].unallocated_bytes
     ]
     return len(rivals) < PROFILES[reading.metadata_profile].least_devices
 
 
-def devices_with_room(reading: Reading) -> int:
-    """How many devices have room for one more metadata chunk."""
-    return len(_with_room(reading))
-
-
 def _with_room(reading: Reading) -> list[Device]:
     chunk = metadata_chunk_bytes(_raw_bytes(reading))
-    return [m for m in reading.devices if not m.missing and m.unallocated_bytes >= chunk]
+    return [d for d in reading.devices if not d.missing and d.unallocated_bytes >= chunk]
 
 
 def _raw_bytes(reading: Reading) -> int:

@@ -1,4 +1,4 @@
-"""The proof that a path is the BTRFS filesystem we mean, mounted and writable."""
+"""Verify that a path is the BTRFS filesystem that is meant, mounted and writable."""
 
 import os
 from collections.abc import Iterator
@@ -6,43 +6,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.filesystems.btrfs.ioctl import Identity, identity, superblock_uuid
+from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo, filesystem_info
+from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 
-_ONLY_BTRFS = "correct `mountpoint` in the configuration, or make one with `ebs-autoscale init`"
+_NEEDS_BTRFS = "correct `mountpoint` in the configuration, or create one with `ebs-autoscale init`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenMount:
-    """A verified mount, for as long as it is held open."""
+    """A verified mount; valid while the descriptor is open."""
 
     fd: int
-    identity: Identity
+    info: FilesystemInfo
 
 
 class BtrfsMount:
     """A mountpoint, bound to the filesystem that was mounted there at construction.
 
-    Symlinks are resolved once. Between looks nothing is held open that would keep anybody
-    from unmounting it. Raises Unfit whose `cause` is one of: missing, not mounted,
-    not btrfs, read-only, other filesystem, unreadable.
+    Symlinks are resolved once. Nothing is held open between calls, so that it can be unmounted.
+    Raises Unfit with the cause MISSING, NOT_MOUNTED, NOT_BTRFS, READ_ONLY, OTHER_FILESYSTEM or
+    UNREADABLE.
     """
 
     def __init__(self, path: str) -> None:
         try:
             self.path = os.path.realpath(path, strict=True)
         except OSError as error:
-            raise _missing(path, error) from error
+            raise _cannot_open(path, error) from error
         self.uuid = ""
         self._table = MountTable()
         self._verified: tuple[Mount, ...] = ()
         with self.opened() as mount:
-            self.uuid = mount.identity.uuid
+            self.uuid = mount.info.uuid
 
     @contextmanager
     def opened(self) -> Iterator[OpenMount]:
-        """Verify the mount and hold it open: BTRFS, this UUID, mounted, read-write (law 6)."""
+        """Verify the mount and hold it open: mounted, BTRFS, this UUID, read-write (law 6)."""
         self._verify_mounted()
         fd = self._open()
         try:
@@ -51,7 +52,7 @@ class BtrfsMount:
             os.close(fd)
 
     def verify(self) -> None:
-        """Raise Unfit unless the mount is what it has to be."""
+        """Raise Unfit unless the mount is as it has to be."""
         with self.opened():
             pass
 
@@ -61,21 +62,21 @@ class BtrfsMount:
             return
         mount = self._table.at(self.path)
         if mount is None:
-            self._explain_unmounted()
-        elif mount.kind != "btrfs":
+            raise self._not_mounted()
+        if mount.kind != "btrfs":
             raise Unfit(
                 f"{_shown(self.path)} is {mount.kind} ({mount.source}), not BTRFS",
-                hint=_ONLY_BTRFS,
+                hint=_NEEDS_BTRFS,
                 cause=Cause.NOT_BTRFS,
             )
         self._verified = mounts
 
-    def _explain_unmounted(self) -> None:
-        os.close(self._open())
+    def _not_mounted(self) -> Unfit:
+        os.close(self._open())  # raises when the folder itself is missing
         beneath = self._table.over(self.path)
-        raise Unfit(
-            f"{_shown(self.path)} is not mounted: a look at it would measure {beneath.kind} "
-            f"({beneath.source}), mounted on {beneath.point}",
+        return Unfit(
+            f"{_shown(self.path)} is not mounted: it is a folder of the {beneath.kind} "
+            f"({beneath.source}) mounted on {beneath.point}",
             hint=f"mount it: `mount {_shown(self.path)}`",
             cause=Cause.NOT_MOUNTED,
         )
@@ -84,25 +85,25 @@ class BtrfsMount:
         try:
             return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise _missing(self.path, error) from error
+            raise _cannot_open(self.path, error) from error
 
     def _verify_writable(self, fd: int) -> OpenMount:
-        found = identity(fd)
+        found = filesystem_info(fd)
         if found is None:
             raise Unfit(
-                f"{_shown(self.path)} is hidden by a filesystem that is not BTRFS",
-                hint=f"see what `findmnt --target {_shown(self.path)}` says and unmount it",
+                f"another mount, which is not BTRFS, hides {_shown(self.path)}",
+                hint=f"find it with `findmnt --target {_shown(self.path)}` and unmount it",
                 cause=Cause.NOT_BTRFS,
             )
         if self.uuid not in ("", found.uuid):
             raise Unfit(
-                f"{_shown(self.path)} is now filesystem {found.uuid}, not {self.uuid}",
+                f"filesystem {found.uuid} is mounted on {_shown(self.path)} instead of {self.uuid}",
                 hint="mount the right one again, or restart the service to watch this one",
                 cause=Cause.OTHER_FILESYSTEM,
             )
         if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
             raise self._read_only()
-        return OpenMount(fd=fd, identity=found)
+        return OpenMount(fd=fd, info=found)
 
     def _read_only(self) -> Unfit:
         path = _shown(self.path)
@@ -113,31 +114,35 @@ class BtrfsMount:
                 hint=f"`mount -o remount,rw {path}`",
                 cause=Cause.READ_ONLY,
             )
-        # Mounted read-write, yet read-only: the kernel did that, and refuses a remount
-        # (measured on 6.18: remount,rw exits 32).
-        way = f"umount {path} && {forgetting(self.uuid)}mount {path}"
+        # The mount is read-write, the filesystem is not: the kernel aborted a transaction, and
+        # refuses a remount (measured on 6.18: remount,rw exits with 32).
         return Unfit(
-            f"{path} was forced read-only by the kernel after an error (see dmesg)",
-            hint=f"a remount does not help: stop its users, `{way}`",
+            f"the kernel forced {path} read-only after an error (see dmesg)",
+            hint=f"stop the programs that use it, then `{remount_command(path, self.uuid)}`; "
+            "a remount does not help",
             cause=Cause.READ_ONLY,
         )
 
 
-def forgetting(uuid: str) -> str:
-    """The command before a mount that makes the kernel forget what never became a device.
+def remount_command(path: str, uuid: str) -> str:
+    """The commands that mount the filesystem anew, without devices that were never fully added.
 
-    After an add that failed half-way it goes on listing the device, and takes it for the latest:
-    "failed to read devices" (measured on 6.18: no mount of 6 without, 6 of 6 with it).
+    After an add that failed half-way the kernel still lists the device, and takes it for the
+    newest: the mount fails with "failed to read devices" (measured on 6.18: 6 of 6 mounts failed
+    without `--forget`, none of 6 with it).
     """
+    commands = [f"umount {path}", f"mount {path}"]
     try:
         nodes = [f"/dev/{path.name}" for path in (SYSFS / uuid / "devices").iterdir()]
-        strangers = [node for node in sorted(nodes) if superblock_uuid(node) != uuid]
+        half_added = [node for node in sorted(nodes) if superblock_uuid(node) != uuid]
     except OSError:
-        return ""
-    return f"btrfs device scan --forget {' '.join(strangers)} && " if strangers else ""
+        half_added = []
+    if half_added:
+        commands.insert(1, f"btrfs device scan --forget {' '.join(half_added)}")
+    return " && ".join(commands)
 
 
-def _missing(path: str, error: OSError) -> Unfit:
+def _cannot_open(path: str, error: OSError) -> Unfit:
     if isinstance(error, FileNotFoundError):
         return Unfit(
             f"{_shown(path)} does not exist",
@@ -145,10 +150,10 @@ def _missing(path: str, error: OSError) -> Unfit:
             cause=Cause.MISSING,
         )
     if isinstance(error, NotADirectoryError):
-        return Unfit(f"{_shown(path)} is not a folder", hint=_ONLY_BTRFS, cause=Cause.NOT_MOUNTED)
+        return Unfit(f"{_shown(path)} is not a folder", hint=_NEEDS_BTRFS, cause=Cause.NOT_MOUNTED)
     if isinstance(error, PermissionError) and os.geteuid() == 0:
         return Unfit(
-            f"cannot open {_shown(path)}: only its owner may look into it",
+            f"cannot open {_shown(path)}: only its owner has access",
             hint=f"`chmod o+rx {_shown(path)}`, or `systemctl edit ebs-autoscale` and add to "
             "[Service] CapabilityBoundingSet=CAP_DAC_OVERRIDE",
             cause=Cause.UNREADABLE,

@@ -1,4 +1,4 @@
-"""The emergency reserve: a file that takes up space until it is given up right before an add."""
+"""The emergency reserve: a file that holds space until it is released right before an add."""
 
 import ctypes
 import errno
@@ -7,120 +7,107 @@ import os
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
-from ebs_autoscale.model import Reading
-
-MIB = 1024**2
+from ebs_autoscale.model import MIB, Reading
+from ebs_autoscale.units import format_size
 
 NAME = ".ebs-autoscale-reserve"
-"""The documented name, in the root of the mountpoint; root alone can read it."""
+"""In the root of the mountpoint; only root can read it."""
 
-# linux/btrfs.h: commit without waiting for dirty data, which `btrfs filesystem sync` writes first.
+# linux/btrfs.h. Commits without writing dirty data first, as `btrfs filesystem sync` does.
 _START_SYNC = 0x80089418
 _WAIT_SYNC = 0x40089416
 
-# Only attributes take up metadata in one place and go with one unlink; those of `trusted` are
-# seen by root alone. A leaf holds one that is so much smaller than it is.
+# Extended attributes are metadata that one unlink frees; only root sees those of `trusted`. The
+# largest that fits into a leaf is this much smaller than the leaf.
 _ATTRIBUTE = "trusted.ebs-autoscale.{}"
 _LEAF_SLACK_BYTES = 1024
-# Since Linux 6.3 a block group takes extents of one size class (fs/btrfs/block-group.h: up to
-# 128 KiB, up to 8 MiB, larger), and the allocator rather makes a new chunk than put one into a
-# group of another class. Space given up in one piece is thus of no use to small writers: they
-# ask for a chunk, which is the race (measured: 12 % of adds). The shares end where they say.
+# Since Linux 6.3 a block group holds extents of one size class (fs/btrfs/block-group.h: up to
+# 128 KiB, up to 8 MiB, larger), and the kernel prefers a new chunk to a group of another class.
+# Writers of small extents therefore cannot use a reserve of large ones: they request a chunk, and
+# meet the race (measured: 12 % of adds). Each row: up to this share of the reserve, this size.
 _EXTENTS = ((0.5, 64 * 1024), (0.75, MIB), (1.0, 16 * MIB))
 _KEEP_SIZE = 1  # linux/falloc.h
-# Writers must not be through with the reserve before the add is: at 1 GB/s 256 MiB last for
-# 0.25 s, an add took up to 0.2 s (measured).
-_TIGHT_FACTOR = 4
+# At 1 GB/s a reserve of 256 MiB lasts for 0.25 s, and an add took up to 0.2 s (measured): with
+# less available space than this many times the reserve, programs may meet ENOSPC before the add.
+_NEAR_ENOSPC_FACTOR = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What the reserve takes up now: bytes of data, and of metadata (one copy)."""
-
-    data_bytes: int
-    metadata_bytes: int
-
-
-NOTHING = Held(data_bytes=0, metadata_bytes=0)
-
-
-def held(folder_fd: int) -> Held:
-    """What is held in this folder; nothing where the name belongs to somebody else's file."""
+def held_bytes(folder_fd: int) -> int:
+    """How much data is held in this folder; 0 when the file of this name is not the reserve."""
     try:
         status = os.stat(NAME, dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
-        return NOTHING
-    if not _is_ours(status):
-        return NOTHING
-    # The file gets its size last: one that has it has all of its attributes too.
-    return Held(data_bytes=status.st_size, metadata_bytes=reserve_metadata_bytes(status.st_size))
+        return 0
+    # The size is set last: a file that has it also has all its attributes.
+    return status.st_size if _is_ours(status) else 0
 
 
-def is_tight(reading: Reading) -> bool:
-    """Whether programs may run into ENOSPC before a device is added, so that it pays to give up."""
+def is_near_enospc(reading: Reading) -> bool:
+    """Whether programs may get ENOSPC before a device is added, unless the reserve is released."""
     metadata_bytes = reserve_metadata_bytes(reading.reserve_bytes)
     return (
-        reading.available_bytes < _TIGHT_FACTOR * reading.reserve_bytes
-        or reading.metadata_headroom_bytes < _TIGHT_FACTOR * metadata_bytes
+        reading.available_bytes < _NEAR_ENOSPC_FACTOR * reading.reserve_bytes
+        or reading.metadata_headroom_bytes < _NEAR_ENOSPC_FACTOR * metadata_bytes
     )
 
 
 class Reserve:
-    """The reserve in the root of one mount; what is held is looked up, never remembered.
+    """The reserve in the root of one mount; its size is always read from the filesystem.
 
-    Why: a device that is added while writers spin on ENOSPC can be allocated from before the
-    kernel has it in its books, and the filesystem is forced read-only (`docs/metadata.md`).
+    Why there is one: while programs retry on ENOSPC, the kernel may allocate from a device that is
+    being added before the device is recorded. It then forces the filesystem read-only
+    (docs/metadata.md).
     """
 
     def __init__(self, mount: BtrfsMount) -> None:
         self._mount = mount
 
     def keep(self, data_bytes: int) -> str:
-        """Hold this much data and the metadata that goes with it, none for 0; says what was done.
+        """Hold this much data with its metadata, none for 0; returns what was done, "" for nothing.
 
-        "" when nothing had to be done. Raises Transient when it cannot be done now, having taken
-        nothing, and Unfit when the name belongs to somebody else's file.
+        Raises Transient when there is no room, holding nothing; Unfit when the file of this name
+        is not the reserve.
         """
         try:
             with self._mount.opened() as mount:
                 if not data_bytes:
-                    given = give_up(mount.fd).data_bytes
-                    return f"gave up the reserve of {given // MIB} MiB" if given else ""
-                taken = take(mount.fd, data_bytes, node_bytes=mount.identity.node_bytes)
-                return f"took a reserve of {data_bytes // MIB} MiB" if taken else ""
+                    released = release(mount.fd)
+                    return f"released the reserve of {format_size(released)}" if released else ""
+                taken = take(mount.fd, data_bytes, node_bytes=mount.info.node_bytes)
+                return f"reserved {format_size(data_bytes)} for emergencies" if taken else ""
         except FileExistsError as error:
             raise Unfit(
-                f"{self._mount.path}/{NAME} is not the reserve, but somebody's own",
+                f"{self._mount.path}/{NAME} exists and is not the emergency reserve",
                 hint="move it away, or set `metadata.reserve: off`",
                 cause=Cause.RESERVE,
             ) from error
         except PermissionError as error:
             raise Unfit(
-                f"{self._mount.path} belongs to somebody whose folder root may not write to here",
+                f"no permission to create the emergency reserve in {self._mount.path}, which "
+                "belongs to another user",
                 hint="`systemctl edit ebs-autoscale` and add to [Service] "
                 "CapabilityBoundingSet=CAP_DAC_OVERRIDE, or set `metadata.reserve: off`",
                 cause=Cause.RESERVE,
             ) from error
         except OSError as error:
             raise Transient(
-                f"cannot change the reserve: {error}", cause=Cause.RESERVE_FAILED
+                f"cannot change the emergency reserve: {error}", cause=Cause.RESERVE_FAILED
             ) from error
 
 
 def take(folder_fd: int, data_bytes: int, *, node_bytes: int) -> bool:
-    """Hold this much data and the metadata that goes with it; False when nothing had to be done.
+    """Hold this much data with its metadata; False when it is held already.
 
-    `node_bytes` is the size of the filesystem's leaves. Raises OSError, FileExistsError where the
-    name belongs to somebody else's file; what was taken up to then is given up again.
+    `node_bytes` is the size of the filesystem's tree nodes. Raises OSError, having released what
+    was taken so far; FileExistsError when the file of this name is not the reserve.
     """
-    if held(folder_fd).data_bytes == data_bytes:
+    if held_bytes(folder_fd) == data_bytes:
         return False
-    give_up(folder_fd)
+    release(folder_fd)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(NAME, flags, 0o600, dir_fd=folder_fd)
     try:
@@ -138,7 +125,7 @@ def take(folder_fd: int, data_bytes: int, *, node_bytes: int) -> bool:
 
 
 def _allocate(fd: int, data_bytes: int) -> None:
-    """Small extents, then medium, then large ones; the size of the file is set last."""
+    """Allocate small, then medium, then large extents; then set the size of the file."""
     start = 0
     for share, extent_bytes in _EXTENTS:
         end = int(data_bytes * share)
@@ -150,7 +137,7 @@ def _allocate(fd: int, data_bytes: int) -> None:
 
 
 def _fallocate(fd: int, start: int, length: int) -> None:
-    """Allocate without changing the size of the file, which os.posix_fallocate would."""
+    """Allocate without changing the size of the file, as os.posix_fallocate does."""
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = (ctypes.c_int(_KEEP_SIZE), ctypes.c_int64(start), ctypes.c_int64(length))
     if libc.fallocate(ctypes.c_int(fd), *arguments) != 0:
@@ -158,42 +145,42 @@ def _fallocate(fd: int, start: int, length: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def give_up(folder_fd: int) -> Held:
-    """Give the space back to everybody, in the time of one commit; what that was.
+def release(folder_fd: int) -> int:
+    """Make the space available to programs, which takes one commit; returns the bytes held.
 
-    Works on a full filesystem: an unlink may use what only the kernel may, a truncation
-    alone may not. Raises OSError.
+    Works on a full filesystem: an unlink may use the kernel's own reserve, a truncation may not.
+    Raises OSError, FileExistsError when the file of this name is not the reserve.
     """
-    given = held(folder_fd)
+    released = held_bytes(folder_fd)
     try:
         fd = os.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
     except FileNotFoundError:
-        return given
+        return released
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-        raise FileExistsError(errno.EEXIST, "no regular file has this name", NAME) from error
+        raise FileExistsError(errno.EEXIST, "not a regular file", NAME) from error
     try:
         if not _is_ours(os.fstat(fd)) or _has_content(fd):
-            raise FileExistsError(errno.EEXIST, "somebody else's file has this name", NAME)
+            raise FileExistsError(errno.EEXIST, "the file is not the reserve", NAME)
         with suppress(OSError):
-            # Whoever has it open too, such as a backup, would keep its data from being freed.
+            # Else a process that has it open, such as a backup, would keep its data allocated.
             os.ftruncate(fd, 0)
     finally:
         os.close(fd)
     os.unlink(NAME, dir_fd=folder_fd)
     commit(folder_fd)
-    return given
+    return released
 
 
 def commit(fd: int) -> None:
-    """Commit the running transaction: only then is what was deleted free; raises OSError."""
+    """Commit the running transaction, which frees what was deleted; raises OSError."""
     number = bytearray(8)
     try:
         fcntl.ioctl(fd, _START_SYNC, number)
         fcntl.ioctl(fd, _WAIT_SYNC, struct.pack("=Q", *struct.unpack("=Q", number)))
     except OSError as error:
-        # The transaction was committed by somebody else in between.
+        # Another process has committed the transaction in between.
         if error.errno not in (errno.ENOENT, errno.EINVAL):
             raise
 
@@ -203,7 +190,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 def _has_content(fd: int) -> bool:
-    """Whether anybody ever wrote to it: what is only allocated counts as a hole."""
+    """Whether it has content: space that is only allocated counts as a hole."""
     try:
         os.lseek(fd, 0, os.SEEK_DATA)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which devices of a filesystem this host shows, mounted or not."""
+"""Which devices of a filesystem are present on this host, mounted or not."""
 
 import re
 from collections.abc import Callable
@@ -7,57 +7,53 @@ from dataclasses import dataclass
 
 from ebs_autoscale.errors import CommandFailed
 from ebs_autoscale.host.command import never, run
+from ebs_autoscale.units import counted
 
 _TOTAL = re.compile(r"Total devices (\d+)")
 _DEVID = re.compile(r"^\s*devid\s+(\d+) .* path (/dev/\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
-    """How many devices a filesystem has, and which of them this host shows."""
+class PresentDevices:
+    """The devices of a filesystem that this host has, of `total`; 0 when none is known."""
 
-    total: int
-    devids: tuple[int, ...]
+    total: int = 0
+    devids: tuple[int, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether all are here: only then is a mount tried, and never a degraded one."""
+        """Whether all are present. Only then is the filesystem mounted, and never degraded."""
         return self.total > 0 and len(self.devids) >= self.total
 
     @property
     def sentence(self) -> str:
-        """What is here and what is not."""
+        """How many are present, and which."""
         if not self.devids:
-            return "none of its devices is here"
-        here = ", ".join(map(str, self.devids))
-        return f"{len(self.devids)} of its {self.total} devices are here (devid {here})"
+            return "none of its devices is present"
+        present = f"{len(self.devids)} of {counted(self.total, 'device')} present"
+        return f"{present} (devid {', '.join(map(str, self.devids))})"
 
 
-def presence_in(shown: str) -> Presence:
-    """Read `btrfs filesystem show --raw`: the form is the same from 4.15 to 6.19."""
+def parse_show(shown: str) -> PresentDevices:
+    """Parse `btrfs filesystem show --raw`, whose format is the same from 4.15 to 6.19."""
     total = _TOTAL.search(shown)
     devids = tuple(int(found[1]) for found in _DEVID.finditer(shown))
-    return Presence(int(total[1]) if total else 0, devids)
+    return PresentDevices(int(total[1]) if total else 0, devids)
 
 
-NOBODY = Presence(0, ())
-
-
-def presence_of(
+def present_devices(
     filesystem: str, *, timeout_seconds: float, stopping: Callable[[], bool] = never
-) -> Presence:
-    """Ask the tool, which changes nothing.
+) -> PresentDevices:
+    """The devices of this filesystem, a UUID, that the kernel or the tool can find now.
 
-    Raises CommandFailed, which is also its word for a filesystem of which no device is here.
+    Raises CommandFailed, also when no device of it is present.
     """
     argv = ["btrfs", "filesystem", "show", "--raw", filesystem]
-    return presence_in(run(argv, timeout_seconds=timeout_seconds, stopping=stopping))
+    return parse_show(run(argv, timeout_seconds=timeout_seconds, stopping=stopping))
 
 
 def scan(*, timeout_seconds: float, stopping: Callable[[], bool] = never) -> None:
-    """Tell the kernel of every device that udev has not; harmless where it has.
-
-    The tool also complains of copies of other filesystems: what counts is what is seen next.
-    """
+    """Register all BTRFS devices with the kernel; udev has normally done so."""
+    # It also fails for copies of other filesystems, so its result says nothing about ours.
     with suppress(CommandFailed):
         run(["btrfs", "device", "scan"], timeout_seconds=timeout_seconds, stopping=stopping)

@@ -1,4 +1,4 @@
-"""What the kernel publishes about one BTRFS filesystem in sysfs, without privileges."""
+"""What sysfs says about one BTRFS filesystem; readable without privileges."""
 
 import os
 from contextlib import suppress
@@ -7,10 +7,10 @@ from pathlib import Path
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, Allocated
 
 SYSFS = Path("/sys/fs/btrfs")
-"""A folder for each filesystem that is mounted anywhere, in whatever mount namespace."""
+"""Has a folder for each mounted filesystem, in whatever mount namespace."""
 
-# What leaves one counter enters a later one of this order, so that each byte is seen at
-# least once and errors are on the safe side (measured: the other order erred by GiB).
+# In the order in which bytes move from one counter to the next, so that a byte is counted twice
+# rather than not at all (measured: in the opposite order a reading was off by GiB).
 _COUNTERS = (
     "bytes_may_use",
     "bytes_reserved",
@@ -24,22 +24,22 @@ _COUNTERS = (
 class BtrfsSysfs:
     """The sysfs folder of one mounted filesystem; raises OSError once it is unmounted.
 
-    Files are opened once and read again and again: a third of the cost of a tick. Open sysfs
-    files keep nobody from unmounting; after a remount they say ENODEV and are opened anew.
-    Source: Documentation/ABI/testing/sysfs-fs-btrfs; `allocation` since Linux 3.14.
+    Files stay open and are read again, which saves a third of the cost of a tick. Open sysfs files
+    do not prevent an unmount; after the next mount they fail with ENODEV and are opened again.
+    Source: https://btrfs.readthedocs.io/en/latest/ch-sysfs.html
     """
 
     def __init__(self, uuid: str) -> None:
         self._folder = f"{SYSFS}/{uuid}"
         self._fds: dict[str, int] = {}
-        # For life: mkfs decides it.
+        # Set by mkfs and never changed.
         self._data_kind = "mixed" if Path(self._folder, "allocation/mixed").exists() else "data"
 
     def __del__(self) -> None:
         self._forget()
 
     def allocated(self) -> tuple[Allocated, Allocated]:
-        """The data and the metadata chunks: one and the same where the two are mixed."""
+        """The data and the metadata chunks; the same object where block groups are mixed."""
         data = self._allocated(self._data_kind)
         return data, data if self._data_kind == "mixed" else self._allocated("metadata")
 
@@ -50,13 +50,13 @@ class BtrfsSysfs:
         return data, metadata
 
     def data_profile(self) -> str:
-        """How the next data chunk will lie on devices; `single` where there is none yet."""
+        """The profile of the next data chunk; `single` when there is none yet."""
         return self._profile(self._data_kind)
 
     def exclusive_operation(self) -> str:
-        """What keeps others from changing the devices now, `none` also before Linux 5.10.
+        """The running exclusive operation; always `none` before Linux 5.10.
 
-        Before 5.17 a balance that is paused is a `balance` like one that runs.
+        Before 5.17 a paused balance is `balance`, too.
         """
         try:
             return self._read("exclusive_operation")
@@ -65,32 +65,22 @@ class BtrfsSysfs:
             return "none"
 
     def names(self) -> frozenset[str]:
-        """Kernel names of the devices."""
+        """The kernel names of the devices."""
         return frozenset(os.listdir(f"{self._folder}/devices"))  # noqa: PTH208 -- runs each tick
 
     def device_number(self, name: str) -> str:
-        """The major:minor of the device with this kernel name; empty when it was torn off."""
+        """The major:minor of the device with this kernel name; empty when it has gone."""
         try:
             return self._read(f"devices/{name}/dev")
         except OSError:
             return ""
 
     def is_missing(self, devid: int) -> bool:
-        """Whether the kernel runs without this device; before Linux 5.6 sysfs does not tell."""
+        """Whether this device is missing; always False before Linux 5.6."""
         try:
             return self._read(f"devinfo/{devid}/missing") == "1"
         except FileNotFoundError:
             return False
-
-    def errors(self, devid: int) -> dict[str, int]:
-        """The device's error counters since they were reset; none before Linux 5.14."""
-        try:
-            rows = [
-                line.split() for line in self._read(f"devinfo/{devid}/error_stats").splitlines()
-            ]
-        except OSError:
-            return {}
-        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
 
     def _allocated(self, kind: str) -> Allocated:
         counted = {name: int(self._read(f"allocation/{kind}/{name}")) for name in _COUNTERS}
