@@ -93,18 +93,12 @@ class BtrfsFilesystem:
         return self._mount.path
 
     def read(self) -> Reading:
-        """Read the current state, in microseconds and without a subprocess.
-
-        Raises Unfit or Transient.
-        """
+        """The current state, in microseconds, without a subprocess; raises Unfit or Transient."""
         with self.opened() as mount:
             return self.reading(mount, os.fstatvfs(mount.fd))
 
     def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
-        """The current state, with the figures of statvfs(3) as the caller read them.
-
-        Raises OSError.
-        """
+        """The current state, with statvfs(3) as the caller read it; raises OSError."""
         now_seconds = self._clock.now_seconds()
         return reading_of(
             mount, self._sysfs, statvfs, mountpoint=self.mountpoint, now_seconds=now_seconds

@@ -1,6 +1,7 @@
 """The host: tools, block devices, mounts, files, locks, systemd. Imports nothing by itself."""
 
 __all__ = [
+    "blank",
     "block_devices",
     "command",
     "files",

@@ -3,36 +3,20 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
-from ebs_autoscale.host.command import run
+from ebs_autoscale.host import blank
 from ebs_autoscale.host.mountinfo import MountTable
-from ebs_autoscale.model import GIB, MIB, Volume
+from ebs_autoscale.model import Volume
 
 _EBS_MODEL = "Amazon Elastic Block Store"
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
 _SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
 # Some AMIs map the root volume as /dev/sda1, and old guests have /dev/xvda1 without /dev/xvda.
 _NAMES = re.compile(r"((?:sd|xvd)[a-z]{1,2})\d*")
-_BLKID_TIMEOUT_SECONDS = 60.0
-_BLKID_NOTHING_FOUND = 2
-
-# Filesystems, arrays and partition tables keep their headers in the first or last MiB; the copies
-# of BTRFS' superblock are elsewhere.
-_EDGE_BYTES = 4 * MIB
-BTRFS_SUPERBLOCK_COPIES_AT = (64 * MIB, 256 * GIB)
-_SUPERBLOCK_BYTES = 4096
-
-IsLeftover = Callable[[bytes, int], bool]
-"""Whether content, read at this offset in bytes, counts as nothing."""
-
-
-def nothing_is_leftover(_content: bytes, _at: int) -> bool:
-    """All content counts."""
-    return False
 
 
 class BlockDevices:
@@ -87,7 +71,7 @@ class BlockDevices:
         return next((f"vol-{match[1]}" for match in found if match), "")
 
     def require_blank(
-        self, name: str, *, size_bytes: int, is_leftover: IsLeftover = nothing_is_leftover
+        self, name: str, *, size_bytes: int, is_leftover: blank.IsLeftover | None = None
     ) -> None:
         """Verify that the device is whole, unused, of this size and blank; changes nothing on it.
 
@@ -205,24 +189,19 @@ class BlockDevices:
 
     def _require_no_signature(self, name: str) -> None:
         try:
-            found = run(
-                ["blkid", "-p", "-o", "export", str(self._dev / name)],
-                timeout_seconds=_BLKID_TIMEOUT_SECONDS,
-            )
+            found = blank.signature_of(self._dev / name)
         except CommandFailed as error:
-            if error.status == _BLKID_NOTHING_FOUND:
-                return
-            # Status 8: there are several contradicting signatures.
             raise _unfit(name, f"may not be blank: {error}") from error
-        raise _unfit(name, f"contains {_signature(found)}")
+        if found:
+            raise _unfit(name, f"contains {found}")
 
-    def _require_zeroes(self, name: str, size_bytes: int, is_leftover: IsLeftover) -> None:
+    def _require_zeroes(
+        self, name: str, size_bytes: int, is_leftover: blank.IsLeftover | None
+    ) -> None:
         with self._claimed(name) as fd:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            for offset, length in _inspected_ranges(size_bytes):
-                content = os.pread(fd, length, offset)
-                if content != bytes(length) and not is_leftover(content, offset):
-                    raise _unfit(name, f"is not blank: there is content at offset {offset}")
+            found = blank.content_at(fd, size_bytes=size_bytes, is_leftover=is_leftover)
+        if found is not None:
+            raise _unfit(name, f"is not blank: there is content at offset {found}")
 
     @contextmanager
     def _claimed(self, name: str) -> Iterator[int]:
@@ -261,20 +240,6 @@ def _serial(volume: Volume) -> str:
 
 def _other_prefix(match: re.Match[str]) -> str:
     return "xvd" if match[1] == "sd" else "sd"
-
-
-def _signature(blkid: str) -> str:
-    fields = dict(line.split("=", 1) for line in blkid.splitlines() if "=" in line)
-    kind = fields.get("TYPE") or fields.get("PTTYPE") or "something that blkid recognises"
-    uuid = fields.get("UUID") or fields.get("PTUUID")
-    return f"{kind}, UUID {uuid}" if uuid else kind
-
-
-def _inspected_ranges(size_bytes: int) -> list[tuple[int, int]]:
-    copies = [(offset, _SUPERBLOCK_BYTES) for offset in BTRFS_SUPERBLOCK_COPIES_AT]
-    edge_bytes = min(_EDGE_BYTES, size_bytes)
-    edges = [(0, edge_bytes), (size_bytes - edge_bytes, edge_bytes)]
-    return edges + [(at, length) for at, length in copies if at + length <= size_bytes]
 
 
 def _unfit(name: str, found: str, *, cause: Cause = Cause.NOT_BLANK) -> Unfit:

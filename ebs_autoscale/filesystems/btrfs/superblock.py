@@ -3,7 +3,7 @@
 import os
 import uuid
 
-from ebs_autoscale.host.block_devices import BTRFS_SUPERBLOCK_COPIES_AT
+from ebs_autoscale.host.blank import BTRFS_SUPERBLOCK_COPIES_AT
 
 # https://btrfs.readthedocs.io/en/latest/dev/On-disk-format.html
 SUPERBLOCK_AT = 64 * 1024

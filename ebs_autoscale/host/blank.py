@@ -1,0 +1,60 @@
+"""Whether a block device is blank: no known signature, and zeroes where headers are kept."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ebs_autoscale.errors import CommandFailed
+from ebs_autoscale.host.command import run
+from ebs_autoscale.model import GIB, MIB
+
+# Filesystems, arrays and partition tables keep their headers in the first or last MiB; the copies
+# of BTRFS' superblock are elsewhere.
+_EDGE_BYTES = 4 * MIB
+BTRFS_SUPERBLOCK_COPIES_AT = (64 * MIB, 256 * GIB)
+_SUPERBLOCK_BYTES = 4096
+
+_BLKID_TIMEOUT_SECONDS = 60.0
+_BLKID_NOTHING_FOUND = 2
+
+IsLeftover = Callable[[bytes, int], bool]
+"""Whether content that was read at this offset in bytes counts as nothing."""
+
+
+def signature_of(node: Path) -> str:
+    """What blkid recognises on this device; empty for nothing.
+
+    Raises CommandFailed when it cannot tell, such as with signatures that contradict each other.
+    """
+    argv = ["blkid", "-p", "-o", "export", str(node)]
+    try:
+        found = run(argv, timeout_seconds=_BLKID_TIMEOUT_SECONDS)
+    except CommandFailed as error:
+        if error.status == _BLKID_NOTHING_FOUND:
+            return ""
+        raise
+    fields = dict(line.split("=", 1) for line in found.splitlines() if "=" in line)
+    kind = fields.get("TYPE") or fields.get("PTTYPE") or "something that blkid recognises"
+    uuid = fields.get("UUID") or fields.get("PTUUID")
+    return f"{kind}, UUID {uuid}" if uuid else kind
+
+
+def content_at(fd: int, *, size_bytes: int, is_leftover: IsLeftover | None = None) -> int | None:
+    """The offset of a range with content, read from the device itself; None when it is blank.
+
+    Raises OSError.
+    """
+    # Not from pages that an earlier read left in the cache.
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    for offset, length in _inspected_ranges(size_bytes):
+        content = os.pread(fd, length, offset)
+        if content != bytes(length) and not (is_leftover and is_leftover(content, offset)):
+            return offset
+    return None
+
+
+def _inspected_ranges(size_bytes: int) -> list[tuple[int, int]]:
+    copies = [(offset, _SUPERBLOCK_BYTES) for offset in BTRFS_SUPERBLOCK_COPIES_AT]
+    edge_bytes = min(_EDGE_BYTES, size_bytes)
+    edges = [(0, edge_bytes), (size_bytes - edge_bytes, edge_bytes)]
+    return edges + [(at, length) for at, length in copies if at + length <= size_bytes]
