@@ -7,7 +7,7 @@ import pytest
 
 from ebs_autoscale.checks.filesystem import FilesystemSeen, fstab_lines, lines
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.filesystems.btrfs.scan import Presence
+from ebs_autoscale.filesystems.btrfs.scan import PresentDevices
 from ebs_autoscale.host.fstab import line_for, parse
 from ebs_autoscale.model import Reading
 from ebs_autoscale.policy import problems_of
@@ -68,9 +68,9 @@ def test_a_full_filesystem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("present", "verdict"), [(Presence(2, (1, 2)), "ok"), (Presence(2, (1,)), "fail")]
+    ("present", "verdict"), [(PresentDevices(2, (1, 2)), "ok"), (PresentDevices(2, (1,)), "fail")]
 )
-def test_an_unmounted_filesystem(present: Presence, verdict: str) -> None:
+def test_an_unmounted_filesystem(present: PresentDevices, verdict: str) -> None:
     """It fails, and says whether all of its devices are present."""
     error = Unfit("/scratch is not mounted", hint="mount it", cause=Cause.NOT_MOUNTED)
     seen = FilesystemSeen(
