@@ -55,7 +55,7 @@ _TELL_EVERY_CALLS = 10
 
 
 def ignore(_sentence: str) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 class Clock(Protocol):

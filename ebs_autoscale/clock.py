@@ -1,4 +1,4 @@
-"""Time, chance and the wish to stop, as one port; the only home of `time`."""
+"""Time, randomness and requests to stop, as one port; the only module that imports `time`."""
 
 import os
 import random
@@ -12,15 +12,15 @@ from ebs_autoscale.errors import Stopped
 
 
 class Clock(Protocol):
-    """What the core knows of time. `sleep` raises `Stopped` as soon as a stop is requested."""
+    """The clock as the rest of the program sees it."""
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked this process to end."""
+        """Whether this process was asked to end."""
         ...
 
     def now_seconds(self) -> float:
-        """Monotonic time; differences only."""
+        """Monotonic time; only differences have a meaning."""
         ...
 
     def wall_seconds(self) -> float:
@@ -28,11 +28,11 @@ class Clock(Protocol):
         ...
 
     def since_boot_seconds(self) -> float:
-        """How long this host has been up."""
+        """The time since the host has booted."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait that long, or raise `Stopped` at once when a stop is requested."""
+        """Wait; raises `Stopped` as soon as a stop is requested."""
         ...
 
     def jitter(self) -> float:
@@ -41,16 +41,16 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock; signals given to `stop_on` end its waits at once."""
+    """The clock of this host; signals passed to `stop_on` end a wait at once."""
 
     def __init__(self) -> None:
         self.stopping = False
-        self._asked = False
-        # What a signal writes to, so that it ends a wait; nothing before `stop_on`.
+        self._woken = False
+        # The end of a pipe that a signal makes readable, so that it ends a wait; see `stop_on`.
         self._wakeup: tuple[int, ...] = ()
 
     def stop_on(self, *signals: signal.Signals) -> None:
-        """From now on these signals only set `stopping`; call it from the main thread."""
+        """Make these signals only set `stopping`; to be called from the main thread."""
         read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup = (read_end,)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -58,22 +58,22 @@ class SystemClock:
             signal.signal(number, self._stop)
 
     def wake_on(self, number: signal.Signals) -> None:
-        """From now on this signal ends a wait, and is there for `was_asked`; after `stop_on`."""
-        signal.signal(number, self._ask)
+        """Make this signal end a wait and count as a wake-up; to be called after `stop_on`."""
+        signal.signal(number, self._wake)
 
-    def was_asked(self) -> bool:
-        """Whether the signal of `wake_on` has come since the last call."""
-        asked, self._asked = self._asked, False
-        return asked
+    def take_wake_up(self) -> bool:
+        """Clear the wake-up; returns whether its signal has come since the last call."""
+        woken, self._woken = self._woken, False
+        return woken
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self.stopping = True
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
+    def _wake(self, _number: int, _frame: FrameType | None) -> None:
+        self._woken = True
 
     def now_seconds(self) -> float:
-        """Monotonic time; differences only."""
+        """Monotonic time; only differences have a meaning."""
         return time.monotonic()
 
     def wall_seconds(self) -> float:
@@ -81,11 +81,11 @@ class SystemClock:
         return time.time()
 
     def since_boot_seconds(self) -> float:
-        """How long this host has been up; a container has its host's."""
+        """The time since the host has booted, also in a container."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def sleep(self, seconds: float) -> None:
-        """Wait that long, or until woken; raise `Stopped` at once when a stop is requested."""
+        """Wait until then or a wake-up; raises `Stopped` as soon as a stop is requested."""
         deadline = time.monotonic() + seconds
         while not self._is_due and (left := deadline - time.monotonic()) > 0:
             readable, _, _ = select.select(self._wakeup, [], [], left)
@@ -96,8 +96,8 @@ class SystemClock:
 
     @property
     def _is_due(self) -> bool:
-        return self.stopping or self._asked
+        return self.stopping or self._woken
 
     def jitter(self) -> float:
         """A uniform random number in [0, 1)."""
-        return random.random()  # noqa: S311 -- spreads retries, guards nothing
+        return random.random()  # noqa: S311 -- spreads retries, no secret

@@ -57,12 +57,14 @@ def look(mountpoint: str, clock: SystemClock) -> FilesystemSeen:
         filesystem = BtrfsFilesystem(mountpoint, clock=clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
-        is_unmounted = error.cause is Cause.NOT_MOUNTED and seen.uuid
-        return replace(seen, error=error, present=_presence(seen.uuid) if is_unmounted else None)
+        seen = replace(seen, error=error)
+        if error.cause is Cause.NOT_MOUNTED and seen.uuid:
+            seen = replace(seen, present=_present_devices(seen.uuid))
+        return seen
     return replace(seen, uuid=reading.filesystem, reading=reading, operation=operation)
 
 
-def _presence(uuid: str) -> PresentDevices:
+def _present_devices(uuid: str) -> PresentDevices:
     with suppress(CommandFailed):
         return present_devices(uuid, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
     return PresentDevices()

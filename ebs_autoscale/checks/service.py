@@ -5,9 +5,8 @@ from pathlib import Path
 
 from ebs_autoscale.checks.line import Line, hint_of
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
-from ebs_autoscale.host import paths
+from ebs_autoscale.host import paths, systemd
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.systemd import PROPERTIES, Unit, is_running, parse_show, unit_of_config
 from ebs_autoscale.telemetry import living_daemon
 from ebs_autoscale.units import counted
 
@@ -26,11 +25,11 @@ _HINTS = {
 
 def unit(config_path: Path) -> Iterator[Line]:
     """Whether systemd starts the daemon at boot and keeps it running; asks systemd."""
-    if not is_running():
+    if not systemd.is_running():
         what = "systemd is not running; use `ebs-autoscale run --detach`"
         yield Line("unit", "ok", what)
         return
-    name = unit_of_config(config_path)
+    name = systemd.unit_of_config(config_path)
     if not name:
         hint = (
             f"keep the file as {paths.CONFIG_FOLDER}/config.yaml, "
@@ -38,16 +37,16 @@ def unit(config_path: Path) -> Iterator[Line]:
         )
         yield Line("unit", "warn", f"no unit reads {config_path}", hint)
         return
-    argv = ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", name]
+    argv = ["systemctl", "show", f"--property={','.join(systemd.PROPERTIES)}", "--", name]
     try:
         answer = run(argv, timeout_seconds=_SYSTEMCTL_TIMEOUT_SECONDS)
     except EbsAutoscaleError as error:
         yield Line("unit", "warn", error.what, hint_of(error))
         return
-    yield from map(unit_line, parse_show(answer))
+    yield from map(unit_line, systemd.parse_show(answer))
 
 
-def unit_line(shown: Unit) -> Line:
+def unit_line(shown: systemd.Unit) -> Line:
     """The verdict on the daemon's unit."""
     name = shown.name
     if shown.load_state == "masked":
@@ -68,7 +67,7 @@ def unit_line(shown: Unit) -> Line:
     return Line("unit", "warn", what, f"run `systemctl {how} {name}`")
 
 
-def _failed_line(shown: Unit) -> Line:
+def _failed_line(shown: systemd.Unit) -> Line:
     state = "has failed" if shown.active_state == "failed" else "is in a restart loop"
     status = f", exit status {shown.exit_status}" if shown.exit_status else ""
     hint = _HINTS.get(shown.result, _log_of(shown)).format(name=shown.name)
@@ -78,7 +77,7 @@ def _failed_line(shown: Unit) -> Line:
     return Line("unit", "fail", what, hint)
 
 
-def _running_line(shown: Unit) -> Line:
+def _running_line(shown: systemd.Unit) -> Line:
     name = shown.name
     if shown.file_state not in _AT_BOOT:
         what = f"{name} is {shown.active_state}, but does not start at boot"
@@ -89,11 +88,11 @@ def _running_line(shown: Unit) -> Line:
     return Line("unit", "ok", what)
 
 
-def _restarts_of(shown: Unit) -> str:
+def _restarts_of(shown: systemd.Unit) -> str:
     return f", restarted {counted(shown.restarts, 'time')}" if shown.restarts else ""
 
 
-def _log_of(shown: Unit) -> str:
+def _log_of(shown: systemd.Unit) -> str:
     return f"see `journalctl -u {shown.name} -e`"
 
 

@@ -173,7 +173,7 @@ class Daemon:
     def _reload_if_asked(
         self, follow: Callable[[], None], refuse: Callable[[ConfigInvalid], None]
     ) -> None:
-        if not self._clock.was_asked():
+        if not self._clock.take_wake_up():
             return
         self._notifier.reloading(self._clock.now_seconds())
         try:

@@ -1,4 +1,4 @@
-"""The only door to subprocess."""
+"""Run a tool of the operating system."""
 
 import os
 import shutil
@@ -18,23 +18,23 @@ _PACKAGES = {
     "systemctl": "systemd",
 }
 
-# A preexec_fn of our own would run between fork and exec.
+# Instead of a preexec_fn, which is not safe with threads.
 _DIES_WITH_PARENT = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
 
-_LOOK_EVERY_SECONDS = 0.2
-# A balance that is told to stop first finishes its chunk: 5 s for 256 MiB of metadata,
-# up to 20 s for 1 GiB (measured at 125 MiB/s). Then it has to be gone.
+_POLL_SECONDS = 0.2
+# A balance finishes its chunk first. Measured at 125 MiB/s: 5 s for 256 MiB of metadata, up to
+# 20 s for 1 GiB.
 _TERMINATE_GRACE_SECONDS = 30.0
 _KILL_GRACE_SECONDS = 10.0
 
 
 def path_of(tool: str) -> str | None:
-    """Where `run` finds this tool; None when it is not installed."""
+    """The path at which `run` finds this tool; None when it is not installed."""
     return shutil.which(tool, path=_search_path())
 
 
 def never() -> bool:
-    """Nobody asks us to stop."""
+    """No stop is ever requested."""
     return False
 
 
@@ -45,15 +45,15 @@ def run(
     stopping: Callable[[], bool] = never,
     dies_with_us: bool = False,
 ) -> str:
-    """Run a tool to its end and return what it wrote to stdout; nothing of it outlives this call.
+    """Run a tool to its end and return its stdout; the tool does not outlive the call.
 
-    No shell, no stdin, messages in English. The tool has a process group of its own:
-    Ctrl-C reaches us, and we decide. `stopping` is asked five times a second. With
-    `dies_with_us` the tool gets SIGTERM from the kernel when we are killed.
+    Without a shell and stdin, with messages in English. The tool has its own process group, so that
+    Ctrl-C reaches only us. `stopping` is called five times a second. With `dies_with_us` the kernel
+    sends the tool SIGTERM when we are killed.
 
-    Raises CommandFailed when the tool ends with a non-zero status, is killed or runs out of
-    time; Unfit when it is not installed; Transient when the host cannot start it
-    now; Stopped when `stopping` became true, after having ended the tool.
+    Raises CommandFailed when the tool exits with a non-zero status, is killed or times out; Unfit
+    when it is not installed; Transient when the host cannot start it now; Stopped once `stopping`
+    has returned true and the tool was ended.
     """
     process = _start([*_DIES_WITH_PARENT, *argv] if dies_with_us else argv)
     try:
@@ -87,7 +87,7 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def _search_path() -> str:
-    # `su` without a dash, and some cron jobs, leave root without the sbin folders.
+    # After `su` without a dash, and in some cron jobs, the PATH of root lacks the sbin folders.
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
@@ -99,7 +99,7 @@ def _finish(
 ) -> str:
     remaining_seconds = timeout_seconds
     while True:
-        slice_seconds = min(remaining_seconds, _LOOK_EVERY_SECONDS)
+        slice_seconds = min(remaining_seconds, _POLL_SECONDS)
         try:
             output, messages = process.communicate(timeout=slice_seconds)
         except subprocess.TimeoutExpired:
@@ -108,7 +108,7 @@ def _finish(
             break
         if stopping():
             _terminate(process)
-            raise Stopped(f"`{' '.join(argv)}` was ended because a stop was requested")
+            raise Stopped(f"ended `{' '.join(argv)}` because a stop was requested")
         if remaining_seconds <= 0:
             raise CommandFailed(argv, None, _end(process))
     if process.returncode != 0:
@@ -125,16 +125,16 @@ def _terminate(process: subprocess.Popen[str]) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> str:
-    """Kill and reap, once; what it had written to stderr, for the message."""
+    """Kill and reap the tool, once; returns its stderr."""
     if process.stdout is None or process.stdout.closed:
         return ""
     process.kill()
     try:
         return process.communicate(timeout=_KILL_GRACE_SECONDS)[1]
     except subprocess.TimeoutExpired:
-        # In an uninterruptible system call (a volume that hangs), or a grandchild keeps the
-        # pipes open. Waiting longer would hang us with it; init reaps what is left.
-        return "killed, but the kernel keeps it in a system call"
+        # It is in an uninterruptible system call, as with a volume that does not respond, or its
+        # child holds the pipes open. Waiting longer would block us; init reaps it later.
+        return "killed, but still in a system call"
     finally:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:

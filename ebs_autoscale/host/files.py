@@ -1,4 +1,4 @@
-"""Small files of the system, written whole or not at all."""
+"""Read small text files, and write them atomically."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ _ENCODING = ("utf-8", "surrogateescape")
 
 
 def read_text(path: Path) -> str:
-    """What stands in the file, each byte recoverable; empty when there is none."""
+    """The text of the file, empty when there is none; `replace` writes the same bytes again."""
     try:
         return path.read_bytes().decode(*_ENCODING)
     except FileNotFoundError:
@@ -22,28 +22,28 @@ def read_text(path: Path) -> str:
 
 
 def replace(path: Path, text: str) -> None:
-    """Give the file this content at once, through a crash too; a symlink to it is followed.
+    """Replace the content of the file atomically, also in a crash; symlinks are followed.
 
-    Mode, owner and SELinux label stay. Two writers at a time need a lock of their own.
-    Raises Unfit, also when what is there is no regular file.
+    Keeps mode, owner and SELinux label. Concurrent writers need a lock. Raises Unfit, also when
+    there is something other than a regular file.
     """
     real = path.resolve()
     if real.exists() and not real.is_file():
         raise Unfit(
             f"cannot write {path}: {real} is not a regular file",
-            hint="have a regular file there, or nothing, and repeat",
+            hint="move it away, then repeat",
             cause=Cause.FILE,
         )
     _write(real, text, keep=real.exists(), publish=os.replace)
 
 
 def create(path: Path, text: str) -> None:
-    """Make a new file, readable by all, with this content; one that exists is never overwritten."""
+    """Create the file with this content, readable by all; raises Unfit when it exists."""
     _write(path, text, keep=False, publish=_link_new)
 
 
 def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path], None]) -> None:
-    # One name for all tries: what a killed one left is overwritten, and nothing piles up.
+    # Always the same name, so that what a killed process left is overwritten.
     part = real.with_name(f".{real.name}.ebs-autoscale")
     try:
         real.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path],
             part.unlink(missing_ok=True)
         raise Unfit(
             f"cannot write {real}: {error.strerror}",
-            hint="is its filesystem writable, and the file not mounted by itself?",
+            hint="its filesystem has to be writable, and the file not a mountpoint itself",
             cause=Cause.FILE,
         ) from error
 

@@ -1,4 +1,4 @@
-"""fstab(5): what is mounted where at boot; one line for ours, every other byte as it was. Pure."""
+"""Parse and edit the text of fstab(5), keeping all other lines as they are. Pure."""
 
 import posixpath
 import re
@@ -10,20 +10,20 @@ from ebs_autoscale.errors import Cause, Unfit
 
 FSTAB = Path("/etc/fstab")
 
-# A boot goes on without the filesystem, after having waited so long for its devices. What comes
-# later the daemon mounts.
+# The boot continues without the filesystem after waiting this long for its devices. When they
+# appear later, the daemon mounts it.
 _OPTIONS = ("nofail", "x-systemd.device-timeout=120s")
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
-# What separates fields or begins an escape: space, tab, newline, backslash.
+# Characters that separate fields or begin an escape.
 _ESCAPED = {character: f"\\{ord(character):03o}" for character in " \t\n\\"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FstabLine:
-    """One line that mounts something; `source` is as it is written, `UUID=…` or a path.
+    """A line that mounts something; `source` is as written, such as `UUID=…` or a path.
 
-    `number` counts the lines of the table from 0.
+    `number` is its index among the lines of the table; `kind` the type of the filesystem.
     """
 
     number: int
@@ -34,7 +34,7 @@ class FstabLine:
 
     @property
     def uuid(self) -> str:
-        """The filesystem's UUID in lower case, where it is named by that; else empty."""
+        """The UUID in lower case when the line names the filesystem by it, else empty."""
         tag, _, value = self.source.partition("=")
         if tag == "UUID":
             return value.strip('"').lower()
@@ -43,19 +43,19 @@ class FstabLine:
 
     @property
     def is_by_device(self) -> bool:
-        """Whether it names one device, which another may be after the next boot."""
+        """Whether it uses a device name, which may be another device after the next boot."""
         return self.source.startswith("/dev/") and not self.source.startswith(
             ("/dev/disk/by-uuid/", "/dev/disk/by-label/", "/dev/mapper/")
         )
 
     @property
     def is_by_init(self) -> bool:
-        """Whether it has all that `init` gives to each line that it writes."""
+        """Whether it has the options that `init` adds to each line it writes."""
         return set(_OPTIONS) <= set(self.options)
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The options that somebody chose for the mount itself, such as `subvol=...`."""
+        """The options of the mount itself that are not defaults, such as `subvol=...`."""
         return tuple(
             option
             for option in self.options
@@ -64,7 +64,7 @@ class FstabLine:
 
 
 def parse(table: str) -> tuple[FstabLine, ...]:
-    """The lines that mean something; those with too few fields are skipped, as mount(8) does."""
+    """The lines that mount something; those with too few fields are skipped, as by mount(8)."""
     rows = ((number, line.split()) for number, line in enumerate(table.split("\n")))
     return tuple(
         FstabLine(
@@ -80,16 +80,16 @@ def parse(table: str) -> tuple[FstabLine, ...]:
 
 
 def uuid_at(table: str, mountpoint: str) -> str:
-    """The UUID of the BTRFS filesystem that the table mounts here; empty when it names none."""
+    """The UUID of the BTRFS filesystem that the table mounts here; empty when there is none."""
     found = [line.uuid for line in lines_at(table, mountpoint) if line.kind == "btrfs"]
     return found[-1] if found else ""
 
 
 def line_for(uuid: str, mountpoint: str, options: tuple[str, ...] = ("defaults",)) -> str:
-    """The line that brings a filesystem of several volumes back after a boot.
+    """The line that mounts a filesystem of several volumes at boot.
 
-    By UUID, since names of NVMe devices change; `nofail`, since a volume that is late must not end
-    in emergency mode; no `degraded`, since data on one volume alone is lost without it.
+    By UUID, since the names of NVMe devices change; with `nofail`, so that a volume that appears
+    late does not end the boot in emergency mode; without `degraded`, since data has no copies.
     """
     point = "".join(_ESCAPED.get(character, character) for character in mountpoint)
     names = {option.partition("=")[0] for option in options}
@@ -98,11 +98,11 @@ def line_for(uuid: str, mountpoint: str, options: tuple[str, ...] = ("defaults",
 
 
 def with_line(table: str, *, uuid: str, mountpoint: str, is_same: Callable[[str], bool]) -> str:
-    """The table with exactly one line that mounts this filesystem here, by its UUID.
+    """The table with exactly one line that mounts this filesystem here.
 
-    `is_same` says whether another source (`/dev/sdf`, `LABEL=x`) is this filesystem. A line
-    by device name gives way to one by UUID with its options and ours; one by label or the
-    like stays. Raises Unfit when a line for this mountpoint means something else.
+    `is_same` says whether another source (`/dev/sdf`, `LABEL=x`) is this filesystem. A line with a
+    device name is replaced by one with the UUID, its options and ours; one with a label is kept.
+    Raises Unfit when a line for this mountpoint mounts something else.
     """
     rows = table.split("\n")
     options: tuple[str, ...] = ("defaults",)
@@ -134,15 +134,15 @@ def without(table: str, lines: Collection[FstabLine]) -> str:
 
 
 def lines_at(table: str, mountpoint: str) -> tuple[FstabLine, ...]:
-    """The lines that mount something here, first to last."""
+    """The lines for this mountpoint, in the order of the table."""
     return tuple(line for line in parse(table) if line.mountpoint == mountpoint)
 
 
 def _conflict(line: FstabLine, written: str) -> Unfit:
     return Unfit(
         f"{FSTAB} mounts {line.source} on {line.mountpoint}: `{written.strip()}`",
-        hint="if that is the filesystem meant, mount it first; else remove the line, "
-        "or choose another mountpoint",
+        hint="if this is the right filesystem, mount it first; otherwise remove the line or choose "
+        "another mountpoint",
         cause=Cause.FSTAB,
     )
 

@@ -1,4 +1,4 @@
-"""One daemon and one growth per filesystem: locks that die with their holder."""
+"""Locks between processes: one daemon and one growth for each filesystem."""
 
 import fcntl
 import os
@@ -11,18 +11,18 @@ from ebs_autoscale.errors import Cause, LockHeld, Unfit
 
 
 class Lock:
-    """An exclusive flock(2) on a file that says who holds it; released when closed or dead.
+    """An exclusive flock(2) on a file that contains the pid of its holder.
 
-    Raises LockHeld at once when another process has it. A process that inherits the
-    descriptor holds the lock too: it lasts until the last of them ends. The file itself
-    stays: to remove it would let two processes lock two files of one name.
+    Raises LockHeld at once when another process holds it. The kernel releases it when the holder
+    ends; a process that inherits the descriptor holds it as well. The file is never removed: else
+    two processes could lock two files of the same name.
     """
 
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            # Whoever may read it could hold it: an flock needs no right to write.
+            # An flock needs only read permission, so others must not have that.
             os.fchmod(self._fd, 0o600)
         except OSError as error:
             raise Unfit(
@@ -34,25 +34,25 @@ class Lock:
             holder = os.read(self._fd, 64).decode(errors="replace").strip() or "unknown"
             os.close(self._fd)
             raise LockHeld(
-                f"another ebs-autoscale works on this filesystem (pid {holder}, {path})",
+                f"another ebs-autoscale is using this filesystem (pid {holder}, {path})",
                 hint="see `ebs-autoscale status`",
                 cause=Cause.LOCKED,
             ) from error
         self.sign()
 
     def sign(self) -> None:
-        """Name this process as the holder, for whoever finds the lock held."""
-        # On a full /run the lock holds all the same.
+        """Write the pid of this process, for the message of LockHeld."""
+        # The lock is held even when /run is full.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def fileno(self) -> int:
-        """The descriptor to inherit."""
+        """The descriptor, for a process that is to inherit the lock."""
         return self._fd
 
     def close(self) -> None:
-        """Let go; whoever inherited it keeps it."""
+        """Release it; a process that inherited it keeps it."""
         os.close(self._fd)
 
     def __enter__(self) -> Self:

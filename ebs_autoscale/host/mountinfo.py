@@ -1,4 +1,4 @@
-"""The kernel's mount table: what is mounted where, as this process sees it."""
+"""The kernel's mount table in the namespace of this process."""
 
 import os
 import re
@@ -7,17 +7,17 @@ import weakref
 from dataclasses import dataclass
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
-# The table is not read in one piece. Mounts come in bursts (containers starting), so
-# a read that a change overtook is repeated, but not for ever.
+# The table is not read atomically, so it is read again when it has changed meanwhile. Containers
+# that start change it often.
 _TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One line of the table; `device` is major:minor, `kind` the type of the filesystem.
+    """One mount; `device` is major:minor, `kind` the type of the filesystem.
 
-    `root` is the folder of the filesystem that is mounted: / but for binds and subvolumes.
-    `read_only` is what was asked of this mount; the filesystem itself can be read-only besides.
+    `root` is the folder of the filesystem that is mounted, other than / for bind mounts and
+    subvolumes. `read_only` is an option of the mount; the filesystem may be read-only besides.
     """
 
     point: str
@@ -29,9 +29,9 @@ class Mount:
 
 
 class MountTable:
-    """The mounts of this process's namespace, parsed again only after the kernel signals a change.
+    """The current mounts; parsed again only after the kernel has signalled a change.
 
-    Source: proc_pid_mountinfo(5); the file is pollable since Linux 2.6.26.
+    Source: proc_pid_mountinfo(5).
     """
 
     def __init__(self) -> None:
@@ -50,12 +50,12 @@ class MountTable:
         return self._mounts
 
     def at(self, path: str) -> Mount | None:
-        """The mount whose root is `path`, an absolute path without symlinks: the topmost one."""
+        """The topmost mount on `path`, an absolute path without symlinks; None without one."""
         found = [mount for mount in self.mounts() if mount.point == path]
         return found[-1] if found else None
 
     def over(self, path: str) -> Mount:
-        """The mount that `path` lies in."""
+        """The mount that contains `path`."""
         found = [mount for mount in self.mounts() if _is_inside(path, mount.point)]
         return max(reversed(found), key=lambda mount: len(mount.point))
 
@@ -68,7 +68,7 @@ class MountTable:
 
 
 def parse(table: bytes) -> tuple[Mount, ...]:
-    r"""Mounts out of mountinfo; spaces, newlines and backslashes in it are escaped as `\040`."""
+    r"""The mounts in mountinfo, where white space and backslashes are escaped like `\040`."""
     mounts = []
     for line in table.splitlines():
         left, _, right = line.partition(b" - ")

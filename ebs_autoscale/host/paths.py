@@ -1,4 +1,4 @@
-"""Where the program's own files are: configuration, runtime files, log."""
+"""Paths of the program's own files: configuration, runtime files, log."""
 
 from pathlib import Path
 
@@ -14,25 +14,25 @@ def status_file(mountpoint: str) -> Path:
 
 
 def pid_file(mountpoint: str) -> Path:
-    """Names the process of a daemon that detached itself."""
+    """The pid of a daemon that runs detached."""
     return status_file(mountpoint).with_suffix(".pid")
 
 
 def daemon_lock(filesystem: str) -> Path:
-    """Held by the daemon for its whole life; `filesystem` is a UUID."""
+    """Held by the daemon as long as it runs; `filesystem` is a UUID."""
     return RUNTIME_DIRECTORY / f"{filesystem}.lock"
 
 
 def growth_lock(filesystem: str) -> Path:
-    """Held by whoever grows, daemon or operator, as long as the growth takes."""
+    """Held during a growth, of the daemon or of an operator; `filesystem` is a UUID."""
     return RUNTIME_DIRECTORY / f"{filesystem}.growth.lock"
 
 
 def init_lock() -> Path:
-    """Held by `init`: one at a time on a host, since all of them write the same fstab."""
+    """Held by `init`: one at a time on a host, since each of them changes fstab."""
     return RUNTIME_DIRECTORY / "init.lock"
 
 
 def balance_mark(filesystem: str) -> Path:
-    """There while a balance is paused because a growth needed its place."""
+    """Exists while a balance is paused that a growth has paused; `filesystem` is a UUID."""
     return RUNTIME_DIRECTORY / f"{filesystem}.balance-gave-way"
