@@ -229,7 +229,7 @@ class BtrfsFilesystem:
                 f"the kernel lists {name} as a device of {self.uuid}, but its superblock does not",
                 hint=f"stop the programs that use {self.mountpoint}, then "
                 f"`{remount_command(self.mountpoint, self.uuid)}`",
-                cause=Cause.HALF_ADDED,
+                cause=Cause.INCOMPLETE_ADD,
             )
         if written and not listed:
             raise Unfit(
@@ -411,7 +411,9 @@ class _Balance:
     def progress(self) -> str:
         """How far it is: `3 of 10 chunks moved`; empty when there is none."""
         found = self._current()
-        return f"{found.moved_chunks} of {found.expected_chunks} chunks moved" if found else ""
+        if found is None:
+            return ""
+        return f"{found.moved_chunks} of {counted(found.expected_chunks, 'chunk')} moved"
 
     def _current(self) -> ioctl.Balance | None:
         with self._mount.opened() as mount:

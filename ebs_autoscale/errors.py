@@ -112,7 +112,7 @@ class Cause(Enum):
     MISSING_DEVICE = "missing device", Exit.UNFIT
     DEVICE_ERRORS = "device errors", Exit.FAILED
     FULL = "full", Exit.FAILED
-    HALF_ADDED = "half added", Exit.UNFIT
+    INCOMPLETE_ADD = "incomplete add", Exit.UNFIT
     ADD = "add", Exit.FAILED
     EXCLUSIVE_OPERATION = "exclusive operation", Exit.FAILED
     BALANCE = "balance", Exit.FAILED

@@ -149,7 +149,9 @@ def tags(entry: Entry) -> dict[str, str]:
             mistakes.append(Mistake(each.line, each.path, str(error)))
     if len(values) > TAGS_MAX:
         mistakes.append(
-            Mistake(entry.line, entry.path, f"{len(values)} tags; the maximum is {TAGS_MAX}")
+            Mistake(
+                entry.line, entry.path, f"too many tags: {len(values)}; the maximum is {TAGS_MAX}"
+            )
         )
     if mistakes:
         raise MistakesFound(*mistakes)
@@ -201,7 +203,7 @@ def _tag_text(entry: Entry, *, max_length: int) -> str:
     text = entry.text()
     if len(text) > max_length:
         raise ValueError(
-            f"{quoted(text)} has {len(text)} characters; the maximum in EC2 is {max_length}"
+            f"{quoted(text)} is too long: {len(text)}; the maximum in EC2 is {max_length}"
         )
     return text
 

@@ -55,7 +55,7 @@ def choose_workload(directory: Path, rate_bytes_per_second: int | None) -> Workl
     if data_bytes_min > _DATA_BYTES_MAX:
         raise InputInvalid(
             f"--rate {format_size(rate)} is too high",
-            hint=f"{GROWTHS_WANTED} growths would need more than {format_size(_DATA_BYTES_MAX)}",
+            hint=f"the demo would need more than {format_size(_DATA_BYTES_MAX)} of data",
         )
     data_bytes = min(max(int(rate * _WRITING_SECONDS), data_bytes_min), _DATA_BYTES_MAX)
     found = os.statvfs(directory)

@@ -184,5 +184,5 @@ def test_a_listed_device_without_superblock_is_refused(
         node.write(bytes(4096))
     with pytest.raises(Unfit) as caught:
         filesystem.add_device(new.name, verified=nullcontext)
-    assert caught.value.cause is Cause.HALF_ADDED
+    assert caught.value.cause is Cause.INCOMPLETE_ADD
     assert f"--forget {new.node} && mount" in caught.value.hint

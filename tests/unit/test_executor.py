@@ -199,7 +199,7 @@ def test_an_invisible_volume_is_waited_for(world: SimulatedWorld) -> None:
     [
         (CommandFailed(("btrfs", "device", "add"), 1, "ERROR: something"), Outcome.FAILED),
         (Transient("a balance runs", cause=Cause.EXCLUSIVE_OPERATION), Outcome.FAILED),
-        (Unfit("half added", cause=Cause.HALF_ADDED), Outcome.UNFIT),
+        (Unfit("incomplete add", cause=Cause.INCOMPLETE_ADD), Outcome.UNFIT),
     ],
 )
 def test_a_failed_add_is_repeated_with_the_same_volume(
