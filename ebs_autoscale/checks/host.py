@@ -14,6 +14,7 @@ from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import path_of, run
 from ebs_autoscale.model import MIB
 from ebs_autoscale.units import format_size
+from ebs_autoscale.wiring import require_root
 
 _TOOL_TIMEOUT_SECONDS = 3.0
 _LOG_ROOM_MIN_BYTES = 64 * MIB
@@ -33,11 +34,8 @@ _OTHER_TOOLS = {
 
 def user() -> Iterator[Line]:
     """Whether this user may do what the daemon does."""
-    if os.geteuid() == 0:
-        yield Line("user", "ok", "root")
-        return
-    hint = "use sudo; some of the checks below fail without root"
-    yield Line("user", "fail", "not running as root: block devices and BTRFS need it", hint)
+    require_root()
+    yield Line("user", "ok", "root")
 
 
 def kernel() -> Iterator[Line]:

@@ -21,6 +21,9 @@ from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, 
 HOST_PATIENCE_SECONDS = 5.0
 EC2_PATIENCE_SECONDS = 9.0
 
+# What two lines are called in print; in JSON they keep the names that scripts know.
+_TITLES = {"members": "devices", "leftovers": "orphans"}
+
 T = TypeVar("T")
 
 
@@ -34,7 +37,8 @@ def show(config_path: Path, *, as_json: bool) -> int:
         lines.append(line)
         if not as_json:
             hint = f"\n{'':17}{line.hint}" if line.hint else ""
-            print(f"{line.verdict:<5}{line.name:<12}{line.sentence}{hint}", flush=True)
+            title = _TITLES.get(line.name, line.name)
+            print(f"{line.verdict:<5}{title:<12}{line.sentence}{hint}", flush=True)
     if as_json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
     failures = {line.name for line in lines if line.verdict == "fail"}

@@ -159,7 +159,7 @@ class GrowthProcess:
         events = [Event.from_json(line.decode()) for line in lines]
         for event in events:
             self._heard_at_seconds = self._clock.now_seconds()
-            self._ended = event.kind in _ENDINGS
+            self._ended = has_ended(event, before=self._ended)
             if event.kind is EventKind.STEP_STARTED and isinstance(event.step, StepKind):
                 self.step = event.step
         return events
@@ -194,3 +194,10 @@ class GrowthProcess:
             return
         elif now - self._heard_at_seconds > SILENT_TOO_LONG_SECONDS:
             self.stop()
+
+
+def has_ended(event: Event, *, before: bool) -> bool:
+    """Whether the growth has told its end; what it does about the reserve may follow that."""
+    if event.kind in _ENDINGS:
+        return True
+    return before and event.kind is not EventKind.STEP_STARTED

@@ -54,7 +54,8 @@ def problems_of(reading: Reading) -> Iterator[Problem]:
         )
     if full := _full(reading):
         what = f"{reading.mountpoint} is out of space for {full}: programs get ENOSPC now"
-        yield Problem(Cause.FULL, what)
+        hint = "delete files; `ebs-autoscale status` says what keeps it from growing"
+        yield Problem(Cause.FULL, what, hint)
 
 
 def _errors_of(device: Device) -> str:
