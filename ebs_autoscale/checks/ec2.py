@@ -37,31 +37,39 @@ _SKEW_REFUSED_SECONDS = 300.0
 _SKEW_STRANGE_SECONDS = 60.0
 
 
-class Ec2Date:
-    """The date in EC2's latest answer, and the time on this host's clock when it came."""
+class AwsDate:
+    """The date in AWS's latest answer, and the time on this host's clock when it came."""
 
-    def __init__(self, cloud: Ec2Volumes, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.date = ""
         self.wall_seconds = 0.0
         self._clock = clock
-        # This event comes for refusals, too: a dry run has no other answer.
-        cloud.ec2.meta.events.register("after-call.ec2", self._note)
 
-    def _note(self, http_response: Any, **_: object) -> None:
-        self.date = http_response.headers.get("date", "")
-        self.wall_seconds = self._clock.wall_seconds()
+    def note(self, date: str) -> None:
+        """Remember the Date header of an answer; an empty one says nothing."""
+        if date:
+            self.date, self.wall_seconds = date, self._clock.wall_seconds()
+
+    def follow(self, cloud: Ec2Volumes) -> None:
+        """Note the date of every answer of EC2."""
+
+        def note(http_response: Any, **_: object) -> None:
+            self.note(http_response.headers.get("date", ""))
+
+        # This event comes for refusals, too: a dry run has no other answer.
+        cloud.ec2.meta.events.register("after-call.ec2", note)
 
 
 def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Iterator[Line]:
     """Every line about EC2, by calls that change nothing."""
-    imds = Imds(clock)
+    aws = AwsDate(clock)
     try:
+        imds = Imds(clock, on_date=aws.note)
         identity = imds.identity(patience_seconds=IMDS_PATIENCE_SECONDS)
     except EbsAutoscaleError as error:
         yield failed("instance", error)
-        yield from clock_lines(imds.date, clock.wall_seconds())
+        yield from clock_lines(aws.date, aws.wall_seconds)
         return
-    imds_wall_seconds = clock.wall_seconds()
     yield Line("instance", "ok", f"{identity.owner} ({identity.instance_type})")
     cloud = Ec2Volumes(
         identity,
@@ -70,17 +78,14 @@ def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Itera
         clock=clock,
         config=HASTY_CONFIG,
     )
-    answered = Ec2Date(cloud, clock)
+    aws.follow(cloud)
     is_hopeless = False
     for action, refusal in rehearse(cloud, seen.uuid or _NO_FILESYSTEM):
         yield _permission_line(action, refusal)
         is_hopeless = refusal is not None and refusal.cause in _SAME_FOR_ALL
         if is_hopeless:
             break
-    if answered.date:
-        yield from clock_lines(answered.date, answered.wall_seconds)
-    else:
-        yield from clock_lines(imds.date, imds_wall_seconds)
+    yield from clock_lines(aws.date, aws.wall_seconds)
     if not is_hopeless:
         yield from _volume_lines(settings, seen, cloud)
 

@@ -63,7 +63,7 @@ def rehearse_with(cloud: Ec2Volumes, volume: Volume) -> Iterator[Rehearsed]:
 def _refusal(call: Callable[[], object]) -> EbsAutoscaleError | None:
     """Why EC2 refuses the call; a dry run that is allowed fails with `DryRunOperation`."""
     try:
-        with translated_errors("rehearsal"):
+        with translated_errors("dry run"):
             call()
     except EbsAutoscaleError as error:
         return None if error.cause is Cause.DRY_RUN else error

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ebs_autoscale.config.yaml_source import Entry, Mistake, MistakesFound, Parser, parse_mapping
+from ebs_autoscale.model import MIB
 from ebs_autoscale.policy import LadderStep
 from ebs_autoscale.units import parse_duration, parse_percentage, parse_size, quoted
 
@@ -16,7 +17,7 @@ TAGS_MAX = 40
 RESERVED_TAG_PREFIXES = ("aws:", "ebs-autoscale:")
 
 # A writer of 1 GB/s fills less than this before one device is added.
-RESERVE_MIN_BYTES = 64 * 1024**2
+RESERVE_MIN_BYTES = 64 * MIB
 _PAGE_BYTES = 4096
 
 # Growing by ten times the present size at once is a typing error.

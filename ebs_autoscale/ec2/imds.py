@@ -3,7 +3,7 @@
 import http.client
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from ebs_autoscale.clock import Clock
@@ -21,15 +21,21 @@ TOKEN_TTL_SECONDS = 300
 class Imds:
     """The instance metadata service, version 2 only, never through a proxy.
 
-    The endpoint is boto3's own setting, AWS_EC2_METADATA_SERVICE_ENDPOINT. `date` is the Date
-    header of the last answer. Paths and status codes:
+    The endpoint is boto3's own setting, AWS_EC2_METADATA_SERVICE_ENDPOINT. `on_date` gets the Date
+    header of each answer. Paths and status codes:
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
     """
 
-    def __init__(self, clock: Clock, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        on_date: Callable[[str], object] = lambda _date: None,
+    ) -> None:
         self._clock = clock
+        self._on_date = on_date
         self.endpoint = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT_DEFAULT
-        self.date = ""
 
     def identity(self, *, patience_seconds: float = PATIENCE_SECONDS) -> Identity:
         """The identity of this instance; raises Unfit when IMDS refuses or does not answer."""
@@ -80,7 +86,7 @@ class Imds:
                 connection.request(method, path, headers=dict(headers))
                 response = connection.getresponse()
                 text = response.read().decode()
-                self.date = response.getheader("Date", "")
+                self._on_date(response.getheader("Date", ""))
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:

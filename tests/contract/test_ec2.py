@@ -6,7 +6,7 @@ import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale import volumes
-from ebs_autoscale.checks.ec2 import Ec2Date, clock_lines
+from ebs_autoscale.checks.ec2 import AwsDate, clock_lines
 from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
@@ -233,7 +233,8 @@ def test_a_rehearsal_changes_nothing(start: StartHttp) -> None:
 def test_the_date_of_a_rehearsal(start: StartHttp) -> None:
     """EC2's date is known from any answer, also when all of them are refusals."""
     with start(date_ahead_seconds=1000.0) as http:
-        answered = Ec2Date(http.cloud, SystemClock())
+        answered = AwsDate(SystemClock())
+        answered.follow(http.cloud)
         assert list(rehearse(http.cloud, FILESYSTEM))
         [line] = clock_lines(answered.date, answered.wall_seconds)
         assert line.verdict == "fail"
