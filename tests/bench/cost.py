@@ -18,7 +18,8 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import Forecast, GrowthPolicy
-from ebs_autoscale.telemetry.events import Event as Told
+from ebs_autoscale.telemetry import Event as Told
+from ebs_autoscale.telemetry import EventKind
 from tests.bench.ground import GIB, mounted
 from tests.bench.guards import bench_host, ours
 from tests.system.bench import Host
@@ -144,7 +145,7 @@ def _reaction(folder: Path) -> list[Figure]:
             before = len(host.sandbox.calls())
             host.fill(3)
             waits.append(_seconds_until_create(host))
-            daemon.wait_for("is complete")
+            daemon.wait_event(EventKind.GROWTH_DONE)
             calls = len(host.sandbox.calls()) - before
     argv = [sys.executable, "-I", "-c", "import boto3"]
     started = _microseconds(partial(subprocess.run, argv, check=True), number=1)

@@ -109,7 +109,7 @@ def _fate(
         told: list[str] = []
         filesystem.balance_metadata(Rebalance.OFF, tell=told.append)
         process.wait()
-        return f"paused, then {told[-1].removeprefix('somebody')[3:]}"
+        return f"paused by us; {told[-1]}"
     running = process.poll() is None
     with suppress(CommandFailed):
         if operation.published == "balance paused":

@@ -12,6 +12,8 @@ import psutil
 from ec2_sandbox.client import Sandbox
 from ec2_sandbox.settings import SandboxSettings
 
+from ebs_autoscale.model import DecisionKind
+from ebs_autoscale.telemetry import EventKind
 from tests.bench.ground import mounted, store, tool
 from tests.system.bench import Daemon, Host, ec2_of, until
 
@@ -37,7 +39,7 @@ def bench_host(
 ) -> Iterator[Host]:
     """A host with one filesystem and an EC2 that takes its time; gone afterwards.
 
-    Without `config` it has what every user has who writes nothing but the mountpoint.
+    Without `config` it has the defaults, except for a log that is easier to read by programs.
     """
     with (
         mounted(folder, (size_bytes,), mkfs=mkfs, options=options) as point,
@@ -50,7 +52,7 @@ def bench_host(
         own.mkdir()
         host = Host(sandbox, mountpoint=point, folder=own)
         if config is None:
-            host.config.write_text(f"mountpoint: {point}\n", "utf-8")
+            host.config.write_text(f"mountpoint: {point}\nlogging: {{format: json}}\n", "utf-8")
         else:
             host.configure(**config)
         yield host
@@ -61,7 +63,7 @@ def ours(host: Host) -> Iterator[Daemon]:
     """The daemon, once it has looked what there is and rests."""
     with host.daemon() as daemon:
         psutil.Process(daemon.process.pid).nice(NICE)
-        daemon.wait_for("hold: ", seconds=60)
+        daemon.wait_event(EventKind.DECIDED, decision=DecisionKind.HOLD, seconds=60)
         # Its first child says so shortly before it is gone.
         until(lambda: not daemon.children(), "the look at start-up to end")
         yield daemon

@@ -13,6 +13,8 @@ from statistics import median
 from threading import Event, Lock
 from time import monotonic
 
+from ebs_autoscale.model import DecisionKind
+from ebs_autoscale.telemetry import EventKind
 from tests.chaos.ground import Ground, wait
 from tests.chaos.interference import interfere
 from tests.chaos.weather import Deed, Storm, Victim, storm_of
@@ -143,7 +145,10 @@ def _has_ended(playing: Future[None]) -> bool:
 
 
 def _has_begun(ground: Ground) -> bool:
-    return any(map(ground.has_said, ("decision=grow", "decision=finish", "next try in")))
+    """Whether a growth was decided on, or has failed before."""
+    decisions = (DecisionKind.GROW, DecisionKind.FINISH)
+    decided = (ground.has_told(EventKind.DECIDED, decision=each) for each in decisions)
+    return any(decided) or ground.has_told(EventKind.CONDITION_BEGAN)
 
 
 class _Theatre:
@@ -191,7 +196,7 @@ class _Theatre:
                 if call.fault
             )
         if not wrongs:
-            wrongs = ground.proved()
+            wrongs = ground.verify()
             with self._tally.lock:
                 self._tally.filesystems += 1
                 self._tally.files += ground.files
@@ -224,11 +229,12 @@ class _Theatre:
 
     def _rage(self, ground: Ground, storm: Storm) -> None:
         """Let it all happen while files are being written."""
-        if all(kill.words for kill in storm.kills):
+        if all(kill.moment for kill in storm.kills):
             wait(partial(_has_begun, ground), seconds=BEGIN_SECONDS)
         ends = monotonic() + storm.seconds
         for kill in storm.kills:
-            wait(partial(ground.has_said, kill.words), seconds=ends - monotonic())
+            if kill.moment:
+                wait(partial(ground.has_reached, kill.moment), seconds=ends - monotonic())
             Event().wait(kill.seconds)
             self._kill(ground, kill.victim)
             ground.write_files(count=1)

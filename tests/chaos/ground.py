@@ -1,4 +1,4 @@
-"""One host of the chaos run: a filesystem with files whose bytes are known, an EC2, a daemon."""
+"""One host of the chaos run: a filesystem with known files, a simulated EC2, a daemon."""
 
 import hashlib
 import os
@@ -19,12 +19,14 @@ from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config
 from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.model import DecisionKind
 from ebs_autoscale.policy import Forecast, shortage_of
-from tests.chaos.weather import Victim
-from tests.system.bench import GIB, MIB, Host
+from ebs_autoscale.telemetry import EventKind
+from tests.chaos.weather import Moment, Victim
+from tests.system.bench import GIB, MIB, Host, find_event
 
-# How EC2 answers on a hurried day: slow enough to be killed in, quick enough for 500 growths.
-# A volume may stay invisible for longer than a killed daemon needs to start again and look.
+# Slow enough for a kill in between, quick enough for 500 growths. A volume may stay invisible for
+# longer than a killed daemon takes to start again and look.
 LATENCIES: Mapping[str, Any] = {
     "create_seconds": (0.1, 0.8),
     "visibility_seconds": (0.0, 4.0),
@@ -54,7 +56,7 @@ def wait(condition: Callable[[], object], *, seconds: float) -> bool:
 class Ground:
     """A filesystem of 2 GiB on a host of its own; a context manager that leaves nothing behind.
 
-    The daemon always runs, but for the moments in which it is killed and started again.
+    The daemon runs all the time, except between a kill and its next start.
     """
 
     def __init__(self, folder: Path, *, seed: int) -> None:
@@ -90,13 +92,13 @@ class Ground:
         self._stack.close()
 
     def _is_unmounted(self) -> bool:
-        """Unmount, which other threads' processes prevent between their fork and exec."""
+        """Unmount; fails while a process of another thread is between fork and exec."""
         argv = ["umount", str(self.host.mountpoint)]
         subprocess.run(argv, check=False, capture_output=True)
         return not self.host.mountpoint.is_mount()
 
     def _end_daemon(self) -> None:
-        """End whatever works on this filesystem, orphans of killed daemons included."""
+        """End all processes of this filesystem, including orphans of killed daemons."""
         for process in psutil.process_iter(["cmdline"]):
             if str(self.host.config) in (process.info["cmdline"] or ()):
                 with suppress(psutil.NoSuchProcess):
@@ -107,17 +109,17 @@ class Ground:
 
     @property
     def low(self) -> str:
-        """Why the filesystem needs to grow, by the daemon's own judgement; empty when not."""
+        """Why space is short, as the daemon judges it; empty when it is not."""
         shortage = shortage_of(self.host.read(), self.policy, Forecast())
         return shortage.sentence if shortage else ""
 
     @property
     def growths(self) -> int:
-        """How many volumes have become devices."""
+        """How many volumes were added."""
         return self.host.devices - 1
 
     def make_low(self) -> None:
-        """Book space until a volume is needed and one of 1 GiB is enough; a round begins."""
+        """Begin a round: allocate space until a volume of 1 GiB is needed and enough."""
         self._heard = len(self.daemon.log)
         reading = self.host.read()
         left = reading.size_bytes * 0.30 - 0.35 * GIB
@@ -128,7 +130,7 @@ class Ground:
             os.posix_fallocate(file.fileno(), 0, max(wanted, MIB))
 
     def write_files(self, *, count: int = 2) -> None:
-        """Write files of which every byte is remembered, whatever the filesystem goes through."""
+        """Write files and remember their checksums."""
         for _ in range(count):
             content = os.urandom(256 * 1024) + os.urandom(64 * 1024) * 12
             path = self.host.mountpoint / f"file-{len(self._digests)}"
@@ -138,7 +140,7 @@ class Ground:
             self._digests[path] = hashlib.sha256(content).hexdigest()
 
     def kill(self, victim: Victim) -> None:
-        """SIGKILL; a daemon that died is started again at once, as systemd would."""
+        """SIGKILL; a killed daemon is started again at once, as by systemd."""
         if victim is Victim.GROWTH:
             for child in self.daemon.children():
                 with suppress(psutil.NoSuchProcess):
@@ -151,17 +153,27 @@ class Ground:
         self.daemon = self._stack.enter_context(self.host.daemon())
         self._heard = 0
 
-    def has_said(self, words: str) -> bool:
-        """Whether the daemon of this moment has said that in this round."""
-        return words in self.daemon.log[self._heard :]
+    def has_told(self, kind: EventKind, **fields: str) -> bool:
+        """Whether the running daemon has logged such an event in this round."""
+        return find_event(self.daemon.log[self._heard :], kind, **fields) is not None
+
+    def has_reached(self, moment: Moment) -> bool:
+        """Whether the running daemon has made the decision, or started the step, in this round."""
+        if moment.decision:
+            return self.has_told(EventKind.DECIDED, decision=moment.decision)
+        return self.has_told(EventKind.STEP_STARTED, step=moment.step or "")
 
     def unrest(self) -> str:
-        """What keeps the world from being as it should be at rest; empty when it is so."""
+        """What is not yet as it should be at rest; empty when nothing is."""
         if (status := self.daemon.process.poll()) is not None:
             return f"the daemon has ended with {status}"
         if self._has_children():
             return "a growth runs"
-        if "hold: " not in self.daemon.log and "is complete" not in self.daemon.log:
+        log = self.daemon.log
+        if not (
+            find_event(log, EventKind.DECIDED, decision=DecisionKind.HOLD)
+            or find_event(log, EventKind.GROWTH_DONE)
+        ):
             return "the daemon has not looked yet"
         try:
             return self.low or self._disorder()
@@ -169,7 +181,7 @@ class Ground:
             return str(error)
 
     def _has_children(self) -> bool:
-        # psutil would look at every process of this machine, ten times a second for each host.
+        # psutil would read all processes of this machine, ten times a second for each host.
         pid = self.daemon.process.pid
         return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii"))
 
@@ -188,18 +200,18 @@ class Ground:
         return ""
 
     def leaked(self) -> list[VolumeSeen]:
-        """Volumes of ours outside the filesystem."""
+        """Our volumes that are not in the filesystem."""
         return self.host.leaked()
 
     def doubled(self) -> int:
-        """How many volumes share their growth with another one."""
+        """How many volumes belong to a growth that has another one."""
         volumes = self.host.volumes()
         return len(volumes) - len({v.tags["ebs-autoscale:growth"] for v in volumes})
 
-    def proved(self) -> list[str]:
-        """Read everything back, scrub, unmount and check: what was wrong. Ends the daemon."""
-        # Before it watches, a signal ends it like any other process.
-        wait(lambda: "watching" in self.daemon.log, seconds=START_SECONDS)
+    def verify(self) -> list[str]:
+        """End the daemon, read all files, scrub, unmount and check; returns what was wrong."""
+        # Until it watches, a signal ends it with another exit status.
+        wait(lambda: find_event(self.daemon.log, EventKind.STARTED), seconds=START_SECONDS)
         status = self.daemon.stop()
         wrong = [f"the daemon ended with {status}"] if status else []
         wrong += [f"wrong bytes in {path.name}" for path in self._digests if self._differs(path)]
@@ -218,7 +230,7 @@ class Ground:
 
     @property
     def files(self) -> int:
-        """How many files have known bytes."""
+        """How many files have known checksums."""
         return len(self._digests)
 
     def _differs(self, path: Path) -> bool:

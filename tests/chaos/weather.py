@@ -1,4 +1,4 @@
-"""What goes wrong in a round: drawn from a seeded generator, so that a seed tells a story again."""
+"""What goes wrong in a round, drawn from a seeded generator so that it can be repeated."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,31 +7,42 @@ from random import Random
 
 from ec2_sandbox.faults import FaultKind, FaultRule
 
-# One round in so many meets an attach that hangs or brings no device: the growth waits 90 s
-# before it takes such a volume back, and nothing makes that shorter.
-HANGING_EVERY = 80
+from ebs_autoscale.model import DecisionKind, StepKind
 
-# One round in so many has to come to rest by the daemon's own waits, however long they are.
+# In one of this many rounds an attachment is stuck or brings no block device. The growth waits 90 s
+# before it detaches the volume.
+STUCK_EVERY = 80
+
+# One of this many rounds has to recover without a restart, however long the daemon's waits are.
 PATIENT_EVERY = 50
 
 MUTATIONS = ("CreateVolume", "AttachVolume", "ModifyInstanceAttribute")
 ACTIONS = (*MUTATIONS, "DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
 
-# What the daemon's log says when a step begins: a kill that waits for it falls inside the step,
-# one that waits for nothing into the look before. The volume that was bought a moment ago and is
-# not to be seen yet is the likeliest to be bought again.
-STEPS = {
-    "": 1,
-    "grow: ": 1,
-    "create a volume": 1,
-    "attach the volume": 3,
-    "add the device": 1,
-    "settle metadata": 1,
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """An event in the daemon's log: a decision, or the start of a step."""
+
+    decision: DecisionKind | None = None
+    step: StepKind | None = None
+
+
+# When to kill, and how often: after one of these events, which is inside the step, or without
+# waiting, which is before the growth has decided. A volume that was just created and is not visible
+# yet is the most likely to be created twice, hence the weight of the attachment.
+MOMENTS: Mapping[Moment | None, int] = {
+    None: 1,
+    Moment(decision=DecisionKind.GROW): 1,
+    Moment(step=StepKind.CREATE_VOLUME): 1,
+    Moment(step=StepKind.ATTACH_VOLUME): 3,
+    Moment(step=StepKind.ADD_DEVICE): 1,
+    Moment(step=StepKind.BALANCE_METADATA): 1,
 }
 
 
 class Victim(StrEnum):
-    """Who is killed: the loop, the growth, or both at once."""
+    """What is killed: the daemon, the growth, or both at once."""
 
     DAEMON = "daemon"
     GROWTH = "growth"
@@ -39,7 +50,7 @@ class Victim(StrEnum):
 
 
 class Deed(StrEnum):
-    """What an operator does to a volume that is not a device yet."""
+    """What an operator does to a volume that is not a device of the filesystem yet."""
 
     NONE = "none"
     DETACH = "operator detach"
@@ -48,16 +59,16 @@ class Deed(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """SIGKILL, so many seconds after the log has these words, or after those seconds anyway."""
+    """SIGKILL this many seconds after the moment, which is waited for as long as the storm lasts."""
 
     victim: Victim
-    words: str
+    moment: Moment | None
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storm:
-    """One round's misfortune; a patient one lets the daemon get out of it without a restart."""
+    """What goes wrong in a round; after a patient one the daemon is not restarted."""
 
     names: tuple[str, ...]
     faults: tuple[FaultRule, ...]
@@ -116,9 +127,9 @@ _FAULTS: Mapping[str, tuple[int, Callable[[Random], FaultRule]]] = {
 
 def storm_of(dice: Random, *, number: int) -> Storm:
     """The storm of this round; `number` counts the rounds of all hosts, from 0."""
-    if number % HANGING_EVERY in {HANGING_EVERY // 4, HANGING_EVERY * 3 // 4}:
-        kind = FaultKind.STUCK if number % HANGING_EVERY < HANGING_EVERY // 2 else FaultKind.GHOST
-        return _hanging(kind)
+    if number % STUCK_EVERY in {STUCK_EVERY // 4, STUCK_EVERY * 3 // 4}:
+        kind = FaultKind.STUCK if number % STUCK_EVERY < STUCK_EVERY // 2 else FaultKind.GHOST
+        return _stuck(kind)
     weights = [weight for weight, _ in _FAULTS.values()]
     names = dict.fromkeys(dice.choices(list(_FAULTS), weights, k=dice.randint(0, 2)))
     faults = tuple(_FAULTS[name][1](dice) for name in names)
@@ -127,7 +138,7 @@ def storm_of(dice: Random, *, number: int) -> Storm:
     return Storm(
         names=(*names, *(() if deed is Deed.NONE else (deed.value,))),
         faults=faults,
-        # Which volume is no device yet can be known for sure only while the growth stands still.
+        # An operator has to know which volume is no device yet, so nothing is killed meanwhile.
         kills=kills if deed is Deed.NONE else (),
         deed=deed,
         patient=number % PATIENT_EVERY == PATIENT_EVERY - 1,
@@ -135,7 +146,7 @@ def storm_of(dice: Random, *, number: int) -> Storm:
     )
 
 
-def _hanging(kind: FaultKind) -> Storm:
+def _stuck(kind: FaultKind) -> Storm:
     return Storm(
         names=(kind.value,),
         faults=(_rule(kind, "AttachVolume"),),
@@ -149,6 +160,6 @@ def _hanging(kind: FaultKind) -> Storm:
 def _kill(dice: Random) -> Kill:
     return Kill(
         victim=dice.choices(list(Victim), (1, 1, 2))[0],
-        words=dice.choices(list(STEPS), list(STEPS.values()))[0],
+        moment=dice.choices(list(MOMENTS), list(MOMENTS.values()))[0],
         seconds=dice.choice((0.0, dice.uniform(0, 0.3), dice.uniform(0, 2.0))),
     )
