@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: measurements on this machine, each beside what it is compared with."""
+"""`python -m tests.bench`: measurements on this machine, each with a reference."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from tests.bench import accuracy, cost, fill, picture, scenarios, storm
 
 
 def main() -> int:
-    """Run what the arguments ask for; 1 when a promise was broken, 5 when it cannot run here."""
+    """Run the measurements; returns 1 when a target was missed, 5 when they cannot run here."""
     arguments = _arguments()
     say = partial(print, flush=True)
     folder = alone("bench-")
@@ -39,7 +39,7 @@ def _accuracy(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     for line in accuracy.table(found):
         say(line)
     return [
-        f"{each.devices} devices, {each.profile}, {each.mode}: not as near as promised"
+        f"{each.devices} devices, {each.profile}, {each.mode}: a reading misses the target"
         for each in found
         if not each.good
     ]
@@ -49,7 +49,7 @@ def _storm(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     storms = [storm.storm(folder, guard) for guard in ("ours", "reference")]
     for line in storm.table(storms):
         say(line)
-    return [] if storms[0].survived else ["ENOSPC in a storm of small files"]
+    return [] if storms[0].survived else ["ENOSPC while small files were written"]
 
 
 def _scenarios(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
@@ -58,7 +58,7 @@ def _scenarios(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     for name in scenarios.SCENARIOS:
         found = scenarios.play(folder, name)
         say(found.told)
-        wrong += [] if found.good else [f"{name}: not as it should end"]
+        wrong += [] if found.good else [f"{name}: ENOSPC, or too many growths"]
     return wrong
 
 
@@ -80,7 +80,7 @@ WHAT = {
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("what", nargs="*", help=f"{', '.join(WHAT)}; all of them")
+    parser.add_argument("what", nargs="*", help=f"{', '.join(WHAT)}; default: all")
     parser.add_argument("--trials", type=int, default=3, help="steps of each bisection of fill")
     parser.add_argument(
         "--quick-df", action="store_true", help="fill: also a poller of df with our own growths"

@@ -1,4 +1,4 @@
-"""How far readings are from what could really be written, while it is written."""
+"""How far readings are from what can really be written."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ from tests.bench.ground import GIB, MIB, mounted
 
 SAMPLE_EVERY_SECONDS = 0.02
 
-# Where the judgement of an error is: never optimistic by more, never pessimistic by more.
+# The targets: a reading is never higher, or lower, than the truth by more than this.
 OPTIMISTIC_MOST_BYTES = 16 * MIB
 PESSIMISTIC_MOST_BYTES = 64 * MIB
 
-# What devices there are, in bytes, and which profiles their metadata can have.
+# Sizes of the devices in bytes, and profiles of metadata.
 MATRIX: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
     ((GIB,), ("dup", "single")),
     ((2 * GIB,), ("dup", "single")),
@@ -51,7 +51,7 @@ while True:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """The worst errors of the readings of one run, in bytes; more than the truth is positive."""
+    """The worst errors of the readings in one run, in bytes; positive when they are too high."""
 
     devices: int
     profile: str
@@ -64,7 +64,7 @@ class Accuracy:
 
     @property
     def good(self) -> bool:
-        """Whether all readings were near enough to the truth."""
+        """Whether all errors are within the targets."""
         most = max(self.first_bytes, self.most_bytes)
         least = min(self.first_bytes, self.least_bytes)
         return most <= OPTIMISTIC_MOST_BYTES and least >= -PESSIMISTIC_MOST_BYTES
@@ -73,9 +73,9 @@ class Accuracy:
 def measure(
     folder: Path, sizes: tuple[int, ...], profile: str, mode: str, *, reserve: bool = True
 ) -> Accuracy:
-    """Write at full speed until ENOSPC and compare every reading with what came after it.
+    """Write at full speed until ENOSPC and compare each reading with what was written after it.
 
-    The emergency reserve is held, as the daemon does with its first look.
+    The emergency reserve is held, as by the daemon.
     """
     with mounted(folder, sizes, mkfs=("-d", "single", "-m", profile)) as point:
         filesystem = BtrfsFilesystem(str(point), clock=SystemClock())
@@ -86,7 +86,7 @@ def measure(
         writable = samples[-1][1]
         errors_most, errors_least = [], []
         for begun, done, available in samples:
-            # The write under way may be counted or not: either is the truth.
+            # The current write may be counted or not: both are right.
             errors_most.append(available - (writable - done))
             errors_least.append(available - (writable - begun))
         return Accuracy(
@@ -122,7 +122,7 @@ def _watched(
 
 
 def table(found: list[Accuracy]) -> list[str]:
-    """The result in lines, in MiB."""
+    """The result as lines, in MiB."""
     lines = [
         f"{'devices':>7} {'metadata':<9}{'mode':<10}{'writable':>9}{'at first':>9}{'errors':>16}"
     ]

@@ -1,4 +1,4 @@
-"""What the daemon costs, beside what it is compared with in the same run."""
+"""What the daemon costs, with references measured in the same run."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ ROOMY = {"threshold": {"available": "5%", "available_min": "1MiB"}, "poll": {"ma
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured number with its unit, and what it is compared with."""
+    """A measured number with its unit and a reference."""
 
     what: str
     value: float
@@ -39,12 +39,12 @@ class Figure:
 
     @property
     def told(self) -> str:
-        """In one line."""
+        """As one line."""
         return f"{self.what:<44}{self.value:>10.1f} {self.unit:<6}{self.beside}"
 
 
 class NoGrowths:
-    """Growths that never run: what is measured is the loop."""
+    """Growths that never run, so that only the loop is measured."""
 
     running = False
     step = None
@@ -53,10 +53,10 @@ class NoGrowths:
         """Do nothing."""
 
     def stop(self) -> None:
-        """Nor here."""
+        """Do nothing."""
 
     def events(self) -> list[Told]:
-        """Nothing to tell."""
+        """No events."""
         return []
 
     close = events
@@ -104,12 +104,12 @@ def _tick(filesystem: BtrfsFilesystem, read: float) -> Figure:
 
 
 def _microseconds(call: Callable[[], object], *, number: int) -> float:
-    # The least, as timeit advises: the rest is what other processes took.
+    # The minimum, as timeit advises: other processes take the rest.
     return min(timeit.repeat(call, number=number, repeat=5)) / number * 1e6
 
 
 def _idle(folder: Path) -> list[Figure]:
-    """The daemon at rest on a small and on a large filesystem, for half a minute each."""
+    """The idle daemon on a small and on a large filesystem, for half a minute each."""
     figures = []
     for size_gib in (10, 200):
         with bench_host(folder, size_gib * GIB, config=ROOMY) as host, ours(host) as daemon:
@@ -138,7 +138,7 @@ def _spent(process: psutil.Process) -> tuple[float, float]:
 
 
 def _reaction(folder: Path) -> list[Figure]:
-    """From the moment at which space is short to the call that buys, and what a growth asks."""
+    """The time from a shortage to CreateVolume, and the EC2 calls of a growth."""
     waits, calls = [], 0
     for _ in range(3):
         with bench_host(folder, 10 * GIB, config=ROOMY) as host, ours(host) as daemon:

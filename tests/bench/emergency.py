@@ -1,4 +1,4 @@
-"""Adds while writers spin on ENOSPC, with and without the reserve: how often is it read-only."""
+"""Adds while programs retry on ENOSPC, with the reserve and without: how many end read-only."""
 
 import argparse
 import errno
@@ -30,22 +30,22 @@ from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 MIB = 1024**2
 KINDS = ("buffered", "direct", "metadata")
 WRITERS = 4
-# Into ENOSPC so often, all writers together, before the add: they spin.
+# How many ENOSPC all writers together get before the add.
 SPINS = 200
 PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emergency:
-    """How one add ended: still writable, or else brought back by an unmount and a mount."""
+    """Whether the filesystem is writable after the add, or else recovers by unmount and mount."""
 
     survived: bool
-    came_back: bool
+    recovered: bool
     seconds: float
 
 
 def main() -> int:
-    """Print one line for each kind of writer; 1 when the reserve did not keep its promise."""
+    """Print a line for each kind of writer; returns 1 when an add with the reserve failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.emergency", description=__doc__)
     parser.add_argument("--adds", type=int, default=300, help="for each of with and without")
     parser.add_argument("--reserve", type=int, default=256, help="MiB")
@@ -55,7 +55,7 @@ def main() -> int:
     enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
     say(
-        f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'came back':>11}"
+        f"{'reserve':<10}{'writers':<11}{'adds':>5}{'read-only':>11}{'recovered':>11}"
         f"{'add, median':>13}{'max':>8}"
     )
     broken = 0
@@ -71,7 +71,7 @@ def main() -> int:
             seconds = [end.seconds for end in ends[kind]]
             say(
                 f"{reserve_mib or 'none':<10}{kind:<11}{len(seconds):>5}{len(forced):>11}"
-                f"{sum(end.came_back for end in forced):>11}"
+                f"{sum(end.recovered for end in forced):>11}"
                 f"{median(seconds):>11.3f} s{max(seconds):>6.2f} s"
             )
             broken += len(forced) if reserve_mib else 0
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
-    """One add to a full filesystem under writers that spin on ENOSPC."""
+    """One add to a full filesystem under writers that retry on ENOSPC."""
     with ExitStack() as stack:
         old = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
         new = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
@@ -87,7 +87,7 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
         filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
         filesystem.keep_reserve(reserve_bytes)
         _fill(path, kind)
-        proof = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
+        verified = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
         spins: Synchronized[int] = multiprocessing.Value("q", 0)
         with _writers(path, kind, spins):
             began = monotonic()
@@ -96,27 +96,27 @@ def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
                 pause.wait(0.01)
             began, told = monotonic(), ""
             try:
-                filesystem.add_device(new.name, verified=proof)
+                filesystem.add_device(new.name, verified=verified)
                 survived = len(filesystem.read().devices) == 2
             except Unfit as error:
                 survived, told = error.cause is not Cause.READ_ONLY, error.hint
             seconds = monotonic() - began
-        came_back = survived or (new.node in told and _comes_back(filesystem, old, new))
-        return Emergency(survived=survived, came_back=came_back, seconds=seconds)
+        recovered = survived or (new.node in told and _recovers(filesystem, old, new))
+        return Emergency(survived=survived, recovered=recovered, seconds=seconds)
 
 
-def _comes_back(filesystem: BtrfsFilesystem, old: LoopDevice, new: LoopDevice) -> bool:
-    """Whether the way back that the alarm tells leads back: the old device, and then the add."""
+def _recovers(filesystem: BtrfsFilesystem, old: LoopDevice, new: LoopDevice) -> bool:
+    """Whether the hint of the error works: mount without the new device, then add it again."""
     run(["umount", filesystem.mountpoint], timeout_seconds=60)
     try:
         run(["btrfs", "device", "scan", "--forget", new.node], timeout_seconds=60)
         run(["mount", old.node, filesystem.mountpoint], timeout_seconds=60)
         alone = len(filesystem.read().devices) == 1
-        proof = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
-        filesystem.add_device(new.name, verified=proof)
+        verified = partial(BlockDevices().verified_blank, new.name, size_bytes=new.size_bytes)
+        filesystem.add_device(new.name, verified=verified)
         return alone and len(filesystem.read().devices) == 2
     except EbsAutoscaleError as error:
-        sys.stderr.write(f"does not come back: {error}\n")
+        sys.stderr.write(f"not recovered: {error}\n")
         return False
 
 
@@ -133,7 +133,7 @@ def _mounted(device: LoopDevice) -> Iterator[Path]:
 
 
 def _fill(path: Path, kind: str) -> None:
-    """Allocate everything to data but, for metadata writers, leave it half empty."""
+    """Allocate everything to data; for writers of metadata fill only half of that."""
     if kind == "metadata":
         for number in range(WRITERS):
             (path / f"w{number}").mkdir()
@@ -148,7 +148,7 @@ def _fill(path: Path, kind: str) -> None:
 
 
 def fill_metadata(file: Path) -> None:
-    """Attributes are metadata only, and grow it faster than anything else."""
+    """Fill metadata by extended attributes."""
     with suppress(OSError):
         for number in range(1 << 20):
             os.setxattr(file, f"user.{number}", os.urandom(12 * 1024))

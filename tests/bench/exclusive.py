@@ -1,4 +1,4 @@
-"""A growth during each operation that excludes others: how long it takes, and the other's fate."""
+"""An add during each exclusive operation: how long it takes, and how the operation ends."""
 
 import os
 import subprocess
@@ -25,9 +25,9 @@ from ebs_autoscale.model import Rebalance
 MIB = 1024**2
 GIB = 1024**3
 CONTENT_MIB = 1200
-# Slow enough for a growth to meet the operation in its middle.
+# Slow enough for the add to come while the operation is running.
 BYTES_PER_SECOND = 100 * MIB
-# cgroup v1, the root's: where it is missing the devices are as fast as memory.
+# The root of cgroup v1; without it the devices are as fast as memory.
 THROTTLES = Path("/sys/fs/cgroup/blkio")
 BEGINS_WITHIN_SECONDS = 10.0
 ENDS_WITHIN_SECONDS = 300.0
@@ -35,7 +35,7 @@ ENDS_WITHIN_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What somebody else runs: its command line, and what sysfs says while it runs."""
+    """An operation: its command line, and what sysfs says while it runs."""
 
     argv: tuple[str, ...]
     published: str
@@ -59,10 +59,10 @@ OPERATIONS = {
 
 
 def main() -> int:
-    """Print one line for each operation; 1 when a growth waited for a balance."""
+    """Print a line for each operation; returns 1 when an add waited for a balance."""
     enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
-    say("| running | usable after | what happened to it |")
+    say("| running | usable after | how the operation ended |")
     say("| --- | --- | --- |")
     waited = False
     for name, operation in OPERATIONS.items():
@@ -115,14 +115,14 @@ def _fate(
         if operation.published == "balance paused":
             run(["btrfs", "balance", "cancel", filesystem.mountpoint], timeout_seconds=120)
     output, _ = process.communicate(timeout=ENDS_WITHIN_SECONDS)
-    word = (output.strip().splitlines() or ["no words"])[-1]
-    when = "went on beside it" if running else "ended before it"
+    word = (output.strip().splitlines() or ["no output"])[-1]
+    when = "continued" if running else "ended before the add"
     when = "stayed paused" if now == "balance paused" else when
     return f"{when}; exit status {process.returncode}: {word}"
 
 
 def _grow_during_ours() -> tuple[float, str]:
-    """The loop asks our settling to stop, then the next growth adds."""
+    """The loop stops our balance, then the next growth adds its device."""
     with _ground() as (filesystem, make):
         folder = Path(filesystem.mountpoint, "metadata")
         folder.mkdir()
@@ -138,20 +138,20 @@ def _grow_during_ours() -> tuple[float, str]:
                 asked.append(monotonic())
             return bool(asked)
 
-        fate = "was over before"
+        fate = "had ended before"
         try:
             filesystem.balance_metadata(Rebalance.FULL, stopping=stopping)
-        except Exception as stopped:  # noqa: BLE001 -- Stopped is no error, and tells what ended
+        except Exception as stopped:  # noqa: BLE001 -- Stopped is not an error of ours
             fate = f"cancelled: {stopped}"
         filesystem.add_device(new.name, verified=nullcontext)
         seconds = monotonic() - asked[0] if asked else 0.0
         again = filesystem.needs_balance(Rebalance.FULL, new.name)
-        return seconds, f"{fate}; to be done again: {'yes' if again else 'no'}"
+        return seconds, f"{fate}; needed again: {'yes' if again else 'no'}"
 
 
 @contextmanager
 def _ground() -> Iterator[tuple[BtrfsFilesystem, Callable[[int], LoopDevice]]]:
-    """A filesystem of two slow devices with content and a snapshot, and a maker of slow devices."""
+    """A filesystem of two slow devices with content and a snapshot, and a factory for devices."""
     path = Path(tempfile.mkdtemp(prefix="exclusive-"))
     with ExitStack() as stack:
 

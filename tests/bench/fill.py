@@ -1,4 +1,4 @@
-"""The highest rate of writing that is survived without one ENOSPC, ours beside the reference."""
+"""The highest rate of writing without ENOSPC, ours and that of a reference."""
 
 import json
 import subprocess
@@ -16,17 +16,17 @@ from tests.bench.ground import GIB
 from tests.bench.guards import NICE, bench_host, ours, reference
 from tests.system.bench import Host
 
-# So small that its limit, 0.3 GB/s, is less than what two CPUs and memory can do.
+# Small, so that its limit of 0.3 GB/s can be written with two CPUs.
 SIZE_BYTES = 3 * GIB // 2
 STEP = "4GiB"
-# Where growths are timed: a writer has room in it for longer than they take.
+# Where growths are timed: large enough for a writer to continue meanwhile.
 ROOMY_BYTES = 16 * GIB
 BESIDE_BYTES_PER_SECOND = 250e6
-# Past what was writable at the start, so that nobody survives without a growth.
+# More than what was writable at the start, so that a growth is needed.
 WRITTEN_SHARE = 1.1
-# `df` moves when a transaction is committed: one lucky moment proves nothing.
+# `df` changes with each committed transaction, so a single success may be luck.
 ATTEMPTS = 2
-# Where each is looked for, in shares of the limit.
+# Where the rate of each is searched, in shares of the limit.
 RANGES = {"ours": (0.8, 1.05), "reference": (1 / 48, 1 / 6), "quick df": (1 / 24, 1 / 2)}
 GUARDS: dict[str, Callable[[Host], AbstractContextManager[object]]] = {
     "ours": ours,
@@ -35,8 +35,8 @@ GUARDS: dict[str, Callable[[Host], AbstractContextManager[object]]] = {
 }
 TRACE_EVERY_SECONDS = 0.05
 MODES = ("buffered", "fsync")
-PROMISED_SHARE = 0.85
-PROMISED_RATIO = 4.0
+TARGET_SHARE = 0.85
+TARGET_RATIO = 4.0
 # The defaults, for a filesystem a hundredth of what they are made for.
 CONFIG = {
     "threshold": {"available": "20%", "available_min": "64MiB", "lead_time": "auto"},
@@ -49,8 +49,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What there was at one moment of a trial: bytes by our reading and by `df`."""
+class Sample:
+    """Available bytes at one moment of a trial, by our reading and by `df`."""
 
     seconds: float
     available_bytes: int
@@ -59,17 +59,17 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One writer against one guard; `rate` is what it came to, in bytes per second."""
+    """One writer with one guard; `rate` is the rate that it reached, in bytes per second."""
 
     asked: float
     rate: float
     survived: bool
     growths: int
-    trace: tuple[Look, ...]
+    trace: tuple[Sample, ...]
 
     @property
     def told(self) -> str:
-        """In words."""
+        """As a sentence."""
         verdict = f"survived with {self.growths} growths" if self.survived else "ENOSPC"
         asked, wrote = f"{self.asked / 1e6:6.1f}", f"{self.rate / 1e6:6.1f}"
         return f"{asked} MB/s asked, {wrote} written: {verdict}"
@@ -77,7 +77,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a guard survives: bytes per second, and the trials that tell."""
+    """The highest rate with a guard, in bytes per second, and all its trials."""
 
     guard: str
     mode: str
@@ -87,9 +87,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """The physical limit: bytes writable at the start over the seconds that a growth takes.
+    """The physical limit: bytes writable at the start divided by the time that a growth takes.
 
-    A growth takes longer beside a writer who has the same two CPUs: that is what counts.
+    A growth takes longer under a writer, which uses the same two CPUs: that time counts.
     """
 
     writable_bytes: int
@@ -103,7 +103,7 @@ class Limit:
 
     @property
     def told(self) -> str:
-        """In words."""
+        """As a sentence."""
         return (
             f"{self.writable_bytes / 1e6:.0f} MB writable; a growth takes"
             f" {self.resting_seconds:.2f} s at rest, {self.growth_seconds:.2f} s beside a writer:"
@@ -113,7 +113,7 @@ class Limit:
 
 
 def measure_limit(folder: Path) -> Limit:
-    """Time growths from the command until the space is there, at rest and beside a writer."""
+    """Time growths until the space is usable, at rest and under a writer."""
     with bench_host(folder, SIZE_BYTES, config=CONFIG) as host:
         writable = host.read().available_bytes
     with bench_host(folder, ROOMY_BYTES, config=CONFIG) as host:
@@ -139,7 +139,7 @@ def _growth_seconds(host: Host, *, repeats: int = 3) -> float:
 
 
 def attempt(folder: Path, guard: Guard, *, rate: float, mode: str) -> Trial:
-    """Write at this rate past the end of the filesystem as it was."""
+    """Write at this rate, more than the filesystem can take without a growth."""
     with bench_host(folder, SIZE_BYTES, config=CONFIG) as host:
         most_bytes = int(host.read().available_bytes * WRITTEN_SHARE)
         argv = [sys.executable, "-m", "tests.bench.writer", str(host.mountpoint / "content")]
@@ -150,7 +150,7 @@ def attempt(folder: Path, guard: Guard, *, rate: float, mode: str) -> Trial:
                 while writer.poll() is None:
                     seen = host.read()
                     trace.append(
-                        Look(
+                        Sample(
                             monotonic() - began, seen.available_bytes, seen.statvfs_available_bytes
                         )
                     )
@@ -167,7 +167,7 @@ def attempt(folder: Path, guard: Guard, *, rate: float, mode: str) -> Trial:
 
 
 def search(folder: Path, name: str, mode: str, *, limit: Limit, trials: int, say: Say) -> Found:
-    """Bisect, in equal ratios, the shares of the limit that this guard survives each time."""
+    """Bisect, in equal ratios, for the highest share of the limit that ends without ENOSPC."""
     guard = GUARDS[name]
     low, high = RANGES[name]
     made: list[Trial] = []
@@ -190,7 +190,7 @@ def search(folder: Path, name: str, mode: str, *, limit: Limit, trials: int, say
 def run(
     folder: Path, say: Say, *, trials: int = 3, guards: Sequence[str] = ("ours", "reference")
 ) -> tuple[Limit, list[Found]]:
-    """Measure all; prints as it goes."""
+    """Measure everything, telling the progress."""
     limit = measure_limit(folder)
     say(limit.told)
 
@@ -198,7 +198,7 @@ def run(
         return search(folder, name, mode, limit=limit, trials=trials, say=say)
 
     found = [of("ours", mode) for mode in MODES]
-    # So slow a writer leaves the machine to others, and takes its time.
+    # Such slow writers can run in parallel.
     others = [(name, mode) for name in guards if name != "ours" for mode in MODES]
     with ThreadPoolExecutor(max(1, len(others))) as pool:
         found += pool.map(of, *zip(*others, strict=True)) if others else []
@@ -206,21 +206,21 @@ def run(
 
 
 def broken(limit: Limit, found: list[Found]) -> list[str]:
-    """Which promises were broken: 85 % of the limit, four times the reference."""
+    """Which targets were missed: 85 % of the limit, four times the reference."""
     of = {(each.guard, each.mode): each.rate for each in found}
     wrong = []
     for mode in MODES:
         mine, theirs = of["ours", mode], of["reference", mode]
-        if mine < PROMISED_SHARE * limit.rate:
-            wrong.append(f"{mode}: {mine / limit.rate:.0%} of the limit, not {PROMISED_SHARE:.0%}")
-        if mine < PROMISED_RATIO * theirs:
+        if mine < TARGET_SHARE * limit.rate:
+            wrong.append(f"{mode}: {mine / limit.rate:.0%} of the limit, not {TARGET_SHARE:.0%}")
+        if mine < TARGET_RATIO * theirs:
             wrong.append(f"{mode}: only {mine / theirs:.1f} times the reference")
     return wrong
 
 
 def table(limit: Limit, found: list[Found]) -> list[str]:
-    """The result in lines."""
-    lines = [f"{'who':<12}{'mode':<12}{'survived':>12}{'of the limit':>14}{'of reference':>14}"]
+    """The result as lines."""
+    lines = [f"{'guard':<12}{'mode':<12}{'survived':>12}{'of the limit':>14}{'of reference':>14}"]
     of = {(each.guard, each.mode): each.rate for each in found}
     for each in found:
         ratio = each.rate / of["reference", each.mode] if of["reference", each.mode] else 0.0

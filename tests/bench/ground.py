@@ -18,7 +18,7 @@ _UNMOUNT_TRIES = 100
 
 
 def store(folder: Path) -> Path:
-    """Where block devices keep their bytes: in memory where there is some."""
+    """The folder for the files behind block devices, in memory if possible."""
     shm = Path("/dev/shm")
     return shm if shm.is_dir() else folder
 
@@ -27,7 +27,7 @@ def store(folder: Path) -> Path:
 def mounted(
     folder: Path, sizes: Sequence[int], *, mkfs: Sequence[str] = (), options: str = "defaults"
 ) -> Iterator[Path]:
-    """Make a filesystem on devices of these sizes in bytes and mount it; nothing is left of it."""
+    """Make and mount a filesystem on devices of these sizes in bytes, and remove it afterwards."""
     point = folder / f"scratch-{next(_NUMBERS)}"
     point.mkdir(parents=True)
     with ExitStack() as stack:
@@ -41,14 +41,14 @@ def mounted(
 
 
 def tool(*argv: str) -> None:
-    """Run a tool of the operating system; raises with what it said."""
+    """Run a tool of the operating system; raises CalledProcessError with its output."""
     subprocess.run(
         argv, check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
     )
 
 
 def _unmount(point: Path) -> None:
-    # Other threads' processes hold it open between their fork and exec.
+    # Processes of other threads hold it open between their fork and exec.
     for _ in range(_UNMOUNT_TRIES):
         if subprocess.run(["umount", str(point)], check=False, capture_output=True).returncode == 0:
             return

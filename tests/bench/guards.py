@@ -1,4 +1,4 @@
-"""Who watches a filesystem in a measurement: the daemon, or what its rivals do."""
+"""What watches a filesystem in a measurement: the daemon, or a poller of `df`."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -17,13 +17,13 @@ from ebs_autoscale.telemetry import EventKind
 from tests.bench.ground import mounted, store, tool
 from tests.system.bench import Daemon, Host, ec2_of, until
 
-# What a growth on EC2 takes at the median: facts of the EBS CSI driver.
+# Median times on EC2, as measured by the EBS CSI driver.
 EC2: Mapping[str, Any] = {"create_seconds": (1.5, 1.5), "attach_seconds": (2.0, 2.0)}
 
-# As our unit has it; EC2, whose part the sandbox plays, is not on this machine at all.
+# As in our unit. The sandbox has it as well, since the real EC2 takes no CPU time here.
 NICE = -10
 
-# What the rivals do: `df` every 2 s, grow at 50 % used.
+# As in amazon-ebs-autoscale 2.4.7: `df` every 2 s, and a growth at 50 %.
 REFERENCE_POLL_SECONDS = 2.0
 REFERENCE_USED_SHARE = 0.5
 
@@ -37,7 +37,7 @@ def bench_host(
     mkfs: tuple[str, ...] = ("-d", "single", "-m", "dup"),
     config: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Host]:
-    """A host with one filesystem and an EC2 that takes its time; gone afterwards.
+    """A host with one filesystem and an EC2 of realistic speed; removed afterwards.
 
     Without `config` it has the defaults, except for a log that is easier to read by programs.
     """
@@ -60,11 +60,11 @@ def bench_host(
 
 @contextmanager
 def ours(host: Host) -> Iterator[Daemon]:
-    """The daemon, once it has looked what there is and rests."""
+    """The daemon, once it has started and looked at EC2."""
     with host.daemon() as daemon:
         psutil.Process(daemon.process.pid).nice(NICE)
         daemon.wait_event(EventKind.DECIDED, decision=DecisionKind.HOLD, seconds=60)
-        # Its first child says so shortly before it is gone.
+        # Its first child tells that shortly before it ends.
         until(lambda: not daemon.children(), "the look at start-up to end")
         yield daemon
 
@@ -73,7 +73,7 @@ def ours(host: Host) -> Iterator[Daemon]:
 def reference(host: Host, step: str, *, quick: bool = False) -> Iterator[None]:
     """A poller of `df` with a fixed threshold and step.
 
-    It grows as the rivals do, waiting for EC2 with its 15 s waiter; `quick` lends it our growths.
+    It waits for EC2 with boto3's waiter, which polls every 15 s; with `quick` it uses our growths.
     """
     ended = Event()
 
@@ -84,7 +84,7 @@ def reference(host: Host, step: str, *, quick: bool = False) -> Iterator[None]:
                 if quick:
                     host.run("grow", "--size", step)
                 else:
-                    _grow_like_rivals(host, int(step.removesuffix("GiB")), ended)
+                    _grow_like_reference(host, int(step.removesuffix("GiB")), ended)
 
     thread = Thread(target=watch)
     thread.start()
@@ -95,7 +95,7 @@ def reference(host: Host, step: str, *, quick: bool = False) -> Iterator[None]:
         thread.join()
 
 
-def _grow_like_rivals(host: Host, size_gib: int, ended: Event) -> None:
+def _grow_like_reference(host: Host, size_gib: int, ended: Event) -> None:
     """Create, wait, attach, wait, add: `create-ebs-volume` of amazon-ebs-autoscale 2.4.7."""
     settings = host.sandbox.settings
     ec2 = ec2_of(host.sandbox)

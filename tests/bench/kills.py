@@ -1,4 +1,4 @@
-"""kill -9 at random moments of add, settle and reserve, under writers: nothing is ever lost."""
+"""kill -9 at random moments of an add, a balance and the reserve, under writers."""
 
 import argparse
 import hashlib
@@ -32,16 +32,16 @@ from ebs_autoscale.model import Rebalance
 
 MIB = 1024**2
 BASE_BYTES = 768 * MIB
-MEMBER_BYTES = 384 * MIB
-# Little metadata: a full balance that is killed while it merges much of it can force the
-# filesystem read-only (merge_reloc_roots, EINTR, seen on 6.18), whoever started it.
+DEVICE_BYTES = 384 * MIB
+# Little metadata: a full balance that is killed while it merges much of it may force the filesystem
+# read-only (merge_reloc_roots, EINTR, seen on 6.18), whatever has started it.
 RESERVE_BYTES = 16 * MIB
 KILLS_PER_FILESYSTEM = 10
 RECOVERY_SECONDS = 120.0
 TOO_LATE = "nothing, too late"
 PROFILES = ("dup", "single", "raid1")
 
-# One growth's part in the filesystem, said aloud so that a kill can be aimed.
+# What a growth does to the filesystem, printing each step so that a kill can be aimed.
 GROWTH = """
 import sys
 from functools import partial
@@ -53,7 +53,7 @@ path, name, size, reserve = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.
 filesystem = BtrfsFilesystem(path, clock=SystemClock())
 print("add", flush=True)
 filesystem.add_device(name, verified=partial(BlockDevices().verified_blank, name, size_bytes=size))
-print("settle", flush=True)
+print("balance", flush=True)
 filesystem.balance_metadata(Rebalance.FULL)
 print("reserve", flush=True)
 filesystem.keep_reserve(0)
@@ -64,7 +64,7 @@ print("done", flush=True)
 
 @dataclass(slots=True)
 class Tally:
-    """What was killed, and what was found."""
+    """What was killed, and what was wrong."""
 
     kills: Counter[str] = field(default_factory=Counter)
     filesystems: int = 0
@@ -73,12 +73,12 @@ class Tally:
 
     @property
     def killed(self) -> int:
-        """How many growths were killed before they were done."""
+        """How many growths were killed before they had finished."""
         return self.kills.total() - self.kills[TOO_LATE]
 
 
 class Writer:
-    """Writes files of which every byte is remembered, as fast as it may, in a thread."""
+    """Writes files in a thread and remembers their checksums."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -107,20 +107,20 @@ class Writer:
 
     @property
     def files(self) -> int:
-        """How many were written to the end."""
+        """How many files were written completely."""
         return len(self._digests)
 
     def wrong(self) -> list[str]:
-        """Files whose bytes are not what was written."""
+        """Files whose content is not what was written."""
         return [path.name for path, digest in self._digests.items() if _digest(path) != digest]
 
 
 def campaign(kills: int, seed: int, say: Callable[[str], None] = print) -> Tally:
-    """Kill so many growths, prove each filesystem at its end; wrongs are collected, not raised.
+    """Kill this many growths and verify each filesystem; what was wrong is in the tally.
 
-    A growth that was done before its kill does not count.
+    A growth that has finished before its kill does not count.
     """
-    dice, tally = random.Random(seed), Tally()  # noqa: S311 -- a seed tells the story again
+    dice, tally = random.Random(seed), Tally()  # noqa: S311 -- repeatable
     while tally.killed < kills and not tally.wrongs:
         profile = PROFILES[tally.filesystems % len(PROFILES)]
         rounds = min(KILLS_PER_FILESYSTEM, kills - tally.killed)
@@ -144,7 +144,7 @@ def _one_filesystem(profile: str, rounds: int, dice: random.Random, tally: Tally
         writer = Writer(path)
         with writer.running():
             for _ in range(rounds):
-                device = make(MEMBER_BYTES)
+                device = make(DEVICE_BYTES)
                 tally.kills[_killed_growth(path, device, dice)] += 1
                 if wrong := _recover(filesystem, device):
                     tally.wrongs.append(wrong)
@@ -163,7 +163,7 @@ def _one_filesystem(profile: str, rounds: int, dice: random.Random, tally: Tally
 
 
 def _killed_growth(path: Path, device: LoopDevice, dice: random.Random) -> str:
-    """Begin a growth and kill it; which step it was in."""
+    """Start a growth and kill it; returns the step it was in."""
     argv = [str(path), device.name, str(device.size_bytes), str(RESERVE_BYTES)]
     growth = subprocess.Popen(
         [sys.executable, "-c", GROWTH, *argv],
@@ -171,12 +171,12 @@ def _killed_growth(path: Path, device: LoopDevice, dice: random.Random) -> str:
         stderr=subprocess.DEVNULL,
         encoding="ascii",
     )
-    step, aim = "start", dice.choice(("add", "add", "settle", "settle", "reserve"))
+    step, aim = "start", dice.choice(("add", "add", "balance", "balance", "reserve"))
     assert growth.stdout
     while step != aim and (line := growth.stdout.readline()):
         step = line.strip()
     with suppress(subprocess.TimeoutExpired):
-        growth.wait(dice.uniform(0, {"add": 0.08, "settle": 0.06, "reserve": 0.03}[aim]))
+        growth.wait(dice.uniform(0, {"add": 0.08, "balance": 0.06, "reserve": 0.03}[aim]))
     tools = psutil.Process(growth.pid).children() if growth.poll() is None else []
     growth.kill()
     with_tool = "alone"
@@ -191,13 +191,13 @@ def _killed_growth(path: Path, device: LoopDevice, dice: random.Random) -> str:
 
 
 def _recover(filesystem: BtrfsFilesystem, device: LoopDevice) -> str:
-    """Do what the next growth does until all is done; what is still wrong after a while."""
-    proof = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
+    """Do what the next growth does until it succeeds; returns the error when it does not."""
+    verified = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
     deadline, last = monotonic() + RECOVERY_SECONDS, ""
     pause = threading.Event()
     while monotonic() < deadline:
         try:
-            filesystem.add_device(device.name, verified=proof)
+            filesystem.add_device(device.name, verified=verified)
             if filesystem.needs_balance(Rebalance.FULL, device.name):
                 filesystem.balance_metadata(Rebalance.FULL)
         except EbsAutoscaleError as error:
@@ -234,7 +234,7 @@ def _digest(path: Path) -> str:
 
 
 def main() -> int:
-    """Run what the arguments ask for; 1 when anything was wrong."""
+    """Run the campaign; returns 1 when anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
@@ -246,7 +246,7 @@ def main() -> int:
         say(f"killed in {what:<24}{count:>5}")
     for wrong in tally.wrongs:
         say(f"WRONG: {wrong}")
-    say(f"seed {arguments.seed}: {'FAILED' if tally.wrongs else 'every filesystem clean'}")
+    say(f"seed {arguments.seed}: {'FAILED' if tally.wrongs else 'passed'}")
     return int(bool(tally.wrongs))
 
 

@@ -1,4 +1,4 @@
-"""Metadata after a growth: what each way of settling costs writers, and what it protects from."""
+"""What each way of balancing metadata costs writers, and what it protects from."""
 
 import argparse
 import errno
@@ -32,25 +32,25 @@ INLINE_BYTES = 1800
 FILES_MOST = 60_000
 PROBE_EVERY_SECONDS = 0.02
 
-BalanceMetadata = Callable[[BtrfsFilesystem], object]
+Balance = Callable[[BtrfsFilesystem], object]
 
 
-def _seed(filesystem: BtrfsFilesystem) -> None:
+def _balance_alone(filesystem: BtrfsFilesystem) -> None:
     with suppress(EbsAutoscaleError):
         run(["btrfs", "balance", "start", "-m", filesystem.mountpoint], timeout_seconds=600)
 
 
-WAYS: dict[str, BalanceMetadata] = {
+WAYS: dict[str, Balance] = {
     "off": lambda filesystem: filesystem.balance_metadata(Rebalance.OFF),
     "bounded": lambda filesystem: filesystem.balance_metadata(Rebalance.BOUNDED),
     "full": lambda filesystem: filesystem.balance_metadata(Rebalance.FULL),
-    "`balance start -m` alone": _seed,
+    "`balance start -m` alone": _balance_alone,
 }
 
 
 @dataclass(slots=True)
 class Probe:
-    """A writer that appends and syncs, and how long each took."""
+    """A writer that appends and syncs, and the time of each sync."""
 
     seconds: list[float] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one way did."""
+    """The result of one way."""
 
     seconds: float
     fsyncs: tuple[float, ...]
@@ -88,7 +88,10 @@ class Outcome:
 
 
 def main() -> int:
-    """Print both tables; 1 when bounded costs more than a tenth of full or protects from less."""
+    """Print both tables; returns 1 when `bounded` misses its targets.
+
+    These are a tenth of the time of `full`, and as much metadata written until the end.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.bench.metadata", description=__doc__)
     parser.add_argument("--metadata", type=int, nargs="*", default=[50, 200, 1024], help="MiB")
     parser.add_argument("--repeat", type=int, default=3)
@@ -96,7 +99,7 @@ def main() -> int:
     enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)
     say(
-        "| metadata | profile | settled | seconds | fsync p50 | worst fsync | headroom | "
+        "| metadata | profile | balanced | seconds | fsync p50 | worst fsync | headroom | "
         "metadata written until the end | the end |"
     )
     say("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -105,8 +108,12 @@ def main() -> int:
         for way in ("off", "bounded", "full"):
             outcomes = [_dup(metadata_mib, WAYS[way]) for _ in range(arguments.repeat)]
             medians[metadata_mib, way] = _tell(say, f"{metadata_mib} MiB | dup | {way}", outcomes)
-    for way, settle in WAYS.items():
-        _tell(say, f"starved | raid1 | {way}", [_mirrored(settle) for _ in range(arguments.repeat)])
+    for way, balance in WAYS.items():
+        _tell(
+            say,
+            f"two full devices | raid1 | {way}",
+            [_mirrored(balance) for _ in range(arguments.repeat)],
+        )
     seconds, written = medians[arguments.metadata[-1], "bounded"]
     full_seconds, full_written = medians[arguments.metadata[-1], "full"]
     say(f"bounded takes {100 * seconds / full_seconds:.1f} % of the time of full")
@@ -126,31 +133,31 @@ def _tell(say: Callable[[str], None], what: str, outcomes: list[Outcome]) -> tup
     return seconds, written
 
 
-def _dup(metadata_mib: int, settle: BalanceMetadata) -> Outcome:
-    """One full device with so much metadata, and a new one."""
+def _dup(metadata_mib: int, balance: Balance) -> Outcome:
+    """One full device with this much metadata, and a new one."""
     with _filesystem([GIB + 3 * metadata_mib * MIB], "dup") as (path, old):
         _write_metadata(path / "before", metadata_mib * MIB)
         _fill(path)
         return _grow_and_judge(
             path,
             2 * GIB + 3 * metadata_mib * MIB,
-            settle,
+            balance,
             old,
             partial(_write_metadata, size_bytes=1 << 50),
         )
 
 
-def _mirrored(settle: BalanceMetadata) -> Outcome:
+def _mirrored(balance: Balance) -> Outcome:
     """Two full devices with mirrored metadata, and a new one."""
     with _filesystem([GIB, GIB], "raid1") as (path, old):
         _fill(path)
-        return _grow_and_judge(path, 3 * GIB, settle, old, _write_files)
+        return _grow_and_judge(path, 3 * GIB, balance, old, _write_files)
 
 
 def _grow_and_judge(
     path: Path,
     size_bytes: int,
-    settle: BalanceMetadata,
+    balance: Balance,
     stack: ExitStack,
     write: Callable[[Path], tuple[int, str]],
 ) -> Outcome:
@@ -162,7 +169,7 @@ def _grow_and_judge(
     with probe.running(path):
         threading.Event().wait(1)
         began = monotonic()
-        settle(filesystem)
+        balance(filesystem)
         seconds = monotonic() - began
         threading.Event().wait(1)
     headroom_mib = filesystem.read().metadata_headroom_bytes // MIB
@@ -182,7 +189,7 @@ def _grow_and_judge(
 
 @contextmanager
 def _filesystem(sizes: list[int], profile: str) -> Iterator[tuple[Path, ExitStack]]:
-    path = Path(tempfile.mkdtemp(prefix="settling-"))
+    path = Path(tempfile.mkdtemp(prefix="balance-"))
     with ExitStack() as stack:
         devices = [
             stack.enter_context(LoopDevice.create(size, directory=Path("/dev/shm")))
@@ -199,7 +206,7 @@ def _filesystem(sizes: list[int], profile: str) -> Iterator[tuple[Path, ExitStac
 
 
 def _write_files(folder: Path) -> tuple[int, str]:
-    """Small files live in metadata; how much of it went in, and what ended it."""
+    """Write small files, whose content is in metadata; returns the bytes, and what ended it."""
     number = 0
     try:
         folder.mkdir()
@@ -211,13 +218,13 @@ def _write_files(folder: Path) -> tuple[int, str]:
 
 
 def _write_metadata(folder: Path, size_bytes: int) -> tuple[int, str]:
-    """Attributes are metadata only; how much of it went in, and what ended it."""
+    """Write extended attributes; returns the bytes, and what ended it."""
     with suppress(OSError):
         folder.mkdir()
     value, written = os.urandom(VALUE_BYTES), 0
     try:
         while written < size_bytes:
-            # Names are hashed, and two with one hash have to share a leaf: few for each file.
+            # Names with the same hash have to share a leaf, so each file gets only some.
             file = folder / str(written // VALUE_BYTES // VALUES_PER_FILE)
             if written // VALUE_BYTES % VALUES_PER_FILE == 0:
                 file.touch()
@@ -233,7 +240,7 @@ def _ending(error: OSError) -> str:
 
 
 def _fill(path: Path) -> None:
-    """Make data chunks of everything unallocated, and fill them."""
+    """Turn all unallocated space into data chunks, and fill them."""
     with (path / "ballast").open("wb") as file, suppress(OSError):
         for offset in range(0, 1 << 40, 4 * MIB):
             os.posix_fallocate(file.fileno(), offset, 4 * MIB)

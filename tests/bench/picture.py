@@ -1,9 +1,9 @@
-"""The result of `make bench-fill` as a picture: an SVG file without any library."""
+"""The result of `make bench-fill` as an SVG picture."""
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
-from tests.bench.fill import Found, Limit, Look
+from tests.bench.fill import Found, Limit, Sample
 
 WIDTH, HEIGHT = 960, 420
 _LEFT, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT = 60, 70, 380, 280
@@ -16,7 +16,7 @@ _GREY, _BLUE, _RED = "#888888", "#1f6fb2", "#c23b22"
 
 
 def svg(limit: Limit, found: Sequence[Found]) -> str:
-    """Left what each survives beside the limit, right how the space went in one trial of ours."""
+    """Left the highest rates and the limit, right the available space in one trial of ours."""
     best = next(each for each in found if each.guard == "ours")
     survived = [trial for trial in best.trials if trial.survived] or best.trials
     shown = max(survived, key=lambda trial: trial.rate)
@@ -54,16 +54,16 @@ def _bars(limit: Limit, found: Sequence[Found]) -> Iterator[str]:
     yield _line([(_LEFT, top), (_LEFT + _PLOT_WIDTH, top)], _GREY, dashed=True)
 
 
-def _curves(trace: Sequence[Look]) -> Iterator[str]:
+def _curves(trace: Sequence[Sample]) -> Iterator[str]:
     bottom = _TOP + _PLOT_HEIGHT
-    across = _PLOT_WIDTH / max(look.seconds for look in trace)
-    down = _PLOT_HEIGHT / max(max(look.available_bytes, look.statvfs_bytes) for look in trace)
+    across = _PLOT_WIDTH / max(sample.seconds for sample in trace)
+    down = _PLOT_HEIGHT / max(max(sample.available_bytes, sample.statvfs_bytes) for sample in trace)
 
-    def curve(of: Callable[[Look], int]) -> list[tuple[float, float]]:
+    def curve(of: Callable[[Sample], int]) -> list[tuple[float, float]]:
         return [(_RIGHT_LEFT + k.seconds * across, bottom - of(k) * down) for k in trace]
 
-    yield _line(curve(lambda look: look.statvfs_bytes), _RED)
-    yield _line(curve(lambda look: look.available_bytes), _BLUE)
+    yield _line(curve(lambda sample: sample.statvfs_bytes), _RED)
+    yield _line(curve(lambda sample: sample.available_bytes), _BLUE)
     yield _line([(_RIGHT_LEFT, bottom), (_RIGHT_LEFT + _PLOT_WIDTH, bottom)], _GREY)
     yield _text(_RIGHT_LEFT, bottom + 18, f"{trace[-1].seconds:.0f} s; blue: available as we read")
     yield _text(_RIGHT_LEFT, bottom + 34, "it, red: as df shows it")

@@ -1,4 +1,4 @@
-"""Ways to use up a filesystem, each with the number of growths it is worth."""
+"""Ways to fill a filesystem, each with the number of growths that it needs."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.bench.ground import GIB, MIB, tool
 from tests.bench.guards import bench_host, ours
 from tests.bench.writer import write
 
-# With default settings: so far from the end that it takes a growth, of 20 GiB, for 2 GiB more.
+# With default settings a growth, of 20 GiB, is needed after 2 GiB more.
 SIZE_BYTES = 40 * GIB
 AVAILABLE_BYTES = 12 * GIB
 HEADING = f"{'scenario':<20}{'growths':>8}{'needed':>8}  ending"
@@ -22,7 +22,7 @@ HEADING = f"{'scenario':<20}{'growths':>8}{'needed':>8}  ending"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a scenario went: growths that happened, and those that its bytes were worth."""
+    """How a scenario ended: its growths, and how many were needed."""
 
     name: str
     growths: int
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def told(self) -> str:
-        """In one line."""
+        """As one line."""
         ending = "ENOSPC" if self.enospc else "no ENOSPC"
         return f"{self.name:<20}{self.growths:>8}{self.needed:>8}  {ending}"
 
@@ -42,13 +42,13 @@ class Outcome:
 
 
 def burst(point: Path) -> bool:
-    """Rest, then write at full speed; whether there was an error."""
+    """Wait, then write at full speed; returns whether there was an error."""
     Event().wait(10)
     return _write(point / "burst", rate_mb=400, mib=5000)
 
 
 def sawtooth(point: Path) -> bool:
-    """Write and delete, over and over, across the threshold and back."""
+    """Write and delete repeatedly, across the threshold and back."""
     failed = False
     for number in range(6):
         failed |= _write(point / f"tooth-{number}", rate_mb=250, mib=2500)
@@ -64,7 +64,7 @@ def parallel(point: Path) -> bool:
 
 
 def fallocate(point: Path) -> bool:
-    """Book space without writing, in three large pieces."""
+    """Allocate space without writing, in three large pieces."""
     for number in range(3):
         with (point / f"booked-{number}").open("wb") as file:
             try:
@@ -76,7 +76,7 @@ def fallocate(point: Path) -> bool:
 
 
 def snapshots(point: Path) -> bool:
-    """Overwrite a file again and again while snapshots keep what it was."""
+    """Overwrite a file repeatedly while snapshots keep its old content."""
     volume = point / "volume"
     tool("btrfs", "subvolume", "create", str(volume))
     failed = False
@@ -96,7 +96,7 @@ def reflinks(point: Path) -> bool:
 
 
 def compressed(point: Path) -> bool:
-    """Twice what fits, of what shrinks to nothing."""
+    """Write twice what fits, of zeroes that compress to nothing."""
     code = "import sys; f = open(sys.argv[1], 'wb')\nfor _ in range(24576): f.write(bytes(1 << 20))"
     argv = [sys.executable, "-c", code, str(point / "zeros")]
     return subprocess.run(argv, check=False, capture_output=True).returncode != 0
@@ -114,7 +114,7 @@ SCENARIOS: Mapping[str, tuple[Callable[[Path], bool], str]] = {
 
 
 def play(folder: Path, name: str) -> Outcome:
-    """Let a scenario run under the daemon with default settings, and look at its peak."""
+    """Run a scenario under the daemon with default settings, and measure its peak."""
     act, options = SCENARIOS[name]
     with bench_host(folder, SIZE_BYTES, options=options) as host:
         with (host.mountpoint / "ballast").open("wb") as file:
@@ -140,7 +140,7 @@ def play(folder: Path, name: str) -> Outcome:
 
 
 def _needed(available_bytes: int, size_bytes: int, volumes: Sequence[int]) -> int:
-    """How many of the volumes keep both floors of the defaults, in hindsight."""
+    """How many of the volumes were needed for the default thresholds, in hindsight."""
     threshold = GrowthPolicy().threshold
     for count, volume in enumerate((*volumes, 0)):
         floor = max(size_bytes * threshold.available_percent / 100, threshold.available_min_bytes)

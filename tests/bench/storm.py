@@ -1,4 +1,4 @@
-"""A storm of small and of inline files, with default settings: who lets metadata run out."""
+"""Many small and inline files, with default settings: whether metadata runs out."""
 
 import json
 import os
@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from ebs_autoscale.model import DecisionKind
+from ebs_autoscale.telemetry import EventKind
 from tests.bench.ground import GIB, MIB
 from tests.bench.guards import bench_host, ours, reference
-from tests.system.bench import Host
+from tests.system.bench import Host, events_in
 
 SIZE_BYTES = 40 * GIB
-# Roomy by `df` and by our defaults; what is left for metadata is not.
+# Enough by `df` and by our defaults, unlike the space that is left for metadata.
 AVAILABLE_BYTES = 30 * GIB
-# Half of it can become metadata (dup): enough for our defaults, not for the storm.
+# Half of it can become metadata (dup): enough for our defaults, not for these files.
 UNALLOCATED_BYTES = 3 * GIB
 FILES = 1_000_000
 KEPT_BYTES = 64 * MIB
@@ -44,7 +46,7 @@ print(json.dumps({"made": made, "errno": number}))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storm:
-    """How a storm ended under a guard."""
+    """How the storm ended with this guard; `reasons` are those of the growths."""
 
     guard: str
     files: int
@@ -52,11 +54,11 @@ class Storm:
     survived: bool
     growths: int
     statvfs_bytes: int
-    because: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 def storm(folder: Path, guard: str, *, files: int = FILES) -> Storm:
-    """Make files of 1 and of 2000 bytes where all but metadata has plenty of room."""
+    """Create files of 1 and of 2000 bytes where only metadata has little room."""
     watch: Callable[[Host], AbstractContextManager[object]] = (
         ours if guard == "ours" else lambda host: reference(host, STEP)
     )
@@ -74,7 +76,11 @@ def storm(folder: Path, guard: str, *, files: int = FILES) -> Storm:
             survived=not any(ending["errno"] for ending in endings),
             growths=host.devices - 1,
             statvfs_bytes=seen.f_bavail * seen.f_frsize,
-            because=tuple(line for line in log.splitlines() if "grow: " in line),
+            reasons=tuple(
+                event["message"]
+                for event in events_in(log)
+                if event["event"] == EventKind.DECIDED and event["decision"] == DecisionKind.GROW
+            ),
         )
 
 
@@ -91,12 +97,12 @@ def _blow(host: Host, files: int) -> list[dict[str, int]]:
 
 
 def _leave_few_chunks_unallocated(host: Host) -> None:
-    """Have data chunks take nearly all there is, then give most of their space back."""
+    """Allocate nearly everything to data chunks, then free most of the space in them."""
     ballast = host.mountpoint / "ballast"
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, host.read().available_bytes - UNALLOCATED_BYTES)
     subprocess.run(["btrfs", "filesystem", "sync", str(host.mountpoint)], check=True)
-    # A part of each chunk stays in use: the kernel gives chunks back that are all empty.
+    # A part of each chunk stays in use, since the kernel releases empty chunks.
     for start in range(0, AVAILABLE_BYTES, GIB):
         hole = ["--offset", str(start), "--length", str(GIB - KEPT_BYTES)]
         subprocess.run(["fallocate", "--punch-hole", *hole, str(ballast)], check=True)
@@ -104,8 +110,8 @@ def _leave_few_chunks_unallocated(host: Host) -> None:
 
 
 def table(storms: list[Storm]) -> list[str]:
-    """The result in lines."""
-    lines = [f"{'who':<12}{'files':>10}{'seconds':>9}{'growths':>9}  {'df says':>9}  ending"]
+    """The result as lines."""
+    lines = [f"{'guard':<12}{'files':>10}{'seconds':>9}{'growths':>9}  {'df says':>9}  ending"]
     for each in storms:
         df = f"{each.statvfs_bytes / GIB:.1f} GiB"
         ending = "no ENOSPC" if each.survived else "ENOSPC"
@@ -113,5 +119,5 @@ def table(storms: list[Storm]) -> list[str]:
             f"{each.guard:<12}{each.files:>10}{each.seconds:>9.0f}{each.growths:>9}"
             f"  {df:>9}  {ending}"
         )
-        lines += [f"    {line}" for line in each.because]
+        lines += [f"    {line}" for line in each.reasons]
     return lines

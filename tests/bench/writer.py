@@ -1,4 +1,4 @@
-"""`python -m tests.bench.writer`: write at a steady rate; says how it ended as JSON."""
+"""`python -m tests.bench.writer`: write at a steady rate; prints the result as JSON."""
 
 import json
 import os
@@ -12,7 +12,7 @@ FSYNC_EVERY_BYTES = 8 * BLOCK_BYTES
 
 
 def write(path: Path, *, rate: float, most_bytes: int, fsync: bool) -> dict[str, float]:
-    """Write so many bytes per second until enough is written, or the first error."""
+    """Write `rate` bytes per second until `most_bytes` are written, or the first error."""
     block, pause = os.urandom(BLOCK_BYTES), Event()
     written, error_number = 0, 0
     began = monotonic()

@@ -33,10 +33,10 @@ _ENDPOINT = f"http://{METADATA_ADDRESS[0]}"
 
 
 class Box:
-    """A context manager: boots on entry, and leaves nothing on exit, whoever is killed when.
+    """A context manager that boots on entry and leaves nothing on exit, even after a kill.
 
-    Its changes are in a tmpfs and last from one boot to the next. `user_data` is what cloud-init
-    finds at the first boot; without, cloud-init is off. `folders` are there from the start.
+    Its changes are in a tmpfs and survive reboots. cloud-init gets `user_data` at the first boot,
+    and is disabled without. `folders` exist from the start.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Box:
         self._settings = settings or SandboxSettings(block_devices="nitro")
         self._undo = ExitStack()
         self.sandbox: Sandbox
-        """EC2 and instance metadata of this box, to look at and to steer."""
+        """The simulated EC2 and instance metadata of this box."""
 
     def __enter__(self) -> Self:
         try:
@@ -72,7 +72,7 @@ class Box:
         self.stop()
 
     def start(self) -> None:
-        """Make the machine and boot it."""
+        """Create the machine and boot it."""
         shm = Path("/dev/shm")
         self._folder = Path(tempfile.mkdtemp(prefix="ebs-box-", dir=shm if shm.is_dir() else None))
         self._undo.callback(_remove, self._folder)
@@ -91,13 +91,13 @@ class Box:
         self.boot()
 
     def stop(self) -> None:
-        """Cut the power and let everything go; a second time does nothing."""
+        """Power off at once and remove everything; does nothing the second time."""
         self._undo.close()
 
     def boot(self, *, settled: bool = True) -> None:
-        """Boot, and return when systemd has nothing left to start, be it `running` or `degraded`.
+        """Boot, and return when systemd is `running` or `degraded`.
 
-        When not `settled`, and with user data, return once systemd answers: what waits for a
+        When not `settled`, and with user data, return as soon as systemd answers: waiting for a
         device or for cloud-init may take long.
         """
         self._machine.power_on()
@@ -107,14 +107,14 @@ class Box:
         self.wait_until(lambda: self.state in awaited, "boot", seconds=_BOOT_SECONDS)
 
     def shut_down(self) -> None:
-        """Let systemd stop everything in order, and wait until the power is off."""
+        """Shut down in order, and wait until the power is off."""
         self._machine.power_off(seconds=_SHUTDOWN_SECONDS)
 
     def reboot(self, *, renumber: bool = False, without: Collection[str] = ()) -> None:
         """Shut down and boot with the same volumes.
 
-        `renumber` gives every volume's device another name; the volumes in `without` are
-        kept away until `sandbox.show_device` brings them, and nobody waits for the boot to settle.
+        `renumber` gives the device of every volume another name. The volumes in `without` have no
+        device until `sandbox.show_device`, and the boot is not waited for to its end.
         """
         self.shut_down()
         attached = [volume for volume in self.sandbox.state().volumes if volume.node]
@@ -129,11 +129,11 @@ class Box:
         self.boot(settled=not without)
 
     def _rotate(self, volumes: Sequence[VolumeSeen]) -> None:
-        """Show each volume under the name that the next one had; one alone gets another name."""
+        """Give each volume the device name of the next one; a single one gets another name."""
         wanted = [volume.node for volume in volumes[1:]] + [volumes[0].node]
         taken: dict[str, LoopDevice] = {}
         with ExitStack() as stack:
-            # The kernel gives the lowest free name: take all, then let go of the one wanted.
+            # The kernel uses the lowest free name: take all of them, then free the wanted one.
             while not taken.keys() >= set(wanted) and len(taken) < _NAMES_TAKEN_MAX:
                 other = LoopDevice.create(_MIB, directory=self._folder)
                 taken[other.name] = stack.enter_context(other)
@@ -144,12 +144,12 @@ class Box:
 
     @property
     def name(self) -> str:
-        """The name of its control group and of the folder of its files, on no other box."""
+        """The unique name of its control group and of the folder of its files."""
         return self._folder.name
 
     @property
     def state(self) -> str:
-        """What `systemctl is-system-running` says; empty while there is no systemd to ask."""
+        """The output of `systemctl is-system-running`; empty while systemd does not answer."""
         if not self._machine.is_on:
             raise self._machine.failed("it is not running")
         return self.exec("systemctl", "is-system-running", check=False).stdout.strip()
@@ -184,7 +184,7 @@ class Box:
 
     @staticmethod
     def by_id(volume_id: str) -> str:
-        """Where udevd links the device of a volume."""
+        """The link that udevd makes for the device of a volume."""
         return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
 
     def copy_in(self, source: Path, folder: str) -> None:
@@ -200,22 +200,22 @@ class Box:
         return folder / source.name
 
     def journal(self, *options: str) -> str:
-        """What its journal has, of all boots unless the options of journalctl say otherwise."""
+        """The journal of all boots, unless the options of journalctl say otherwise."""
         return self.exec("journalctl", "--no-pager", "--output=short-precise", *options).stdout
 
     def wait_until(
         self, condition: Callable[[], object], what: str, *, seconds: float = 30.0
     ) -> None:
-        """Wait for a condition; BoxFailed with the last of the journal when it does not come."""
+        """Wait for a condition; raises BoxFailed with the end of the journal after that long."""
         pause = Event()
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise self._machine.failed(f"in vain for {seconds:.0f} s: {what}")
+                raise self._machine.failed(f"timed out after {seconds:.0f} s: {what}")
             pause.wait(0.05)
 
     def add_disk(self, size_bytes: int) -> LoopDevice:
-        """Give it an empty disk that is no EBS volume; it lasts as long as the box."""
+        """Add an empty block device that is no EBS volume, for the life of the box."""
         disk = LoopDevice.create(size_bytes, directory=self._folder)
         self._undo.callback(disk.close)
         self.wait_until(lambda: self.has(disk.node), f"{disk.node} inside")
@@ -223,12 +223,12 @@ class Box:
 
 
 def _remove(folder: Path) -> None:
-    with suppress(FileNotFoundError):  # the keeper is faster, if it ever was there
+    with suppress(FileNotFoundError):  # the keeper may have removed it
         folder.rmdir()
 
 
 def _wait_until_free(nodes: Collection[Path]) -> None:
-    """The kernel may unmount what a mount namespace leaves a moment after its last process."""
+    """The kernel may unmount a mount namespace a moment after its last process has ended."""
     pause = Event()
     for node in nodes:
         for _ in range(500):
@@ -239,7 +239,7 @@ def _wait_until_free(nodes: Collection[Path]) -> None:
 
 
 def _forget(nodes: Collection[Path]) -> None:
-    """A boot knows no BTRFS device; the kernel, which is not booted, remembers them all."""
+    """Have the kernel, which is not booted, forget the BTRFS devices as a boot would."""
     for node in nodes:
         with suppress(CommandFailed):
             run(["btrfs", "device", "scan", "--forget", str(node)], timeout_seconds=60)

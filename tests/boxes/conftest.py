@@ -1,4 +1,4 @@
-"""Boxes for the tests that need a whole machine: the tree once, a box for each test."""
+"""Boxes for tests that need a whole machine: one tree for all, a box for each test."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ MakeBox = Callable[..., Box]
 
 @pytest.fixture(scope="session")
 def tree() -> Tree:
-    """The Debian tree; where it cannot be had, the test is skipped, but in CI it fails."""
+    """The Debian tree; without it the test is skipped, and fails in CI."""
     reason = why_no_tree()
     if not reason:
         try:
@@ -37,7 +37,7 @@ def tree() -> Tree:
 
 @pytest.fixture(scope="session")
 def wheels(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for `--find-links`: the wheels of this checkout and of all that it needs."""
+    """A folder for `--find-links`: the wheels of this checkout and of its dependencies."""
     folder = tmp_path_factory.mktemp("wheels")
     build_wheel(_PROJECT, folder)
     shutil.copytree(tree.wheels, folder, dirs_exist_ok=True)
@@ -46,7 +46,7 @@ def wheels(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def program(tree: Tree, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program as pip installs it in a box, once for all: what becomes /opt/ebs-autoscale."""
+    """The program as pip installs it in a box, to be copied to /opt/ebs-autoscale."""
     app = "/opt/ebs-autoscale"
     with Box(tree) as box:
         box.copy_in(wheels, "/root")
@@ -64,8 +64,8 @@ def make_box(tree: Tree) -> Iterator[MakeBox]:
         def make(
             *, user_data: str = "", folders: Mapping[str, Path] | None = None, **settings: Any
         ) -> Box:
-            # The kernel is one for all boxes, and a filesystem's UUID comes from the instance: two
-            # of the same name would be taken for copies of each other.
+            # A filesystem's UUID is derived from the instance, and all boxes have the same kernel,
+            # which would take two filesystems with the same UUID for copies.
             instance = {"instance_id": f"i-{uuid4().hex[:17]}"}
             chosen = SandboxSettings(**{"block_devices": "nitro", **instance, **settings})
             return boxes.enter_context(
@@ -77,7 +77,7 @@ def make_box(tree: Tree) -> Iterator[MakeBox]:
 
 @pytest.fixture
 def box(make_box: MakeBox) -> Box:
-    """A box without user data, whose EC2 answers at once."""
+    """A box without user data, with an EC2 that answers at once."""
     return make_box()
 
 

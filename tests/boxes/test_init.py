@@ -1,4 +1,4 @@
-"""`init` and its undoing where systemd really runs, on hosts that are not quite bare."""
+"""`init` and `uninstall` under real systemd, also where older units are installed."""
 
 import subprocess
 from pathlib import Path
@@ -12,11 +12,12 @@ from tests.boxes.seen import (
     configure,
     devices,
     fill,
+    has_reserve,
     initialise,
     shown,
     state,
     volumes,
-    wait_for,
+    wait_growth,
 )
 
 pytestmark = pytest.mark.kernel
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.kernel
 SHIPPED = f"/opt/ebs-autoscale/share/ebs-autoscale/systemd/{UNIT}"
 OURS = f"/etc/systemd/system/{UNIT}"
 PACKAGED = f"/lib/systemd/system/{UNIT}"
-# As the installer of the amazon-ebs-autoscale family copies it; its program is a loop in bash.
+# The unit and the program of amazon-ebs-autoscale.
 OLDER_UNIT = """\
 [Unit]
 Description=Amazon EBS Autoscale
@@ -47,12 +48,12 @@ def box(make_host: MakeBox) -> Box:
 
 @pytest.mark.parametrize("masked", [UNIT, "ebs-autoscale@.service"])
 def test_a_masked_unit(box: Box, masked: str) -> None:
-    """A unit that is masked stays so, nothing is bought, and /dev/null stays a device."""
+    """A masked unit stays masked, no volume is created, and /dev/null stays a device."""
     box.exec("systemctl", "mask", masked)
     done = box.exec("ebs-autoscale", "init", "/scratch", "--size", "2GiB", check=False)
     assert box.exec("stat", "-c", "%F", "/dev/null").stdout == "character special file\n"
     assert done.returncode == 5
-    assert f"{masked} is masked; `systemctl unmask {masked}`" in done.stderr
+    assert f"`systemctl unmask {masked}`" in done.stderr
     assert not volumes(box)
     box.exec("systemctl", "unmask", masked)
     initialise(box)
@@ -60,13 +61,13 @@ def test_a_masked_unit(box: Box, masked: str) -> None:
 
 @pytest.fixture
 def older(box: Box) -> Box:
-    """A machine on which a daemon of the older family runs; ours is installed beside it."""
+    """A machine on which amazon-ebs-autoscale runs, and ours is installed."""
     box.exec("rm", "/usr/local/bin/ebs-autoscale")
     box.write("/usr/local/bin/ebs-autoscale", OLDER_PROGRAM, 0o755)
     box.write(PACKAGED, OLDER_UNIT)
     box.exec("systemctl", "daemon-reload")
     box.exec("systemctl", "enable", "--now", UNIT)
-    # Not before bash has opened what is replaced now.
+    # Not before bash has opened the script that is replaced now.
     box.wait_until(
         lambda: box.exec("test", "-e", "/run/older-runs", check=False).returncode == 0, "it"
     )
@@ -76,13 +77,13 @@ def older(box: Box) -> Box:
 
 @pytest.mark.parametrize("is_hidden", [False, True], ids=["alone", "below ours"])
 def test_an_older_autoscaler(older: Box, *, is_hidden: bool) -> None:
-    """While it runs nothing is bought; when it is stopped, ours takes its place for good."""
+    """While it runs no volume is created; once it is stopped, ours replaces it."""
     if is_hidden:
         older.exec("cp", SHIPPED, OURS)
         older.exec("systemctl", "daemon-reload")
     done = older.exec("ebs-autoscale", "init", "/scratch", "--size", "2GiB", check=False)
     assert done.returncode == 5
-    assert "another autoscaler: `/bin/bash /usr/local/bin/ebs-autoscale`" in done.stderr
+    assert "/bin/bash /usr/local/bin/ebs-autoscale" in done.stderr
     assert f"`systemctl disable --now {UNIT}`" in done.stderr
     assert not volumes(older)
 
@@ -95,7 +96,7 @@ def test_an_older_autoscaler(older: Box, *, is_hidden: bool) -> None:
 
 
 def test_an_older_autoscaler_that_is_enabled(older: Box) -> None:
-    """One that does not run is no matter: ours hides its unit, now and after a boot."""
+    """One that does not run is replaced: our unit overrides its, now and after a boot."""
     older.exec("systemctl", "stop", UNIT)
     initialise(older)
     older.reboot()
@@ -104,7 +105,7 @@ def test_an_older_autoscaler_that_is_enabled(older: Box) -> None:
 
 
 def test_repeated_under_our_daemon(box: Box) -> None:
-    """Our own daemon is in nobody's way: `init` leaves it running."""
+    """A second `init` leaves our daemon running."""
     initialise(box)
     pid = shown(box, "MainPID")
     initialise(box)
@@ -112,7 +113,7 @@ def test_repeated_under_our_daemon(box: Box) -> None:
 
 
 def test_the_unit_of_a_package(box: Box) -> None:
-    """A unit of ours that a package brings is not hidden by another."""
+    """A unit from a distribution's package is used and not overridden."""
     box.exec("cp", SHIPPED, PACKAGED)
     initialise(box)
     assert shown(box, "FragmentPath") == PACKAGED
@@ -120,16 +121,16 @@ def test_the_unit_of_a_package(box: Box) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/home", "/tmp", "/var/tmp", "/usr/local"])
-def test_a_mountpoint_that_the_unit_is_kept_from(make_host: MakeBox, folder: str) -> None:
-    """Wherever the filesystem is, its unit sees it, writes to it and grows it, as after a boot."""
+def test_a_mountpoint_in_a_protected_folder(make_host: MakeBox, folder: str) -> None:
+    """Wherever the mountpoint is, the service can write to it and grow it, also after a boot."""
     mountpoint = f"{folder}/work"
     box = make_host()
     configure(box, mountpoint)
     initialise(box, mountpoint)
-    wait_for(box, "took a reserve")
+    box.wait_until(lambda: has_reserve(box, mountpoint), "the reserve")
     for count in (1, 2):
         fill(box, left=20, mountpoint=mountpoint)
-        wait_for(box, f"-{count} is complete")
+        wait_growth(box, count)
         box.reboot()
         box.wait_until(lambda: state(box) == "active", "the service after the boot")
         assert devices(box, mountpoint) == count + 1
@@ -137,13 +138,13 @@ def test_a_mountpoint_that_the_unit_is_kept_from(make_host: MakeBox, folder: str
 
 @pytest.mark.parametrize("uninstalled", [True, False])
 def test_make_uninstall(box: Box, *, uninstalled: bool) -> None:
-    """With `ebs-autoscale uninstall` before it or without, program and units go, and twice."""
+    """`make uninstall` removes program and units, after `ebs-autoscale uninstall` or without."""
     initialise(box)
     if uninstalled:
         box.exec("ebs-autoscale", "uninstall")
     else:
         box.exec("systemctl", "enable", "ebs-autoscale@srv.service")
-    # A box has no make: what it would run is run there, and ends where it would end.
+    # A box has no make, so the commands that it would run are run there.
     argv = ["make", "--dry-run", "uninstall"]
     checkout = Path(__file__).parents[2]
     recipe = subprocess.run(argv, cwd=checkout, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""From user data alone: cloud-init installs, and a filesystem that grows survives its boots."""
+"""User data alone install the program; the filesystem grows and survives reboots."""
 
 from functools import partial
 from pathlib import Path
@@ -19,25 +19,25 @@ def userdata(wheels: Path) -> str:
     """The shipped user data with the wheel of this checkout as the source of the program."""
     [wheel] = wheels.glob("ebs_autoscale-*.whl")
     package = f"PACKAGE=/var/lib/wheels/{wheel.name}"
-    # No index can be reached from a box; what it would serve lies beside.
+    # A box cannot reach a package index.
     offline = "PIP_NO_INDEX=1\n      PIP_FIND_LINKS=/var/lib/wheels"
     return USERDATA.replace("PACKAGE=\n", f"{package}\n      {offline}\n")
 
 
 def boot(make_box: MakeBox, userdata: str, wheels: Path) -> Box:
-    """Boot with this user data and wait until cloud-init is through."""
+    """Boot with this user data and wait until cloud-init has finished."""
     box = make_box(user_data=userdata, folders={"var/lib/wheels": wheels})
     box.exec("cloud-init", "status", "--wait", check=False, timeout=300)
     return box
 
 
 def has_grown(box: Box, count: int) -> bool:
-    """Whether the filesystem has so many devices by now."""
+    """Whether the filesystem has this many devices."""
     return devices(box) >= count
 
 
 def test_the_whole_life(make_box: MakeBox, userdata: str, wheels: Path) -> None:
-    """Installed, mounted, watched; a fill makes it grow; a boot brings it back, and it grows on."""
+    """It is installed, mounted and watched; it grows when filled, also after reboots."""
     box = boot(make_box, userdata, wheels)
     assert "status: done" in box.exec("cloud-init", "status", "--long").stdout
     assert "/scratch" in box.exec("findmnt", "-no", "TARGET", "-t", "btrfs").stdout
@@ -59,7 +59,7 @@ def test_the_whole_life(make_box: MakeBox, userdata: str, wheels: Path) -> None:
 
 
 def test_a_failed_installation_is_seen(make_box: MakeBox, userdata: str, wheels: Path) -> None:
-    """What went wrong is in cloud-init's status, its log and the journal; the boot goes on."""
+    """A failure is in cloud-init's status, its log and the journal; the boot continues."""
     broken = userdata.replace("ebs_autoscale-", "no_such_program-")
     box = boot(make_box, broken, wheels)
     status = box.exec("cloud-init", "status", "--long", check=False).stdout
@@ -71,7 +71,7 @@ def test_a_failed_installation_is_seen(make_box: MakeBox, userdata: str, wheels:
 
 
 def test_as_it_is_shipped(make_box: MakeBox, wheels: Path) -> None:
-    """Without a source nothing is installed from wherever pip looks, and the failure says why."""
+    """Without PACKAGE nothing is installed, and the failure names that setting."""
     box = boot(make_box, USERDATA, wheels)
     assert "status: error" in box.exec("cloud-init", "status", check=False).stdout
     log = box.read("/var/log/cloud-init-output.log")
@@ -80,7 +80,7 @@ def test_as_it_is_shipped(make_box: MakeBox, wheels: Path) -> None:
 
 
 def test_cloud_init_accepts_it(box: Box) -> None:
-    """Its own schema finds nothing wrong."""
+    """The user data match cloud-init's schema."""
     box.write("/root/userdata.yaml", USERDATA)
     done = box.exec("cloud-init", "schema", "--config-file", "/root/userdata.yaml")
     assert "Valid" in done.stdout

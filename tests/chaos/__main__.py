@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: hundreds of growths under faults, on real BTRFS, proved at the end."""
+"""`python -m tests.chaos`: hundreds of growths under faults, on real BTRFS."""
 
 import argparse
 import random
@@ -10,7 +10,7 @@ from tests.chaos.campaign import campaign
 
 
 def main() -> int:
-    """Run what the arguments ask for; 1 when a promise was broken, 5 when it cannot run here."""
+    """Run the campaign; returns 1 when anything was wrong, 5 when it cannot run here."""
     arguments = _arguments()
     say = partial(print, flush=True)
     folder = alone("chaos-")
@@ -27,15 +27,15 @@ def main() -> int:
         say(f"{title:<16}{figure}")
     for wrong in tally.wrongs:
         say(f"WRONG: {wrong}")
-    say(f"seed {arguments.seed}: {'FAILED' if tally.wrongs else 'every promise kept'}")
+    say(f"seed {arguments.seed}: {'FAILED' if tally.wrongs else 'passed'}")
     return 1 if tally.wrongs else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--growths", type=int, default=500)
-    parser.add_argument("--hosts", type=int, default=10, help="side by side")
-    parser.add_argument("--minutes", type=float, default=30, help="the run ends then at the latest")
+    parser.add_argument("--hosts", type=int, default=10, help="number of hosts in parallel")
+    parser.add_argument("--minutes", type=float, default=30, help="time limit of the run")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
     return parser.parse_args()
 

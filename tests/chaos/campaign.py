@@ -1,4 +1,4 @@
-"""Rounds of misfortune on several hosts side by side, counted and judged."""
+"""Rounds of faults and kills on several hosts in parallel, counted and verified."""
 
 import traceback
 from collections import Counter
@@ -19,28 +19,28 @@ from tests.chaos.ground import Ground, wait
 from tests.chaos.interference import interfere
 from tests.chaos.weather import Deed, Storm, Victim, storm_of
 
-# 27 slots less the root's, less some for a round that grows twice.
-MEMBERS_MAX = 20
+# 27 slots minus the root volume, minus some for a round that grows twice.
+GROWTHS_MAX = 20
 
-# An orderly end after a restart takes up to 20 s of looking for a volume that nobody shows,
-# and the waits of a growth; one that hangs takes 90 s more, for each of two names.
+# After a restart a growth waits up to 20 s for a volume that EC2 does not show, besides its usual
+# waits. A stuck attachment takes 90 s more, for each of two names.
 CONVERGE_SECONDS = 120.0
 CONVERGE_PATIENTLY_SECONDS = 420.0
 
-# A growth is a new process, and begins within a second on a machine with nothing else to do.
+# A growth is a new process, which starts within a second on an idle machine.
 BEGIN_SECONDS = 30.0
 
-# A back-off or the patience with a volume that nobody shows may last minutes: not waited for
-# in each round, since a daemon that starts afresh knows of neither.
+# Back-offs, and waiting for a volume that EC2 does not show, may take minutes. Most rounds end them
+# by a restart of the daemon.
 CALM_SECONDS = 6.0
 
-# So many wrongs are enough to look into.
+# The campaign ends after this many failures.
 WRONGS_MAX = 5
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all hosts have done so far, and what went wrong."""
+    """What all hosts have done so far, and what was wrong."""
 
     growths_wanted: int
     growths: int = 0
@@ -60,7 +60,7 @@ class Tally:
     over: Event = field(default_factory=Event)
 
     def note_round(self, storm: Storm, *, growths: int, seconds: float) -> None:
-        """Count a round that came to rest."""
+        """Count a completed round."""
         with self.lock:
             self.rounds += 1
             self.playing -= 1
@@ -69,14 +69,14 @@ class Tally:
             self.converge_seconds.append(seconds)
 
     def has_begun_round(self) -> bool:
-        """Count a round that begins; False when those that go on are enough."""
+        """Count a round that begins; returns False when the running ones are enough."""
         with self.lock:
             enough = self.growths + self.playing >= self.growths_wanted
             self.playing += not enough
             return not enough
 
     def note_wrong(self, where: str, wrongs: list[str], log: str) -> None:
-        """Keep what went wrong, with what the daemon said last."""
+        """Keep what was wrong, with the end of the daemon's log."""
         with self.lock:
             last = "\n".join(f"    {line}" for line in log.splitlines()[-15:])
             self.wrongs += [f"{where}: {wrong}\n{last}" for wrong in wrongs]
@@ -95,7 +95,7 @@ class Tally:
         yield "leaked volumes", str(self.leaked)
         yield "double volumes", str(self.doubled)
         yield (
-            "proved",
+            "verified",
             f"{self.filesystems} filesystems: {self.files} checksums, scrub, btrfs check",
         )
         yield "wrong", str(len(self.wrongs))
@@ -115,7 +115,7 @@ def campaign(
     folder: Path,
     say: Callable[[str], object] = lambda _: None,
 ) -> Tally:
-    """Grow so often, on so many hosts; no round begins after so many seconds."""
+    """Do this many growths on this many hosts; no round begins after this many seconds."""
     tally = Tally(growths_wanted=growths)
     began = monotonic()
     until = began + seconds
@@ -136,7 +136,7 @@ def campaign(
 
 
 def _has_ended(playing: Future[None]) -> bool:
-    """Whether it ends within a minute; raises what it raised."""
+    """Whether it ends within a minute; raises its exception."""
     try:
         playing.result(timeout=60)
     except TimeoutError:
@@ -152,7 +152,7 @@ def _has_begun(ground: Ground) -> bool:
 
 
 class _Theatre:
-    """One host after the other, each with a filesystem that is proved and replaced when full."""
+    """One host after the other, each with a filesystem that is verified at its end."""
 
     def __init__(self, folder: Path, seed: int, tally: Tally, until: float) -> None:
         self._folder = folder
@@ -165,7 +165,7 @@ class _Theatre:
         return self._tally.over.is_set() or monotonic() > self._until
 
     def play(self) -> None:
-        """Until enough growths are done, time is up, or too much is wrong."""
+        """Play until there are enough growths or failures, or time is up."""
         for act in count():
             if self._is_over or self._tally.growths >= self._tally.growths_wanted:
                 return
@@ -174,14 +174,14 @@ class _Theatre:
                 with Ground(self._folder / str(act), seed=seed) as ground:
                     if not self._play_on(ground):
                         return
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the summary has to have it
+            except Exception as error:  # noqa: BLE001 -- the summary has to contain it
                 self._note_wrong([f"{type(error).__name__}: {error}"], traceback.format_exc())
 
     def _play_on(self, ground: Ground) -> bool:
-        """Fill this filesystem and prove it; False when nothing is left to do."""
+        """Fill this filesystem and verify it; returns False when nothing is left to do."""
         wrongs: list[str] = []
         goes_on = True
-        while goes_on and not wrongs and ground.growths < MEMBERS_MAX:
+        while goes_on and not wrongs and ground.growths < GROWTHS_MAX:
             goes_on = not self._is_over and self._tally.has_begun_round()
             if goes_on and (wrong := self._round(ground)):
                 wrongs = [wrong]
@@ -207,7 +207,7 @@ class _Theatre:
         self._tally.note_wrong(f"host {self._folder.name}", wrongs, log)
 
     def _round(self, ground: Ground) -> str:
-        """One storm; what was wrong afterwards."""
+        """Play one storm; returns what was wrong afterwards."""
         storm = storm_of(self._dice, number=next(self._tally.numbers))
         before = ground.growths
         for rule in storm.faults:
@@ -228,7 +228,7 @@ class _Theatre:
         return ""
 
     def _rage(self, ground: Ground, storm: Storm) -> None:
-        """Let it all happen while files are being written."""
+        """Kill and interfere while files are being written."""
         if all(kill.moment for kill in storm.kills):
             wait(partial(_has_begun, ground), seconds=BEGIN_SECONDS)
         ends = monotonic() + storm.seconds

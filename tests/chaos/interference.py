@@ -1,4 +1,4 @@
-"""An operator who detaches or deletes a volume in mid-growth, but never a device's."""
+"""An operator who detaches or deletes a volume during a growth, but never one in use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +13,7 @@ _STOP_SECONDS = 2.0
 
 
 def interfere(ground: Ground, deed: Deed, *, seconds: float) -> bool:
-    """Do the deed to the first volume it can be done to; False when there was none in time."""
+    """Do it to the first volume that allows it; returns False when there was none in time."""
     done: list[str] = []
 
     def tried() -> bool:
@@ -33,16 +33,16 @@ def _victims(ground: Ground, deed: Deed) -> list[VolumeSeen]:
 
 
 def _do(ground: Ground, deed: Deed, volume: VolumeSeen) -> bool:
-    """Whether EC2 agreed."""
+    """Whether EC2 accepted it."""
     action = {Deed.DETACH: "DetachVolume", Deed.DELETE: "DeleteVolume"}[deed]
     return ground.host.ask_ec2(action, volume.id)
 
 
 @contextmanager
 def _stopped_growth(ground: Ground) -> Iterator[bool]:
-    """Let the growth stand still; False when a tool of it runs, which could be adding the device.
+    """Suspend the growth; False when it has started a tool, which could be adding the device.
 
-    A tool that has begun goes on by itself, so only a growth without one is safe to meddle with.
+    A tool continues while its growth is suspended.
     """
     children = ground.daemon.children()
     growths = [child for child in children if _is_growth(child)]
@@ -50,7 +50,9 @@ def _stopped_growth(ground: Ground) -> Iterator[bool]:
         with suppress(psutil.NoSuchProcess):
             growth.suspend()
     try:
-        still = wait(lambda: all(_stands(growth) for growth in growths), seconds=_STOP_SECONDS)
+        still = wait(
+            lambda: all(_is_suspended(growth) for growth in growths), seconds=_STOP_SECONDS
+        )
         tools = [child for child in ground.daemon.children() if not _is_growth(child)]
         yield bool(growths) and still and not tools
     finally:
@@ -66,7 +68,7 @@ def _is_growth(process: psutil.Process) -> bool:
         return False
 
 
-def _stands(process: psutil.Process) -> bool:
+def _is_suspended(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:

@@ -8,12 +8,12 @@ from tests.chaos.campaign import campaign
 
 pytestmark = pytest.mark.kernel
 
-# Any seed will do; with a fixed one a failure can be looked at again.
+# Any seed will do; with a fixed one a failure can be repeated.
 SEED = 20
 
 
 def test_a_dozen_growths_under_faults(tmp_path: Path) -> None:
-    """Whatever is killed, lost, refused or meddled with: no leak, no double, no changed byte."""
+    """Whatever fails, no volume is leaked or created twice, and no byte is changed."""
     tally = campaign(growths=12, hosts=4, seed=SEED, seconds=240, folder=tmp_path)
 
     assert not tally.wrongs, "\n".join(tally.wrongs)

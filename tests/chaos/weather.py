@@ -59,7 +59,7 @@ class Deed(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """SIGKILL this many seconds after the moment; the moment is awaited while the storm lasts."""
+    """SIGKILL this many seconds after the moment, or after the storm if that never comes."""
 
     victim: Victim
     moment: Moment | None

@@ -6,7 +6,7 @@ from tests.bench.kills import campaign
 
 pytestmark = pytest.mark.kernel
 
-# Any seed will do; with a fixed one a failure can be looked at again.
+# Any seed will do; with a fixed one a failure can be repeated.
 SEED = 6
 
 
