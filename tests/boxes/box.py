@@ -94,15 +94,15 @@ class Box:
         """Power off at once and remove everything; does nothing the second time."""
         self._undo.close()
 
-    def boot(self, *, settled: bool = True) -> None:
+    def boot(self, *, to_the_end: bool = True) -> None:
         """Boot, and return when systemd is `running` or `degraded`.
 
-        When not `settled`, and with user data, return as soon as systemd answers: waiting for a
+        Unless `to_the_end`, and with user data, return as soon as systemd answers: waiting for a
         device or for cloud-init may take long.
         """
         self._machine.power_on()
         awaited = {"running", "degraded"}
-        if self._user_data or not settled:
+        if self._user_data or not to_the_end:
             awaited |= {"starting", "initializing"}
         self.wait_until(lambda: self.state in awaited, "boot", seconds=_BOOT_SECONDS)
 
@@ -126,7 +126,7 @@ class Box:
                 self.sandbox.show_device(volume.id, shown=False)
         if renumber:
             self._rotate([volume for volume in attached if volume.id not in without])
-        self.boot(settled=not without)
+        self.boot(to_the_end=not without)
 
     def _rotate(self, volumes: Sequence[VolumeSeen]) -> None:
         """Give each volume the device name of the next one; a single one gets another name."""

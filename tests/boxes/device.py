@@ -1,4 +1,4 @@
-"""Run by udevd of a box: make the node of a loop device, and print which volume it is, if any."""
+"""Run by udevd of a box: make the node of a loop device, and print its volume, if any."""
 
 import json
 import os
@@ -11,7 +11,7 @@ _TIMEOUT_SECONDS = 10.0
 
 
 def main(name: str, major: str, minor: str) -> None:
-    """Make `/dev/NAME`; print the serial number of its EBS volume as NVMe would have it."""
+    """Make `/dev/NAME`; print the serial number that its EBS volume has on NVMe."""
     if not os.path.exists(f"/dev/{name}"):  # noqa: PTH110 -- pathlib takes longer than all of this
         os.mknod(f"/dev/{name}", stat.S_IFBLK | 0o660, os.makedev(int(major), int(minor)))
     for volume in _volumes():

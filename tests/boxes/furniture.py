@@ -1,10 +1,10 @@
-"""What a box has on top of plain Debian: the view of an EC2 instance, and no hand on the host."""
+"""The files that make plain Debian look like an EC2 instance, and keep it off the host."""
 
 import shutil
 from pathlib import Path
 from uuid import uuid4
 
-# What would change the host, wait for a terminal, or take time that no test is about.
+# Units that would change the host, wait for a terminal, or only take time.
 _MASKED = (
     *("systemd-sysctl.service", "systemd-modules-load.service", "systemd-binfmt.service"),
     *("systemd-random-seed.service", "systemd-hwdb-update.service", "systemd-pstore.service"),
@@ -26,14 +26,14 @@ _FILES = {
     "etc/systemd/journald.conf.d/box.conf": (
         "[Journal]\nStorage=persistent\nRateLimitBurst=0\nReadKMsg=no\n"
     ),
-    # The program that udevd runs asks the sandbox over the network.
+    # The program that udevd runs needs the network to query the sandbox.
     "etc/systemd/system/systemd-udevd.service.d/box.conf": "[Service]\nIPAddressDeny=\n",
-    # Events go to every network namespace of the host: ask for those of our own devices only.
+    # Events go to every network namespace of the host, so only those of our devices are triggered.
     "etc/systemd/system/systemd-udev-trigger.service.d/box.conf": (
         "[Service]\nExecStart=\nExecStart=udevadm trigger --action=add --subsystem-match=block"
         " --attr-match=loop/backing_file\n"
     ),
-    # Addresses are there before the first process.
+    # Addresses exist before the first process.
     "etc/cloud/cloud.cfg.d/99-box.cfg": (
         "datasource_list: [NoCloud, None]\nnetwork: {config: disabled}\n"
         "locale: false\nssh_genkeytypes: []\n"
@@ -41,8 +41,8 @@ _FILES = {
 }
 
 _RULES = """\
-# Events come from every loop device of the host. Of those that are not of this box we want no node,
-# no link, and above all no probing: they are somebody else's.
+# Events come from every loop device of the host. Devices that are not of this box get no node, no
+# link, and are not probed.
 SUBSYSTEM!="block", GOTO="box_end"
 ACTION=="remove", GOTO="box_end"
 ATTRS{loop/backing_file}=="*NAME/*", GOTO="box_ours"
@@ -58,16 +58,16 @@ LABEL="box_end"
 
 
 def furnish(root: Path, *, name: str, user_data: str) -> None:
-    """Write what a box of this name needs into the upper layer of its root, before its first boot.
+    """Write the files of a box into the upper layer of its root, before its first boot.
 
-    `name` is the folder of the files behind its devices, by which it knows them. Without
-    user data cloud-init is off.
+    `name` is also the folder of the files behind its devices, by which they are recognised. Without
+    user data cloud-init is disabled.
     """
     for unit in _MASKED:
         _write(root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     for place, text in _FILES.items():
         _write(root / place).write_text(text, "utf-8")
-    # An empty one would make this the first boot, with all presets applied.
+    # An empty file would make this a first boot, which applies all presets.
     _write(root / "etc/machine-id").write_text(f"{uuid4().hex}\n", "ascii")
     _write(root / "etc/udev/rules.d/00-box.rules").write_text(_RULES.replace("NAME", name), "utf-8")
     program = _write(root / "usr/lib/box/device.py")

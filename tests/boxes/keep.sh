@@ -1,8 +1,8 @@
 #!/bin/sh
-# Holds what outlives a boot of a box: a network of its own, and a tmpfs with its changes. Started in
-# namespaces of its own, so that both end with the last process in them, whoever is killed.
-# It ends with its standard input, so with the test run, and removes the two things that no kernel
-# removes by itself: the control group and the folder of the sparse files.
+# Holds what a box keeps between boots: its network, and a tmpfs with its changes. Started in its own
+# namespaces, so that both end with the last process in them, whatever is killed.
+# Ends when its standard input is closed, as at the end of the test run, and removes what the kernel
+# does not remove by itself: the control group and the folder of the sparse files.
 set -eu
 folder=$1 group=$2
 
@@ -11,7 +11,7 @@ ip link set lo up
 ip address add 169.254.169.254/32 dev lo
 mount -t tmpfs -o mode=755 box "$folder"
 mkdir "$folder/upper" "$folder/work" "$folder/root" "$folder/cgroup"
-# The one cgroup2 hierarchy, wherever or not this host shows it.
+# The cgroup2 hierarchy, also where it is not mounted on this host.
 mount -t cgroup2 cgroup2 "$folder/cgroup"
 mkdir "$folder/cgroup/$group"
 echo ready
@@ -19,7 +19,7 @@ trap '' INT TERM HUP
 
 cat >/dev/null
 
-# From Linux 5.14. Before, the end of PID 1 is what ends the rest.
+# Since Linux 5.14. Before that, all other processes end with PID 1.
 echo 1 2>/dev/null >"$folder/cgroup/$group/cgroup.kill" || true
 tries=100
 while [ $tries -gt 0 ] && grep -q 'populated 1' "$folder/cgroup/$group/cgroup.events"; do

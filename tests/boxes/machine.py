@@ -1,4 +1,4 @@
-"""Namespaces with systemd as PID 1: switched on, off, and entered by single commands."""
+"""Namespaces with systemd as PID 1: power on, power off, and run commands in them."""
 
 import os
 import signal
@@ -17,21 +17,20 @@ _ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
-# timeout(1): ran out of time, and had to be killed.
+# Exit statuses of timeout(1): timed out, and had to be killed.
 _TIMED_OUT = (124, 137)
 
 
 class BoxFailed(AssertionError):
-    """A box did not do what was asked; says what it wrote last."""
+    """A box did not do what was asked; has the end of its output."""
 
 
 class Machine:
-    """One machine over the tree at `root`; `folder` gives it its name.
+    """One machine with the tree at `root`, named after `folder`.
 
-    Two processes make it. The keeper holds the network and the tmpfs with the changes from one
-    boot to the next, ends with our end of its pipe, and cleans up. PID 1 is killed by the
-    kernel when the thread that started it dies (PR_SET_PDEATHSIG), and with it all of its
-    pid namespace and every mount.
+    It has two processes. The keeper holds the network and the tmpfs with the changes between boots;
+    it ends when our end of its pipe is closed, and cleans up. The kernel kills PID 1 when the thread
+    that started it ends (PR_SET_PDEATHSIG), and with it its pid namespace and its mounts.
     """
 
     def __init__(self, folder: Path, *, root: Path, environment: dict[str, str]) -> None:
@@ -63,17 +62,17 @@ class Machine:
 
     @property
     def upper(self) -> Path:
-        """Its changes to the tree, from here; only to be written while it is off."""
+        """Its changes to the tree, as a path outside; to be written only while it is off."""
         return Path(f"/proc/{self._keeper.pid}/root{self._folder}/upper")
 
     @property
     def root(self) -> Path:
-        """Its root folder as seen from here, while it is on; links in it lead astray."""
+        """Its root folder, as a path outside, while it is on; absolute links in it do not work."""
         return Path(f"/proc/{self._running()[1]}/root")
 
     @property
     def is_on(self) -> bool:
-        """Whether there is a PID 1, however far it has come."""
+        """Whether PID 1 is running."""
         return self._waiter is not None and self._waiter.poll() is None
 
     def power_on(self) -> None:
@@ -93,7 +92,7 @@ class Machine:
             )
 
     def power_off(self, *, seconds: float) -> None:
-        """Let systemd stop everything in order; BoxFailed when it takes longer."""
+        """Let systemd stop everything in order; raises BoxFailed when that takes longer."""
         waiter, pid = self._running()
         os.kill(pid, _POWER_OFF)
         try:
@@ -103,14 +102,14 @@ class Machine:
         self._waiter = None
 
     def cut_power(self) -> None:
-        """Kill everything at once; on a machine that is off it does nothing."""
+        """Kill everything at once; does nothing when the machine is off."""
         if self._waiter is not None:
             self._waiter.kill()
             self._waiter.wait(_END_SECONDS)
             self._waiter = None
 
     def close(self) -> None:
-        """Cut the power, and let the keeper clean up; a second time does nothing."""
+        """Cut the power, and let the keeper clean up; does nothing the second time."""
         self.cut_power()
         if self._keeper.stdin and self._keeper.stdout:
             self._keeper.stdin.close()
@@ -120,13 +119,13 @@ class Machine:
     def exec(
         self, argv: tuple[str, ...], *, timeout: float, check: bool, text: str | None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command inside as root; BoxFailed when `check` and it does not end well in time."""
+        """Run a command inside as root; raises BoxFailed with `check` when it does not succeed."""
         _, pid = self._running()
         outside = ["nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid"]
         outside += ["--cgroup", "--root", "--wd", "--", "env", "-i"]
         outside += [f"{name}={value}" for name, value in self._environment.items()]
         done = subprocess.run(
-            # Inside: killed out here, nsenter would leave its child behind.
+            # Inside, since killing nsenter would leave its child running.
             [*outside, "timeout", "--kill-after=2", str(timeout), *argv],
             input=text,
             stdin=subprocess.DEVNULL if text is None else None,
@@ -142,7 +141,7 @@ class Machine:
         return done
 
     def failed(self, what: str) -> BoxFailed:
-        """Tell what went wrong, with the open jobs and the end of the journal."""
+        """The error, with the pending jobs and the end of the journal."""
         said = self._console.read_text("utf-8", "replace")[-2000:]
         for argv in (
             ("systemctl", "list-jobs", "--no-pager"),
@@ -157,7 +156,7 @@ class Machine:
         return self.upper.with_name("console")
 
     def _running(self) -> "tuple[subprocess.Popen[bytes], int]":
-        """Whoever waits for PID 1, and PID 1 as seen from here."""
+        """The parent of PID 1, and the pid of PID 1 outside."""
         if self._waiter is None:
             raise BoxFailed("the box is off")
         if not self._pid:

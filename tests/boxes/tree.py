@@ -1,4 +1,4 @@
-"""The Debian tree that boxes boot from: made once by debootstrap, kept outside of the checkout."""
+"""The Debian tree of the boxes: made once by debootstrap, and cached outside the checkout."""
 
 import fcntl
 import hashlib
@@ -18,13 +18,12 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "procps"),
     *("btrfs-progs", "e2fsprogs", "xfsprogs", "logrotate", "cloud-init"),
     *("python3", "python3-venv"),
-    # debootstrap sees no virtual packages; python3-cryptography, which cloud-init needs, wants
-    # two that this one provides.
+    # Provides two virtual packages, which debootstrap does not know, for python3-cryptography.
     "python3-cffi-backend",
 )
 CACHE = Path("/var/cache/ebs-autoscale-tests")
 
-# 90 s here; a slow mirror takes longer.
+# Measured: 90 s. A slow mirror takes longer.
 _BUILD_SECONDS = 900.0
 _PIP_SECONDS = 300.0
 
@@ -38,17 +37,17 @@ class Tree:
 
 
 def why_no_tree() -> str:
-    """Say in one sentence why no tree can be made or found here; empty when one can."""
+    """Why no tree can be made here; empty when it can."""
     if not (shutil.which("debootstrap") and shutil.which("apt-get")):
         return "no debootstrap: boxes need a Debian or Ubuntu host with it"
     return ""
 
 
 def cached_tree(project: Path) -> Tree:
-    """Give the tree for these packages and the wheels for this project, from the cache or made now.
+    """The tree, and the wheels for this project, from the cache or made now.
 
-    Two test runs at once make it once; what a killed one left is made anew.
-    Raises CommandFailed when the mirror or the index does not answer.
+    Parallel test runs make it once; what a killed run left is made again. Raises CommandFailed when
+    the mirror or the package index does not answer.
     """
     root = _cached(f"{_suite()}-{_digest(*PACKAGES)}", _build)
     dependencies = tomllib.loads((project / "pyproject.toml").read_text())["project"][
@@ -63,7 +62,7 @@ def cached_tree(project: Path) -> Tree:
 
 
 def build_wheel(project: Path, folder: Path) -> Path:
-    """Make the wheel of a checkout, from a copy: setuptools leaves its traces where it builds."""
+    """Build the wheel of a checkout, from a copy because setuptools writes into its sources."""
     copy = folder / "source"
     ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
     shutil.copytree(project, copy, ignore=ignored)
@@ -97,8 +96,8 @@ def _locked(name: str) -> Iterator[None]:
 
 def _build(root: Path) -> None:
     mirror, components = _mirror()
-    # With a killed test run everything that debootstrap has started dies and is unmounted, so that
-    # nobody writes on where the next run begins anew.
+    # When the test run is killed, everything that debootstrap has started is killed and unmounted,
+    # so that it does not write into the folder of the next run.
     argv = ["setpriv", "--pdeathsig", "KILL"]
     argv += ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     argv += ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
@@ -123,7 +122,7 @@ def _suite() -> str:
 
 
 def _mirror() -> tuple[str, list[str]]:
-    """Where apt of this host gets the suite from, and which of its components."""
+    """The mirror and the components of the suite that apt on this host uses."""
     listing = run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"],
         timeout_seconds=60,
@@ -147,7 +146,7 @@ def _pip(*arguments: str) -> None:
 
 
 def _run(argv: list[str], *, seconds: float, **environment: str) -> None:
-    """Run a tool that needs the environment of whoever runs the tests, proxies included."""
+    """Run a tool with the environment of the test run, including proxies."""
     done = subprocess.run(
         argv,
         env={**os.environ, "LC_ALL": "C", **environment},

@@ -1,4 +1,4 @@
-"""The way from a box to its EC2: an address in its network namespace, answered from outside."""
+"""Connects a box with its EC2: an address in its network namespace, answered from outside."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ Address = tuple[str, int]
 
 
 class Wire:
-    """Hands connections to one address in a network namespace on to another out here.
+    """Forwards connections from an address in a network namespace to one outside.
 
-    So the sandbox stays outside, where the test steers it, and outlives every boot. A
-    socket belongs to the namespace it was made in, so one thread that goes there is enough.
+    The sandbox is outside, where the test controls it and where it survives reboots. A socket
+    belongs to the namespace in which it was created, so only that needs a thread in there.
     """
 
     def __init__(self, namespace: Path, *, listen: Address, to: Address) -> None:
@@ -32,7 +32,7 @@ class Wire:
         self._thread.start()
 
     def close(self) -> None:
-        """Take no more connections; those there are end with their box."""
+        """Accept no more connections; the existing ones end with their box."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()

@@ -16,8 +16,8 @@ from ebs_autoscale.errors import Stopped
 
 
 @contextmanager
-def signals_of_ours() -> Iterator[None]:
-    """Give the signals back to whoever had them."""
+def own_signals() -> Iterator[None]:
+    """Restore the handling of signals afterwards."""
     handler = signal.getsignal(signal.SIGUSR1)
     try:
         yield
@@ -27,7 +27,7 @@ def signals_of_ours() -> Iterator[None]:
 
 
 def test_a_wait_lasts_as_long_as_asked() -> None:
-    """A wait without a signal ends in time, and not before."""
+    """Without a signal a wait lasts as long as asked for."""
     clock = SystemClock()
     began = clock.now_seconds()
     clock.sleep(0.05)
@@ -35,8 +35,8 @@ def test_a_wait_lasts_as_long_as_asked() -> None:
 
 
 def test_a_signal_ends_a_wait_at_once() -> None:
-    """A stop that comes during a wait raises Stopped long before the wait's end."""
-    with signals_of_ours():
+    """A stop during a wait raises Stopped at once."""
+    with own_signals():
         clock = SystemClock()
         clock.stop_on(signal.SIGUSR1)
         began = clock.now_seconds()
@@ -51,8 +51,8 @@ def test_a_signal_ends_a_wait_at_once() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 600.0])
 def test_a_stop_before_a_wait_is_not_lost(seconds: float) -> None:
-    """A stop that came while nobody waited ends the next wait, also one of no length."""
-    with signals_of_ours():
+    """A stop before a wait ends that wait, even one of no length."""
+    with own_signals():
         clock = SystemClock()
         clock.stop_on(signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -62,8 +62,8 @@ def test_a_stop_before_a_wait_is_not_lost(seconds: float) -> None:
 
 
 def test_other_signals_do_not_shorten_a_wait() -> None:
-    """A child's death or a window's new size is no reason to look earlier."""
-    with signals_of_ours():
+    """Signals such as SIGCHLD and SIGWINCH do not end a wait."""
+    with own_signals():
         clock = SystemClock()
         clock.stop_on(signal.SIGUSR1)
         began = clock.now_seconds()
@@ -75,7 +75,7 @@ def test_other_signals_do_not_shorten_a_wait() -> None:
 
 
 def test_a_flood_of_signals_stops_too() -> None:
-    """More signals than the pipe holds still mean one thing: stop."""
+    """More signals than fit into the pipe request a stop, too."""
     program = (
         "import os, signal\n"
         "from ebs_autoscale.clock import SystemClock\n"
@@ -95,7 +95,7 @@ def test_a_flood_of_signals_stops_too() -> None:
 
 
 def test_jitter_is_spread() -> None:
-    """Chance is between 0 and 1, and not always the same."""
+    """Jitter is between 0 and 1, and differs."""
     clock = SystemClock()
     draws = {clock.jitter() for _ in range(20)}
     assert len(draws) > 1
@@ -103,11 +103,11 @@ def test_jitter_is_spread() -> None:
 
 
 def test_wall_time_is_the_epochs() -> None:
-    """Wall time counts from 1970 and has passed the year in which this was written."""
+    """Wall time counts from 1970."""
     assert SystemClock().wall_seconds() > 1_700_000_000
 
 
 def test_time_since_boot() -> None:
-    """It is what the kernel says in /proc/uptime."""
+    """The time since the boot is that of /proc/uptime."""
     before = float(Path("/proc/uptime").read_text("ascii").split()[0])
     assert before <= SystemClock().since_boot_seconds() <= before + 60

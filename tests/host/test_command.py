@@ -1,4 +1,4 @@
-"""Tools are run without a shell, within bounds, and their ends are told apart."""
+"""Tools run without a shell and with a time limit, and every failure is reported."""
 
 import os
 import sys
@@ -18,38 +18,38 @@ def python(script: str) -> list[str]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether there is no such process any more, not even a dead one to be reaped."""
+    """Whether the process has ended and was reaped."""
     return not Path(f"/proc/{pid}").exists()
 
 
 def after(looks: int) -> Callable[[], bool]:
-    """Become true at that many looks."""
+    """Become true at this call."""
     answers: Iterator[bool] = iter([False] * looks)
     return lambda: next(answers, True)
 
 
 def test_gives_what_was_written() -> None:
-    """The result is stdout, however much, and nothing of stderr."""
+    """The result is all of stdout, without stderr."""
     script = "import sys; sys.stdout.write('x' * 200_000); sys.stderr.write('y' * 200_000)"
     assert run(python(script), timeout_seconds=60) == "x" * 200_000
 
 
 def test_speaks_english_and_has_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tool's messages can be recognised, and it can ask nobody anything."""
+    """A tool has English messages and no stdin."""
     monkeypatch.setenv("LC_ALL", "de_CH.UTF-8")
     script = "import os, sys; print(os.environ['LC_ALL'], repr(sys.stdin.read()))"
     assert run(python(script), timeout_seconds=60) == "C ''\n"
 
 
 def test_finds_tools_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tools in sbin are found though PATH lacks it, as it does after `su`."""
+    """Tools in sbin are found even when PATH lacks it, as after `su`."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     path = run(["sh", "-c", "echo $PATH"], timeout_seconds=60)
     assert path.strip() == "/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 def test_a_failure_tells_command_status_and_message() -> None:
-    """A non-zero end carries what was run, how it ended and what it said."""
+    """The error of a non-zero exit has the command, the status and stderr."""
     argv = python("import sys; print('out'); sys.exit('no space left')")
     with pytest.raises(CommandFailed) as caught:
         run(argv, timeout_seconds=60)
@@ -58,13 +58,13 @@ def test_a_failure_tells_command_status_and_message() -> None:
 
 
 def test_a_failure_without_message_shows_the_output() -> None:
-    """Where stderr is empty, stdout has to explain."""
+    """When stderr is empty, the error has stdout."""
     with pytest.raises(CommandFailed, match="in progress"):
         run(python("print('in progress'); raise SystemExit(2)"), timeout_seconds=60)
 
 
 def test_a_killed_tool_has_failed() -> None:
-    """An end by a signal is a failure, with the signal as negative status."""
+    """The end by a signal is a failure with a negative status."""
     with pytest.raises(CommandFailed) as caught:
         run(python("import os; os.kill(os.getpid(), 9)"), timeout_seconds=60)
     assert caught.value.status == -9
@@ -76,28 +76,29 @@ def test_a_killed_tool_has_failed() -> None:
 def test_a_missing_tool_names_its_package(
     monkeypatch: pytest.MonkeyPatch, tool: str, package: str
 ) -> None:
-    """What is not installed is for a human, who is told what to install."""
+    """The error of a missing tool names its package."""
     monkeypatch.setattr(command, "_PACKAGES", {f"{tool}-no-such": package})
-    with pytest.raises(Unfit, match=f"install the package {package}") as caught:
+    with pytest.raises(Unfit) as caught:
         run([f"{tool}-no-such"], timeout_seconds=60)
     assert caught.value.cause is Cause.MISSING_TOOL
+    assert package in caught.value.hint
 
 
 def test_a_timeout_kills_and_reaps(tmp_path: Path) -> None:
-    """A tool that takes too long is killed, is gone, and what it said is kept."""
+    """A tool that takes too long is killed and reaped, and its stderr is kept."""
     script = f"""
 import os, sys, time
 open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
 sys.stderr.write("halfway"); sys.stderr.flush(); time.sleep(600)
 """
-    with pytest.raises(CommandFailed, match="timed out: halfway") as caught:
+    with pytest.raises(CommandFailed, match="halfway") as caught:
         run(python(script), timeout_seconds=1.0)
     assert caught.value.status is None
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_stop_terminates_the_tool(tmp_path: Path) -> None:
-    """A requested stop ends the tool by SIGTERM, so that it can leave in order."""
+    """A stop ends the tool by SIGTERM, so that it can clean up."""
     script = f"""
 import signal, sys, time
 def leave(*_):
@@ -113,7 +114,7 @@ time.sleep(600)
 
 
 def test_a_stop_kills_what_does_not_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tool that ignores SIGTERM is killed after its grace."""
+    """A tool that ignores SIGTERM is killed after a while."""
     monkeypatch.setattr(command, "_TERMINATE_GRACE_SECONDS", 0.2)
     script = f"""
 import os, signal, time
@@ -127,12 +128,12 @@ time.sleep(600)
 
 
 def test_a_tool_that_ends_in_time_is_not_stopped() -> None:
-    """What is done is done, whoever wants to stop."""
+    """A tool that has ended is not stopped."""
     assert run(["echo", "done"], timeout_seconds=60, stopping=lambda: True) == "done\n"
 
 
 def test_nothing_survives_an_exception(tmp_path: Path) -> None:
-    """Whatever goes wrong while waiting, the tool does not outlive it."""
+    """The tool does not outlive an exception."""
     script = f"""
 import os, time
 open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
@@ -150,6 +151,6 @@ time.sleep(600)
 
 
 def test_has_its_own_process_group() -> None:
-    """Ctrl-C on our terminal reaches us and not the tool."""
+    """Ctrl-C in a terminal does not reach the tool."""
     group = run(python("import os; print(os.getpgrp())"), timeout_seconds=60)
     assert int(group) != os.getpgrp()

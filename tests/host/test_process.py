@@ -5,7 +5,7 @@ import sys
 
 
 def test_a_child_dies_with_its_parent() -> None:
-    """A growth is told to end when the daemon dies without a word."""
+    """A child is ended when its parent is killed."""
     child = (
         "import signal\n"
         "from ebs_autoscale.host.process import die_with_parent\n"

@@ -1,4 +1,4 @@
-"""What the service manager hears."""
+"""What systemd is told."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ Hear = Callable[[], list[str]]
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Notifier, Hear]]:
-    """A service manager listening at a path or an abstract address, and who speaks to it."""
+    """A notifier, and what a manager that listens at its address has received."""
     name = f"{tmp_path}/notify"
     address = f"\0{name}" if request.param == "abstract" else name
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
@@ -30,8 +30,8 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[No
         yield Notifier({"NOTIFY_SOCKET": address.replace("\0", "@")}), hear
 
 
-def test_each_word_is_one_datagram(manager: tuple[Notifier, Hear]) -> None:
-    """READY, STATUS and STOPPING arrive as sd_notify(3) has them, a status once a change."""
+def test_each_message_is_a_datagram(manager: tuple[Notifier, Hear]) -> None:
+    """Messages have the form of sd_notify(3), and a status is sent when it changes."""
     notifier, hear = manager
     notifier.ready()
     for sentence in ("growing", "growing", "50 % available — fine"):
@@ -46,7 +46,7 @@ def test_each_word_is_one_datagram(manager: tuple[Notifier, Hear]) -> None:
 
 
 def test_the_watchdog_is_fed_at_a_pace(manager: tuple[Notifier, Hear]) -> None:
-    """The watchdog hears at once and then once a second, however often the loop ticks."""
+    """The watchdog is fed at once and then once a second, however often the loop ticks."""
     notifier, hear = manager
     for tick in range(41):
         notifier.feed_watchdog(100 + tick * WATCHDOG_EVERY_SECONDS / 8)
@@ -54,27 +54,27 @@ def test_the_watchdog_is_fed_at_a_pace(manager: tuple[Notifier, Hear]) -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}])
-def test_without_a_manager_nothing_is_said(environment: dict[str, str]) -> None:
-    """Started by hand there is nobody to tell."""
-    speak_all(Notifier(environment))
+def test_without_a_manager_nothing_is_sent(environment: dict[str, str]) -> None:
+    """Without NOTIFY_SOCKET nothing is sent."""
+    send_all(Notifier(environment))
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody-listens-here", "/" + "x" * 300])
-def test_a_manager_that_went_away_stops_nobody(address: str) -> None:
-    """An address where nobody listens, or that cannot be one, is no failure."""
-    speak_all(Notifier({"NOTIFY_SOCKET": address}))
+def test_a_missing_manager_is_no_failure(address: str) -> None:
+    """An address without a listener, or an invalid one, is not a failure."""
+    send_all(Notifier({"NOTIFY_SOCKET": address}))
 
 
-def speak_all(notifier: Notifier) -> None:
-    """Say everything there is to say."""
+def send_all(notifier: Notifier) -> None:
+    """Send every message."""
     notifier.ready()
     notifier.status("watching")
     notifier.feed_watchdog(1.0)
     notifier.stopping()
 
 
-def test_words_leave_no_descriptor_behind(tmp_path: Path) -> None:
-    """Nothing but the datagram is left behind: no descriptor stays open."""
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    """No descriptor stays open."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         before = len(list(Path("/proc/self/fd").iterdir()))

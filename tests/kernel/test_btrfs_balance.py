@@ -201,7 +201,7 @@ def test_is_cancelled_where_a_pause_does_not_help(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Old kernels add no device beside a paused balance: it is cancelled, and that is told."""
+    """Old kernels add no device beside a paused balance: it is cancelled, and reported."""
     real = shutil.which("btrfs")
     tool = tmp_path / "btrfs"
     tool.write_text(OLD_TOOL.format(uuid=filesystem.uuid, real=real), "utf-8")
@@ -239,7 +239,7 @@ def test_tells_how_far_it_is(filesystem: BtrfsFilesystem, foreign_balance: Forei
 
 
 def test_the_phantom_of_two_adds_is_named(filesystem: BtrfsFilesystem, loop: Loop) -> None:
-    """The paused balance that two simultaneous adds leave behind is told from a real one."""
+    """The paused balance that two simultaneous adds leave behind is not taken for a real one."""
     path = filesystem.mountpoint
     for _ in range(20):
         adds = [

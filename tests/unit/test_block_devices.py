@@ -1,4 +1,4 @@
-"""A volume's node is found by what it is, never by order or age."""
+"""A volume's block device is found by its identity, never by order or age."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ WANTED = Volume(
 
 
 class FakeHost:
-    """A host's /dev and /sys, as folders."""
+    """The /dev and /sys of a host, as folders."""
 
     def __init__(self, root: Path) -> None:
         self.dev, self.sysfs = root / "dev", root / "sys"
@@ -30,7 +30,7 @@ class FakeHost:
         (self.sysfs / "block").mkdir(parents=True)
 
     def add(self, name: str, *, serial: str = "", model: str = EBS, size_gib: int = 20) -> None:
-        """Plug a device in; sysfs pads its strings."""
+        """Add a device; sysfs pads its strings."""
         (self.dev / name).touch()
         folder = self.sysfs / "block" / name
         (folder / "device").mkdir(parents=True)
@@ -40,7 +40,7 @@ class FakeHost:
             (folder / "device/model").write_text(f"{model:40}\n")
 
     def link(self, volume_id: str, target: str) -> None:
-        """Make the link udev makes."""
+        """Make the link that udev makes."""
         name = f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
         (self.dev / "disk/by-id" / name).symlink_to(self.dev / target)
 
@@ -51,40 +51,40 @@ class FakeHost:
 
 @pytest.fixture
 def host(tmp_path: Path) -> FakeHost:
-    """An instance without any volume."""
+    """An instance without volumes."""
     return FakeHost(tmp_path)
 
 
 def test_by_serial_among_others(host: FakeHost) -> None:
-    """The serial is the volume id without its dash, on whatever number the kernel gave."""
+    """The serial number is the volume id without its dash, whatever name the kernel gave."""
     for number, serial in enumerate(["vol0000ffff", "vol0123abcd", "vol0123abcdef"]):
         host.add(f"nvme{number}n1", serial=serial)
     assert host.node_of() == "nvme1n1"
 
 
 def test_nothing_there_is_no_node(host: FakeHost) -> None:
-    """While the kernel does not show the volume there is no node, however new others are."""
+    """While the kernel does not show the volume, no other device is taken for it."""
     host.add("nvme0n1", serial="vol0000ffff")
     host.add("nvme1n1", serial="")
     assert host.node_of() == ""
 
 
 def test_instance_store_is_never_ebs(host: FakeHost) -> None:
-    """A device of the instance store is never taken, whatever its serial says."""
+    """A device of the instance store is never taken, whatever its serial number."""
     host.add("nvme0n1", serial="vol0123abcd", model=INSTANCE_STORE)
     host.link("vol-0123abcd", "nvme0n1")
     assert host.node_of() == ""
 
 
 def test_a_stale_link_is_seen_through(host: FakeHost) -> None:
-    """A by-id link that leads to another volume's device is refused by the serial there."""
+    """A by-id link to another volume's device is refused by that device's serial number."""
     host.add("nvme0n1", serial="vol0000ffff")
     host.link("vol-0123abcd", "nvme0n1")
     assert host.node_of() == ""
 
 
 def test_the_serial_outdoes_a_stale_link(host: FakeHost) -> None:
-    """Where the link is stale and the right device is there, the right device is found."""
+    """The right device is found even when the link is stale."""
     host.add("nvme0n1", serial="vol0000ffff")
     host.add("nvme2n1", serial="vol0123abcd")
     host.link("vol-0123abcd", "nvme0n1")
@@ -92,14 +92,14 @@ def test_the_serial_outdoes_a_stale_link(host: FakeHost) -> None:
 
 
 def test_a_link_to_nothing(host: FakeHost) -> None:
-    """A link whose target is gone leads nowhere."""
+    """A link without a target is ignored."""
     host.link("vol-0123abcd", "nvme0n1")
     assert host.node_of() == ""
 
 
 @pytest.mark.parametrize("name", ["xvdba", "sdba"])
 def test_by_requested_name(host: FakeHost, name: str) -> None:
-    """On Xen the requested name is the node, under either spelling, if the size is right."""
+    """On Xen the requested name is used, in either spelling, if the size is right."""
     host.add(name)
     assert host.node_of() == name
     assert host.node_of(replace(WANTED, device_name="/dev/sdba")) == name
@@ -107,7 +107,7 @@ def test_by_requested_name(host: FakeHost, name: str) -> None:
 
 
 def test_a_requested_name_that_is_nvme_is_checked_by_serial(host: FakeHost) -> None:
-    """Where the name is a link to an NVMe device, that device's serial decides and not its size."""
+    """When the name is a link to an NVMe device, its serial number decides and not its size."""
     host.add("nvme1n1", serial="vol0000ffff")
     (host.dev / "xvdba").symlink_to(host.dev / "nvme1n1")
     assert host.node_of() == ""
@@ -115,21 +115,21 @@ def test_a_requested_name_that_is_nvme_is_checked_by_serial(host: FakeHost) -> N
 
 @pytest.mark.parametrize("name", ["", "/dev/../etc/passwd", "/dev/nvme1n1", "/dev/sda1", "xvd"])
 def test_odd_names_lead_nowhere(host: FakeHost, name: str) -> None:
-    """A name that is no attachment name is not looked up."""
+    """A name that cannot be an attachment name is not looked up."""
     host.add("nvme1n1")
     assert host.node_of(replace(WANTED, device_name=name)) == ""
 
 
 @pytest.mark.parametrize("state", ["", "detaching", "detached", "busy"])
 def test_a_volume_that_is_not_ours_now_has_no_node(host: FakeHost, state: str) -> None:
-    """What EC2 does not call attached is not looked for, though the kernel still shows it."""
+    """A volume that EC2 does not report as attached has no device, even if the kernel shows one."""
     host.add("nvme1n1", serial="vol0123abcd")
     assert host.node_of(replace(WANTED, attachment_state=state)) == ""
     assert host.node_of(replace(WANTED, attached_to="")) == ""
 
 
 def test_names_present(host: FakeHost) -> None:
-    """Names count as taken when a device or a partition of that name exists."""
+    """A name is in use when a device or a partition of that name exists."""
     for name in ("xvdba", "sdf", "xvda1", "nvme0n1", "sda1", "loop0", "sdabc"):
         host.add(name)
     names = BlockDevices(dev=host.dev, sysfs=host.sysfs).names_present()
@@ -137,7 +137,7 @@ def test_names_present(host: FakeHost) -> None:
 
 
 def test_the_volume_behind_a_node(host: FakeHost) -> None:
-    """Serial or link name the volume; an instance store and a plain device are none."""
+    """The serial number or the link names the volume; other devices are none."""
     host.add("nvme1n1", serial="vol0123abcd")
     host.add("nvme2n1", serial="AWS0123", model=INSTANCE_STORE)
     host.add("xvdba")

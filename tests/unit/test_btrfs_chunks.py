@@ -48,20 +48,20 @@ UNALLOCATED = st.lists(st.integers(0, 100 * GIB), min_size=1, max_size=8)
     ],
 )
 def test_what_fits_in_new_chunks(profile: str, unallocated: list[int], expected: int) -> None:
-    """Copies that must lie on different devices are limited by the devices beyond the largest."""
+    """Copies on different devices are limited by the smaller devices."""
     assert PROFILES[profile].allocatable_bytes(unallocated) == expected
 
 
 @given(UNALLOCATED, st.sampled_from(sorted(PROFILES)))
 def test_never_more_than_there_is(unallocated: list[int], profile: str) -> None:
-    """No profile fits more content than there are bytes, and more devices never hurt."""
+    """No profile fits more content than there is space, and another device never fits less."""
     fits = PROFILES[profile].allocatable_bytes(unallocated)
     assert 0 <= fits * PROFILES[profile].copies <= sum(unallocated)
     assert PROFILES[profile].allocatable_bytes([*unallocated, GIB]) >= fits
 
 
 def test_available_is_free_and_unallocated() -> None:
-    """Free space in data chunks and all that is unallocated is available."""
+    """Free space in data chunks and unallocated space are available."""
     assert available_bytes(DATA, METADATA, [5 * GIB], filesystem_bytes=40 * GIB) == 11 * GIB
 
 
@@ -74,12 +74,12 @@ def test_available_is_free_and_unallocated() -> None:
     ],
 )
 def test_what_is_promised_is_not_available(data: Allocated) -> None:
-    """Dirty, reserved and read-only bytes are gone at once."""
+    """Dirty, reserved and read-only bytes are not available."""
     assert available_bytes(data, METADATA, [5 * GIB], filesystem_bytes=40 * GIB) == 10 * GIB
 
 
 def test_metadata_to_come_is_not_available() -> None:
-    """Unallocated space that will become metadata, twice for dup, is no space for content."""
+    """Unallocated space that metadata will need, twice for dup, is not available."""
     metadata = replace(METADATA, used_bytes=900 * MIB)
     available = available_bytes(DATA, metadata, [100 * GIB], filesystem_bytes=200 * GIB)
     assert available == 106 * GIB - 2 * GIB
@@ -87,7 +87,7 @@ def test_metadata_to_come_is_not_available() -> None:
 
 @pytest.mark.parametrize(("metadata_mib", "kept_mib"), [(8, 3 * 112), (32, 0)])
 def test_a_first_metadata_chunk_may_be_the_last(metadata_mib: int, kept_mib: int) -> None:
-    """While metadata is what `mkfs -m single` made, three data chunks may turn out useless."""
+    """While metadata is what `mkfs -m single` allocated, three data chunks do not count."""
     metadata = replace(
         EMPTY, total_bytes=metadata_mib * MIB, global_reserve_bytes=5 * MIB, used_bytes=MIB
     )
@@ -97,16 +97,16 @@ def test_a_first_metadata_chunk_may_be_the_last(metadata_mib: int, kept_mib: int
 
 
 @pytest.mark.parametrize(("room_mib", "expected"), [(-2, 0), (3, 2 * GIB), (100, 6 * GIB)])
-def test_content_that_metadata_cannot_book_is_not_available(room_mib: int, expected: int) -> None:
-    """With nothing to allocate, free data chunks are worth what metadata has room to book."""
-    used_bytes = GIB - (room_mib + 10) * MIB  # 6 MiB are the kernel's, 4 MiB nobody gets
+def test_metadata_limits_the_available_space(room_mib: int, expected: int) -> None:
+    """Without unallocated space, metadata limits the available space."""
+    used_bytes = GIB - (room_mib + 10) * MIB  # 6 MiB are the kernel's, 4 MiB unusable
     metadata = replace(METADATA, used_bytes=used_bytes, global_reserve_bytes=6 * MIB)
     assert available_bytes(DATA, metadata, [0], filesystem_bytes=20 * GIB) == expected
 
 
 @given(UNALLOCATED, st.integers(0, 20 * GIB), st.integers(0, 2 * GIB))
 def test_neither_figure_is_ever_negative(unallocated: list[int], used: int, may_use: int) -> None:
-    """Overcommitted filesystems have nothing, not less."""
+    """An overcommitted filesystem has 0 bytes available."""
     data = replace(DATA, used_bytes=used, may_use_bytes=may_use)
     metadata = replace(METADATA, used_bytes=GIB, global_reserve_bytes=may_use)
     assert available_bytes(data, metadata, unallocated, filesystem_bytes=40 * GIB) >= 0
@@ -114,7 +114,7 @@ def test_neither_figure_is_ever_negative(unallocated: list[int], used: int, may_
 
 
 def test_headroom_leaves_the_kernel_its_reserve() -> None:
-    """The global reserve, pinned and reserved bytes are not for programs; dup takes two for one."""
+    """Headroom excludes the global reserve, pinned and reserved bytes; dup takes twice."""
     metadata = replace(
         METADATA, global_reserve_bytes=512 * MIB, pinned_bytes=MIB, reserved_bytes=MIB
     )
@@ -122,14 +122,14 @@ def test_headroom_leaves_the_kernel_its_reserve() -> None:
     assert headroom == GIB - 100 * MIB - 514 * MIB + GIB
 
 
-def test_members_keep_their_first_mebibyte() -> None:
-    """The kernel allocates all but a MiB, and a device that is being removed offers nothing."""
+def test_devices_keep_their_first_mebibyte() -> None:
+    """The kernel allocates all but 1 MiB, and nothing on a device that is being removed."""
     assert unallocated_bytes(size_bytes=GIB, allocated_bytes=MIB) == 1022 * MIB
     assert unallocated_bytes(size_bytes=0, allocated_bytes=GIB) == 0
 
 
 def test_chunks_grow_with_the_filesystem() -> None:
-    """Chunks are a tenth of a small filesystem and have fixed sizes in a large one."""
+    """Chunks are a tenth of a small filesystem and have a fixed size in a large one."""
     assert metadata_chunk_bytes(GIB) == data_chunk_bytes(GIB) == 112 * MIB
     assert metadata_chunk_bytes(20 * GIB) == 256 * MIB
     assert metadata_chunk_bytes(51 * GIB) == data_chunk_bytes(51 * GIB) == GIB

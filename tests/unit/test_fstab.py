@@ -1,4 +1,4 @@
-"""fstab(5), as installers and people write it."""
+"""fstab(5) is parsed as mount(8) does."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ tmpfs
 
 
 def test_lines_that_mean_something() -> None:
-    """Comments, empty lines and fragments are no lines; fields may be separated by any blanks."""
+    """Comments, empty and incomplete lines are skipped; any white space separates fields."""
     assert parse(TABLE) == (
         FstabLine(
             number=1,
@@ -63,14 +63,14 @@ def test_lines_that_mean_something() -> None:
     ],
 )
 def test_how_a_filesystem_is_named(source: str, uuid: str, *, by_device: bool) -> None:
-    """By UUID however that is written, by something else that lasts, or by one device."""
+    """A source is a UUID in any notation, another persistent name, or a device name."""
     line = FstabLine(number=0, source=source, mountpoint="/scratch", kind="btrfs", options=())
     assert (line.uuid, line.is_by_device) == (uuid, by_device)
 
 
 @pytest.mark.parametrize("mountpoint", ["/scratch", "/with space", "/back\\slash\ttab"])
 def test_a_line_is_read_as_it_is_meant(mountpoint: str, tmp_path: Path) -> None:
-    """The line for a filesystem comes back from this parser, and from findmnt, as it was meant."""
+    """Our parser and findmnt read the line that we write."""
     text = line_for(UUID, mountpoint)
     [line] = parse(text)
     assert (line.uuid, line.mountpoint, line.kind) == (UUID, mountpoint, "btrfs")

@@ -1,4 +1,4 @@
-"""One line for our filesystem, and not a byte of anybody else's changed."""
+"""The table gets one line for our filesystem; all others stay as they are."""
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,7 @@ def ours(table: str, mountpoint: str = "/scratch", same: tuple[str, ...] = ()) -
     ],
 )
 def test_a_line_is_added_once(before: str, after: str) -> None:
-    """It comes last, on a line of its own, and a second time changes nothing."""
+    """The line is appended, and a second time changes nothing."""
     assert ours(before) == after
     assert ours(after) == after
     assert without(after, lines_at(after, "/scratch")).rstrip("\n") == before.rstrip("\n")
@@ -38,15 +38,15 @@ def test_a_line_is_added_once(before: str, after: str) -> None:
 
 @given(st.text(st.sampled_from("ab /#\t\r\\-\n\udc80\x0b\u2028"), max_size=60))
 def test_other_lines_stay_as_they_are(before: str) -> None:
-    """Whatever else is in the table is there afterwards, byte by byte, and once is enough."""
+    """All other lines stay as they are, and a second time changes nothing."""
     after = ours(before)
     assert after.replace(f"{LINE}\n", "").rstrip("\n") == before.rstrip("\n")
     assert ours(after) == after
     assert [line.uuid for line in parse(after) if line.mountpoint == "/scratch"] == [UUID]
 
 
-def test_a_line_by_device_name_gives_way() -> None:
-    """A predecessor's line becomes one by UUID in its place, with its options."""
+def test_a_line_with_a_device_name_is_replaced() -> None:
+    """A line with a device name is replaced by one with the UUID and its options."""
     before = f"{ROOT}/dev/xvdba\t/scratch\tbtrfs\tnoatime,nofail\t0\t0\n# end\n"
     after = ours(before, same=("/dev/xvdba",))
     line = f"UUID={UUID} /scratch btrfs noatime,nofail,x-systemd.device-timeout=120s 0 0"
@@ -62,13 +62,13 @@ def test_a_line_by_device_name_gives_way() -> None:
     ],
 )
 def test_an_operators_own_line_stays(line: str) -> None:
-    """A line that finds this filesystem whatever its devices are called is kept as it is."""
+    """A line that finds this filesystem without a device name is kept."""
     assert ours(f"{ROOT}{line}\n", same=("LABEL=scratch",)) == f"{ROOT}{line}\n"
     assert [each.is_by_init for each in parse(line)] == [False]
 
 
 def test_a_line_of_ours_is_known_again() -> None:
-    """A line that was made or changed here is told by its options, and from what was chosen."""
+    """A line of ours is recognised by its options, which are told from those of the operator."""
     table = ours("/dev/sdf /scratch btrfs noatime,subvol=a,nofail 0 0\n", same=("/dev/sdf",))
     [line] = parse(table)
     assert line.is_by_init
@@ -77,7 +77,7 @@ def test_a_line_of_ours_is_known_again() -> None:
 
 
 def test_one_line_only() -> None:
-    """Of several lines for this filesystem here, one stays."""
+    """Of several lines for this filesystem and mountpoint, one is kept."""
     before = f"/dev/sdf /scratch btrfs\n{LINE}\n{ROOT}{LINE}\n"
     assert ours(before, same=("/dev/sdf",)) == f"{ROOT}{LINE}\n"
 
@@ -86,21 +86,21 @@ def test_one_line_only() -> None:
     "source", [f"UUID={OTHER}", "/dev/sdf", "LABEL=scratch", "tmpfs", "host:/export"]
 )
 def test_another_filesystem_is_refused(source: str) -> None:
-    """A line for this mountpoint that means something else is for a human to judge."""
+    """A line that mounts something else on this mountpoint is refused."""
     with pytest.raises(Unfit, match=source) as caught:
         ours(f"{ROOT}{source} /scratch auto defaults 0 0\n")
     assert caught.value.cause is Cause.FSTAB
 
 
-def test_the_same_filesystem_elsewhere_is_no_matter() -> None:
-    """Other mountpoints are other lines, also of this filesystem."""
+def test_lines_for_other_mountpoints_are_kept() -> None:
+    """Lines for other mountpoints are kept, also of this filesystem."""
     before = f"UUID={UUID} /srv btrfs subvol=srv 0 0\n{OTHER} /scratch2 btrfs\n"
     assert ours(before) == f"{before}{LINE}\n"
 
 
 @pytest.mark.parametrize("mountpoint", ["/a b", r"/a\b", "/groß", "/a#b", "/#"])
 def test_escapes(mountpoint: str) -> None:
-    """Blanks and backslashes are written as mount(8) reads them, and found again."""
+    """White space and backslashes are escaped for mount(8), and parsed again."""
     after = ours("", mountpoint)
     assert len(after.split(" ")) == 6
     assert ours(after, mountpoint) == after

@@ -1,4 +1,4 @@
-"""The kernel's mount table is understood in all its escapes."""
+"""The kernel's mount table is parsed with all its escapes."""
 
 from ebs_autoscale.host.mountinfo import MountTable, parse
 
@@ -11,7 +11,7 @@ TABLE = rb"""24 27 0:6 / /dev rw,relatime - devtmpfs devtmpfs rw,size=12334492k
 
 
 def test_parses_every_kind_of_line() -> None:
-    """Optional fields, escapes, empty sources and UTF-8 are read as the kernel means them."""
+    """Optional fields, escapes, empty sources and UTF-8 are parsed."""
     mounts = {mount.point: mount for mount in parse(TABLE)}
     assert list(mounts) == ["/dev", "/", "/mnt/a b\nc\\d", "/none", "/zürich"]
     assert mounts["/"].device == "254:0"
@@ -25,8 +25,8 @@ def test_parses_every_kind_of_line() -> None:
     assert mounts["/none"].source == ""
 
 
-def test_knows_what_a_path_lies_in() -> None:
-    """A path belongs to the deepest mount above it."""
+def test_finds_the_mount_of_a_path() -> None:
+    """A path is in the deepest mount above it."""
     table = MountTable()
     assert table.over("/proc/self").point == "/proc"
     assert table.over("/processes").point == "/"
@@ -35,6 +35,6 @@ def test_knows_what_a_path_lies_in() -> None:
 
 
 def test_is_parsed_once() -> None:
-    """Without a change the same mounts are given again."""
+    """Without a change the table is not parsed again."""
     table = MountTable()
     assert table.mounts() is table.mounts()

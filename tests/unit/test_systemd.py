@@ -1,4 +1,4 @@
-"""Unit names are those that systemd makes of a path."""
+"""Paths are escaped for unit names as systemd does."""
 
 import shutil
 import subprocess
@@ -24,13 +24,13 @@ KNOWN = {
 
 @pytest.mark.parametrize(("path", "name"), KNOWN.items())
 def test_known(path: str, name: str) -> None:
-    """Slashes are dashes, and all but letters, digits and :_. is written in hex."""
+    """Slashes become dashes, and all but letters, digits and :_. is escaped."""
     assert escape_path(path) == name
 
 
 @pytest.mark.skipif(not shutil.which("systemd-escape"), reason="systemd-escape is not installed")
 def test_as_systemd_does() -> None:
-    """What systemd's own tool says is what we say, whatever is in the path."""
+    """The result is that of systemd-escape, whatever the path."""
     letters = [chr(code) for code in range(1, 256) if chr(code) != "/"]
     paths = [*KNOWN, *(f"/{letter}x/{letter}" for letter in letters if letter != ".")]
     argv = ["systemd-escape", "--path", *paths]
@@ -43,7 +43,7 @@ LETTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
 
 @given(st.lists(st.text(LETTERS, min_size=1), min_size=1))
 def test_no_two_paths_share_a_name(parts: list[str]) -> None:
-    """A name can be read back: dashes are slashes, and the hex is what was written."""
+    """The name can be converted back into the path."""
     path = "/" + "/".join(parts)
     unescaped = escape_path(path).replace("-", "/").encode("latin-1").decode("unicode_escape")
     assert f"/{unescaped}".encode("latin-1").decode("utf-8") == path
