@@ -91,8 +91,9 @@ def has_reserve(box: Box, mountpoint: str = "/scratch") -> bool:
 
 
 def devices(box: Box, mountpoint: str = "/scratch") -> int:
-    """How many devices the filesystem has."""
-    return box.exec("btrfs", "filesystem", "show", mountpoint).stdout.count("devid")
+    """How many devices the filesystem has; 0 while it is not mounted."""
+    argv = ("btrfs", "filesystem", "show", mountpoint)
+    return box.exec(*argv, check=False).stdout.count("devid")
 
 
 def volumes(box: Box) -> list[VolumeSeen]:

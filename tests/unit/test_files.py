@@ -31,11 +31,7 @@ def test_replace_refuses_what_is_no_file(tmp_path: Path, kind: Callable[[Path], 
     kind(real)
     link.symlink_to(real)
     before = real.stat()
-<<<<<<< HEAD
-    with pytest.raises(Unfit, match=f"cannot write {link}: {real} is not a regular file"):
-=======
     with pytest.raises(Unfit) as caught:
->>>>>>> c4aad2e9b93f9740d2b1ff27615780fd642f0c2d
         files.replace(link, "new")
     assert caught.value.cause is Cause.FILE
     assert str(real) in caught.value.what
