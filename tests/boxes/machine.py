@@ -29,8 +29,8 @@ class Machine:
     """One machine with the tree at `root`, named after `folder`.
 
     It has two processes. The keeper holds the network and the tmpfs of changes between boots;
-    it ends when our end of its pipe is closed, and cleans up. The kernel kills PID 1 when the thread
-    that started it ends (PR_SET_PDEATHSIG), and with it its pid namespace and its mounts.
+    it ends when our end of its pipe is closed, and cleans up. The kernel kills PID 1 when the
+    thread that started it ends (PR_SET_PDEATHSIG), and with it its pid namespace and its mounts.
     """
 
     def __init__(self, folder: Path, *, root: Path, environment: dict[str, str]) -> None:
