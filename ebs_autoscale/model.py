@@ -139,7 +139,8 @@ class Observation:
 
     def is_device(self, volume: Volume) -> bool:
         """Whether this volume is a device of the filesystem now."""
-        return self.reading.has_device(self.nodes.get(volume.id, ""))
+        node = self.nodes.get(volume.id)
+        return node is not None and self.reading.has_device(node)
 
     @property
     def newest_device(self) -> Volume | None:

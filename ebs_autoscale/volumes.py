@@ -88,6 +88,9 @@ ATTACH_STUCK_AFTER_SECONDS = 90.0
 # Most detaches take 1 to 4 s; one in state "busy" may never end.
 DETACH_PATIENCE_SECONDS = 60.0
 
+# A volume that EC2 has shown can be missing in one answer; in so many in a row it is gone.
+GONE_AFTER_LOOKS = 3
+
 LOOK_BACKOFF = 1.5
 LOOK_MAX_SECONDS = 5.0
 
@@ -425,19 +428,21 @@ def wait_attached(
 def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | None:
     """The volume once it is available again; None when it is gone.
 
-    Raises Transient when it takes too long, and Stopped.
+    Raises Transient when it takes too long, Stopped.
     """
     deadline = clock.now_seconds() + DETACH_PATIENCE_SECONDS
-    delay = 1.0
-    while True:
+    delay, missing = 1.0, 0
+    while missing < GONE_AFTER_LOOKS:
         clock.sleep(delay)
         seen = ec2.refresh(volume)
-        if seen is None or seen.state == "available":
+        if seen and seen.state == "available":
             return seen
+        missing = 0 if seen else missing + 1
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"timed out detaching {volume.id} from {volume.device_name}",
-                hint="force its detachment in EC2, or delete it",
+                hint="detach it by force, or delete it, in EC2",
                 cause=Cause.STUCK_DETACH,
             )
         delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
+    return None

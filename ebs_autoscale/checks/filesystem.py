@@ -8,7 +8,7 @@ from pathlib import Path
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Exit, Problem
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
@@ -41,31 +41,36 @@ class FilesystemSeen:
     has_mount_unit: bool = False
 
 
-def look(mountpoint: str, clock: SystemClock) -> FilesystemSeen:
-    """Look at the filesystem, mounted or not."""
+def expected(mountpoint: str) -> FilesystemSeen:
+    """What fstab and systemd say of the filesystem, before it is looked at."""
     table = ""
     with suppress(OSError):
         table = FSTAB.read_text("utf-8", errors="replace")
     lines = lines_at(table, mountpoint)
-    seen = FilesystemSeen(
+    return FilesystemSeen(
         mountpoint=mountpoint,
         uuid=next((line.uuid for line in lines if line.uuid), ""),
         fstab=lines,
         has_mount_unit=any((path / mount_unit(mountpoint)).exists() for path in _UNIT_FOLDERS),
     )
+
+
+def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
+    """Look at the expected filesystem, mounted or not."""
     try:
-        filesystem = BtrfsFilesystem(mountpoint, clock=clock)
+        filesystem = BtrfsFilesystem(before.mountpoint, clock=clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
-        seen = replace(seen, error=error)
+        seen = replace(before, error=error)
         if error.cause is Cause.NOT_MOUNTED and seen.uuid:
             seen = replace(seen, present=_present_devices(seen.uuid))
         return seen
-    return replace(seen, uuid=reading.filesystem, reading=reading, operation=operation)
+    return replace(before, uuid=reading.filesystem, reading=reading, operation=operation)
 
 
 def _present_devices(uuid: str) -> PresentDevices:
-    with suppress(CommandFailed):
+    """The devices that the tool lists; none where it lists none, or cannot be run."""
+    with suppress(EbsAutoscaleError):
         return present_devices(uuid, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
     return PresentDevices()
 

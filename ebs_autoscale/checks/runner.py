@@ -59,12 +59,12 @@ def _lines(config_path: Path) -> Iterator[Line]:
         yield from _lines_of([*on_host, unit], clock, until_seconds)
         return
     mountpoint = settings.mountpoint
-    mount = Check("mount", lambda: [filesystem.look(mountpoint, clock)])
+    seen = filesystem.expected(mountpoint)
+    mount = Check("mount", partial(_look_at, seen, clock))
     daemon = Check("daemon", partial(service.daemon, mountpoint))
 
     yield Line("config", "ok", f"{config_path}: {mountpoint}")
     yield from _lines_of(on_host, clock, until_seconds)
-    seen = FilesystemSeen(mountpoint=mountpoint)
     try:
         [seen] = mount.results(clock, until_seconds=until_seconds)
         yield from filesystem.lines(seen)
@@ -74,6 +74,10 @@ def _lines(config_path: Path) -> Iterator[Line]:
     until_seconds = clock.now_seconds() + EC2_PATIENCE_SECONDS
     cloud = Check("ec2", lambda: ec2.lines(settings, seen, clock))
     yield from _lines_of([cloud], clock, until_seconds)
+
+
+def _look_at(expected: FilesystemSeen, clock: SystemClock) -> list[FilesystemSeen]:
+    return [filesystem.look(expected, clock)]
 
 
 class Check(Generic[T]):

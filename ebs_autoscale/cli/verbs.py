@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 def grow(arguments: argparse.Namespace) -> int:
     """Grow once, for an operator or for the daemon."""
     if arguments.request:
-        return _grow_for_daemon()
+        return _grow_for_daemon(arguments)
     settings = config.load(arguments.config)
     wanted = _wanted_bytes(arguments.size)
     require_fit_host()
@@ -53,7 +53,7 @@ def grow(arguments: argparse.Namespace) -> int:
         return _grow_once(world, settings, Forecast(), wanted)
 
 
-def _grow_for_daemon() -> int:
+def _grow_for_daemon(arguments: argparse.Namespace) -> int:
     """Grow if that is needed, as the daemon's child; every failure is an event."""
     from ebs_autoscale.daemon import GrowthRequest
     from ebs_autoscale.host.process import die_with_parent
@@ -63,7 +63,7 @@ def _grow_for_daemon() -> int:
     request = GrowthRequest.read(sys.stdin.buffer)
     emit = _event_pipe(request.events_fd)
     try:
-        settings = config.parse(request.config_text, name=request.config_path)
+        settings = config.parse(request.config_text, name=str(arguments.config))
         require_fit_host()
         world = world_of(settings, filesystem_of(settings, clock), clock, emit)
         return _grow_once(world, settings, request.forecast)

@@ -1,10 +1,10 @@
 """A filesystem that is not mounted: what is missing, and the mount once all devices are here."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
+from ebs_autoscale.daemon.worker import OURSELVES
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Problem
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices, scan
 from ebs_autoscale.host import files, fstab, systemd
@@ -118,7 +118,8 @@ class MountWaiter:
         now = self._clock.now_seconds()
         if now - self._asked_at_seconds >= ASK_EVERY_SECONDS:
             self._asked_at_seconds = now
-            argv = (*_OURSELVES, "--config", str(self._config_path), "absent", uuid)
+            # By a process: boto3 costs 45 MB and half a second.
+            argv = (*OURSELVES, "--config", str(self._config_path), "absent", uuid)
             try:
                 self._away = self._run(*argv, timeout_seconds=_ASK_TIMEOUT_SECONDS).strip()
             except EbsAutoscaleError as error:
@@ -127,7 +128,3 @@ class MountWaiter:
 
     def _run(self, *argv: str, timeout_seconds: float) -> str:
         return run(argv, timeout_seconds=timeout_seconds, stopping=self._stopping)
-
-
-# 45 MB and half a second for boto3, which the daemon never has.
-_OURSELVES = (sys.executable, "-I", "-m", "ebs_autoscale")

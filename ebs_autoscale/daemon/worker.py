@@ -32,16 +32,19 @@ _ENDINGS = frozenset(
 )
 
 
+# Without what is in the environment or the working directory (-I).
+OURSELVES = (sys.executable, "-I", "-m", "ebs_autoscale")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrowthRequest:
     """What the daemon asks a growth process for: one JSON document on its stdin.
 
     `config_text` is the configuration that the daemon was started with or has accepted since:
-    what is at `config_path` may be half-written by now, or have been refused. `events_fd` is
+    what is at its path may be half-written by now, or have been refused. `events_fd` is
     where events go, `lock_fd` the growth lock; both are inherited.
     """
 
-    config_path: str
     config_text: str
     forecast: Forecast
     events_fd: int
@@ -94,7 +97,6 @@ class GrowthProcess:
             self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(write_end, True)
             request = GrowthRequest(
-                config_path=str(self._config_path),
                 config_text=self.config_text,
                 forecast=forecast,
                 events_fd=write_end,
@@ -103,7 +105,7 @@ class GrowthProcess:
             try:
                 with request.as_file() as document:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-I", "-m", "ebs_autoscale", "grow", "--request"],
+                        [*OURSELVES, "--config", str(self._config_path), "grow", "--request"],
                         stdin=document,
                         pass_fds=(request.events_fd, request.lock_fd),
                     )

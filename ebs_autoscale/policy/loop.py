@@ -66,10 +66,10 @@ class LoopState:
         return max(0.0, self.retry_at_seconds - now_seconds)
 
     def starting(self, now_seconds: float, *, short: bool) -> "LoopState":
-        """After the decision to start a growth: the wait is over, failures are not forgotten."""
+        """After the decision to start a growth, which may come to nothing; failures still count."""
         return replace(
             self,
-            pending=self.pending or not short,
+            pending=True,
             started_at_seconds=now_seconds,
             started_for_shortage=short,
             usable_at_seconds=None,

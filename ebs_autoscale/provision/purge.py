@@ -126,6 +126,5 @@ def _unmount(mount: Mount, reading: Reading, clock: Clock) -> None:
 def _delete(volume: Volume, world: World) -> None:
     if volume.attached_to:
         world.cloud.detach(volume)
-        if wait_detached(world.cloud, volume, world.clock) is None:
-            return
+        wait_detached(world.cloud, volume, world.clock)
     world.cloud.delete(volume)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ebs_autoscale.model import Reading, StepKind
+from ebs_autoscale.model import MIB, Reading, StepKind
 from ebs_autoscale.policy import Forecast
 
 SCHEMA = 1
@@ -51,7 +51,9 @@ class View:
         Without what changes at each reading: `status` looks for itself, and an idle daemon shall
         not write. The rate is there only while space is short, when the text changes anyway.
         """
-        rate = self.forecast.fill_bytes_per_second if self.low else 0.0
+        forecast = self.forecast
+        if not self.low:
+            forecast = Forecast(growth_seconds=forecast.growth_seconds)
         return {
             "state": self.state.value,
             "activity": self.activity,
@@ -59,13 +61,17 @@ class View:
             "low": self.low,
             "conditions": dict(self.conditions),
             "growths_since_start": self.growths_since_start,
-            "fill_bytes_per_second": round(rate),
-            "growth_seconds": round(self.forecast.growth_seconds, 1),
+            "fill_bytes_per_second": _whole_mib(forecast.fill_bytes_per_second),
+            "sustained_bytes_per_second": _whole_mib(forecast.sustained_bytes_per_second),
+            "growth_seconds": round(forecast.growth_seconds, 1),
         }
 
     @classmethod
     def from_report(cls, report: Mapping[str, Any]) -> "View":
-        """What `report` told; raises KeyError, ValueError or TypeError for anything else."""
+        """What `report` told; raises KeyError, ValueError or TypeError for anything else.
+
+        A report of an older version has no rates.
+        """
         return cls(
             state=State(report["state"]),
             activity=report["activity"],
@@ -74,7 +80,12 @@ class View:
             conditions=dict(report["conditions"]),
             growths_since_start=report["growths_since_start"],
             forecast=Forecast(
-                fill_bytes_per_second=float(report["fill_bytes_per_second"]),
+                fill_bytes_per_second=float(report.get("fill_bytes_per_second", 0)),
+                sustained_bytes_per_second=float(report.get("sustained_bytes_per_second", 0)),
                 growth_seconds=float(report["growth_seconds"]),
             ),
         )
+
+
+def _whole_mib(bytes_per_second: float) -> int:
+    return round(bytes_per_second / MIB) * MIB

@@ -78,7 +78,7 @@ def test_what_lasts_is_looked_at_hourly(action: Action, *, conditions: bool) -> 
         (IDLE.starting(NOW, short=False).held(NOW), False, 0),
         (GROWING.unfinished(), True, 0),
         (BACKING_OFF.forgiven(), False, 0),
-        (BACKING_OFF.starting(NOW, short=True), False, 0),
+        (BACKING_OFF.starting(NOW, short=True), True, 0),
     ],
 )
 def test_how_a_growth_ends(state: LoopState, retry_in_seconds: float, *, pending: bool) -> None:

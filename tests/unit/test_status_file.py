@@ -19,7 +19,9 @@ GROWING = View(
     low="5 % available",
     conditions={"quota": "the quota is reached"},
     growths_since_start=3,
-    forecast=Forecast(fill_bytes_per_second=1e9, growth_seconds=7.5),
+    forecast=Forecast(
+        fill_bytes_per_second=2.0**30, sustained_bytes_per_second=2.0**29, growth_seconds=7.5
+    ),
 )
 
 

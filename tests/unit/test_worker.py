@@ -12,7 +12,6 @@ from ebs_autoscale.telemetry.events import Event, EventKind
 def test_a_request_survives_the_pipe() -> None:
     """What the daemon asks for is what the growth reads, whatever the configuration holds."""
     request = GrowthRequest(
-        config_path="/etc/ebs-autoscale/config.yaml",
         config_text='mountpoint: "/sc\u00e4tch"\n# {"}\n',
         forecast=Forecast(fill_bytes_per_second=1.5e9, growth_seconds=7.25, used_bytes=2**50),
         events_fd=5,
