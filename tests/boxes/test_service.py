@@ -225,7 +225,8 @@ def test_a_device_that_is_late(box: Box) -> None:
     """A boot without a volume continues; the volume is named, and mounted when it appears."""
     late = boot_without_newest(box)
     box.sandbox.show_device(late, shown=True)
-    box.wait_until(lambda: devices(box) == 2, "the mount")
+    wait_event(box, EventKind.CONDITION_ENDED, CAUSE=Cause.NOT_MOUNTED.value)
+    assert devices(box) == 2
     fill(box, left=20)
     wait_growth(box, 2)
     assert len(volumes(box)) == 3
