@@ -3,7 +3,7 @@
 # Debian 12 and Ubuntu 24.04 have it as python3, Ubuntu 22.04 beside it as python3.11.
 PYTHON ?= $(shell if ! command -v python3 || python3 -c 'import sys; \
 	sys.exit(sys.version_info < (3, 11))'; then echo python3; else echo python3.11; fi | tail -n 1)
-# What the demo or pytest shall be told, such as: make demo ARGS='--rate 40MiB'
+# Passed to the demo, pytest or the bench, for example: make demo ARGS='--rate 40MiB'
 ARGS =
 
 # Where `make install` puts things. DESTDIR is for packagers: a tree that becomes the root later.
@@ -32,41 +32,41 @@ MAKEFLAGS += --no-print-directory
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
-help: ## show this
+help: ## show this help
 	@sed -En 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
-demo: $(VENV)/.demo-ready ## the whole product on this machine, without an AWS account
+demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
 	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2
-test: tools $(VENV)/.dev-ready ## all tests, as root: they make loop devices and BTRFS filesystems
+test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
-test-unit: $(VENV)/.dev-ready ## what needs neither root nor devices, in half a minute
+test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor devices (half a minute)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
 		--hypothesis-profile quick tests/unit tests/host $(ARGS)
 
-chaos: tools $(VENV)/.dev-ready ## 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
+chaos: tools $(VENV)/.dev-ready ## run 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
 
-measure: tools $(VENV)/.dev-ready ## the experiments of docs/metadata.md, half an hour of them
+measure: tools $(VENV)/.dev-ready ## repeat the measurements in docs/metadata.md (half an hour)
 	@for each in metadata exclusive emergency kills; do \
 		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
 
-pictures: tools $(VENV)/.dev-ready ## record the pictures of the README again, each from a real run
+pictures: tools $(VENV)/.dev-ready ## record the pictures in the README from real runs
 	@mkdir -p build
 	@$(SUDO) $(BIN)/python -m tests.pictures.filling >build/filling.json
 	@$(BIN)/python -m tests.pictures.chart docs/pictures <build/filling.json
 	@$(SUDO) $(BIN)/python -m tests.pictures.screen docs/pictures/demo.svg
 
-bench: tools $(VENV)/.dev-ready ## what it costs, how exact it is, what it survives; ARGS='storm cost'
+bench: tools $(VENV)/.dev-ready ## measure cost, accuracy and survival under load; ARGS='storm cost'
 	@exec $(SUDO) $(BIN)/python -m tests.bench $(ARGS)
 
-bench-fill: tools $(VENV)/.dev-ready ## the highest rate of writing survived, beside a poller of df
+bench-fill: tools $(VENV)/.dev-ready ## find the highest write rate without ENOSPC, compared with polling df
 	@exec $(SUDO) $(BIN)/python -m tests.bench fill $(ARGS)
 
-check: $(VENV)/.dev-ready ## format, style, types, import rules, spelling
+check: $(VENV)/.dev-ready ## check format, style, types, import rules and spelling
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
@@ -75,14 +75,14 @@ check: $(VENV)/.dev-ready ## format, style, types, import rules, spelling
 	@$(BIN)/codespell
 	@echo "all checks passed"
 
-imports: $(VENV)/.dev-ready ## count the imports between packages, those upward and the cycles
+imports: $(VENV)/.dev-ready ## count imports between packages, upward imports and cycles
 	@$(BIN)/python -m tests.imports
 
-format: $(VENV)/.dev-ready ## bring the code into the one format
+format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
 
 # The folders it has to make are noted, so that `make uninstall` leaves what was there before.
-install: ## into a Python environment of its own in APPDIR, with units and man page (as root)
+install: ## install into APPDIR, with units and man page (as root)
 	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$app/made-by-install"; new=""; \
 	for folder in "$$app" $(foreach file,$(INSTALLED),"$(DESTDIR)$(dir $(file))"); do \
 		folder="$${folder%/}"; \
@@ -105,7 +105,7 @@ install: ## into a Python environment of its own in APPDIR, with units and man p
 	@$(RELOAD_UNITS)
 	@echo "next: ebs-autoscale init /scratch"
 
-uninstall: ## what `make install` made; filesystems, volumes and configuration stay (as root)
+uninstall: ## remove what `make install` installed; filesystems, volumes and configuration stay (as root)
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { \
 		systemctl stop 'ebs-autoscale*.service'; \
 		for unit in ebs-autoscale.service ebs-autoscale@.service; do \

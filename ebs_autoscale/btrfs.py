@@ -25,7 +25,7 @@ from ebs_autoscale.model import Reading, Rebalance
 from ebs_autoscale.units import counted, format_size
 
 Verified = Callable[[], AbstractContextManager[object]]
-"""Entered right before an add: raises unless the device is blank, and holds its name until left."""
+"""Entered right before an add: raises unless the device is blank, and keeps its name valid."""
 
 Tell = Callable[[str], None]
 """Called with what is being done or waited for."""
@@ -38,7 +38,7 @@ _POLL_SECONDS = 0.5
 _EXCLUSIVE_OPERATION_TIMEOUT_SECONDS = 60.0
 # A paused balance since Linux 5.17. Older kernels refuse the add, see `_add_despite_pause`.
 _ADD_IS_ALLOWED = ("none", "balance paused")
-# Each chunk is up to a tenth of the filesystem: when these did not make room, more will not.
+# Each chunk is up to a tenth of the filesystem: if this many make no room, more will not either.
 _MOVED_CHUNKS_MAX = 8
 
 # Measured: 20 s for each GiB of metadata at 125 MiB/s. Enough for 500 GiB.
@@ -161,7 +161,7 @@ class BtrfsFilesystem:
             # the kernel's.
             raise Transient(
                 f"`btrfs device add` succeeded, but {name} is not a device of the filesystem",
-                hint="another exclusive operation has started at the same moment",
+                hint="another exclusive operation may have started at the same time",
                 cause=Cause.EXCLUSIVE_OPERATION,
             )
 
@@ -178,7 +178,7 @@ class BtrfsFilesystem:
             if self._clock.now_seconds() >= deadline_seconds:
                 raise Transient(
                     f"cannot add a device: another operation is in progress ({operation})",
-                    hint="wait for its end, or cancel it",
+                    hint="wait for it to finish, or cancel it",
                     cause=Cause.EXCLUSIVE_OPERATION,
                 )
             self._clock.sleep(_POLL_SECONDS)
@@ -227,15 +227,15 @@ class BtrfsFilesystem:
         if listed and not written:
             raise Unfit(
                 f"the kernel lists {name} as a device of {self.uuid}, but its superblock does not",
-                hint=f"stop the programs that use {self.mountpoint}, then "
+                hint=f"stop the programs that use {self.mountpoint}, then run "
                 f"`{remount_command(self.mountpoint, self.uuid)}`",
                 cause=Cause.INCOMPLETE_ADD,
             )
         if written and not listed:
             raise Unfit(
-                f"the superblock on {name} belongs to {self.uuid}, but the kernel does not list it "
-                "as a device: it is a copy of one (a restored snapshot), or was removed",
-                hint=f"inspect it; if nothing on it is needed, `wipefs --all /dev/{name}`",
+                f"{name} has a superblock of {self.uuid}, but the kernel does not list it as a "
+                "device: it is a restored snapshot, or was removed from the filesystem",
+                hint=f"inspect it; if its data is not needed, run `wipefs --all /dev/{name}`",
                 cause=Cause.NOT_BLANK,
             )
         return listed
@@ -294,7 +294,7 @@ class BtrfsFilesystem:
             what = f"too few devices have room for {profile}: balanced a nearly empty chunk"
         headroom = format_size(before.metadata_headroom_bytes)
         now = format_size(self.read().metadata_headroom_bytes)
-        return f"{what}; metadata headroom was {headroom}, is {now}"
+        return f"{what}; metadata headroom was {headroom}, now {now}"
 
     def _resume_paused_balance(self, stopping: Callable[[], bool], tell: Tell) -> None:
         operation = self.exclusive_operation()
@@ -320,7 +320,7 @@ class BtrfsFilesystem:
         if operation == "balance paused" and not self._balance.progress():
             # Seen on 6.18 after two adds at once; only an unmount ends this state.
             what = "the kernel reports a paused balance, but there is none"
-            hint = f"nothing is lost: `umount {self.mountpoint}` and mount it again"
+            hint = f"unmount {self.mountpoint} and mount it again; no data is lost"
         return Transient(
             f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION
         )
@@ -330,8 +330,8 @@ class _Balance:
     """The one balance that a filesystem can have at a time: ours, or that of another process.
 
     Ours ends with this process. Another one is paused while a device is added, and resumed after.
-    The kernel does not say who paused a balance, so a mark under /run does. It has the fingerprint
-    of the balance, by which one that its owner resumed or replaced since, and paused, is told.
+    The kernel does not say who paused a balance, so a file under /run does. It contains the
+    balance's fingerprint, which changes if its owner has resumed or replaced it since.
     """
 
     def __init__(self, mount: BtrfsMount) -> None:
@@ -351,7 +351,7 @@ class _Balance:
         return found is not None and paused in {b"", found.fingerprint}
 
     def forget_pause(self) -> None:
-        """Take no balance for one that we paused; to be called when none is running or paused."""
+        """Delete the mark of a balance that we paused; only when none is running or paused."""
         self._mark.unlink(missing_ok=True)
 
     def run(self, filters: str, *, stopping: Callable[[], bool], tell: Tell) -> str:
@@ -380,7 +380,7 @@ class _Balance:
         except (CommandFailed, OSError) as error:
             raise Transient(
                 f"cannot pause the running balance: {error}",
-                hint=f"`btrfs balance cancel {self._mount.path}`",
+                hint=f"wait for it to finish, or run `btrfs balance cancel {self._mount.path}`",
                 cause=Cause.EXCLUSIVE_OPERATION,
             ) from error
 
@@ -445,7 +445,7 @@ class _Balance:
                 raise self._overruled(argv) from error
             raise Transient(
                 f"the balance failed: {error}",
-                hint="programs can use the new space nevertheless",
+                hint="programs can already use the new space",
                 cause=Cause.BALANCE,
             ) from error
         # The exit status is also 0 when the balance was paused or cancelled.
@@ -458,7 +458,7 @@ class _Balance:
         self.forget_pause()
         return Transient(
             f"another process paused or cancelled `{' '.join(argv)}`",
-            hint=f"if it is paused, `btrfs balance resume {self._mount.path}`",
+            hint=f"if it is paused, run `btrfs balance resume {self._mount.path}`",
             cause=Cause.BALANCE,
         )
 
@@ -479,14 +479,14 @@ def _add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
     if "appears to contain" in error.stderr:
         return Unfit(
             f"{name} is not blank: {error.stderr.splitlines()[0]}",
-            hint=f"inspect it with `wipefs /dev/{name}`; nothing is overwritten",
+            hint=f"inspect it with `wipefs /dev/{name}`; nothing was overwritten",
             cause=Cause.NOT_BLANK,
         )
     if _is_exclusive(error):
         return Transient(
             f"cannot add {name}: {error}",
-            hint="wait for the other operation to end, or cancel it; before Linux 5.17 a paused "
-            "balance is in the way, too",
+            hint="wait for the other operation to finish, or cancel it; before Linux 5.17, a "
+            "paused balance also prevents it",
             cause=Cause.EXCLUSIVE_OPERATION,
         )
     return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)

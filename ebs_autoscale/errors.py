@@ -141,11 +141,11 @@ class Cause(Enum):
     MOUNT = "mount", Exit.UNFIT
     MOUNTPOINT = "mountpoint", Exit.UNFIT
 
-    # The operator's words.
+    # The configuration and the command line.
     CONFIGURATION = "configuration", Exit.USAGE
     USAGE = "usage", Exit.USAGE
 
-    # Never raised: what the daemon tells of its own.
+    # Reported as warnings or by the daemon itself.
     UNPROTECTED = "unprotected", Exit.FAILED
     VOLUME_ERROR = "volume error", Exit.UNFIT
     DIED = "died", Exit.FAILED
@@ -170,7 +170,7 @@ def with_hint(sentence: str, hint: str) -> str:
 
 
 class EbsAutoscaleError(Exception):
-    """Something expected went wrong: what failed, with which values, and what to do about it."""
+    """An expected failure: what failed, with which values, and what to do about it."""
 
     def __init__(self, what: str, *, cause: Cause, hint: str = "") -> None:
         super().__init__(what)
@@ -198,7 +198,7 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """What it is told apart by; its name in the status file."""
+        """What identifies it; also its name in the status file."""
         return f"{self.cause.value} {self.volume}".strip()
 
     @property

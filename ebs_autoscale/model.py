@@ -41,7 +41,7 @@ class Reading:
     does not change it.
     `statvfs_available_bytes` is the figure `df` shows, up to 38 s late under buffered writes.
     `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
-    `reserve_bytes` is the data held for emergencies: used space, in no figure of what is available.
+    `reserve_bytes` is the data held for emergencies: it counts as used, never as available.
     """
 
     filesystem: str
@@ -129,7 +129,7 @@ class Observation:
     """The filesystem, EC2, and what joins them, at one moment.
 
     `nodes` maps the id of an attached volume to the kernel name of its verified block device.
-    `metadata_balanced` is whether metadata is safe on the devices there are.
+    `metadata_balanced` is whether metadata has room on enough devices.
     """
 
     reading: Reading
@@ -280,7 +280,7 @@ class CreateVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachVolume:
-    """Attach it, set DeleteOnTermination, and see both confirmed."""
+    """Attach it, set DeleteOnTermination, and confirm both."""
 
     kind: ClassVar = StepKind.ATTACH_VOLUME
     title: ClassVar = "attach the volume"

@@ -34,13 +34,13 @@ HEARTBEAT_EVERY_SECONDS = 3600.0
 # developer guide, "Request throttling"): so 2400 instances can boot at once.
 BOOT_SPREAD_SECONDS = 120.0
 
-# While a growth runs there are its events to pass on.
+# While a growth runs, its events are read this often.
 GROWING_POLL_SECONDS = 0.25
 
-# Another process' growth is over by then, or holds up ours: an operator has to know.
+# Another process's growth ends sooner. If it holds the lock longer, the operator must know.
 LOCKED_TOO_LONG_SECONDS = 60.0
 
-# This many unexpected errors in a row are no accident: end, so that systemd shows it.
+# After this many unexpected errors in a row, exit, so that systemd reports a failed service.
 BUGS_IN_A_ROW_MAX = 5
 
 
@@ -48,11 +48,11 @@ class Watched(Protocol):
     """The filesystem as the loop sees it; both calls raise Unfit or Transient."""
 
     def opened(self) -> AbstractContextManager[OpenMount]:
-        """The mount, verified, and open as long as it is entered."""
+        """The verified mount, held open while this is entered."""
         ...
 
     def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
-        """What the filesystem says, beside what statvfs says of it."""
+        """The current state, with statvfs as the caller read it."""
         ...
 
 
@@ -110,7 +110,7 @@ class Monitor:
         self._config_conditions = Conditions(clock, emit)
         self._history = FillHistory()
         now = clock.now_seconds()
-        # A fleet that starts together does not ask EC2 together.
+        # Instances that boot together must not all call EC2 together.
         left_of_boot = BOOT_SPREAD_SECONDS - clock.since_boot_seconds()
         spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
         self._state = LoopState(started_at_seconds=now, pending_from_seconds=now + spread)
@@ -121,17 +121,17 @@ class Monitor:
         self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
 
     def follow(self, policy: GrowthPolicy) -> None:
-        """Judge by this policy from now on; what the last one made wait is tried again at once."""
+        """Use this policy from now on, and retry at once whatever is backing off."""
         self._policy = policy
         self._config_conditions.only(())
         self._state = self._state.forgiven()
 
     def refuse_configuration(self, error: EbsAutoscaleError) -> None:
-        """Tell, as long as it is so, that the configuration in use is not the operator's last."""
+        """Report, until a reload succeeds, that the latest configuration was rejected."""
         self._config_conditions.raised(Problem.of_error(error))
 
     def run(self, *, before_tick: Callable[[], None], on_stop: Callable[[], None]) -> int:
-        """Tick until a stop is requested (0), or tick after tick has failed (1).
+        """Tick until a stop is requested (returns 0) or too many ticks in a row fail (returns 1).
 
         `on_stop` is called before a running growth is waited for.
         """
@@ -237,7 +237,7 @@ class Monitor:
         )
         since = self._state.locked_since_seconds
         if shortage and since is not None and now - since >= LOCKED_TOO_LONG_SECONDS:
-            # Tried until the lock is free, so that the end of the condition is told too.
+            # Keep trying until the lock is free, to report the end of the condition too.
             self._state = self._state.unfinished()
             self._raise(Problem(Cause.LOCKED, f"{shortage.sentence}, but {error.what}", error.hint))
 
@@ -245,7 +245,7 @@ class Monitor:
         now = self._clock.now_seconds()
         self._state = self._state.failed(problem.cause, now, jitter=self._clock.jitter())
         delay = self._state.retry_in_seconds(now)
-        sentence = f"{problem.sentence} (next try in {delay:.0f} s)"
+        sentence = f"{problem.sentence} (next retry in {delay:.0f} s)"
         self._raise(replace(problem, sentence=sentence))
 
     def _raise(self, problem: Problem, level: Level = Level.ERROR) -> None:
@@ -261,7 +261,7 @@ class Monitor:
                     self._state = self._state.usable(self._clock.now_seconds())
                 self._emit(event)
             case EventKind.GROWTH_REFUSED | EventKind.GROWTH_FAILED:
-                # Also a refusal: whether it still stands is for the next growth to say.
+                # A refusal too: the next growth checks whether it still applies.
                 self._state = self._state.unfinished()
                 self._activity = ""
                 self._back_off(_problem_of(event))
@@ -284,7 +284,7 @@ class Monitor:
     def _done(self, event: Event) -> None:
         self._activity = ""
         self._emit(event)
-        # Where one volume was finished there may be another, which the next growth tells.
+        # There may be a second unfinished volume; the next growth finds out.
         last = event.stage not in {Stage.CREATED, Stage.ATTACHED}
         state, self._state = self._state, self._state.done(last=last)
         if last:
@@ -292,10 +292,10 @@ class Monitor:
         if event.decision is not DecisionKind.GROW:
             return
         self._growths_done += 1
-        # The process has to start and to look, too; to balance metadata is no part of the wait.
+        # From the start of the process until the space was usable; balancing comes after that.
         usable_at = state.usable_at_seconds or self._clock.now_seconds()
         self._history.learn_growth(usable_at - state.started_at_seconds)
-        # What was written before the growth was started is what it has answered.
+        # The growth already accounted for what was written before it started.
         self._history.forget_before(state.started_at_seconds)
 
     def _decide(self, event: Event) -> None:

@@ -34,7 +34,7 @@ def parse_size(text: str) -> int:
 
     Decimal units are refused, since EC2 counts in GiB. Raises ValueError.
     """
-    number, unit = _quantity(text, "a size; write for example 20GiB")
+    number, unit = _quantity(text, "a size such as 20GiB")
     if unit not in BYTES_OF:
         allowed = f"{', '.join(list(BYTES_OF)[1:-1])} or {list(BYTES_OF)[-1]}"
         meant = f"{text.strip().removesuffix(unit).strip()}{_binary_unit(unit)}"
@@ -52,9 +52,9 @@ def parse_size(text: str) -> int:
 
 def parse_percentage(text: str, *, below: float = 100.0) -> float:
     """The percentage in text such as `20%`, above 0 and below the bound. Raises ValueError."""
-    number, unit = _quantity(text, "a percentage; write for example 20%")
+    number, unit = _quantity(text, "a percentage such as 20%")
     if unit != "%":
-        raise ValueError(f"{quoted(text)} is not a percentage; write for example 20%")
+        raise ValueError(f"{quoted(text)} is not a percentage such as 20%")
     if not 0 < number < Decimal(below):
         raise ValueError(
             f"{quoted(text)} is out of range; it must be above 0% and below {below:g}%"
@@ -69,7 +69,7 @@ def parse_duration(
     longest_seconds: float = LONGEST_DURATION_SECONDS,
 ) -> float:
     """Seconds of a duration such as `100ms`, `90s`, `5m` or `0s`. Raises ValueError."""
-    number, unit = _quantity(text, "a duration; write for example 90s")
+    number, unit = _quantity(text, "a duration such as 90s")
     if unit not in SECONDS_OF:
         raise ValueError(f"{quoted(text)} is not a duration; the unit must be ms, s, m or h")
     seconds = float(number * SECONDS_OF[unit])

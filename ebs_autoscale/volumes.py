@@ -60,7 +60,7 @@ CLIENT_CONFIG = botocore.config.Config(
     user_agent_extra="ebs-autoscale",
 )
 
-# For an operator who waits for the answer: one call without an answer says enough.
+# For interactive use: fail fast, without retries.
 HASTY_CONFIG = CLIENT_CONFIG.merge(
     botocore.config.Config(
         retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5
@@ -164,9 +164,9 @@ class Ec2Volumes:
                         raise
         raise Unfit(
             f"growth {growth}: EC2 rejected {TOKEN_SERIES_MAX} client tokens in a row",
-            hint="volumes of this growth were created and are gone: check the role's permissions "
-            "on the KMS key, what deletes volumes, and whether the instance has attachment slots "
-            "left; EC2 forgets the tokens after about 12 h",
+            hint="every volume created for this growth was deleted: check the role's permissions "
+            "on the KMS key, what deletes volumes, and whether the instance has free attachment "
+            "slots; EC2 accepts the tokens again after about 12 h",
             cause=Cause.TOKENS_BURNED,
         )
 
@@ -263,7 +263,7 @@ class Ec2Volumes:
     def delete(self, volume: Volume) -> None:
         """Delete a volume, which EC2 refuses if it is attached; succeeds when it is gone.
 
-        So ends the repetition of a call whose answer was lost.
+        This makes it safe to repeat a call whose response was lost.
         """
         try:
             with translated_errors(f"cannot delete {volume.id}"):
@@ -281,7 +281,7 @@ class Ec2Volumes:
         return tuple(volume for volume, _ in self._describe(filters))
 
     def _find(self, growth: GrowthId) -> Volume | None:
-        """Find the growth's volume by its tags, for as long as it may be invisible."""
+        """Search for the growth's volume by its tags, as long as EC2 may not list it yet."""
         deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
         while True:
             for volume, _ in self._list(growth.filesystem):
@@ -362,7 +362,7 @@ def translated_errors(what: str) -> Iterator[None]:
         hint = "check the path to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
         raise Transient(f"{what}: {error}", hint=hint, cause=Cause.EC2_UNREACHABLE) from error
     except botocore.parsers.ResponseParserError as error:
-        # A proxy or a captive portal answered in the place of EC2.
+        # A proxy or a captive portal answered instead of EC2.
         hint = "check whether there is a proxy between this instance and EC2"
         raise Transient(
             f"{what}: the response is not from EC2", hint=hint, cause=Cause.EC2_UNREACHABLE
@@ -441,7 +441,7 @@ def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | Non
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"timed out detaching {volume.id} from {volume.device_name}",
-                hint="detach it by force, or delete it, in EC2",
+                hint="force-detach the volume in EC2",
                 cause=Cause.STUCK_DETACH,
             )
         delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)

@@ -34,7 +34,7 @@ def require_root() -> None:
     """Raise Unfit unless this process runs as root."""
     if os.geteuid() != 0:
         raise Unfit(
-            "not running as root: block devices and BTRFS need it",
+            "not running as root, which block devices and BTRFS require",
             hint="use sudo, or the systemd unit",
             cause=Cause.NOT_ROOT,
         )

@@ -98,12 +98,12 @@ def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
         return
     direction = "ahead of EC2" if skew_seconds > 0 else "behind EC2"
     what = f"{abs(skew_seconds):.0f} s {direction}"
-    hint = "synchronise it, for example with chrony and the server 169.254.169.123"
+    hint = "synchronise the clock, for example by chrony with Amazon Time Sync (169.254.169.123)"
     if abs(skew_seconds) > _SKEW_REFUSED_SECONDS:
-        yield Line("clock", "fail", f"{what}; EC2 refuses every call", hint)
+        yield Line("clock", "fail", f"{what}; EC2 rejects every request", hint)
     elif abs(skew_seconds) > _SKEW_STRANGE_SECONDS:
         limit = f"{_SKEW_REFUSED_SECONDS:.0f} s"
-        yield Line("clock", "warn", f"{what}; EC2 refuses every call beyond {limit}", hint)
+        yield Line("clock", "warn", f"{what}; EC2 rejects every request beyond {limit}", hint)
     else:
         yield Line("clock", "ok", f"within {_SKEW_STRANGE_SECONDS:.0f} s of EC2")
 
@@ -153,7 +153,7 @@ def _slots(inventory: Inventory) -> Line:
     free = inventory.slots_free
     if free is None:
         hint = "set `limits.volumes` to the number that the instance type supports"
-        return Line("slots", "warn", "EC2 does not say how many volumes can be attached", hint)
+        return Line("slots", "warn", "EC2 reports no attachment limit for this instance type", hint)
     if free < 1:
         hint = "use a larger instance type or detach volumes that are not needed"
         return Line("slots", "fail", "no attachment slot is left", hint)
@@ -198,7 +198,7 @@ def orphan_lines(
         yield Line("leftovers", "warn", f"attached, but not in the filesystem: {names}", hint)
     for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.uuid, *mounted}):
         names = ", ".join(v.id for v in owned if v.growth.filesystem == filesystem)
-        what = f"of filesystem {filesystem}, which is not mounted: {names}"
+        what = f"volumes of filesystem {filesystem}, which is not mounted: {names}"
         hint = "mount it, or delete the volumes if their data is not needed"
         yield Line("leftovers", "warn", what, hint)
 

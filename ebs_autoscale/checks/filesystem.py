@@ -94,7 +94,7 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
 def _presence_line(uuid: str, present: PresentDevices) -> Line:
     if present.complete:
         return Line("members", "ok", f"{uuid}: {present.sentence}")
-    hint = "attach the missing volumes, see `lsblk`; never mount it degraded for writing"
+    hint = "attach the missing volumes (see `lsblk`); never mount it read-write and degraded"
     return Line("members", "fail", f"{uuid}: {present.sentence}", hint)
 
 
@@ -120,11 +120,11 @@ def _operation_lines(operation: str, mountpoint: str) -> Iterator[Line]:
         # Two adds at once leave one that `btrfs balance status` does not know of (measured).
         hint = (
             f"run `btrfs balance resume {mountpoint}`; "
-            "if there is none to resume, unmount the filesystem and mount it again"
+            "if that finds no balance, unmount the filesystem and mount it again"
         )
         yield Line("operation", "warn", "a balance is paused", hint)
     elif operation != "none":
-        yield Line("operation", "ok", f"{operation} is running; a growth waits until it ends")
+        yield Line("operation", "ok", f"{operation} is running; a growth waits for it to finish")
 
 
 def fstab_lines(
@@ -162,10 +162,10 @@ def _faults(entry: FstabLine, mounted: str) -> Iterator[tuple[Verdict, str]]:
         # NVMe devices are numbered anew at each boot. When the one named here appears before the
         # other devices of its filesystem, systemd waits for ever:
         # https://github.com/systemd/systemd/issues/6605
-        yield "warn", f"{entry.source} may be another device after the next boot"
+        yield "warn", f"{entry.source} may name another device after the next boot"
     if not {"nofail", "noauto"} & {*entry.options}:
-        yield "warn", "without nofail, a volume that is late at boot leads to emergency mode"
+        yield "warn", "without nofail, a volume that appears late puts the boot into emergency mode"
     if "degraded" in entry.options:
-        yield "warn", "with degraded, it is mounted and written to even if a device is missing"
+        yield "warn", "with degraded, it is mounted read-write even if a device is missing"
     if any(option.startswith("device=") for option in entry.options):
-        yield "warn", "with device=, the mount fails once one of these names has changed"
+        yield "warn", "with device=, the mount fails once a device has another name"

@@ -56,12 +56,12 @@ def kernel_line(release: str, filesystems: str, builtin: str, modules: str) -> L
         if "/btrfs.ko" not in builtin + modules:
             hint = "use a kernel with BTRFS, such as that of Debian, Ubuntu, Fedora or Amazon Linux"
             return Line("kernel", "fail", f"{what} has no BTRFS", hint)
-        what += ", BTRFS is loaded at the first mount"
+        what += ", the btrfs module is loaded at the first mount"
     else:
         what += " with BTRFS"
     if _version(release) < (5, 10):
         hazard = "before 5.10, a balance or replace by another process cannot be detected"
-        hint = "use Linux 5.10 or later; until then run no balance or replace beside the daemon"
+        hint = "use Linux 5.10 or later; until then, run no balance or replace while it runs"
         return Line("kernel", "warn", f"{what}: {hazard}", hint)
     if _version(release) < (5, 17):
         what += "; before 5.17, no device can be added while a balance is paused"
@@ -82,7 +82,7 @@ def tools() -> Iterator[Line]:
             sentence = f"`{tool}` is not installed; it is needed {why}"
             yield Line("tools", "warn", sentence, f"install the package {package}")
     if path_of("udevadm") is None:
-        yield Line("tools", "ok", "udev is not installed: devices are found by sysfs alone")
+        yield Line("tools", "ok", "udev is not installed: devices are found through sysfs")
 
 
 def no_btrfs_line(release: Mapping[str, str]) -> Line:
@@ -104,7 +104,10 @@ def progs_line(answer: str) -> Line:
     found = re.search(r"\bv?(\d+(?:\.\d+)*)", what)
     if found is None:
         return Line(
-            "tools", "warn", f"`btrfs --version` says {what!r}", "expected a version such as v6.2"
+            "tools",
+            "warn",
+            f"`btrfs --version` printed {what!r}",
+            "expected a version such as v6.2",
         )
     if _version(found[1]) < (5, 10):
         hazard = "before 5.10, a device is wiped even when another operation then prevents the add"
@@ -134,7 +137,7 @@ def runtime() -> Iterator[Line]:
         hint = "the daemon cannot create its locks: mount a tmpfs on /run"
         yield Line("run", "fail", f"{folder} is not writable", hint)
     elif not found.f_bavail or (found.f_files and not found.f_favail):
-        hint = "the daemon cannot write its status file: free space there"
+        hint = "free up space there; until then the daemon cannot write its status file"
         yield Line("run", "warn", f"{folder} is full", hint)
     else:
         yield Line("run", "ok", f"{folder} is writable")
@@ -148,7 +151,7 @@ def log() -> Iterator[Line]:
     if found.f_flag & os.ST_RDONLY:
         yield Line("log", "warn", f"{folder} is read-only", "remount it read-write")
     elif free_bytes < _LOG_ROOM_MIN_BYTES:
-        hint = "free space there; the daemon keeps running, but its log is lost"
+        hint = "free up space there; the daemon keeps running, but its log messages are lost"
         yield Line("log", "warn", f"only {format_size(free_bytes)} free in {folder}", hint)
     else:
         yield Line("log", "ok", f"{format_size(free_bytes)} free in {folder}")
@@ -171,12 +174,12 @@ def nvme_line(parameter_seconds: str, queues_milliseconds: Mapping[str, str]) ->
     } or {"each device": int(parameter_seconds)}
     short = {name: seconds for name, seconds in waits.items() if seconds < _NVME_LONG_SECONDS}
     if not short:
-        return Line("nvme", "ok", "the kernel waits for stalled volumes")
+        return Line("nvme", "ok", f"I/O timeouts are {_NVME_LONG_SECONDS} s or longer")
     name, seconds = min(short.items(), key=lambda item: item[1])
     return Line(
         "nvme",
         "warn",
-        f"I/O on {name} fails after {seconds} s: BTRFS becomes read-only when EBS stalls that long",
+        f"I/O on {name} times out after {seconds} s: if EBS stalls that long, BTRFS goes read-only",
         f"add nvme_core.io_timeout={_NVME_TIMEOUT_SECONDS} to the kernel command line and reboot",
     )
 

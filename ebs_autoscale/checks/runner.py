@@ -103,8 +103,8 @@ class Check(Generic[T]):
                 result = self._results.get(timeout=left_seconds)
             except Empty:
                 raise Transient(
-                    "no answer in time",
-                    hint="something hangs: see `dmesg` and `ps -eo pid,stat,wchan:30,args`",
+                    "timed out",
+                    hint="this host hangs: see `dmesg` and `ps -eo pid,stat,wchan:30,args`",
                     cause=Cause.HOST,
                 ) from None
             if not isinstance(result, _End):

@@ -17,7 +17,7 @@ _AT_BOOT = frozenset({"enabled", "enabled-runtime", "static", "generated", "indi
 
 # By the Result of the unit: systemd.service(5).
 _HINTS = {
-    "watchdog": "the loop hung: see kernel messages about the filesystem in `dmesg`",
+    "watchdog": "the daemon stopped responding: see `dmesg` for messages about the filesystem",
     "oom-kill": "the host ran out of memory: see `journalctl -k -g oom`",
     "start-limit-hit": "fix what its log reports, then run `systemctl reset-failed {name}`",
 }
@@ -32,10 +32,10 @@ def unit(config_path: Path) -> Iterator[Line]:
     name = systemd.unit_of_config(config_path)
     if not name:
         hint = (
-            f"keep the file as {paths.CONFIG_FOLDER}/config.yaml, "
-            "or as NAME.yaml there for ebs-autoscale@NAME.service"
+            f"move it to {paths.CONFIG_FOLDER}/config.yaml, or to NAME.yaml there "
+            "for ebs-autoscale@NAME.service"
         )
-        yield Line("unit", "warn", f"no unit reads {config_path}", hint)
+        yield Line("unit", "warn", f"no unit uses {config_path}", hint)
         return
     argv = ["systemctl", "show", f"--property={','.join(systemd.PROPERTIES)}", "--", name]
     try:

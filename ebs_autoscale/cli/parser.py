@@ -146,19 +146,19 @@ def _add_inspecting_verbs(commands: "_Verbs") -> None:
     _add_json(status)
     status.add_argument("--watch", action="store_true", help="repeat every second until Ctrl-C")
     status.set_defaults(verb=verbs.status)
-    check = _add_verb(commands, "check", "find out what is wrong, changing nothing")
+    check = _add_verb(commands, "check", "find out what is wrong, without changing anything")
     _add_json(check)
     check.set_defaults(verb=verbs.check)
     plan = _add_verb(
-        commands, "plan", "show the next decision, its reason and its steps, executing none"
+        commands, "plan", "show the next decision, its reason and its steps, without executing them"
     )
     _add_json(plan)
     plan.add_argument(
         "--simulate",
         metavar="KEY=VALUE",
         nargs="+",
-        help="show when it would grow under a steady writer, by how much, and the list price: "
-        "rate=500MiB/s hours=2 [size=100GiB]",
+        help="simulate a steady writer: when the filesystem would grow, by how much, and the list "
+        "price; rate=500MiB/s hours=2 [size=100GiB]",
     )
     plan.set_defaults(verb=verbs.plan)
 
@@ -172,7 +172,7 @@ def _add_grow(commands: "_Verbs") -> None:
         commands,
         "grow",
         "grow now, within the configured limits",
-        "Add one volume now, within the configured limits, and wait until that is complete.",
+        "Add one volume now, within the configured limits, and wait for it to complete.",
     )
     grow.add_argument(
         "--size", metavar="SIZE", type=_size, help="size of the volume (default: as configured)"
@@ -202,10 +202,12 @@ def _add_iam_policy(commands: "_Verbs") -> None:
         commands, "iam-policy", "print the least-privilege IAM policy for the instance's role"
     )
     policy.add_argument(
-        "--kms-key", metavar="ARN", help="include what volumes encrypted with this KMS key need"
+        "--kms-key",
+        metavar="ARN",
+        help="include the statements for volumes encrypted with this KMS key",
     )
     policy.add_argument(
-        "--adopt", action="store_true", help="include what `adopt: true` in the configuration needs"
+        "--adopt", action="store_true", help="include the statement that `adopt: true` needs"
     )
     policy.set_defaults(verb=verbs.iam_policy)
 
@@ -221,7 +223,7 @@ def _add_demo(commands: "_Verbs") -> None:
         "--rate",
         metavar="SIZE",
         type=_size,
-        help="bytes to write per second (default: what this machine can sustain)",
+        help="write rate per second, such as 40MiB (default: what this machine can sustain)",
     )
     demo.set_defaults(verb=verbs.demo)
 
@@ -231,7 +233,7 @@ def _absolute(text: str) -> Path:
     try:
         return Path(os.path.abspath(text))  # noqa: PTH100 -- Path.absolute() keeps `..`
     except FileNotFoundError as error:
-        what = f"{text}: the working directory does not exist any more; use an absolute path"
+        what = f"{text}: the working directory no longer exists; use an absolute path"
         raise argparse.ArgumentTypeError(what) from error
 
 

@@ -33,7 +33,7 @@ FIRST_SIZE_BYTES = 20 * GIB
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Be the daemon."""
+    """Run the daemon."""
     from ebs_autoscale import daemon
 
     return daemon.run(arguments)
@@ -110,7 +110,7 @@ def _wanted_bytes(size_bytes: int | None) -> int:
 
 
 def _event_pipe(events_fd: int) -> Callable[[Event], None]:
-    # The tools that a growth runs have no business with it.
+    # The tools that a growth runs must not inherit it.
     os.set_inheritable(events_fd, False)  # noqa: FBT003 -- the standard library's signature
 
     def emit(event: Event) -> None:
@@ -185,7 +185,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Rehearse everything and say what to do about what is not fit."""
+    """Run every check, and print what to do about each problem."""
     from ebs_autoscale import checks
 
     return checks.show(arguments.config, as_json=arguments.json)
@@ -200,7 +200,7 @@ def absent(arguments: argparse.Namespace) -> int:
     for volume in cloud.inventory(arguments.filesystem).volumes:
         if volume.state not in DEAD_VOLUME_STATES and not block_devices.node_of(volume):
             where = f"attached to {volume.attached_to}" if volume.attached_to else volume.state
-            print(f"{volume.id} of growth {volume.growth} is not here: {where}")
+            print(f"{volume.id} of growth {volume.growth} is missing: {where}")
     return Exit.FINE
 
 
@@ -223,15 +223,15 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
     mountpoint = _mountpoint(arguments.mountpoint)
     path, settings = settings_for(arguments.config, mountpoint)
     if arguments.device and arguments.size:
-        what = "--size is for a volume to create; with --device none is created"
+        what = "--size cannot be used with --device, which creates no volume"
         raise ConfigInvalid(what, cause=Cause.USAGE)
     size_bytes = -(-(arguments.size or FIRST_SIZE_BYTES) // GIB) * GIB
     kind = settings.volume.type
     min_gib, max_gib = VOLUME_TYPES[kind].min_gib, VOLUME_TYPES[kind].max_gib
     if not arguments.device and not min_gib <= size_bytes // GIB <= max_gib:
         raise ConfigInvalid(
-            f"--size {size_bytes // GIB} GiB: {kind} has {min_gib} to {max_gib} GiB",
-            hint=f"choose a size in between, or another volume.type in {path}",
+            f"--size {size_bytes // GIB} GiB: a {kind} volume has {min_gib} to {max_gib} GiB",
+            hint=f"choose a size in that range, or another volume.type in {path}",
             cause=Cause.USAGE,
         )
     return Setup(
@@ -253,7 +253,7 @@ def _mountpoint(text: str) -> str:
     if real == "/":
         raise ConfigInvalid(f"MOUNTPOINT {text}: / is mounted already", cause=Cause.USAGE)
     if not real.isprintable():
-        what = f"MOUNTPOINT {text!r}: fstab cannot hold control characters"
+        what = f"MOUNTPOINT {text!r}: fstab cannot contain control characters"
         raise ConfigInvalid(what, cause=Cause.USAGE)
     return real
 
@@ -280,8 +280,8 @@ def demo(arguments: argparse.Namespace) -> int:
         from ebs_autoscale_demo.demo import run
     except ModuleNotFoundError:
         print(
-            "ebs-autoscale: the demo is not installed; in a checkout of the source, run "
-            "`make demo`, or install it by `pip install './sandbox[demo]'`",
+            "ebs-autoscale: the demo is not installed; in a clone of the repository, run "
+            "`make demo`, or `pip install './sandbox[demo]'`",
             file=sys.stderr,
         )
         return Exit.UNFIT

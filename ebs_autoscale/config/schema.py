@@ -113,7 +113,7 @@ def parse(text: str, *, name: str) -> Settings:
     except MistakesFound as found:
         raise _invalid(name, found.mistakes) from found
     if "mountpoint" not in parsed.lines:
-        missing = "missing; write for example mountpoint: /scratch"
+        missing = "missing; for example `mountpoint: /scratch`"
         parsed.mistakes.append(Mistake(0, "mountpoint", missing))
     settings = _settings(parsed)
     unread = parsed.lines.keys() - parsed.values.keys()

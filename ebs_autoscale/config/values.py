@@ -86,7 +86,7 @@ def mountpoint(text: str) -> str:
     """An absolute path without `.` and `..`, as in the kernel's mount table. Raises ValueError."""
     parts = [part for part in text.split("/") if part]
     if not text.startswith("/") or {".", ".."} & set(parts):
-        raise ValueError(f"{quoted(text)} is not an absolute path; write for example /scratch")
+        raise ValueError(f"{quoted(text)} is not an absolute path such as /scratch")
     return "/" + "/".join(parts)
 
 
@@ -170,7 +170,7 @@ def ladder(entry: Entry) -> tuple[LadderStep, ...]:
             mistakes.extend(found.mistakes)
             continue
         if len(steps) > 1 and steps[-1].devices <= steps[-2].devices:
-            sentence = f"must be more than in the step before ({steps[-2].devices})"
+            sentence = f"must be greater than in the previous step ({steps[-2].devices})"
             mistakes.append(Mistake(item.line, f"{item.path}.members", sentence))
     if mistakes:
         raise MistakesFound(*mistakes)
@@ -211,7 +211,7 @@ def _tag_text(entry: Entry, *, max_length: int) -> str:
 
 def _refuse_reserved(name: str, known: dict[str, str]) -> None:
     if not name:
-        raise ValueError("a tag needs a name")
+        raise ValueError("a tag key must not be empty")
     if name in known:
         raise ValueError("duplicate key")
     if prefix := next((p for p in RESERVED_TAG_PREFIXES if name.lower().startswith(p)), ""):

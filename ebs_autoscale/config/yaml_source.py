@@ -134,7 +134,7 @@ def root_of(text: str) -> Entry:
         raise _invalid_yaml("nested too deeply") from error
     except (ValueError, OverflowError) as error:
         # chr() of an escape such as "\UFFFFFFFF" is none of PyYAML's own errors.
-        raise _invalid_yaml("an escape sequence does not stand for a character") from error
+        raise _invalid_yaml("invalid escape sequence") from error
     if node is None or node.tag == _NULL:
         node = yaml.MappingNode(f"{_TAG}map", [])
     root = Entry("", 1, node)

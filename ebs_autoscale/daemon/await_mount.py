@@ -77,7 +77,7 @@ class MountWaiter:
         return True
 
     def _bring_back(self) -> str:
-        """Mount it if fstab wants that and all devices are here; what keeps it from being so."""
+        """Mount it if fstab lists it and all devices are present; returns what prevents that."""
         try:
             uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
@@ -109,7 +109,7 @@ class MountWaiter:
             # The daemon has mounts of its own; systemd mounts for all.
             argv = ["systemctl", "start", systemd.mount_unit(self._mountpoint)]
         self._run(*argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
-        sentence = f"mounted {self._mountpoint}: all its devices are here"
+        sentence = f"mounted {self._mountpoint}: all its devices are present"
         self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
         return ""
 
@@ -123,7 +123,7 @@ class MountWaiter:
             try:
                 self._away = self._run(*argv, timeout_seconds=_ASK_TIMEOUT_SECONDS).strip()
             except EbsAutoscaleError as error:
-                self._away = f"EC2 cannot be asked which is missing: {error}"
+                self._away = f"cannot ask EC2 which volume is missing: {error}"
         return f"; {self._away}" if self._away else ""
 
     def _run(self, *argv: str, timeout_seconds: float) -> str:

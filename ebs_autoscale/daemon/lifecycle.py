@@ -72,7 +72,7 @@ def _verified_uuid(settings: config.Settings) -> str:
 
 
 class Daemon:
-    """Watches the filesystem of one configuration file, and tells everyone who wants to know."""
+    """Watches the filesystem of one configuration file; reports to log, status file and systemd."""
 
     def __init__(self, config_path: Path, config_text: str, settings: config.Settings) -> None:
         self._config_path = config_path

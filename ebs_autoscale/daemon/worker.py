@@ -16,7 +16,7 @@ from ebs_autoscale.model import StepKind
 from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
-# Every wait inside a growth has its own bound far below this, but for a balance.
+# Every wait in a growth, except for a balance, has a timeout far below this.
 SILENT_TOO_LONG_SECONDS = 900.0
 
 # One EC2 call with its retries may run this long before the growth hears of the stop.
@@ -120,7 +120,7 @@ class GrowthProcess:
         self._unread = b""
 
     def events(self) -> list[Event]:
-        """What the growth said since the last call; a dead one's end is told in its place."""
+        """The events since the last call; if the process died, with one that reports it."""
         if self._process is None:
             return []
         events = self._read()
@@ -176,7 +176,7 @@ class GrowthProcess:
             kind, level, how = EventKind.GROWTH_STOPPED, Level.INFO, "was stopped"
         else:
             kind, level = EventKind.GROWTH_FAILED, Level.ERROR
-            how = f"died with status {process.returncode}; its last messages are above"
+            how = f"exited with status {process.returncode}; see its messages above"
         return [
             Event(
                 kind=kind,

@@ -38,7 +38,9 @@ _ACCOUNT = Meaning(Cause.CREDENTIALS, "check that the AWS account and the role a
 _DENIED = Meaning(
     Cause.DENIED, "allow it in the instance's role; `ebs-autoscale iam-policy` prints the policy"
 )
-_QUOTA = Meaning(Cause.QUOTA, "raise the EBS quota of the account in this Region")
+_QUOTA = Meaning(
+    Cause.QUOTA, "request an increase of the EBS quota in this Region (Service Quotas)"
+)
 _VOLUME_KIND = Meaning(Cause.VOLUME_KIND, "choose a volume.type that this Availability Zone offers")
 _REQUEST = Meaning(Cause.REQUEST, "correct the `volume` section of the configuration")
 _KMS = Meaning(Cause.KMS, "check volume.kms_key_id and the role's permissions on that key")

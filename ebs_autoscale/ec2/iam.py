@@ -182,7 +182,7 @@ class Denial:
         if self.denied_by:
             return f"{self.denied_by} explicitly denies it: change that policy"
         if self.not_allowed_by != _ROLE_POLICY:
-            return f"the {self.not_allowed_by} has to allow it too"
+            return f"the {self.not_allowed_by} must also allow it"
         found = next((s for s in STATEMENTS if s.covers(self.action, self.resource)), None)
         what = f"add the statement {found.sid}" if found else "allow it in the instance's role"
         verb = f"iam-policy {found.option}" if found and found.option else "iam-policy"
@@ -209,7 +209,7 @@ def policy_document(
     if kms_key_arn is not None and not _KEY_ARN.fullmatch(kms_key_arn):
         raise ConfigInvalid(
             f"{kms_key_arn!r} is not the ARN of a KMS key",
-            hint="write for example arn:aws:kms:us-east-1:123456789012:key/…, not an alias",
+            hint="use an ARN such as arn:aws:kms:us-east-1:123456789012:key/…, not an alias",
         )
     wanted = [
         statement

@@ -113,7 +113,7 @@ class BlockDevices:
             self.require_blank(name, size_bytes=size_bytes)
             if os.fstat(fd).st_rdev != (self._dev / name).stat().st_rdev:
                 raise _unfit(
-                    name, "became another device during the verification", cause=Cause.DEVICE
+                    name, "changed to another device during verification", cause=Cause.DEVICE
                 )
             yield
         finally:
@@ -176,7 +176,7 @@ class BlockDevices:
         number = self._attribute(name, "dev")
         for mount in MountTable().mounts():
             if mount.device == number:
-                return f"the {mount.kind} mounted on {mount.point}"
+                return f"the {mount.kind} filesystem mounted on {mount.point}"
         for line in Path("/proc/swaps").read_text("utf-8").splitlines()[1:]:
             if Path(line.split()[0]).name == name:
                 return "swap"
@@ -201,7 +201,7 @@ class BlockDevices:
         with self._claimed(name) as fd:
             found = blank.content_at(fd, size_bytes=size_bytes, is_leftover=is_leftover)
         if found is not None:
-            raise _unfit(name, f"is not blank: there is content at offset {found}")
+            raise _unfit(name, f"is not blank: found data at offset {found}")
 
     @contextmanager
     def _claimed(self, name: str) -> Iterator[int]:
@@ -211,7 +211,9 @@ class BlockDevices:
             fd = os.open(self._dev / name, flags)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise _unfit(name, "is claimed by another process", cause=Cause.CLAIMED) from error
+                raise _unfit(
+                    name, "is opened exclusively by another process", cause=Cause.CLAIMED
+                ) from error
             raise
         try:
             yield fd

@@ -31,7 +31,7 @@ def replace(path: Path, text: str) -> None:
     if real.exists() and not real.is_file():
         raise Unfit(
             f"cannot write {path}: {real} is not a regular file",
-            hint="move it away, then repeat",
+            hint="move it elsewhere, then try again",
             cause=Cause.FILE,
         )
     _write(real, text, keep=real.exists(), publish=os.replace)
@@ -65,7 +65,7 @@ def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path],
             part.unlink(missing_ok=True)
         raise Unfit(
             f"cannot write {real}: {error.strerror}",
-            hint="its filesystem has to be writable, and the file not a mountpoint itself",
+            hint="check that its filesystem is writable and that the file is not a mountpoint",
             cause=Cause.FILE,
         ) from error
 

@@ -34,7 +34,7 @@ class Lock:
             holder = os.read(self._fd, 64).decode(errors="replace").strip() or "unknown"
             os.close(self._fd)
             raise LockHeld(
-                f"another ebs-autoscale is using this filesystem (pid {holder}, {path})",
+                f"another ebs-autoscale process (pid {holder}) holds {path}",
                 hint="see `ebs-autoscale status`",
                 cause=Cause.LOCKED,
             ) from error

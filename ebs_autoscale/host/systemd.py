@@ -139,7 +139,7 @@ def require_usable_units(*, mountpoint: str, config_path: Path) -> None:
         if (UNIT_FOLDER / name).resolve() == _MASK:
             raise Unfit(
                 f"{name} is masked",
-                hint=f"`systemctl unmask {name}`, then repeat",
+                hint=f"run `systemctl unmask {name}`, then try again",
                 cause=Cause.UNIT,
             )
     # amazon-ebs-autoscale's unit has the same name as ours. Its process is inspected and not the
@@ -151,7 +151,7 @@ def require_usable_units(*, mountpoint: str, config_path: Path) -> None:
     if argv[0] and "run" not in argv:
         raise Unfit(
             f"{plain} runs another autoscaler: `{' '.join(argv).strip()}`",
-            hint=f"`systemctl disable --now {plain}`, then repeat",
+            hint=f"run `systemctl disable --now {plain}`, then try again",
             cause=Cause.UNIT,
         )
 
@@ -218,7 +218,7 @@ def shipped(name: str) -> str:
             return (folder / name).read_text("utf-8")
     raise Unfit(
         f"{name} is missing from this installation",
-        hint="install ebs-autoscale again",
+        hint="reinstall ebs-autoscale",
         cause=Cause.INSTALLATION,
     )
 

@@ -158,9 +158,9 @@ def _sized(seen: Observation, policy: GrowthPolicy, *, reason: str, size: Size) 
     if room < sizing.sold_min_bytes:
         return Refuse(
             limit=Cause.LIMIT_TOTAL,
-            reason=f"{reason}, but managed volumes already have "
-            f"{format_size(inventory.managed_bytes)} of {format_size(limits.total_bytes)}, and the "
-            f"smallest volume of the configured type has {format_size(sizing.sold_min_bytes)}",
+            reason=f"{reason}, but managed volumes already total "
+            f"{format_size(inventory.managed_bytes)} of {format_size(limits.total_bytes)}; the "
+            f"smallest volume of the configured type is {format_size(sizing.sold_min_bytes)}",
             hint="raise limits.total",
         )
     granted = min(size.size_bytes, room)

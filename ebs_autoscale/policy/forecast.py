@@ -14,9 +14,9 @@ GROWTH_SECONDS_PRIOR = 20.0
 # A burst shows in the shortest window, a steady writer in the longest one.
 FILL_RATE_WINDOWS_SECONDS = (0.5, 2.0, 10.0)
 
-# What the page cache swallows in an instant is no trend: the shortest window counts only
-# once it has taken this share of what is left. It then costs as much of the highest
-# rate that can be survived, and makes no difference to any lower one.
+# A burst that fits into the page cache is no trend, so the shortest window counts only once it
+# has used this share of the available space. This lowers the highest write rate that can be
+# survived by the same share, and makes no difference below it.
 EVIDENCE_SHARE = 1 / 20
 
 # What is booked in one step (a fallocate, a reflink, one delete undone) is no rate: the largest

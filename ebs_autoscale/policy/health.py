@@ -19,7 +19,7 @@ _ERROR_NAMES = (
     ("failed read", "failed reads"),
     ("failed flush", "failed flushes"),
     ("corrupted block", "corrupted blocks"),
-    ("block of a wrong generation", "blocks of a wrong generation"),
+    ("generation error", "generation errors"),
 )
 
 
@@ -32,7 +32,7 @@ def missing_device(reading: Reading) -> Problem | None:
     if not lost:
         return None
     devices = "device" if len(lost) == 1 else "devices"
-    what = f"{reading.mountpoint} has lost the {devices} with devid {', '.join(lost)}"
+    what = f"{reading.mountpoint} is missing the {devices} with devid {', '.join(lost)}"
     return Problem(Cause.MISSING_DEVICE, what, MISSING_DEVICE_HINT)
 
 
@@ -53,8 +53,8 @@ def problems_of(reading: Reading) -> Iterator[Problem]:
             f"then `btrfs device stats --reset {path}`",
         )
     if full := _full(reading):
-        what = f"{reading.mountpoint} is out of space for {full}: programs get ENOSPC now"
-        hint = "delete files; `ebs-autoscale status` says what keeps it from growing"
+        what = f"{reading.mountpoint} has no space left for {full}: writes fail with ENOSPC"
+        hint = "delete files; `ebs-autoscale status` shows why it does not grow"
         yield Problem(Cause.FULL, what, hint)
 
 

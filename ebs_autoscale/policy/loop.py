@@ -102,7 +102,7 @@ class LoopState:
         )
 
     def unlocked(self) -> "LoopState":
-        """After a start, or without a need for one: the time spent on the lock counts anew."""
+        """After a start, or when none is needed: reset the time spent waiting for the lock."""
         return replace(self, locked_since_seconds=None)
 
     def done(self, *, last: bool) -> "LoopState":

@@ -36,7 +36,7 @@ def next_size(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Siz
     wanted = max(_candidates(reading, policy, forecast), key=lambda size: size.size_bytes)
     size = _whole_gib(wanted.size_bytes)
     smallest = _whole_gib(policy.sizing.min_bytes)
-    # A bound is a promise: a part of a GiB above it would break it.
+    # Rounded down: a volume must never exceed growth.max.
     largest = max(policy.sizing.max_bytes // GIB, 1) * GIB
     if size > largest:
         return Size(largest, f"capped by growth.max ({format_size(size)} wanted: {wanted.why})")
@@ -51,21 +51,21 @@ def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> I
     sizing = policy.sizing
     if step := ladder_step_of(reading, policy):
         devices = counted(step.devices, "device")
-        yield Size(step.size_bytes, f"the step of growth.steps from {devices} on")
+        yield Size(step.size_bytes, f"from growth.steps, for {devices} or more")
     elif sizing.fixed_bytes is not None:
         yield Size(sizing.fixed_bytes, "growth.size")
     else:
         share = int(reading.size_bytes * sizing.percent / 100)
-        yield Size(share, f"{sizing.percent:g} % of the present size")
+        yield Size(share, f"{sizing.percent:g} % of the current size")
     seconds = LEADS_TO_COVER * lead_time_seconds(policy, forecast)
     yield _written(forecast.sustained_bytes_per_second, seconds, max_bytes=sizing.sold_max_bytes)
-    # A rate just begun may be over in an instant. As much again as there is gives the
-    # next growth all the time that this one had.
+    # A new burst may end at once, so it asks for no more than the current size. Doubling gives
+    # the next growth as much time as this one had.
     yield _written(forecast.fill_bytes_per_second, seconds, max_bytes=reading.size_bytes)
     percent = available_percent_floor(reading, policy)
     yield Size(
         _missing_bytes(reading, percent, policy.threshold.available_min_bytes),
-        "what one volume needs to end the shortage",
+        "the least that ends the shortage",
     )
 
 

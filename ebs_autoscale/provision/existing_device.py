@@ -78,7 +78,7 @@ def inspect_given(device: str, settings: Settings, clock: SystemClock) -> Candid
         return candidate
     if doubt := _doubt_by_tags(candidate, settings, clock):
         raise Unfit(
-            f"{device} has a foreign btrfs filesystem, UUID {candidate.filesystem}: {doubt}",
+            f"{device} has another BTRFS filesystem, UUID {candidate.filesystem}: {doubt}",
             hint=f"to use it anyway, mount it on {settings.mountpoint} and run `init` again",
             cause=Cause.NOT_BLANK,
         )

@@ -131,7 +131,7 @@ class Initialisation:
         try:
             Path(self._setup.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
-            what = f"cannot create the folder {self._setup.mountpoint}: {error.strerror}"
+            what = f"cannot create the directory {self._setup.mountpoint}: {error.strerror}"
             raise Unfit(what, cause=Cause.MOUNTPOINT) from error
 
     def _fstab_texts(self, uuid: str, names: frozenset[str]) -> tuple[str, str]:
@@ -167,7 +167,7 @@ class Initialisation:
             if not _btrfs_at(mountpoint):
                 raise Unfit(
                     f"cannot mount {candidate.name}: {error}",
-                    hint="see dmesg; nothing was undone, run `init` again after the repair",
+                    hint="see dmesg; once that is fixed, run `init` again: it continues from here",
                     cause=Cause.MOUNT,
                 ) from error
         found = BtrfsFilesystem(mountpoint, clock=self._clock).uuid
@@ -208,13 +208,13 @@ def require_mountable(path: Path) -> None:
     except OSError as error:
         raise Unfit(
             f"cannot mount on {path}: {error.strerror}",
-            hint="name an empty folder, or a path that does not exist",
+            hint="choose an empty directory, or a path that does not exist",
             cause=Cause.MOUNTPOINT,
         ) from error
     if content is not None:
         raise Unfit(
             f"{path} is not empty: a mount would hide {content.name!r}",
-            hint="move its content away, or choose another mountpoint",
+            hint="move its contents elsewhere, or choose another mountpoint",
             cause=Cause.MOUNTPOINT,
         )
 

@@ -45,7 +45,7 @@ def purge_empty(world: World, say: Callable[[str], object]) -> None:
         _delete(volume, world)
         say(f"deleted {volume.id}")
     for name in sorted(others):
-        say(f"kept /dev/{name}, which is not a managed volume; erase it with `wipefs` if you like")
+        say(f"kept /dev/{name}, which is not a managed volume; to erase it, use `wipefs`")
     for volume in nodes:
         if volume not in managed:
             what = f"kept {volume.id}, {volume.state}, which is not a device of the filesystem"
@@ -71,7 +71,7 @@ def require_empty(reading: Reading) -> Mount:
     if content:
         raise Unfit(
             f"{mount.point} is not empty: {content[0]}",
-            hint="empty it, or leave out --purge-empty; nothing was deleted",
+            hint="delete its contents, or omit --purge-empty; nothing was deleted",
             cause=Cause.NOT_EMPTY,
         )
     return mount
@@ -85,7 +85,7 @@ def _only_mount(reading: Reading) -> Mount:
         # By the ID of the top level: a mount may show another subvolume by default.
         whole = f"umount {point} && mount -o subvolid=5 UUID={reading.filesystem} {point}"
         raise Unfit(
-            f"{point} shows only {mount.root if mount else 'a folder'} of its filesystem",
+            f"{point} shows only {mount.root if mount else 'a directory'} of its filesystem",
             hint=f"mount the whole of it with `{whole}`; nothing was deleted",
             cause=Cause.NOT_EMPTY,
         )
@@ -117,7 +117,7 @@ def _unmount(mount: Mount, reading: Reading, clock: Clock) -> None:
                 f"{mount.point} was unmounted, but its filesystem is still mounted in another "
                 "mount namespace, such as that of a container; nothing was deleted",
                 hint=f"stop what uses it (`grep -l ' {mount.device} ' /proc/*/mountinfo`), "
-                f"run `mount UUID={reading.filesystem} {mount.point}` and repeat",
+                f"run `mount UUID={reading.filesystem} {mount.point}` and try again",
                 cause=Cause.MOUNT_IN_USE,
             )
         clock.sleep(_LAST_USE_LOOK_SECONDS)

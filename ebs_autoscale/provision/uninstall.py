@@ -43,7 +43,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
     _remove_config(config_path)
     if devices and not purge:
         print(f"kept {settings.mountpoint}: mounted, with its data on {counted(devices, 'volume')}")
-        print(f"      after a reboot: {mount_by}")
+        print(f"      to mount it after a reboot: {mount_by}")
     return Exit.FINE
 
 
@@ -63,7 +63,7 @@ def _remove_reserve(settings: Settings) -> None:
         if done := filesystem.keep_reserve(0):
             print(f"{done} in {settings.mountpoint}")
     except EbsAutoscaleError as error:
-        print(f"kept the emergency reserve, if there is one: {error}")
+        print(f"cannot remove the emergency reserve: {error}")
 
 
 def _purge(settings: Settings) -> None:
@@ -85,7 +85,7 @@ def _remove_fstab_lines(uuid: str, mountpoint: str, *, is_purged: bool) -> str:
     for line in kept:
         print(f"kept in {fstab.FSTAB}, not written by `init`: {rows[line.number]}")
         if is_purged:
-            print("      remove it if it is for the deleted filesystem: a boot may wait for it")
+            print("      if it is for the deleted filesystem, remove it: a boot may wait for it")
     if kept:
         return f"as in {fstab.FSTAB}"
     options = ",".join(option for line in removed for option in line.chosen)

@@ -45,7 +45,7 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Attached:
     Safe to repeat from whatever an earlier run left. Raises Transient, Unfit or Stopped.
     """
     volume = wait_available(world.cloud, volume, world.clock, partial(world.progress, volume))
-    # What was attached before this run may be a device whose node cannot be told now.
+    # A volume attached before this run may be in the filesystem even if its node is unknown.
     may_be_device = volume.attachment_state not in {"", "attaching"}
     refused: set[str] = set()
     for _ in range(ATTACH_TRIES):
@@ -61,7 +61,7 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Attached:
             return attached
         if may_be_device:
             raise Transient(
-                f"{volume.id} is attached as {volume.device_name}, but no block device shows it",
+                f"{volume.id} is attached as {volume.device_name}, but its block device is missing",
                 hint="see `lsblk`, and `dmesg` for NVMe errors; "
                 "detach it if it is not a device of the filesystem",
                 cause=Cause.STUCK_ATTACH,
@@ -83,7 +83,7 @@ def _wait_usable(volume: Volume, world: World) -> Attached | None:
     if _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
         failure = _set_if_wanted(volume, world)
     else:
-        world.progress(volume, f"the block device of {volume.id} is late")
+        world.progress(volume, f"the block device of {volume.id} has not appeared yet")
     attached = wait_attached(world.cloud, volume, world.clock, partial(world.progress, volume))
     if attached is None:
         return None
@@ -100,7 +100,7 @@ def _detach_stuck(volume: Volume, world: World) -> Volume:
     node = world.block_devices.node_of(volume)
     if node and world.filesystem.read().has_device(node):
         raise Unfit(
-            f"{volume.id} is a device of the filesystem as {node} and is not detached",
+            f"{volume.id} is a device of the filesystem ({node}): not detaching it",
             cause=Cause.NOT_DETACHED,
         )
     what = f"attachment of {volume.id} as {volume.device_name} is stuck"
@@ -111,7 +111,7 @@ def _detach_stuck(volume: Volume, world: World) -> Volume:
         return seen
     raise Unfit(
         f"{volume.id} of growth {volume.growth} is gone",
-        hint="it was deleted; the next try creates another",
+        hint="it was deleted; the next growth creates another",
         cause=Cause.VOLUME_LOST,
     )
 
@@ -144,7 +144,7 @@ def _request_attach(
             attachment_state="attaching",
         )
     raise Transient(
-        f"no device name for {volume.id}: EC2 refused {', '.join(sorted(refused)) or 'none'}",
+        f"no device name left for {volume.id}: EC2 rejected {', '.join(sorted(refused)) or 'none'}",
         cause=Cause.NAME_TAKEN,
     )
 
@@ -171,7 +171,7 @@ def set_delete_on_termination(
 ) -> EbsAutoscaleError | None:
     """Set DeleteOnTermination, or return why not: a volume in service outweighs that.
 
-    Only for the mapping is waited: EC2 may not show it to this call for a moment after the attach.
+    Waits only for the mapping, which this call may not see for a moment after the attach.
     """
     deadline = world.clock.now_seconds() + patience_seconds
     delay = 0.5

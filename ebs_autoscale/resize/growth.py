@@ -116,7 +116,7 @@ def _can_go_on(error: EbsAutoscaleError, set_aside: AbstractSet[str]) -> bool:
 
 
 def _execute(decision: Decision, seen: Observation, world: World) -> Outcome:
-    """Space first: what else is to be done about volumes waits, but is told before the end is."""
+    """Space first: volumes are looked after once the steps are done, before the end is told."""
     match decision:
         case Hold():
             look_after_volumes(seen, world)

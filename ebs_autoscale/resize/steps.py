@@ -77,7 +77,9 @@ def _perform(
         created = world.cloud.create(step.growth, step.size_bytes, seen.inventory)
         return Attached(created, ""), f"created {created.id}"
     if at is None:
-        raise Transient(f"growth {step.growth} has no volume any more", cause=Cause.NOT_VISIBLE)
+        raise Transient(
+            f"the volume of growth {step.growth} no longer exists", cause=Cause.NOT_VISIBLE
+        )
     match step:
         case AttachVolume():
             attached = attach(at.volume, seen.inventory, world)
@@ -113,4 +115,4 @@ def _balance(volume: Volume, world: World) -> str:
         unbalanced = Transient(error.what, hint=error.hint, cause=Cause.UNBALANCED)
         sentence = f"metadata is not balanced after growth {volume.growth}: {error.what}"
         world.warn(volume, sentence, unbalanced)
-        return "left metadata as it is"
+        return "metadata was not balanced"

@@ -33,7 +33,7 @@ def adopt_predecessors(seen: Observation, world: World) -> Observation:
         try:
             world.cloud.claim(claimed)
         except EbsAutoscaleError as error:
-            # Space matters more than whose volume it is, and the others would fare alike.
+            # The growth matters more than adoption, and EC2 would refuse the others as well.
             world.warn(volume, f"{volume.id} could not be adopted: {error.what}", error)
             break
         world.tell(claimed, f"adopted {volume.id} of an older autoscaler")
@@ -78,7 +78,7 @@ def keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None
         if done := world.filesystem.keep_reserve(wanted):
             world.emit(Event(kind=EventKind.TENDED, sentence=done))
     except EbsAutoscaleError as error:
-        sentence = f"no emergency reserve is held: {error.what}"
+        sentence = f"cannot keep the emergency reserve: {error.what}"
         world.emit(
             Event(kind=EventKind.TENDED, sentence=sentence, hint=error.hint, level=Level.WARNING)
         )

@@ -196,8 +196,8 @@ def as_text(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[
     growths = counted(len(course.created), "growth")
     created = format_size(sum(each.size_bytes for each in course.created))
     yield (
-        f"{growths}, {created} created: {monthly:.2f} USD a month at list price,"
-        f" of which {spent:.2f} USD in these {scenario.seconds / 3600:g} h"
+        f"{growths}, {created} created: {monthly:.2f} USD per month at list price, "
+        f"{spent:.2f} USD for these {scenario.seconds / 3600:g} h"
     )
 
 

@@ -19,7 +19,7 @@ class _Lasting:
 
 
 class Conditions:
-    """Problems that last; `raised` as often as each is seen, it is told sparingly."""
+    """Problems that last: call `raised` whenever one is seen; it is reported at intervals only."""
 
     def __init__(self, clock: Clock, emit: Callable[[Event], None]) -> None:
         self._clock = clock

@@ -149,7 +149,7 @@ def set_up_logging(
     timed: bool = False,
     log_path: Path | None = None,
 ) -> None:
-    """Choose the handler: the journal when systemd gave us to it, else lines on stderr.
+    """Choose the handler: the journal when stderr is connected to it, else lines on stderr.
 
     With `log_path` the lines go to that file: to the one that has this name at that moment,
     so that rotating it needs neither a restart nor a signal.
@@ -194,4 +194,4 @@ class Sinks:
             except Exception:
                 self._sinks.remove(sink)
                 self.muted += 1
-                LOGGER.exception("a sink failed and is muted from here on")
+                LOGGER.exception("a log sink failed and is disabled")

@@ -36,7 +36,7 @@ class StatusFile:
             self._written = text
 
     def remove(self) -> None:
-        """Leave nothing that looks like a living daemon."""
+        """Delete the file, so that no daemon seems to be running."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -71,7 +71,7 @@ def living_daemon(path: Path) -> LivingDaemon | None:
         )
     except PermissionError as error:
         raise Unfit(
-            f"may not read the daemon's report {path}", hint="use sudo", cause=Cause.NOT_ROOT
+            f"no permission to read the status file {path}", hint="use sudo", cause=Cause.NOT_ROOT
         ) from error
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None

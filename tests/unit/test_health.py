@@ -25,7 +25,7 @@ def test_nothing_is_wrong() -> None:
     [
         ((3, 0, 0, 0, 0), "nvme1n1 (devid 2): 3 failed writes"),
         ((0, 1, 2, 0, 0), "1 failed read, 2 failed flushes"),
-        ((0, 0, 0, 5, 7), "5 corrupted blocks, 7 blocks of a wrong generation"),
+        ((0, 0, 0, 5, 7), "5 corrupted blocks, 7 generation errors"),
     ],
 )
 def test_a_failing_device_is_named(errors: tuple[int, ...], words: str) -> None:

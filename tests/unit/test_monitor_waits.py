@@ -91,7 +91,7 @@ def test_a_failure_is_told_when_it_begins_at_times_and_when_it_ends() -> None:
     watch.growths.course = lambda: failed(Cause.THROTTLED)
     watch.look_for(2 * HOUR)
     assert watch.causes(EventKind.CONDITION_BEGAN) == ["throttled"]
-    assert "(next try in 5 s)" in watch.told(EventKind.CONDITION_BEGAN)[0]
+    assert "(next retry in 5 s)" in watch.told(EventKind.CONDITION_BEGAN)[0]
     reminders = watch.told(EventKind.CONDITION_LASTS)
     assert 4 <= len(reminders) <= 2 * HOUR / REMIND_AFTER_SECONDS
     assert not watch.told(EventKind.GROWTH_FAILED)

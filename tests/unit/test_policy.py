@@ -61,7 +61,7 @@ def test_shortage_grows() -> None:
     assert decision == Grow(
         growth=GrowthId(FILESYSTEM, 1),
         size_bytes=50 * GIB,
-        reason="5.0 % (5 GiB) available, less than 20 %; 50 GiB: 50 % of the present size",
+        reason="5.0 % (5 GiB) available, less than 20 %; 50 GiB: 50 % of the current size",
     )
 
 
@@ -76,7 +76,7 @@ def test_an_operator_may_grow_at_will(wanted_gib: int, size_gib: int) -> None:
     )
     assert isinstance(decision, Grow)
     assert decision.size_bytes == size_gib * GIB
-    usual = "" if wanted_gib else "; 50 GiB: 50 % of the present size"
+    usual = "" if wanted_gib else "; 50 GiB: 50 % of the current size"
     assert decision.reason == f"requested by an operator{usual}"
 
 

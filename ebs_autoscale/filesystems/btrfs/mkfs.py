@@ -26,6 +26,6 @@ def make(node: Path, *, filesystem: str, label: str) -> None:
     except CommandFailed as error:
         raise Unfit(
             f"cannot make a filesystem on {node}: {error}",
-            hint="see dmesg for errors of the device; btrfs-progs must be 4.15 or later",
+            hint="see dmesg for device errors; btrfs-progs must be 4.15 or later",
             cause=Cause.MKFS,
         ) from error

@@ -75,9 +75,9 @@ class BtrfsMount:
         os.close(self._open())  # raises when the folder itself is missing
         beneath = self._table.over(self.path)
         return Unfit(
-            f"{_shown(self.path)} is not mounted: it is a folder of the {beneath.kind} "
-            f"({beneath.source}) mounted on {beneath.point}",
-            hint=f"mount it: `mount {_shown(self.path)}`",
+            f"nothing is mounted on {_shown(self.path)}: it is a directory of the {beneath.kind} "
+            f"filesystem ({beneath.source}) on {beneath.point}",
+            hint=f"run `mount {_shown(self.path)}`",
             cause=Cause.NOT_MOUNTED,
         )
 
@@ -91,7 +91,7 @@ class BtrfsMount:
         found = filesystem_info(fd)
         if found is None:
             raise Unfit(
-                f"another mount, which is not BTRFS, hides {_shown(self.path)}",
+                f"{_shown(self.path)} is hidden by another mount, which is not BTRFS",
                 hint=f"find it with `findmnt --target {_shown(self.path)}` and unmount it",
                 cause=Cause.NOT_BTRFS,
             )
@@ -111,15 +111,15 @@ class BtrfsMount:
         if mount is None or mount.read_only:
             return Unfit(
                 f"{path} is mounted read-only",
-                hint=f"`mount -o remount,rw {path}`",
+                hint=f"run `mount -o remount,rw {path}`",
                 cause=Cause.READ_ONLY,
             )
         # The mount is read-write, the filesystem is not: the kernel aborted a transaction, and
         # refuses a remount (measured on 6.18: remount,rw exits with 32).
         return Unfit(
             f"the kernel forced {path} read-only after an error (see dmesg)",
-            hint=f"stop the programs that use it, then `{remount_command(path, self.uuid)}`; "
-            "a remount does not help",
+            hint=f"stop the programs that use it, then run `{remount_command(path, self.uuid)}`; "
+            "remounting it read-write does not work",
             cause=Cause.READ_ONLY,
         )
 
@@ -146,21 +146,23 @@ def _cannot_open(path: str, error: OSError) -> Unfit:
     if isinstance(error, FileNotFoundError):
         return Unfit(
             f"{_shown(path)} does not exist",
-            hint="create the folder and mount the filesystem there, or correct `mountpoint`",
+            hint="create the directory and mount the filesystem there, or correct `mountpoint`",
             cause=Cause.MISSING,
         )
     if isinstance(error, NotADirectoryError):
-        return Unfit(f"{_shown(path)} is not a folder", hint=_NEEDS_BTRFS, cause=Cause.NOT_MOUNTED)
+        return Unfit(
+            f"{_shown(path)} is not a directory", hint=_NEEDS_BTRFS, cause=Cause.NOT_MOUNTED
+        )
     if isinstance(error, PermissionError) and os.geteuid() == 0:
         return Unfit(
             f"cannot open {_shown(path)}: only its owner has access",
-            hint=f"`chmod o+rx {_shown(path)}`, or `systemctl edit ebs-autoscale` and add to "
-            "[Service] CapabilityBoundingSet=CAP_DAC_OVERRIDE",
+            hint=f"run `chmod o+rx {_shown(path)}`, or run `systemctl edit ebs-autoscale` and add "
+            "CapabilityBoundingSet=CAP_DAC_OVERRIDE to [Service]",
             cause=Cause.UNREADABLE,
         )
     return Unfit(
         f"cannot open {_shown(path)}: {error.strerror}",
-        hint="run as root, and see dmesg for errors of the filesystem",
+        hint="run as root, and see dmesg for filesystem errors",
         cause=Cause.UNREADABLE,
     )
 

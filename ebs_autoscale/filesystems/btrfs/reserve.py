@@ -82,15 +82,15 @@ class Reserve:
         except FileExistsError as error:
             raise Unfit(
                 f"{self._mount.path}/{NAME} exists and is not the emergency reserve",
-                hint="move it away, or set `metadata.reserve: off`",
+                hint="move it elsewhere, or set `metadata.reserve: off`",
                 cause=Cause.RESERVE,
             ) from error
         except PermissionError as error:
             raise Unfit(
                 f"no permission to create the emergency reserve in {self._mount.path}, which "
                 "belongs to another user",
-                hint="`systemctl edit ebs-autoscale` and add to [Service] "
-                "CapabilityBoundingSet=CAP_DAC_OVERRIDE, or set `metadata.reserve: off`",
+                hint="run `systemctl edit ebs-autoscale` and add "
+                "CapabilityBoundingSet=CAP_DAC_OVERRIDE to [Service], or set metadata.reserve: off",
                 cause=Cause.RESERVE,
             ) from error
         except OSError as error:
