@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 class Exit(IntEnum):
     """What the exit status of every verb means, as documented in --help, README and man page."""
 
-    FINE = 0
+    SUCCESS = 0
     FAILED = 1
     USAGE = 2
     LOCKED = 3
@@ -78,7 +78,7 @@ class Cause(Enum):
     # EC2, may succeed later.
     CAPACITY = "capacity", Exit.FAILED, Backoff(60.0, 900.0)
     THROTTLED = "throttled", Exit.FAILED
-    EC2_ERROR = "ec2 ill", Exit.FAILED
+    EC2_ERROR = "ec2 error", Exit.FAILED
     EC2_UNREACHABLE = "ec2 unreachable", Exit.FAILED
     IMDS_UNANSWERED = "imds unanswered", Exit.FAILED
     STATE = "state", Exit.FAILED

@@ -80,7 +80,6 @@ class GrowthId:
 class Stage(StrEnum):
     """How far a growth has come; derived from EC2 and the kernel, never stored."""
 
-    ABSENT = "absent"
     CREATED = "created"
     ATTACHED = "attached"
     ADDED = "added"

@@ -114,19 +114,19 @@ class Monitor:
         left_of_boot = BOOT_SPREAD_SECONDS - clock.since_boot_seconds()
         spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
         self._state = LoopState(started_at_seconds=now, pending_from_seconds=now + spread)
-        self._told_in_growth: set[str] = set()
+        self._raised_in_growth: set[str] = set()
         self._activity = ""
         self._decided = ""
         self._growths_done = 0
         self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
 
-    def follow(self, policy: GrowthPolicy) -> None:
+    def set_policy(self, policy: GrowthPolicy) -> None:
         """Use this policy from now on, and retry at once whatever is backing off."""
         self._policy = policy
         self._config_conditions.only(())
-        self._state = self._state.forgiven()
+        self._state = self._state.without_backoff()
 
-    def refuse_configuration(self, error: EbsAutoscaleError) -> None:
+    def report_rejected_configuration(self, error: EbsAutoscaleError) -> None:
         """Report, until a reload succeeds, that the latest configuration was rejected."""
         self._config_conditions.raised(Problem.of_error(error))
 
@@ -152,23 +152,23 @@ class Monitor:
         finally:
             on_stop()
             for event in self._growths.close():
-                self._hear(event)
+                self._handle(event)
         return 1
 
     def tick(self) -> float:
         """Read, decide, act, and return the seconds until the next reading is due."""
         for event in self._growths.events():
-            self._hear(event)
+            self._handle(event)
         try:
             reading = self._read()
         except EbsAutoscaleError as error:
             self._without_reading(error)
             return self._policy.polling.max_seconds
-        self._judge(reading)
+        self._report_problems(reading)
         shortage = shortage_of(reading, self._policy, self._history.forecast)
         if not missing_device(reading):
             self._act(shortage)
-        self._beat(reading)
+        self._heartbeat(reading)
         self._publish(self._view(reading, shortage.sentence if shortage else ""))
         if self._growths.running:
             return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
@@ -185,7 +185,7 @@ class Monitor:
         self._history.forget_readings()
         self._publish(self._view(None, str(error)))
 
-    def _judge(self, reading: Reading) -> None:
+    def _report_problems(self, reading: Reading) -> None:
         """Remember the reading, and tell what is wrong with the filesystem."""
         problems = list(problems_of(reading))
         for problem in problems:
@@ -218,7 +218,7 @@ class Monitor:
     def _start(self, shortage: Shortage | None) -> None:
         now = self._clock.now_seconds()
         self._state = self._state.starting(now, short=shortage is not None)
-        self._told_in_growth = set()
+        self._raised_in_growth = set()
         self._activity = ""
         try:
             self._growths.start(self._history.forecast)
@@ -249,10 +249,10 @@ class Monitor:
         self._raise(replace(problem, sentence=sentence))
 
     def _raise(self, problem: Problem, level: Level = Level.ERROR) -> None:
-        self._told_in_growth.add(problem.key)
+        self._raised_in_growth.add(problem.key)
         self._growth_conditions.raised(problem, level)
 
-    def _hear(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
         match event.kind:
             case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
@@ -271,24 +271,24 @@ class Monitor:
             case EventKind.WARNING if event.cause:
                 self._raise(replace(_problem_of(event), volume=event.volume or ""), event.level)
             case EventKind.GROWTH_DONE:
-                self._done(event)
+                self._on_done(event)
             case EventKind.GROWTH_STOPPED:
                 self._state = self._state.unfinished()
                 self._activity = ""
                 self._emit(event)
             case EventKind.DECIDED:
-                self._decide(event)
+                self._on_decision(event)
             case _:
                 self._emit(event)
 
-    def _done(self, event: Event) -> None:
+    def _on_done(self, event: Event) -> None:
         self._activity = ""
         self._emit(event)
         # There may be a second unfinished volume; the next growth finds out.
         last = event.stage not in {Stage.CREATED, Stage.ATTACHED}
         state, self._state = self._state, self._state.done(last=last)
         if last:
-            self._growth_conditions.only(self._told_in_growth)
+            self._growth_conditions.only(self._raised_in_growth)
         if event.decision is not DecisionKind.GROW:
             return
         self._growths_done += 1
@@ -298,15 +298,15 @@ class Monitor:
         # The growth already accounted for what was written before it started.
         self._history.forget_before(state.started_at_seconds)
 
-    def _decide(self, event: Event) -> None:
+    def _on_decision(self, event: Event) -> None:
         if event.decision is DecisionKind.HOLD:
             self._state = self._state.held(self._clock.now_seconds())
-            self._growth_conditions.only(self._told_in_growth)
+            self._growth_conditions.only(self._raised_in_growth)
         if event.sentence != self._decided:
             self._decided = event.sentence
             self._emit(event)
 
-    def _beat(self, reading: Reading) -> None:
+    def _heartbeat(self, reading: Reading) -> None:
         now = self._clock.now_seconds()
         if now < self._heartbeat_at_seconds:
             return
@@ -315,19 +315,18 @@ class Monitor:
         sentence = f"watching {reading.mountpoint}: {describe_available(reading)}, {devices}"
         self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, growths=self._growths_done))
 
-    def _view(self, reading: Reading | None, low: str) -> View:
+    def _view(self, reading: Reading | None, shortage: str) -> View:
         state = State.WATCHING if reading else State.UNFIT
         return View(
             state=State.GROWING if self._growths.running else state,
             activity=self._activity,
             step=self._growths.step,
-            low=low,
+            shortage=shortage,
             conditions={
                 **self._config_conditions.lines,
                 **self._filesystem_conditions.lines,
                 **self._growth_conditions.lines,
             },
-            next_try_in_seconds=self._state.retry_in_seconds(self._clock.now_seconds()),
             growths_since_start=self._growths_done,
             forecast=self._history.forecast,
             reading=reading,

@@ -61,7 +61,7 @@ CLIENT_CONFIG = botocore.config.Config(
 )
 
 # For interactive use: fail fast, without retries.
-HASTY_CONFIG = CLIENT_CONFIG.merge(
+FAIL_FAST_CONFIG = CLIENT_CONFIG.merge(
     botocore.config.Config(
         retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=2, read_timeout=5
     )
@@ -74,7 +74,7 @@ VISIBLE_AFTER_SECONDS = 20.0
 PAGE_SIZE = 200
 
 # Errors that another EBS card may not return: this card is full, or does not exist.
-OF_THE_CARD = frozenset({Cause.SLOTS, Cause.REQUEST, Cause.VOLUME_KIND})
+CARD_CAUSES = frozenset({Cause.SLOTS, Cause.REQUEST, Cause.VOLUME_KIND})
 
 # Creating takes 1.5 s at the median and 4 s at the 99th percentile (EBS CSI driver). Asking before
 # the median mostly costs a call and the wait for the next one.
@@ -231,7 +231,7 @@ class Ec2Volumes:
                 ):
                     self.ec2.attach_volume(**attempt)
             except Unfit as error:
-                if attempt is call or error.cause not in OF_THE_CARD:
+                if attempt is call or error.cause not in CARD_CAUSES:
                     raise
             else:
                 return

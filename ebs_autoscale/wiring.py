@@ -1,43 +1,18 @@
 """Builders: from a configuration to the filesystem, EC2 and the world of a growth."""
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity
 from ebs_autoscale.telemetry import Event
 
 if TYPE_CHECKING:
-    from ebs_autoscale.resize import World
-    from ebs_autoscale.resize.ports import Filesystem
+    from ebs_autoscale.resize import Filesystem, World
     from ebs_autoscale.volumes import Ec2Volumes
-
-
-def require_fit_host() -> None:
-    """Raise Unfit unless this process may and can change a BTRFS filesystem."""
-    require_root()
-    if shutil.which("btrfs") is None:
-        raise Unfit(
-            "the tool `btrfs` is not installed",
-            hint="on Debian and Ubuntu: apt-get install btrfs-progs",
-            cause=Cause.NO_BTRFS_PROGS,
-        )
-
-
-def require_root() -> None:
-    """Raise Unfit unless this process runs as root."""
-    if os.geteuid() != 0:
-        raise Unfit(
-            "not running as root, which block devices and BTRFS require",
-            hint="use sudo, or the systemd unit",
-            cause=Cause.NOT_ROOT,
-        )
 
 
 def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:

@@ -16,7 +16,7 @@ from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Inventory, Volume
 from ebs_autoscale.policy import missing_device
 from ebs_autoscale.units import counted, format_size
-from ebs_autoscale.volumes import HASTY_CONFIG, Ec2Volumes
+from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
 
 # An operator waits for `check`; the daemon is more patient.
 IMDS_PATIENCE_SECONDS = 2.0
@@ -76,7 +76,7 @@ def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Itera
         settings.volume,
         mountpoint=settings.mountpoint,
         clock=clock,
-        config=HASTY_CONFIG,
+        config=FAIL_FAST_CONFIG,
     )
     aws.follow(cloud)
     is_hopeless = False

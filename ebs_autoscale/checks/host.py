@@ -12,9 +12,9 @@ from ebs_autoscale import __version__
 from ebs_autoscale.checks.line import Line
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import path_of, run
+from ebs_autoscale.host.requirements import require_root
 from ebs_autoscale.model import MIB
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import require_root
 
 _TOOL_TIMEOUT_SECONDS = 3.0
 _LOG_ROOM_MIN_BYTES = 64 * MIB

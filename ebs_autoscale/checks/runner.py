@@ -44,7 +44,7 @@ def show(config_path: Path, *, as_json: bool) -> int:
     failures = {line.name for line in lines if line.verdict == "fail"}
     if "config" in failures:
         return Exit.USAGE
-    return Exit.UNFIT if failures else Exit.FINE
+    return Exit.UNFIT if failures else Exit.SUCCESS
 
 
 def _lines(config_path: Path) -> Iterator[Line]:

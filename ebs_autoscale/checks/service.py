@@ -7,7 +7,7 @@ from ebs_autoscale.checks.line import Line, hint_of
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import paths, systemd
 from ebs_autoscale.host.command import run
-from ebs_autoscale.telemetry import living_daemon
+from ebs_autoscale.telemetry import running_daemon
 from ebs_autoscale.units import counted
 
 _SYSTEMCTL_TIMEOUT_SECONDS = 3.0
@@ -98,7 +98,7 @@ def _log_of(shown: systemd.Unit) -> str:
 
 def daemon(mountpoint: str) -> Iterator[Line]:
     """Whether a daemon is running for this mountpoint, and what it reports."""
-    found = living_daemon(paths.status_file(mountpoint))
+    found = running_daemon(paths.status_file(mountpoint))
     if found is None:
         hint = "start the service, or run `ebs-autoscale run`"
         yield Line("daemon", "warn", f"no daemon is running for {mountpoint}", hint)

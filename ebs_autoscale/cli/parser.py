@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of a pipe has ended, as in `ebs-autoscale status | head`: no failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FINE
+        return Exit.SUCCESS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,10 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_uninstall(commands)
     _add_iam_policy(commands)
     _add_demo(commands)
-    # What the daemon asks about a missing device; see daemon/await_mount.py.
-    absent = commands.add_parser("absent")
-    absent.add_argument("filesystem")
-    absent.set_defaults(verb=verbs.absent)
     for verb in commands.choices.values():
         _add_common_options(verb)
     return parser
@@ -145,6 +141,8 @@ def _add_inspecting_verbs(commands: "_Verbs") -> None:
     status = _add_verb(commands, "status", "show space, the next decision and pending retries")
     _add_json(status)
     status.add_argument("--watch", action="store_true", help="repeat every second until Ctrl-C")
+    # What a daemon that waits for its mount asks; see daemon/await_mount.py.
+    status.add_argument("--missing-volumes", metavar="UUID", help=argparse.SUPPRESS)
     status.set_defaults(verb=verbs.status)
     check = _add_verb(commands, "check", "find out what is wrong, without changing anything")
     _add_json(check)

@@ -16,7 +16,7 @@ from ebs_autoscale.policy import (
     problems_of,
     shortage_of,
 )
-from ebs_autoscale.telemetry import LivingDaemon, living_daemon
+from ebs_autoscale.telemetry import RunningDaemon, running_daemon
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import filesystem_of
 
@@ -49,7 +49,7 @@ class Status:
     """The filesystem and its daemon; `unfit` and `daemon_unknown` are why either is not known."""
 
     mountpoint: str
-    daemon: LivingDaemon | None = None
+    daemon: RunningDaemon | None = None
     daemon_unknown: EbsAutoscaleError | None = None
     filesystem: FilesystemStatus | None = None
     unfit: EbsAutoscaleError | None = None
@@ -61,7 +61,7 @@ class Status:
             return Exit.UNFIT
         is_wrong = self.filesystem and self.filesystem.problems
         is_waiting = self.daemon and self.daemon.view.conditions
-        return Exit.FAILED if is_wrong or is_waiting else Exit.FINE
+        return Exit.FAILED if is_wrong or is_waiting else Exit.SUCCESS
 
 
 def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
@@ -79,7 +79,7 @@ def look(settings: Settings, clock: SystemClock) -> Status:
     """What a fresh reading and the daemon's own report say."""
     daemon, unknown = None, None
     try:
-        daemon = living_daemon(paths.status_file(settings.mountpoint))
+        daemon = running_daemon(paths.status_file(settings.mountpoint))
     except Unfit as error:
         unknown = error
     # With the daemon's forecast both judge alike.
@@ -147,7 +147,7 @@ def _figures(reading: Reading) -> dict[str, Any]:
 def as_text(status: Status) -> str:
     """The status for people."""
     seen, daemon = status.filesystem, status.daemon
-    lines = [f"{status.mountpoint}: {seen.reason if seen else status.unfit}"]
+    lines = [f"{status.mountpoint}: {seen.reason}" if seen else str(status.unfit)]
     if seen:
         lines += _lines_of(seen)
     if daemon is None:

@@ -17,10 +17,11 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse
 from ebs_autoscale.policy import Forecast, decide, describe, steps_for
-from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, living_daemon
-from ebs_autoscale.wiring import cloud_of, filesystem_of, require_fit_host, world_of
+from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
+from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 
 if TYPE_CHECKING:
     from ebs_autoscale.provision import Setup
@@ -82,7 +83,7 @@ def _grow_once(
 
     match grow_once(world, settings.policy, forecast, wanted_bytes):
         case Outcome.DONE | Outcome.HELD:
-            return Exit.FINE
+            return Exit.SUCCESS
         case Outcome.REFUSED:
             return Exit.REFUSED
         case Outcome.UNFIT:
@@ -150,12 +151,12 @@ def plan(arguments: argparse.Namespace) -> int:
         print(with_hint(describe(decision), hint))
         for number, step in enumerate(steps, start=1):
             print(f"  {number}. {step.title}")
-    return Exit.REFUSED if isinstance(decision, Refuse) else Exit.FINE
+    return Exit.REFUSED if isinstance(decision, Refuse) else Exit.SUCCESS
 
 
 def _forecast_of_daemon(settings: config.Settings) -> Forecast:
     """What a running daemon forecasts, so that it and this verb judge alike."""
-    daemon = living_daemon(paths.status_file(settings.mountpoint))
+    daemon = running_daemon(paths.status_file(settings.mountpoint))
     return daemon.view.forecast if daemon else Forecast()
 
 
@@ -173,7 +174,7 @@ def _simulate(settings: config.Settings, arguments: argparse.Namespace) -> int:
         print(json.dumps(simulation.as_json(scenario, course, settings.volume), indent=1))
     else:
         print("\n".join(simulation.as_text(scenario, course, settings.volume)))
-    return Exit.FINE
+    return Exit.SUCCESS
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -181,7 +182,21 @@ def status(arguments: argparse.Namespace) -> int:
     from ebs_autoscale.cli import status as printed
 
     settings = config.load(arguments.config)
+    if arguments.missing_volumes:
+        return _show_missing_volumes(settings, arguments.missing_volumes)
     return printed.show(settings, as_json=arguments.json, watch=arguments.watch)
+
+
+def _show_missing_volumes(settings: config.Settings, filesystem: str) -> int:
+    """Print the volumes of this filesystem that have no block device on this host."""
+    from ebs_autoscale.host.block_devices import BlockDevices
+
+    cloud, block_devices = cloud_of(settings, SystemClock()), BlockDevices()
+    for volume in cloud.inventory(filesystem).volumes:
+        if volume.state not in DEAD_VOLUME_STATES and not block_devices.node_of(volume):
+            where = f"attached to {volume.attached_to}" if volume.attached_to else volume.state
+            print(f"{volume.id} of growth {volume.growth} is missing: {where}")
+    return Exit.SUCCESS
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -189,19 +204,6 @@ def check(arguments: argparse.Namespace) -> int:
     from ebs_autoscale import checks
 
     return checks.show(arguments.config, as_json=arguments.json)
-
-
-def absent(arguments: argparse.Namespace) -> int:
-    """Name the filesystem's volumes that this host does not show: for the daemon that waits."""
-    from ebs_autoscale.host.block_devices import BlockDevices
-
-    settings = config.load(arguments.config)
-    cloud, block_devices = cloud_of(settings, SystemClock()), BlockDevices()
-    for volume in cloud.inventory(arguments.filesystem).volumes:
-        if volume.state not in DEAD_VOLUME_STATES and not block_devices.node_of(volume):
-            where = f"attached to {volume.attached_to}" if volume.attached_to else volume.state
-            print(f"{volume.id} of growth {volume.growth} is missing: {where}")
-    return Exit.FINE
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -213,7 +215,7 @@ def init(arguments: argparse.Namespace) -> int:
     clock = _stoppable_clock()
     with Lock(paths.init_lock()):
         Initialisation(wanted, clock, LogSink()).run()
-    return Exit.FINE
+    return Exit.SUCCESS
 
 
 def _setup_of(arguments: argparse.Namespace) -> "Setup":
@@ -271,7 +273,7 @@ def iam_policy(arguments: argparse.Namespace) -> int:
 
     document = iam.policy_document(kms_key_arn=arguments.kms_key, adopt=arguments.adopt)
     print(json.dumps(document, indent=2))
-    return Exit.FINE
+    return Exit.SUCCESS
 
 
 def demo(arguments: argparse.Namespace) -> int:

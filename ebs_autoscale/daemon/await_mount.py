@@ -63,7 +63,7 @@ class MountWaiter:
             return View(
                 state=State.WAITING,
                 activity=f"waiting for {self._mountpoint} to be mounted",
-                low=problem.line,
+                shortage=problem.line,
                 conditions=self._conditions.lines,
             )
         self._conditions.only(())
@@ -119,7 +119,8 @@ class MountWaiter:
         if now - self._asked_at_seconds >= ASK_EVERY_SECONDS:
             self._asked_at_seconds = now
             # By a process: boto3 costs 45 MB and half a second.
-            argv = (*OURSELVES, "--config", str(self._config_path), "absent", uuid)
+            options = ("--config", str(self._config_path), "--missing-volumes", uuid)
+            argv = (*OURSELVES, "status", *options)
             try:
                 self._away = self._run(*argv, timeout_seconds=_ASK_TIMEOUT_SECONDS).strip()
             except EbsAutoscaleError as error:

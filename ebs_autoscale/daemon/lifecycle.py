@@ -16,6 +16,7 @@ from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit, Stopped
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.process import detached
+from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.host.sd_notify import Notifier
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import describe_available
@@ -29,7 +30,7 @@ from ebs_autoscale.telemetry import (
     View,
     set_up_logging,
 )
-from ebs_autoscale.wiring import filesystem_of, require_fit_host
+from ebs_autoscale.wiring import filesystem_of
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,13 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
     text = config.text_of(arguments.config)
     settings = config.parse(text, name=str(arguments.config))
     if arguments.test:
-        return Exit.FINE
+        return Exit.SUCCESS
     set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
     require_fit_host()
     daemon = Daemon(arguments.config, text, settings)
     with ExitStack() as stack:
         if arguments.wait and not daemon.wait_for_mount():
-            return Exit.FINE
+            return Exit.SUCCESS
         lock = stack.enter_context(Lock(paths.daemon_lock(_verified_uuid(settings))))
         if arguments.detach:
             pid_path = paths.pid_file(settings.mountpoint)
@@ -145,13 +146,15 @@ class Daemon:
 
         def follow() -> None:
             growths.config_text = self._config_text
-            monitor.follow(self._settings.policy)
+            monitor.set_policy(self._settings.policy)
 
         self._tell_start(filesystem)
         self._notifier.ready()
         try:
             return monitor.run(
-                before_tick=lambda: self._reload_if_asked(follow, monitor.refuse_configuration),
+                before_tick=lambda: self._reload_if_asked(
+                    follow, monitor.report_rejected_configuration
+                ),
                 on_stop=self._notifier.stopping,
             )
         finally:

@@ -10,6 +10,7 @@ __all__ = [
     "mountinfo",
     "paths",
     "process",
+    "requirements",
     "sd_notify",
     "systemd",
 ]

@@ -244,9 +244,14 @@ def _other_prefix(match: re.Match[str]) -> str:
     return "xvd" if match[1] == "sd" else "sd"
 
 
+# Wiping is no advice for a device that is in use.
+_NOT_BLANK_HINT = "it was not changed: inspect it with `wipefs`, then detach or wipe it"
+_NOT_USABLE_HINT = "it was not changed: inspect it with `lsblk`, or use another device"
+
+
 def _unfit(name: str, found: str, *, cause: Cause = Cause.NOT_BLANK) -> Unfit:
     return Unfit(
         f"{name} {found}",
-        hint="it was not changed: inspect it with `lsblk` and `wipefs`, then detach or wipe it",
+        hint=_NOT_BLANK_HINT if cause is Cause.NOT_BLANK else _NOT_USABLE_HINT,
         cause=cause,
     )

@@ -178,7 +178,7 @@ def steps_for(decision: Decision) -> tuple[Step, ...]:
         case Grow(growth=growth, size_bytes=size):
             return (CreateVolume(growth=growth, size_bytes=size), *_steps_after(0, growth))
         case Finish(growth=growth, stage=stage):
-            done = {Stage.ABSENT: 0, Stage.CREATED: 0, Stage.ATTACHED: 1, Stage.ADDED: 2}
+            done = {Stage.CREATED: 0, Stage.ATTACHED: 1, Stage.ADDED: 2}
             return _steps_after(done.get(stage, 3), growth)
         case _:
             return ()

@@ -109,11 +109,11 @@ class LoopState:
         """After a growth that was completed; `last` is whether no other can be unfinished."""
         if self.retry_cause is Cause.UNBALANCED:
             return self.unfinished()
-        return replace(self.forgiven(), pending=not last)
+        return replace(self.without_backoff(), pending=not last)
 
     def held(self, now_seconds: float) -> "LoopState":
         """After a growth that saw no need."""
-        state = replace(self.forgiven(), pending=False)
+        state = replace(self.without_backoff(), pending=False)
         if self.started_for_shortage:
             state = replace(state, retry_at_seconds=now_seconds + DISAGREEMENT_SECONDS)
         return state
@@ -122,7 +122,7 @@ class LoopState:
         """After a growth that did not come to its end."""
         return replace(self, pending=True)
 
-    def forgiven(self) -> "LoopState":
+    def without_backoff(self) -> "LoopState":
         """Without a wait, and with failures counted from the beginning."""
         return replace(self, retry_at_seconds=-inf, retry_cause=None, failures={})
 

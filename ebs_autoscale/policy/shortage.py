@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import floor
 
 from ebs_autoscale.model import GIB, MIB, Reading
 from ebs_autoscale.policy.forecast import Forecast
@@ -45,13 +46,13 @@ def shortage_of(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> S
     data = next(_data_shortages(reading, policy, forecast), None)
     if data:
         return Shortage(Resource.DATA, f"{describe_available(reading)}, {data}")
-    floor = _metadata_floor_bytes(reading, lead_time_seconds(policy, forecast))
-    if reading.metadata_headroom_bytes >= floor:
+    min_bytes = _metadata_min_bytes(reading, lead_time_seconds(policy, forecast))
+    if reading.metadata_headroom_bytes >= min_bytes:
         return None
     headroom = format_size(reading.metadata_headroom_bytes)
     return Shortage(
         Resource.METADATA,
-        f"metadata headroom is {headroom}, less than {format_size(int(floor))} "
+        f"metadata headroom is {headroom}, less than {format_size(int(min_bytes))} "
         f"({describe_available(reading)})",
     )
 
@@ -60,9 +61,9 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
     percent = available_percent_floor(reading, policy)
     if reading.available_percent < percent:
         yield f"less than {percent:g} %"
-    floor = policy.threshold.available_min_bytes
-    if reading.available_bytes < floor:
-        yield f"less than {format_size(floor)}"
+    min_bytes = policy.threshold.available_min_bytes
+    if reading.available_bytes < min_bytes:
+        yield f"less than {format_size(min_bytes)}"
     lead = lead_time_seconds(policy, forecast)
     rate = forecast.fill_bytes_per_second
     if rate > 0 and lead > 0 and reading.available_bytes / rate < lead:
@@ -72,8 +73,9 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
 
 
 def describe_available(reading: Reading) -> str:
-    """The figure that every reason begins with."""
-    return f"{reading.available_percent:.1f} % ({format_size(reading.available_bytes)}) available"
+    """The figure that every reason begins with; never rounded up to a threshold."""
+    percent = floor(10 * reading.available_percent) / 10
+    return f"{percent:.1f} % ({format_size(reading.available_bytes)}) available"
 
 
 def lead_time_seconds(policy: GrowthPolicy, forecast: Forecast) -> float:
@@ -96,10 +98,10 @@ def ladder_step_of(reading: Reading, policy: GrowthPolicy) -> LadderStep | None:
     return reached[-1] if reached else None
 
 
-def _metadata_floor_bytes(reading: Reading, lead_seconds: float) -> float:
-    floor = max(METADATA_HEADROOM_MIN_BYTES, METADATA_BYTES_PER_SECOND * lead_seconds)
+def _metadata_min_bytes(reading: Reading, lead_seconds: float) -> float:
+    wanted = max(METADATA_HEADROOM_MIN_BYTES, METADATA_BYTES_PER_SECOND * lead_seconds)
     # A filesystem too small to ever have that headroom is judged by its size instead.
-    return min(floor, reading.size_bytes / 20)
+    return min(wanted, reading.size_bytes / 20)
 
 
 def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> float:
@@ -115,7 +117,7 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
         forecast.fill_bytes_per_second * lead,
     )
     fastest = max(ASSUMED_FILL_BYTES_PER_SECOND, forecast.fill_bytes_per_second)
-    metadata = reading.metadata_headroom_bytes - _metadata_floor_bytes(reading, lead)
+    metadata = reading.metadata_headroom_bytes - _metadata_min_bytes(reading, lead)
     lasts = min(
         (reading.available_bytes - trigger) / fastest,
         max(reading.available_bytes / fastest - forecast.growth_seconds, REACTION_SECONDS),

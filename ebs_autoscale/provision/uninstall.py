@@ -10,10 +10,11 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.provision.purge import purge_empty, require_empty
 from ebs_autoscale.telemetry import LogSink
 from ebs_autoscale.units import counted
-from ebs_autoscale.wiring import filesystem_of, require_fit_host, world_of
+from ebs_autoscale.wiring import filesystem_of, world_of
 
 
 def uninstall(config_path: Path, *, purge: bool) -> int:
@@ -23,7 +24,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
     """
     if not config.exists(config_path):
         print(f"nothing to do: {config_path} does not exist")
-        return Exit.FINE
+        return Exit.SUCCESS
     settings = config.load(config_path)
     require_fit_host()
     if purge:
@@ -44,7 +45,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
     if devices and not purge:
         print(f"kept {settings.mountpoint}: mounted, with its data on {counted(devices, 'volume')}")
         print(f"      to mount it after a reboot: {mount_by}")
-    return Exit.FINE
+    return Exit.SUCCESS
 
 
 def _uuid_and_devices(settings: Settings) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from ebs_autoscale.resize.attach import Attached
 from ebs_autoscale.resize.growth import Outcome, grow_once, observe
-from ebs_autoscale.resize.ports import World
+from ebs_autoscale.resize.ports import Filesystem, World
 from ebs_autoscale.resize.steps import carry_out
 
-__all__ = ["Attached", "Outcome", "World", "carry_out", "grow_once", "observe"]
+__all__ = ["Attached", "Filesystem", "Outcome", "World", "carry_out", "grow_once", "observe"]

@@ -3,7 +3,7 @@
 from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import LogSink, Sinks, set_up_logging
-from ebs_autoscale.telemetry.status_file import LivingDaemon, StatusFile, living_daemon
+from ebs_autoscale.telemetry.status_file import RunningDaemon, StatusFile, running_daemon
 from ebs_autoscale.telemetry.view import State, View
 
 __all__ = [
@@ -11,12 +11,12 @@ __all__ = [
     "Event",
     "EventKind",
     "Level",
-    "LivingDaemon",
     "LogSink",
+    "RunningDaemon",
     "Sinks",
     "State",
     "StatusFile",
     "View",
-    "living_daemon",
+    "running_daemon",
     "set_up_logging",
 ]

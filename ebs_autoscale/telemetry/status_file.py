@@ -42,7 +42,7 @@ class StatusFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LivingDaemon:
+class RunningDaemon:
     """A daemon that runs, and its last report."""
 
     pid: int
@@ -51,7 +51,7 @@ class LivingDaemon:
     view: View
 
 
-def living_daemon(path: Path) -> LivingDaemon | None:
+def running_daemon(path: Path) -> RunningDaemon | None:
     """The daemon that wrote the report at this path; None when it does not run (any more).
 
     Raises Unfit when this user may not read it.
@@ -63,7 +63,7 @@ def living_daemon(path: Path) -> LivingDaemon | None:
         process = psutil.Process(report["pid"])
         if not any("ebs" in part for part in process.cmdline()):
             return None
-        return LivingDaemon(
+        return RunningDaemon(
             pid=process.pid,
             version=report["version"],
             resident_bytes=process.memory_info().rss,

@@ -25,17 +25,16 @@ class State(StrEnum):
 class View:
     """What the daemon knows.
 
-    `activity` is what it waits for now, `low` why space is short or cannot be measured, each empty
-    when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None while
-    there is none.
+    `activity` is what it waits for now, `shortage` why space is short or cannot be measured, each
+    empty when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None
+    while there is none.
     """
 
     state: State
     activity: str = ""
     step: StepKind | None = None
-    low: str = ""
+    shortage: str = ""
     conditions: Mapping[str, str] = field(default_factory=dict)
-    next_try_in_seconds: float = 0.0
     growths_since_start: int = 0
     forecast: Forecast = field(default_factory=Forecast)
     reading: Reading | None = None
@@ -43,7 +42,7 @@ class View:
     @property
     def line(self) -> str:
         """The one line that `systemctl status` shows."""
-        return "; ".join(self.conditions.values()) or self.activity or self.low or self.state
+        return "; ".join(self.conditions.values()) or self.activity or self.shortage or self.state
 
     def report(self) -> dict[str, Any]:
         """What the status file says of it.
@@ -52,13 +51,13 @@ class View:
         not write. The rate is there only while space is short, when the text changes anyway.
         """
         forecast = self.forecast
-        if not self.low:
+        if not self.shortage:
             forecast = Forecast(growth_seconds=forecast.growth_seconds)
         return {
             "state": self.state.value,
             "activity": self.activity,
             "step": self.step.value if self.step else "",
-            "low": self.low,
+            "low": self.shortage,
             "conditions": dict(self.conditions),
             "growths_since_start": self.growths_since_start,
             "fill_bytes_per_second": _whole_mib(forecast.fill_bytes_per_second),
@@ -76,7 +75,7 @@ class View:
             state=State(report["state"]),
             activity=report["activity"],
             step=StepKind(report["step"]) if report["step"] else None,
-            low=report["low"],
+            shortage=report["low"],
             conditions=dict(report["conditions"]),
             growths_since_start=report["growths_since_start"],
             forecast=Forecast(

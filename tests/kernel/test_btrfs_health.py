@@ -64,7 +64,7 @@ def test_corruption_is_counted_until_reset(
     assert "problem      " in capsys.readouterr().out
     run(["btrfs", "device", "stats", "--reset", str(path)], timeout_seconds=60)
     assert not list(problems_of(filesystem.read()))
-    assert status.show(settings, as_json=False, watch=False) == Exit.FINE
+    assert status.show(settings, as_json=False, watch=False) == Exit.SUCCESS
 
 
 def test_status_names_what_runs(

@@ -77,7 +77,7 @@ def test_what_lasts_is_looked_at_hourly(action: Action, *, conditions: bool) -> 
         (GROWING.held(NOW), False, DISAGREEMENT_SECONDS),
         (IDLE.starting(NOW, short=False).held(NOW), False, 0),
         (GROWING.unfinished(), True, 0),
-        (BACKING_OFF.forgiven(), False, 0),
+        (BACKING_OFF.without_backoff(), False, 0),
         (BACKING_OFF.starting(NOW, short=True), True, 0),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from ebs_autoscale.model import StepKind
 from ebs_autoscale.policy.forecast import Forecast
-from ebs_autoscale.telemetry.status_file import StatusFile, living_daemon
+from ebs_autoscale.telemetry.status_file import StatusFile, running_daemon
 from ebs_autoscale.telemetry.view import SCHEMA, State, View
 
 WATCHING = View(state=State.WATCHING)
@@ -16,7 +16,7 @@ GROWING = View(
     state=State.GROWING,
     activity="attaching",
     step=StepKind.ATTACH_VOLUME,
-    low="5 % available",
+    shortage="5 % available",
     conditions={"quota": "the quota is reached"},
     growths_since_start=3,
     forecast=Forecast(
@@ -104,8 +104,8 @@ def test_a_comfortable_daemon_does_not_report_its_rate() -> None:
     [
         (WATCHING, "watching"),
         (GROWING, "the quota is reached"),
-        (View(state=State.GROWING, activity="attaching", low="5 %"), "attaching"),
-        (View(state=State.UNFIT, low="not mounted"), "not mounted"),
+        (View(state=State.GROWING, activity="attaching", shortage="5 %"), "attaching"),
+        (View(state=State.UNFIT, shortage="not mounted"), "not mounted"),
     ],
 )
 def test_one_line_for_the_service_manager(view: View, line: str) -> None:
@@ -118,5 +118,5 @@ def test_what_is_no_report_is_no_daemon(tmp_path: Path, text: str) -> None:
     """A report that is cut, foreign or of a process that is gone tells of no daemon."""
     path = tmp_path / "scratch.json"
     path.write_text(text, "utf-8", errors="surrogatepass")
-    assert living_daemon(path) is None
-    assert living_daemon(tmp_path / "none.json") is None
+    assert running_daemon(path) is None
+    assert running_daemon(tmp_path / "none.json") is None
