@@ -320,7 +320,8 @@ class BtrfsFilesystem:
         if operation == "balance paused" and not self._balance.progress():
             # Seen on 6.18 after two adds at once; only an unmount ends this state.
             what = "the kernel reports a paused balance, but there is none"
-            hint = f"unmount {self.mountpoint} and mount it again; no data is lost"
+            command = remount_command(self.mountpoint, self.uuid)
+            hint = f"run `{command}`; no data is lost"
         return Transient(
             f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION
         )
