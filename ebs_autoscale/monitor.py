@@ -164,6 +164,7 @@ class Monitor:
         except EbsAutoscaleError as error:
             self._without_reading(error)
             return self._policy.polling.max_seconds
+        self._history.add(reading)
         self._report_problems(reading)
         shortage = shortage_of(reading, self._policy, self._history.forecast)
         if not missing_device(reading):
@@ -186,12 +187,11 @@ class Monitor:
         self._publish(self._view(None, str(error)))
 
     def _report_problems(self, reading: Reading) -> None:
-        """Remember the reading, and tell what is wrong with the filesystem."""
+        """Tell what is wrong with the filesystem, and what no longer is."""
         problems = list(problems_of(reading))
         for problem in problems:
             self._filesystem_conditions.raised(problem)
         self._filesystem_conditions.only(problem.key for problem in problems)
-        self._history.add(reading)
 
     def _act(self, shortage: Shortage | None) -> None:
         """Do what the state of growths and this shortage ask for."""
