@@ -48,8 +48,8 @@ def cloud_of(
 ) -> "Ec2Volumes":
     """EC2 as this instance; asks IMDS who that is unless it is known. Raises Unfit or Stopped."""
     # 50 MB and half a second: paid by the process that talks to EC2, never by the daemon.
-    from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415
-    from ebs_autoscale.volumes import Ec2Volumes  # noqa: PLC0415
+    from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- it loads boto3
+    from ebs_autoscale.volumes import Ec2Volumes  # noqa: PLC0415 -- it loads boto3
 
     identity = identity or Imds(clock).identity()
     return Ec2Volumes(identity, settings.volume, mountpoint=settings.mountpoint, clock=clock)

@@ -56,7 +56,7 @@ class Status:
 
     @property
     def exit(self) -> Exit:
-        """FINE if nothing is wrong, UNFIT if that cannot be known, else FAILED."""
+        """SUCCESS if nothing is wrong, UNFIT if that cannot be known, else FAILED."""
         if self.unfit or self.daemon_unknown:
             return Exit.UNFIT
         is_wrong = self.filesystem and self.filesystem.problems

@@ -51,7 +51,7 @@ class NoFilesystem:
             devices=(),
         )
 
-    def add_device(self, name: str, *, verified: object, tell: object) -> None:  # noqa: ARG002
+    def add_device(self, name: str, *, verified: object, tell: object) -> None:  # noqa: ARG002 -- as in Filesystem
         """Raises Unfit."""
         what = f"cannot add {name}: there is no filesystem on {self._mountpoint} yet"
         raise Unfit(what, cause=Cause.MKFS)
@@ -60,11 +60,11 @@ class NoFilesystem:
         """There is no metadata to balance."""
         return False
 
-    def balance_metadata(self, mode: Rebalance, *, stopping: object, tell: object) -> str:  # noqa: ARG002
+    def balance_metadata(self, mode: Rebalance, *, stopping: object, tell: object) -> str:  # noqa: ARG002 -- as in Filesystem
         """Does nothing."""
         return "no metadata to balance"
 
-    def keep_reserve(self, data_bytes: int) -> str:  # noqa: ARG002
+    def keep_reserve(self, data_bytes: int) -> str:  # noqa: ARG002 -- as in Filesystem
         """Does nothing."""
         return ""
 

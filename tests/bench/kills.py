@@ -237,7 +237,7 @@ def main() -> int:
     """Run the campaign; returns 1 when anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 -- no secret
     arguments = parser.parse_args()
     enter_private_namespace(folders=[RUNTIME_DIRECTORY])
     say = partial(print, flush=True)

@@ -204,7 +204,7 @@ def test_further_mountpoints(box: Box) -> None:
     assert (devices(box), devices(box, other)) == (1, 2)
     box.reboot(renumber=True)
     for each in (UNIT, unit):
-        box.wait_until(lambda each=each: state(box, each) == "active", each)  # type: ignore[misc]
+        box.wait_until(lambda each=each: state(box, each) == "active", each)  # type: ignore[misc] # a default
 
 
 def boot_without_newest(box: Box) -> str:

@@ -74,7 +74,7 @@ class SimulatedCloud:
                 seconds_since_last_create=min(ages, default=None),
             )
 
-    def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:  # noqa: ARG002
+    def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:  # noqa: ARG002 -- as in Cloud
         """The living volume of the growth, else a new one."""
         with self._at.call("create"):
             same = [
@@ -104,7 +104,7 @@ class SimulatedCloud:
             found = [v for v in self.volumes if v.id == volume.id and self._seen(v)]
             return self._shown(found[0]) if found else None
 
-    def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:  # noqa: ARG002
+    def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:  # noqa: ARG002 -- as in Cloud
         """Begin to attach an available volume under a free name."""
         with self._at.call("attach"):
             ebs = self.find(volume.id)

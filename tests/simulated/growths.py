@@ -165,7 +165,7 @@ class Watch:
         with open_root() as mount:
             yield mount
 
-    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002 -- as in Watched
         """Look."""
         return reading_of(
             100,

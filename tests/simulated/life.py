@@ -181,7 +181,7 @@ class Life:
         with open_root() as mount:
             yield mount
 
-    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002 -- as in Watched
         """Look, as the loop does."""
         return self.read()
 

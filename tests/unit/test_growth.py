@@ -304,7 +304,7 @@ def test_what_is_deleted_while_ec2_answers_cancels() -> None:
         world.fill(percent=10)
         return inventory(filesystem)
 
-    world.cloud.inventory = slowly  # type: ignore[method-assign]
+    world.cloud.inventory = slowly  # type: ignore[method-assign] # of this world only
     assert world.grow() is Outcome.HELD
     assert world.cloud.volumes == []
 

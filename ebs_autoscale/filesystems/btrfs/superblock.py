@@ -16,7 +16,7 @@ _HEAD_BYTES = 72
 _COMPLETE = b"_BHRfS_M"
 # What mkfs.btrfs writes in its place until everything else is written (since 4.2).
 _INCOMPLETE = b"!BHRfS_M"
-# The default of mkfs.btrfs, unless pages are larger: then its leftovers are refused.
+# The default of mkfs.btrfs, unless pages are larger: then what it left is refused.
 _NODE_BYTES = 16 * 1024
 
 
