@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from ec2_sandbox.devices.failing import FailingDevice
 from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.devices.namespace import enter_private_namespace, missing_requirement
 from ec2_sandbox.errors import HostUnfit
@@ -106,6 +107,20 @@ def loop(tmp_path: Path) -> Iterator[LoopFactory]:
 
     def make(size_bytes: int) -> LoopDevice:
         made.append(LoopDevice.create(size_bytes, directory=_fast_folder(tmp_path)))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.close()
+
+
+@pytest.fixture
+def failing_loop(tmp_path: Path) -> Iterator[Callable[[int], FailingDevice]]:
+    """The same, for devices that can be made to fail, see FailingDevice.fail."""
+    made: list[FailingDevice] = []
+
+    def make(size_bytes: int) -> FailingDevice:
+        made.append(FailingDevice.create(size_bytes, directory=_fast_folder(tmp_path)))
         return made[-1]
 
     yield make

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
+from ec2_sandbox.devices.failing import DeviceFault
 from ec2_sandbox.errors import HostUnfit, InputInvalid
 from ec2_sandbox.faults import FaultRule
 from ec2_sandbox.journal import Call
@@ -116,6 +117,13 @@ class SandboxControl:
         shown again takes the next free name.
         """
         self._ask("POST", "device", {"volume_id": volume_id, "shown": shown})
+
+    def fail_device(self, fault: DeviceFault, volume_id: str = "") -> None:
+        """Let the block device of a volume fail, or work again; without an id, those to come.
+
+        Needs the setting `failing_devices`.
+        """
+        self._ask("POST", "device_fault", {"volume_id": volume_id, "fault": fault})
 
     def advance(self, seconds: float) -> None:
         """Move the sandbox clock forward; everything due by then has happened on return."""

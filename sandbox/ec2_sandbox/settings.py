@@ -32,6 +32,10 @@ class SandboxSettings:
     seed: int = 0
     block_devices: BlockDevices = "none"
 
+    failing_devices: bool = False
+    """Whether block devices can be made to fail (`fail_device`): each is then a second loop device
+    over the first."""
+
     partition: str = "aws"
     region: str = "us-east-1"
     zone: str = "us-east-1a"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice, _attach
+from ec2_sandbox.devices.loop import LoopDevice, attach
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
@@ -114,7 +114,7 @@ def test_a_device_below_another_is_refused(loop: Loop, tmp_path: Path) -> None:
     """The backing device of another, or a device of a mounted BTRFS, is in use."""
     beneath, device = loop(SIZE_BYTES), loop(SIZE_BYTES)
     file_fd = os.open(beneath.node, os.O_RDWR | os.O_CLOEXEC)
-    name, device_fd = _attach(file_fd)
+    name, device_fd = attach(file_fd)
     with LoopDevice(name, device_fd=device_fd, file_fd=file_fd):
         error = refusal(beneath)
         assert (error.cause, name in error.what) == (Cause.IN_USE, True)

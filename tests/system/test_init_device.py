@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice, _attach
+from ec2_sandbox.devices.loop import LoopDevice, attach
 
 from tests.conftest import LoopFactory
 from tests.signatures import SIGNATURES, digest, write
@@ -79,7 +79,7 @@ def device(device: LoopDevice, folder: Path) -> Iterator[str]:
 def beneath(device: LoopDevice, _: Path) -> Iterator[str]:
     """The device beneath another block device."""
     file_fd = os.open(device.node, os.O_RDWR | os.O_CLOEXEC)
-    name, device_fd = _attach(file_fd)
+    name, device_fd = attach(file_fd)
     with LoopDevice(name, device_fd=device_fd, file_fd=file_fd):
         yield name
 

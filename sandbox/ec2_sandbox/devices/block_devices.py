@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 from ec2_sandbox.devices.loop import LoopDevice
-from ec2_sandbox.errors import HostUnfit
+from ec2_sandbox.errors import HostUnfit, InputInvalid
 from ec2_sandbox.settings import BlockDevices
 
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
@@ -30,6 +31,9 @@ class BlockDevicePort(Protocol):
 
     def resize(self, volume_id: str, size_bytes: int) -> None:
         """Resize a volume, shown or not."""
+
+    def fail(self, volume_id: str, fault: DeviceFault) -> None:
+        """Let the device of this volume fail like this, without an id those to come."""
 
     def is_held(self, volume_id: str) -> bool:
         """Whether the device is in use on this host, for example mounted."""
@@ -54,6 +58,9 @@ class NoBlockDevices:
         """Do nothing."""
 
     def resize(self, volume_id: str, size_bytes: int) -> None:
+        """Do nothing."""
+
+    def fail(self, volume_id: str, fault: DeviceFault) -> None:
         """Do nothing."""
 
     def is_held(self, volume_id: str) -> bool:
@@ -83,8 +90,17 @@ class LoopBlockDevices:
     device stays when its volume is detached by force.
     """
 
-    def __init__(self, kind: BlockDevices, *, directory: Path, dev: Path = Path("/dev")) -> None:
+    def __init__(
+        self,
+        kind: BlockDevices,
+        *,
+        directory: Path,
+        dev: Path = Path("/dev"),
+        failing: bool = False,
+    ) -> None:
         self._kind = kind
+        self._failing = failing
+        self._next_fault = DeviceFault.NONE
         self._directory = directory
         self._dev = dev
         self._backed: dict[str, _Backed] = {}
@@ -95,8 +111,10 @@ class LoopBlockDevices:
         Raises HostUnfit when this host has no loop devices or the name is in use.
         """
         if volume_id not in self._backed:
-            loop = LoopDevice.create(size_bytes, directory=self._directory)
-            self._backed[volume_id] = _Backed(loop)
+            kind = FailingDevice if self._failing else LoopDevice
+            self._backed[volume_id] = _Backed(kind.create(size_bytes, directory=self._directory))
+            if self._next_fault:
+                self.fail(volume_id, self._next_fault)
         backed = self._backed[volume_id]
         backed.loop.bind()
         self._remove_stale_links(backed.loop.name)
@@ -124,6 +142,17 @@ class LoopBlockDevices:
         """Resize the loop device, if the volume has been attached before."""
         if backed := self._backed.get(volume_id):
             backed.loop.resize(size_bytes)
+
+    def fail(self, volume_id: str, fault: DeviceFault) -> None:
+        """Let the device fail; raises InputInvalid without the setting `failing_devices`."""
+        if not self._failing:
+            raise InputInvalid("devices fail only with the setting failing_devices")
+        if not volume_id:
+            self._next_fault = fault
+            return
+        loop = self._backed[volume_id].loop
+        if isinstance(loop, FailingDevice):
+            loop.fail(fault)
 
     def is_held(self, volume_id: str) -> bool:
         """Whether the kernel refuses an exclusive open, as it does for a mounted device."""
@@ -196,7 +225,7 @@ def _remove_own(link: Path, loop_name: str) -> None:
         link.unlink()
 
 
-def block_devices(kind: BlockDevices, *, directory: Path) -> BlockDevicePort:
+def block_devices(kind: BlockDevices, *, directory: Path, failing: bool = False) -> BlockDevicePort:
     """Block devices of this kind, after a trial on this host; raises HostUnfit."""
     if kind == "none":
         return NoBlockDevices()
@@ -205,4 +234,4 @@ def block_devices(kind: BlockDevices, *, directory: Path) -> BlockDevicePort:
     trial.close()
     if not is_node:
         raise HostUnfit(f"/dev/{trial.name} is not a block device")
-    return LoopBlockDevices(kind, directory=directory)
+    return LoopBlockDevices(kind, directory=directory, failing=failing)

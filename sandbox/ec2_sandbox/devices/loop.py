@@ -50,7 +50,7 @@ class LoopDevice:
         file_fd = _open_unlinked(directory)
         try:
             os.ftruncate(file_fd, size_bytes)
-            name, device_fd = _attach(file_fd)
+            name, device_fd = attach(file_fd)
         except OSError as error:
             os.close(file_fd)
             raise HostUnfit(
@@ -93,7 +93,7 @@ class LoopDevice:
     def bind(self) -> None:
         """Give the file a device again, possibly under another name."""
         if not self.is_bound:
-            self.name, self._device_fd = _attach(self._file_fd)
+            self.name, self._device_fd = attach(self._file_fd)
 
     def close(self) -> None:
         """Close device and file; a mounted device stays usable until unmounted. Safe to repeat."""
@@ -126,7 +126,13 @@ def _open_unlinked(directory: Path) -> int:
     return fd
 
 
-def _attach(file_fd: int) -> tuple[str, int]:
+def set_read_only(device_fd: int, *, on: bool) -> None:
+    """Set the flag of `blockdev --setro`, which stays with the name of the device."""
+    fcntl.ioctl(device_fd, _BLKROSET, struct.pack("=i", on))
+
+
+def attach(file_fd: int) -> tuple[str, int]:
+    """Give an open file or block device a loop device: its name and descriptor."""
     config = _LOOP_CONFIG.pack(file_fd, 0, _LO_FLAGS_AUTOCLEAR)
     control_fd = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -135,8 +141,7 @@ def _attach(file_fd: int) -> tuple[str, int]:
             device_fd = os.open(_node(number), os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.ioctl(device_fd, _LOOP_CONFIGURE, config)
-                # The read-only flag of `blockdev --setro` stays with the name of the device.
-                fcntl.ioctl(device_fd, _BLKROSET, struct.pack("=i", 0))
+                set_read_only(device_fd, on=False)
             except OSError as error:
                 os.close(device_fd)
                 if error.errno != errno.EBUSY:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ec2_sandbox.errors import InputInvalid
+from ec2_sandbox.devices.failing import DeviceFault
+from ec2_sandbox.errors import HostUnfit, InputInvalid
 from ec2_sandbox.faults import FaultRule, FaultRules
 from ec2_sandbox.http.response import Response
 from ec2_sandbox.iam.policy import Policy
@@ -20,8 +21,8 @@ _Handler = Callable[[Mapping[str, Any]], Any]
 class Control:
     """Serves JSON under `/_sandbox/`.
 
-    Resources: health, settings, state, journal, faults, policy, clock, and `device`, which hides
-    or shows the block device of an attached volume.
+    Resources: health, settings, state, journal, faults, policy, clock, `device`, which hides or
+    shows the block device of an attached volume, and `device_fault`, which lets it fail.
     """
 
     def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
@@ -38,6 +39,7 @@ class Control:
             ("DELETE", "faults"): lambda _: faults.clear(),
             ("POST", "policy"): self._set_policy,
             ("POST", "device"): self._show_device,
+            ("POST", "device_fault"): self._fail_device,
             ("GET", "clock"): lambda _: self._clock(),
             ("POST", "clock"): self._advance,
         }
@@ -51,7 +53,7 @@ class Control:
         try:
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             return _json(handler(json.loads(body) if body else query))
-        except (ValueError, TypeError, KeyError, InputInvalid) as error:
+        except (ValueError, TypeError, KeyError, InputInvalid, HostUnfit) as error:
             return _json({"error": str(error)}, status=400)
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> None:
@@ -74,6 +76,10 @@ class Control:
                     size_bytes=volume.size_bytes,
                     device_name=volume.attachment.device,
                 )
+
+    def _fail_device(self, wanted: Mapping[str, Any]) -> None:
+        with self._world.lock:
+            self._world.devices.fail(wanted["volume_id"], DeviceFault(wanted["fault"]))
 
     def _clock(self) -> dict[str, float]:
         return {"seconds": self._world.timeline.clock.seconds()}

@@ -35,7 +35,9 @@ class SandboxServer:
     """
 
     def __init__(self, settings: SandboxSettings, *, directory: Path, port: int = 0) -> None:
-        devices = block_devices(settings.block_devices, directory=directory)
+        devices = block_devices(
+            settings.block_devices, directory=directory, failing=settings.failing_devices
+        )
         self.world = World(settings, clock=SandboxClock(settings.speed), devices=devices)
         faults, journal = FaultRules(settings.seed), Journal()
         self._http = _Server((_HOST, port), _Handler)
