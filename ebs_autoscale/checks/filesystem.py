@@ -10,6 +10,7 @@ from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
+from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Reading
@@ -44,8 +45,8 @@ class FilesystemSeen:
 def expected(mountpoint: str) -> FilesystemSeen:
     """What fstab and systemd say of the filesystem, before it is looked at."""
     table = ""
-    with suppress(OSError):
-        table = FSTAB.read_text("utf-8", errors="replace")
+    with suppress(EbsAutoscaleError):
+        table = files.read_text(FSTAB)
     lines = lines_at(table, mountpoint)
     return FilesystemSeen(
         mountpoint=mountpoint,

@@ -33,7 +33,7 @@ def signature_of(node: Path) -> str:
         if error.status == _BLKID_NOTHING_FOUND:
             return ""
         raise
-    fields = dict(line.split("=", 1) for line in found.splitlines() if "=" in line)
+    fields = dict(line.split("=", 1) for line in found.split("\n") if "=" in line)
     kind = fields.get("TYPE") or fields.get("PTTYPE") or "something that blkid recognises"
     uuid = fields.get("UUID") or fields.get("PTUUID")
     return f"{kind}, UUID {uuid}" if uuid else kind

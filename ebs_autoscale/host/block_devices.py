@@ -177,8 +177,9 @@ class BlockDevices:
         for mount in MountTable().mounts():
             if mount.device == number:
                 return f"the {mount.kind} filesystem mounted on {mount.point}"
-        for line in Path("/proc/swaps").read_text("utf-8").splitlines()[1:]:
-            if Path(line.split()[0]).name == name:
+        # The names of swap files are arbitrary bytes, in which the kernel escapes white space only.
+        for line in Path("/proc/swaps").read_bytes().split(b"\n"):
+            if line.partition(b" ")[0].rpartition(b"/")[2] == os.fsencode(name):
                 return "swap"
         for device in self._sysfs.glob(f"fs/btrfs/*/devices/{name}"):
             return f"a device of the mounted BTRFS {device.parent.parent.name}"

@@ -1,5 +1,6 @@
 """Parse and edit the text of fstab(5), keeping all other lines as they are. Pure."""
 
+import os
 import posixpath
 import re
 from collections.abc import Callable, Collection
@@ -14,7 +15,9 @@ FSTAB = Path("/etc/fstab")
 # appear later, the daemon mounts it.
 _OPTIONS = ("nofail", "x-systemd.device-timeout=120s")
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
+# What separates fields. Other white space, such as the no-break space, belongs to a name.
+_BLANKS = re.compile("[ \t]+")
 # Characters that separate fields or begin an escape.
 _ESCAPED = {character: f"\\{ord(character):03o}" for character in " \t\n\\"}
 
@@ -65,7 +68,8 @@ class FstabLine:
 
 def parse(table: str) -> tuple[FstabLine, ...]:
     """The lines that mount something; those with too few fields are skipped, as by mount(8)."""
-    rows = ((number, line.split()) for number, line in enumerate(table.split("\n")))
+    lines = enumerate(table.split("\n"))
+    rows = ((number, _BLANKS.split(line.strip(" \t\r"))) for number, line in lines)
     return tuple(
         FstabLine(
             number=number,
@@ -148,4 +152,6 @@ def _conflict(line: FstabLine, written: str) -> Unfit:
 
 
 def _unescape(field: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
+    """Undo the escapes, which stand for bytes: `\\303\\274` is one letter."""
+    raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), os.fsencode(field))
+    return os.fsdecode(raw)

@@ -63,7 +63,7 @@ def parse_show(text: str) -> tuple[Unit, ...]:
     """
     units = []
     for block in text.strip().split("\n\n"):
-        found = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        found = dict(line.split("=", 1) for line in block.split("\n") if "=" in line)
         if "Id" in found:
             units.append(
                 Unit(

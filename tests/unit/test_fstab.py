@@ -81,3 +81,18 @@ def test_a_line_is_read_as_it_is_meant(mountpoint: str, tmp_path: Path) -> None:
     argv = ["findmnt", "--tab-file", str(table), "--noheadings", "--raw", "--output", "TARGET"]
     shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     assert shown.encode().decode("unicode_escape") == mountpoint
+
+
+@pytest.mark.parametrize(
+    "name", ["no-break\u00a0space", "a\x1cb", "a\x0bb", "a\x85b", "a\u2028b", "ü"]
+)
+def test_only_space_and_tab_separate_fields(name: str) -> None:
+    """Any other white space belongs to a name, as it does for mount(8)."""
+    [line] = parse(f"{line_for(UUID, f'/{name}')}\n")
+    assert (line.mountpoint, line.kind, line.uuid) == (f"/{name}", "btrfs", UUID)
+
+
+def test_escapes_stand_for_bytes() -> None:
+    """A letter of several bytes may be escaped byte by byte; what is no byte is no escape."""
+    lines = parse("x /z\\303\\274rich btrfs\nx /\\777 btrfs\nx /\\377 btrfs")
+    assert [line.mountpoint for line in lines] == ["/zürich", "/\\777", "/\udcff"]

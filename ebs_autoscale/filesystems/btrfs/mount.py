@@ -74,9 +74,13 @@ class BtrfsMount:
     def _not_mounted(self) -> Unfit:
         os.close(self._open())  # raises when the folder itself is missing
         beneath = self._table.over(self.path)
+        of = (
+            f"the {beneath.kind} filesystem ({beneath.source}) on {beneath.point}"
+            if beneath
+            else "/"
+        )
         return Unfit(
-            f"nothing is mounted on {_shown(self.path)}: it is a directory of the {beneath.kind} "
-            f"filesystem ({beneath.source}) on {beneath.point}",
+            f"nothing is mounted on {_shown(self.path)}: it is a directory of {of}",
             hint=f"run `mount {_shown(self.path)}`",
             cause=Cause.NOT_MOUNTED,
         )
