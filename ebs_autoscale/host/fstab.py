@@ -152,6 +152,6 @@ def _conflict(line: FstabLine, written: str) -> Unfit:
 
 
 def _unescape(field: str) -> str:
-    """Undo the escapes, which stand for bytes: `\\303\\274` is one letter."""
+    r"""Undo the escapes, which stand for bytes: `\303\274` is one letter."""
     raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), os.fsencode(field))
     return os.fsdecode(raw)
