@@ -3,6 +3,10 @@
 import fcntl
 import os
 import struct
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -14,11 +18,23 @@ from ec2_sandbox.errors import HostUnfit
 _LOOP_SET_STATUS = 0x4C04
 _LOOP_GET_STATUS = 0x4C05
 _LOOP_SET_CAPACITY = 0x4C07
+_LOOP_SET_DIRECT_IO = 0x4C08
 _LOOP_INFO_BYTES = 232
 _SIZE_LIMIT_AT = 32
 _SECTOR_BYTES = 512
 
-_THROTTLE = Path("/sys/fs/cgroup/blkio")
+# linux/fs.h
+_FIFREEZE = 0xC0045877
+_FITHAW = 0xC0045878
+# What ext4 needs beside one file.
+_OVERHEAD_BYTES = 64 * 1024**2
+
+# A device that hangs in a commit can make the kernel hang for every BTRFS of the host: this ends it
+# even if we are killed.
+HANG_MAX_SECONDS = 30
+_THAW = "import fcntl, sys, time; time.sleep({}); fcntl.ioctl({}, {}, 0)"
+
+_THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device")
 _NO_LIMIT = 0
 
 
@@ -35,30 +51,37 @@ class DeviceFault(StrEnum):
 class FailingDevice(LoopDevice):
     """A loop device over another one, which refuses what it is told to refuse.
 
-    What hangs is throttled to a byte a second, by the cgroup v1 controller of block devices.
+    The file below is in a small ext4 of its own, so that writes hang while that is frozen, for
+    HANG_MAX_SECONDS at most. Reads
+    hang by throttling to a byte a second, which needs the cgroup v1 controller of block devices and
+    does not reach the metadata that a filesystem reads.
     """
 
     _below: LoopDevice
+    _folder_fd: int
+    _thawer: "subprocess.Popen[bytes] | None" = None
     fault: DeviceFault = DeviceFault.NONE
 
     @classmethod
     def create(cls, size_bytes: int, *, directory: Path) -> Self:
         """Create one that works; raises HostUnfit as LoopDevice does."""
-        below = LoopDevice.create(size_bytes, directory=directory)
+        folder_fd = _own_filesystem(size_bytes, directory)
+        below = LoopDevice.create(size_bytes, directory=Path(f"/proc/self/fd/{folder_fd}"))
         fd = os.open(below.node, os.O_RDWR | os.O_CLOEXEC)
         name, device_fd = attach(fd)
+        # Else a write ends in the page cache of the device below.
+        fcntl.ioctl(device_fd, _LOOP_SET_DIRECT_IO, 1)
         device = cls(name, device_fd=device_fd, file_fd=fd)
-        device._below = below
+        device._below, device._folder_fd = below, folder_fd
         return device
 
     @property
     def stored_bytes(self) -> int:
         """The space that the sparse file takes."""
-        os.fsync(self._file_fd)
         return self._below.stored_bytes
 
     def resize(self, size_bytes: int) -> None:
-        """Resize the file and both devices; a filesystem on it is not resized."""
+        """Resize the file and both devices, within the size at creation."""
         self._below.resize(size_bytes)
         if self.is_bound:
             fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
@@ -68,28 +91,52 @@ class FailingDevice(LoopDevice):
 
         Raises HostUnfit when this host cannot make a device hang.
         """
-        os.fsync(self._file_fd)
+        before, self.fault = self.fault, fault
+        if before is DeviceFault.WRITES_HANG:
+            self._thaw()
+        if before is DeviceFault.READS_HANG:
+            self._throttle_reads(_NO_LIMIT)
         set_read_only(self._file_fd, on=fault is DeviceFault.WRITES_REFUSED)
         self._limit_size(_SECTOR_BYTES if fault is DeviceFault.REFUSED else 0)
-        for direction, hangs in (
-            ("read", DeviceFault.READS_HANG),
-            ("write", DeviceFault.WRITES_HANG),
-        ):
-            if hangs in {fault, self.fault}:
-                self._throttle(direction, 1 if fault is hangs else _NO_LIMIT)
-        self.fault = fault
+        if fault is DeviceFault.WRITES_HANG:
+            self._freeze()
+        if fault is DeviceFault.READS_HANG:
+            self._throttle_reads(1)
 
     def unbind(self) -> None:
         """Let it work again, and remove it; the one below stays."""
         self.fail(DeviceFault.NONE)
         super().unbind()
 
+    def bind(self) -> None:
+        """Give it a device again, possibly under another name."""
+        super().bind()
+        fcntl.ioctl(self._device_fd, _LOOP_SET_DIRECT_IO, 1)
+
     def close(self) -> None:
         """Close both devices, working; a mounted device stays usable until unmounted."""
-        if self._file_fd >= 0:
-            self.fail(DeviceFault.NONE)
+        if self._file_fd < 0:
+            return
+        self.fail(DeviceFault.NONE)
         super().close()
         self._below.close()
+        os.close(self._folder_fd)
+
+    def _freeze(self) -> None:
+        script = _THAW.format(HANG_MAX_SECONDS, self._folder_fd, _FITHAW)
+        argv = [sys.executable, "-I", "-c", script]
+        self._thawer = subprocess.Popen(
+            argv, pass_fds=[self._folder_fd], stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        fcntl.ioctl(self._folder_fd, _FIFREEZE, 0)
+
+    def _thaw(self) -> None:
+        if self._thawer:
+            self._thawer.kill()
+            self._thawer.wait()
+        # EINVAL: it was thawed meanwhile.
+        with suppress(OSError):
+            fcntl.ioctl(self._folder_fd, _FITHAW, 0)
 
     def _limit_size(self, size_bytes: int) -> None:
         """Let the device below end here; with 0, where its file ends."""
@@ -98,14 +145,25 @@ class FailingDevice(LoopDevice):
         struct.pack_into("=Q", info, _SIZE_LIMIT_AT, size_bytes)
         fcntl.ioctl(self._file_fd, _LOOP_SET_STATUS, info)
 
-    def _throttle(self, direction: str, bytes_per_second: int) -> None:
+    def _throttle_reads(self, bytes_per_second: int) -> None:
         number = Path(self.node).stat().st_rdev
         rule = f"{os.major(number)}:{os.minor(number)} {bytes_per_second}"
         try:
-            file = _THROTTLE / f"blkio.throttle.{direction}_bps_device"
-            file.write_text(rule, "ascii")
+            _THROTTLE.write_text(rule, "ascii")
         except OSError as error:
             raise HostUnfit(
-                f"cannot make {self.node} hang: {error}",
-                hint=f"mount the cgroup v1 controller blkio on {_THROTTLE}",
+                f"cannot make reads of {self.node} hang: {error}",
+                hint=f"mount the cgroup v1 controller blkio on {_THROTTLE.parent}",
             ) from error
+
+
+def _own_filesystem(size_bytes: int, directory: Path) -> int:
+    """A descriptor of the root of a new ext4 that is mounted nowhere; it ends with its last user."""
+    with LoopDevice.create(size_bytes + _OVERHEAD_BYTES, directory=directory) as loop:
+        small = ["-m", "0", "-N", "16", "-O", "^has_journal,^resize_inode", "-E", "nodiscard"]
+        subprocess.run(["mkfs.ext4", "-q", *small, loop.node], check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["mount", loop.node, folder], check=True)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            subprocess.run(["umount", "--lazy", folder], check=True)
+    return fd
