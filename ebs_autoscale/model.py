@@ -18,8 +18,9 @@ DEAD_VOLUME_STATES = frozenset({"deleting", "deleted", "error"})
 class Device:
     """A device of the filesystem, as the kernel sees it now.
 
-    `name` is the kernel's name of the block device (`nvme1n1`), empty for a missing device.
-    `errors` counts failed writes, reads and flushes, corrupted blocks, and blocks of another
+    `name` is the kernel's name of the block device (`nvme1n1`), empty when it is not known.
+    `missing` is whether the kernel has no such block device any more, `writable` whether it
+    allocates chunks on it: not on a seed device. `errors` counts failed writes, reads and flushes, corrupted blocks, and blocks of another
     generation, in this order.
     """
 
@@ -28,7 +29,13 @@ class Device:
     size_bytes: int
     unallocated_bytes: int
     missing: bool = False
+    writable: bool = True
     errors: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The kernel's name, or the devid if there is none."""
+        return self.name or f"devid {self.devid}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ def _reading_lines(reading: Reading) -> Iterator[Line]:
     yield Line("mount", "ok", f"{reading.filesystem}: {what}")
     problems = {problem.cause: problem for problem in problems_of(reading)}
     if Cause.MISSING_DEVICE not in problems:
-        each = (f"{device.name} ({format_size(device.size_bytes)})" for device in reading.devices)
+        each = (f"{device.label} ({format_size(device.size_bytes)})" for device in reading.devices)
         yield Line("members", "ok", ", ".join(each))
     for problem in problems.values():
         yield _problem_line(problem)

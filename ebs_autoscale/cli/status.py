@@ -181,5 +181,7 @@ def _lines_of(seen: FilesystemStatus) -> list[str]:
 
 def _device(device: Device) -> str:
     if device.missing:
-        return f"devid {device.devid} MISSING"
-    return f"{device.name} ({format_size(device.size_bytes)})"
+        name = f" ({device.name})" if device.name else ""
+        return f"devid {device.devid} MISSING{name}"
+    kind = "" if device.writable else ", no room"
+    return f"{device.label} ({format_size(device.size_bytes)}{kind})"

@@ -28,11 +28,12 @@ def missing_device(reading: Reading) -> Problem | None:
 
     Data with the `single` profile is on them: no new volume can repair that.
     """
-    lost = [str(d.devid) for d in reading.devices if d.missing or not d.name]
+    lost = [device for device in reading.devices if device.missing]
     if not lost:
         return None
     devices = "device" if len(lost) == 1 else "devices"
-    what = f"{reading.mountpoint} is missing the {devices} with devid {', '.join(lost)}"
+    named = (f"{d.devid} ({d.name})" if d.name else str(d.devid) for d in lost)
+    what = f"{reading.mountpoint} is missing the {devices} with devid {', '.join(named)}"
     return Problem(Cause.MISSING_DEVICE, what, MISSING_DEVICE_HINT)
 
 
@@ -61,7 +62,7 @@ def problems_of(reading: Reading) -> Iterator[Problem]:
 def _errors_of(device: Device) -> str:
     counts = zip(device.errors, _ERROR_NAMES, strict=False)
     errors = ", ".join(counted(count, *names) for count, names in counts if count)
-    return f"{device.name or 'missing'} (devid {device.devid}): {errors}"
+    return f"{device.name or 'unknown device'} (devid {device.devid}): {errors}"
 
 
 def _full(reading: Reading) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -91,3 +92,54 @@ def test_a_degraded_mount_is_an_alarm(loop: Loop, btrfs_at: Btrfs, clock: Clock)
     [problem] = problems_of(BtrfsFilesystem(str(path), clock=clock).read())
     assert problem.cause is Cause.MISSING_DEVICE
     assert "devid 2" in problem.sentence
+
+
+def test_a_device_that_was_torn_off_is_lost(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A block device that the kernel has taken away is missing and has no room, until it is back.
+
+    The kernel gives an NVMe device whose volume is detached the size 0, which is done here to a
+    loop device.
+    """
+    staying, leaving = loop(GIB), loop(GIB)
+    path = btrfs_at(staying, leaving, mkfs=("-d", "single", "-m", "raid1"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    for left_bytes in (0, GIB // 2):
+        leaving.resize(left_bytes)
+        reading = filesystem.read()
+        [problem] = problems_of(reading)
+        assert problem.cause is Cause.MISSING_DEVICE
+        assert leaving.name in problem.sentence
+        assert not reading.has_device(leaving.name)
+        assert reading.available_bytes <= staying.size_bytes
+    leaving.resize(GIB)
+    assert not list(problems_of(filesystem.read()))
+    assert filesystem.read().devices == before.devices
+
+
+@pytest.mark.parametrize("torn_off", [False, True])
+def test_health_is_not_a_matter_of_names(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, tmp_path: Path, torn_off: bool
+) -> None:
+    """Whether the nodes by which devices were registered exist is no sign of their health.
+
+    One of them even bears the name of another device.
+    """
+    devices = [loop(512 * MIB) for _ in range(3)]
+    path = btrfs_at(*devices)
+    run(["umount", str(path)], timeout_seconds=60)
+    run(["btrfs", "device", "scan", "--forget"], timeout_seconds=60)
+    nodes = [tmp_path / devices[1].name, tmp_path / "other", tmp_path / "third"]
+    for device, node in zip(devices, nodes, strict=True):
+        os.mknod(node, stat.S_IFBLK | 0o600, Path(device.node).stat().st_rdev)
+        run(["btrfs", "device", "scan", str(node)], timeout_seconds=60)
+    run(["mount", str(nodes[0]), str(path)], timeout_seconds=60)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    assert [device.name for device in filesystem.read().devices] == [d.name for d in devices]
+    for node in nodes:
+        node.unlink()
+    if torn_off:
+        devices[1].resize(0)
+    reading = filesystem.read()
+    healthy = {device.name for device in reading.devices if not device.missing}
+    assert healthy == {d.name for d in devices} - ({devices[1].name} if torn_off else set())

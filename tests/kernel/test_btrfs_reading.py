@@ -3,6 +3,7 @@
 import os
 import timeit
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -133,6 +134,47 @@ def test_data_profiles_have_their_factor(
     assert 0.8 * 2 * GIB / copies < available_bytes < 2 * GIB / copies
     with (path / "content").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, available_bytes - 16 * MIB)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_seed_device_has_no_room(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, tmp_path: Path, seeds: int
+) -> None:
+    """A seed, and the seed of a seed, is a device of the filesystem, and nothing is written to it.
+
+    What is available can be written, up to 16 MiB.
+    """
+    devices = [loop(512 * MIB) for _ in range(seeds + 1)]
+    path = btrfs_at(devices[0])
+    (path / "content").write_bytes(os.urandom(100 * MIB))
+    run(["umount", str(path)], timeout_seconds=60)
+    for seed, sprout in pairwise(devices):
+        run(["btrfstune", "-S", "1", seed.node], timeout_seconds=60)
+        run(["mount", seed.node, str(path)], timeout_seconds=60)
+        run(["btrfs", "device", "add", sprout.node, str(path)], timeout_seconds=60)
+        run(["umount", str(path)], timeout_seconds=60)
+    run(["mount", devices[-1].node, str(path)], timeout_seconds=60)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    before = filesystem.read()
+    expected = [(device.name, device is devices[-1]) for device in devices]
+    assert [(device.name, device.writable) for device in before.devices] == expected
+    assert all(before.has_device(device.name) for device in devices)
+    written = write_until_full(path / "more")
+    assert abs(before.available_bytes - written) <= 16 * MIB
+    assert filesystem.read().available_bytes < 16 * MIB
+
+
+def test_devids_may_have_gaps(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """Devices are found whatever their devids, and while one takes the place of another."""
+    devices = [loop(512 * MIB) for _ in range(3)]
+    path = btrfs_at(*devices, mkfs=("-m", "single"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    for devid in ("1", "2"):
+        run(["btrfs", "device", "remove", devid, str(path)], timeout_seconds=60)
+    assert [(d.devid, d.name) for d in filesystem.read().devices] == [(3, devices[2].name)]
+    node = devices[0].node
+    run(["btrfs", "replace", "start", "-f", "-B", "3", node, str(path)], timeout_seconds=60)
+    assert [(d.devid, d.name) for d in filesystem.read().devices] == [(3, devices[0].name)]
 
 
 def test_devices_have_their_kernel_names(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:

@@ -124,9 +124,7 @@ def open_root() -> Iterator[OpenMount]:
     """The root of this host, in the place of a filesystem that does not exist."""
     fd = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield OpenMount(
-            fd=fd, info=FilesystemInfo(uuid="", device_count=1, highest_devid=1, node_bytes=16384)
-        )
+        yield OpenMount(fd=fd, info=FilesystemInfo(uuid="", highest_devid=1, node_bytes=16384))
     finally:
         os.close(fd)
 

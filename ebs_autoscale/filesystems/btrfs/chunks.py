@@ -118,15 +118,18 @@ def available_bytes(
     unallocated: Sequence[int],
     *,
     filesystem_bytes: int,
+    lost_bytes: int = 0,
 ) -> int:
     """What programs can still write, never negative.
 
     Free space in data chunks, minus reserved and dirty bytes, plus unallocated space, minus the
     metadata chunks that so much content will need; at most what metadata can account for.
+    `lost_bytes` is allocated on devices that were torn off; it is assumed to be all free data.
     """
     kept = data.used_bytes + data.reserved_bytes + data.may_use_bytes + data.readonly_bytes
+    free = data.total_bytes - kept
     profile = PROFILES[data.profile]
-    available = data.total_bytes - kept + profile.allocatable_bytes(unallocated)
+    available = free - min(lost_bytes, max(0, free)) + profile.allocatable_bytes(unallocated)
     if data is metadata:
         return max(0, available)
     to_come = _metadata_to_come_bytes(metadata, available, filesystem_bytes)

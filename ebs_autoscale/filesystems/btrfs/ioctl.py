@@ -49,7 +49,6 @@ class FilesystemInfo:
     """The filesystem that an open file is in; `node_bytes` is the size of its tree nodes."""
 
     uuid: str
-    device_count: int
     highest_devid: int
     node_bytes: int
 
@@ -73,31 +72,16 @@ def filesystem_info(fd: int) -> FilesystemInfo | None:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             return None
         raise
-    highest, count, fsid, nodesize = _FS_INFO_HEAD.unpack_from(reply)
+    highest, _, fsid, nodesize = _FS_INFO_HEAD.unpack_from(reply)
     return FilesystemInfo(
         uuid=str(uuid.UUID(bytes=fsid)),
-        device_count=count,
         highest_devid=highest,
         node_bytes=nodesize,
     )
 
 
-def devices(fd: int, filesystem: FilesystemInfo) -> Iterator[DeviceInfo]:
-    """All devices by ascending devid, which has gaps where devices were removed.
-
-    Without the target of a running replace: it has devid 0 until it takes the devid of the device
-    that it replaces, and may or may not be in `device_count` (both seen on 6.18).
-    """
-    found = 0
-    for devid in range(1, filesystem.highest_devid + 1):
-        if found == filesystem.device_count:
-            return
-        if device := _device(fd, devid):
-            found += 1
-            yield device
-
-
-def _device(fd: int, devid: int) -> DeviceInfo | None:
+def device_info(fd: int, devid: int) -> DeviceInfo | None:
+    """The device with this devid, seed devices included; None when there is none."""
     question = bytearray(_DEV_INFO_SIZE)
     struct.pack_into("=Q", question, 0, devid)
     try:

@@ -26,7 +26,8 @@ def data_can_make_room(reading: Reading, *, data_profile: str) -> bool:
 def device_to_free(reading: Reading) -> Device:
     """The device without room for metadata that lacks least of it."""
     roomy = _with_room(reading)
-    others = [device for device in reading.devices if device not in roomy and not device.missing]
+    usable = [device for device in reading.devices if device.writable and not device.missing]
+    others = [device for device in usable if device not in roomy]
     return max(others, key=lambda device: device.unallocated_bytes)
 
 
@@ -54,4 +55,4 @@ def _with_room(reading: Reading) -> list[Device]:
 
 
 def _raw_bytes(reading: Reading) -> int:
-    return sum(device.size_bytes for device in reading.devices)
+    return sum(device.size_bytes for device in reading.devices if device.writable)

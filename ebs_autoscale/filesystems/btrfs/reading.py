@@ -1,6 +1,7 @@
 """A Reading of a verified mount, from sysfs and ioctls."""
 
 import os
+from collections.abc import Sequence
 
 from ebs_autoscale.filesystems.btrfs import reserve
 from ebs_autoscale.filesystems.btrfs.chunks import (
@@ -12,7 +13,7 @@ from ebs_autoscale.filesystems.btrfs.ioctl import (
     DeviceInfo,
     balance,
     device_errors,
-    devices,
+    device_info,
 )
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
@@ -32,29 +33,36 @@ def reading_of(
     now_seconds: float,
 ) -> Reading:
     """The current state, in microseconds and without a subprocess; raises OSError."""
-    names = sysfs.names()
     for _ in range(_TRIES):
         data, metadata = sysfs.allocated()
-        found = tuple(devices(mount.fd, mount.info))
+        found = _device_infos(mount, sysfs)
         if sysfs.totals() == (data.total_bytes, metadata.total_bytes):
             break
     reserve_bytes = reserve.held_bytes(mount.fd)
     used_bytes = data.used_bytes + data.reserved_bytes + data.may_use_bytes
-    listed = tuple(_device(mount.fd, info, sysfs, names) for info in found)
-    unallocated = [device.unallocated_bytes for device in listed if not device.missing]
-    raw_bytes = sum(device.size_bytes for device in listed)
+    devices = _devices(mount.fd, found, sysfs)
+    unallocated = [d.unallocated_bytes for d in devices if d.writable and not d.missing]
+    raw_bytes = sum(device.size_bytes for device in devices if device.writable)
+    # What was missing at the mount has no block groups that can be written.
+    torn_off = {device.devid for device in devices if device.missing and device.name}
     return Reading(
         filesystem=mount.info.uuid,
         mountpoint=mountpoint,
         taken_at_seconds=now_seconds,
         size_bytes=statvfs.f_blocks * statvfs.f_frsize,
-        available_bytes=available_bytes(data, metadata, unallocated, filesystem_bytes=raw_bytes),
+        available_bytes=available_bytes(
+            data,
+            metadata,
+            unallocated,
+            filesystem_bytes=raw_bytes,
+            lost_bytes=sum(info.allocated_bytes for info in found if info.devid in torn_off),
+        ),
         # Taking or releasing the reserve does not count as writing.
         used_bytes=max(0, used_bytes - reserve_bytes),
         statvfs_available_bytes=statvfs.f_bavail * statvfs.f_frsize,
         metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
         metadata_profile=metadata.profile,
-        devices=listed,
+        devices=devices,
         reserve_bytes=reserve_bytes,
     )
 
@@ -71,27 +79,72 @@ def exclusive_operation(mount: OpenMount, sysfs: BtrfsSysfs) -> str:
     return operation
 
 
-def _device(fd: int, info: DeviceInfo, sysfs: BtrfsSysfs, names: frozenset[str]) -> Device:
+def devices_of(mount: OpenMount, sysfs: BtrfsSysfs) -> tuple[Device, ...]:
+    """The devices by ascending devid; also of a filesystem that is read-only. Raises OSError."""
+    return _devices(mount.fd, _device_infos(mount, sysfs), sysfs)
+
+
+def _device_infos(mount: OpenMount, sysfs: BtrfsSysfs) -> list[DeviceInfo]:
+    devids = sysfs.devids() or range(1, mount.info.highest_devid + 1)
+    return [info for devid in devids if (info := device_info(mount.fd, devid))]
+
+
+def _devices(fd: int, found: Sequence[DeviceInfo], sysfs: BtrfsSysfs) -> tuple[Device, ...]:
+    mounted = [info for info in found if info.path and not sysfs.is_missing(info.devid)]
+    names: dict[int, str | None] = {info.devid: "" for info in mounted}
+    names |= _names_of(mounted, sysfs)
+    return tuple(_device(fd, info, names.get(info.devid), sysfs) for info in found)
+
+
+def _device(fd: int, info: DeviceInfo, name: str | None, sysfs: BtrfsSysfs) -> Device:
+    """The device; `name` is None for one that was missing at the mount, "" if it is not known."""
+    # A block device that became smaller than the filesystem's share of it is no longer whole.
+    is_torn_off = name and sysfs.capacity_bytes(name) < info.size_bytes
+    is_writable = sysfs.is_writable(info.devid)
+    unallocated = unallocated_bytes(
+        size_bytes=info.size_bytes, allocated_bytes=info.allocated_bytes
+    )
     return Device(
         devid=info.devid,
-        name=_name_of(info.path, sysfs, names),
+        name=name or "",
         size_bytes=info.size_bytes,
-        unallocated_bytes=unallocated_bytes(
-            size_bytes=info.size_bytes, allocated_bytes=info.allocated_bytes
-        ),
-        missing=not info.path or sysfs.is_missing(info.devid),
+        unallocated_bytes=unallocated if is_writable else 0,
+        missing=name is None or bool(is_torn_off),
+        writable=is_writable,
         errors=device_errors(fd, info.devid),
     )
 
 
-def _name_of(path: str, sysfs: BtrfsSysfs, names: frozenset[str]) -> str:
-    """The kernel's name of a device that was registered by this path, which may be a link."""
-    name = os.path.basename(path)  # noqa: PTH119 -- runs each tick
-    if name in names or not path:
-        return name
+def _names_of(found: Sequence[DeviceInfo], sysfs: BtrfsSysfs) -> dict[int, str]:
+    """The kernel name of each of these devices, which are all in sysfs.
+
+    The kernel tells by which path each was registered. Whether that path still leads to it is no
+    sign of its health: it may be a link, be gone, or belong to another mount namespace.
+    """
+    names: dict[int, str] = {}
+    left = set(sysfs.names())
+    for rule in (_named_by_path, _named_by_number, _left_over):
+        for info in found:
+            if info.devid not in names and (name := rule(info, left, sysfs)):
+                names[info.devid] = name
+                left.remove(name)
+    return names
+
+
+def _named_by_path(info: DeviceInfo, left: set[str], _sysfs: BtrfsSysfs) -> str:
+    name = info.path.removeprefix("/dev/")
+    return name if name in left else ""
+
+
+def _named_by_number(info: DeviceInfo, left: set[str], sysfs: BtrfsSysfs) -> str:
     try:
-        number = os.stat(path).st_rdev  # noqa: PTH116 -- the same
+        number = os.stat(info.path).st_rdev  # noqa: PTH116 -- runs each tick
     except OSError:
         return ""
     device = f"{os.major(number)}:{os.minor(number)}"
-    return next((name for name in names if sysfs.device_number(name) == device), "")
+    return next((name for name in left if sysfs.device_number(name) == device), "")
+
+
+def _left_over(info: DeviceInfo, left: set[str], sysfs: BtrfsSysfs) -> str:
+    """The first one that is large enough; else the first, which then was torn off."""
+    return min(left, key=lambda n: (sysfs.capacity_bytes(n) < info.size_bytes, n), default="")

@@ -9,6 +9,7 @@ from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, Allocated
 SYSFS = Path("/sys/fs/btrfs")
 """Has a folder for each mounted filesystem, in whatever mount namespace."""
 
+_SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
 # In the order in which bytes move from one counter to the next, so that a byte is counted twice
 # rather than not at all (measured: in the opposite order a reading was off by GiB).
 _COUNTERS = (
@@ -68,6 +69,19 @@ class BtrfsSysfs:
         """The kernel names of the devices."""
         return frozenset(os.listdir(f"{self._folder}/devices"))  # noqa: PTH208 -- runs each tick
 
+    def devids(self) -> tuple[int, ...]:
+        """The devids of all devices, seed devices included; empty before Linux 5.6.
+
+        The ioctl's count leaves seed devices out, and devids have gaps where devices were removed.
+        Without the target of a running replace: it has devid 0 until it takes that of the device
+        that it replaces.
+        """
+        try:
+            present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
+        except FileNotFoundError:
+            return ()
+        return tuple(sorted(int(devid) for devid in present if devid != "0"))
+
     def device_number(self, name: str) -> str:
         """The major:minor of the device with this kernel name; empty when it has gone."""
         try:
@@ -75,12 +89,30 @@ class BtrfsSysfs:
         except OSError:
             return ""
 
-    def is_missing(self, devid: int) -> bool:
-        """Whether this device is missing; always False before Linux 5.6."""
+    def capacity_bytes(self, name: str) -> int:
+        """The size of the block device with this kernel name; 0 when it was torn off.
+
+        When an NVMe volume is detached while in use, the kernel first sets its size to 0. Then the
+        block device goes, and the filesystem's link to it leads nowhere (measured on 6.1).
+        """
         try:
-            return self._read(f"devinfo/{devid}/missing") == "1"
+            return int(self._read(f"devices/{name}/size")) * _SECTOR_BYTES
+        except OSError:
+            return 0
+
+    def is_missing(self, devid: int) -> bool:
+        """Whether it was missing when the filesystem was mounted; always False before Linux 5.6."""
+        return self._flag(devid, "missing", "0") == "1"
+
+    def is_writable(self, devid: int) -> bool:
+        """Whether chunks are allocated on it, unlike on a seed device; True before Linux 5.6."""
+        return self._flag(devid, "writeable", "1") == "1"
+
+    def _flag(self, devid: int, name: str, default: str) -> str:
+        try:
+            return self._read(f"devinfo/{devid}/{name}")
         except FileNotFoundError:
-            return False
+            return default
 
     def _allocated(self, kind: str) -> Allocated:
         counted = {name: int(self._read(f"allocation/{kind}/{name}")) for name in _COUNTERS}
