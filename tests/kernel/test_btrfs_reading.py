@@ -137,9 +137,7 @@ def test_data_profiles_have_their_factor(
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_seed_device_has_no_room(
-    loop: Loop, btrfs_at: Btrfs, clock: Clock, tmp_path: Path, seeds: int
-) -> None:
+def test_a_seed_device_has_no_room(loop: Loop, btrfs_at: Btrfs, clock: Clock, seeds: int) -> None:
     """A seed, and the seed of a seed, is a device of the filesystem, and nothing is written to it.
 
     What is available can be written, up to 16 MiB.
