@@ -158,7 +158,7 @@ class FailingDevice(LoopDevice):
 
 
 def _own_filesystem(size_bytes: int, directory: Path) -> int:
-    """A descriptor of the root of a new ext4 that is mounted nowhere; it ends with its last user."""
+    """The root of a new ext4 that is mounted nowhere, opened; it ends with its last user."""
     with LoopDevice.create(size_bytes + _OVERHEAD_BYTES, directory=directory) as loop:
         small = ["-m", "0", "-N", "16", "-O", "^has_journal,^resize_inode", "-E", "nodiscard"]
         subprocess.run(["mkfs.ext4", "-q", *small, loop.node], check=True)
