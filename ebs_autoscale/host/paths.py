@@ -1,16 +1,45 @@
 """Paths of the program's own files: configuration, runtime files, log."""
 
+import re
 from pathlib import Path
+from zlib import crc32
 
 CONFIG_FOLDER = Path("/etc/ebs-autoscale")
 CONFIG_DEFAULT = CONFIG_FOLDER / "config.yaml"
 RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
 LOG_FILE = Path("/var/log/ebs-autoscale.log")
 
+# A file name has 255 bytes at the most; an escaped byte has four.
+_NAME_MAX = 200
+_UNESCAPED = re.compile(rb"[0-9A-Za-z:_.]")
+
+
+def escape_path(path: str) -> str:
+    r"""The path as `systemd-escape --path` prints it: `/srv/my-own` is `srv-my\x2down`.
+
+    For absolute paths without `.` and `..`. Source: systemd.unit(5), "String escaping for
+    inclusion in unit names".
+    """
+    parts = [part for part in path.split("/") if part]
+    return "-".join(_escape(part, first=part is parts[0]) for part in parts) or "-"
+
+
+def _escape(part: str, *, first: bool) -> str:
+    letters = [bytes([byte]) for byte in part.encode(errors="surrogateescape")]
+    return "".join(
+        letter.decode()
+        if _UNESCAPED.fullmatch(letter) and not (first and index == 0 and letter == b".")
+        else f"\\x{letter[0]:02x}"
+        for index, letter in enumerate(letters)
+    )
+
 
 def status_file(mountpoint: str) -> Path:
-    """The daemon's report: `/scratch` is scratch.json, `/var/lib/docker` var-lib-docker.json."""
-    return RUNTIME_DIRECTORY / f"{mountpoint.strip('/').replace('/', '-') or 'root'}.json"
+    r"""The daemon's report: `/a/b` is a-b.json and `/a-b` is a\x2db.json, as units are named."""
+    name = escape_path(mountpoint)
+    if len(name) > _NAME_MAX:
+        name = f"{name[:_NAME_MAX]}-{crc32(name.encode()):08x}"
+    return RUNTIME_DIRECTORY / f"{name}.json"
 
 
 def pid_file(mountpoint: str) -> Path:

@@ -1,11 +1,10 @@
 """systemd: names and state of units, and our units installed, enabled and removed."""
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
 from ebs_autoscale.host import files, paths
 from ebs_autoscale.host.command import run
 
@@ -38,8 +37,6 @@ _LIFTED_FOR = {
 }
 # A stop takes as long as the current step of a growth, see TimeoutStopSec in the unit.
 _TIMEOUT_SECONDS = 120.0
-
-_UNESCAPED = re.compile(rb"[0-9A-Za-z:_.]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,34 +81,24 @@ def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def escape_path(path: str) -> str:
-    r"""The path as `systemd-escape --path` prints it: `/srv/my-own` is `srv-my\x2down`.
-
-    For absolute paths without `.` and `..`. Source: systemd.unit(5), "String escaping for
-    inclusion in unit names".
-    """
-    parts = [part for part in path.split("/") if part]
-    return "-".join(_escape(part, first=part is parts[0]) for part in parts) or "-"
-
-
-def _escape(part: str, *, first: bool) -> str:
-    letters = [bytes([byte]) for byte in part.encode(errors="surrogateescape")]
-    return "".join(
-        letter.decode()
-        if _UNESCAPED.fullmatch(letter) and not (first and index == 0 and letter == b".")
-        else f"\\x{letter[0]:02x}"
-        for index, letter in enumerate(letters)
-    )
-
-
 def is_running() -> bool:
     """Whether systemd is this host's service manager: sd_booted(3)."""
     return Path("/run/systemd/system").is_dir()
 
 
+def was_restarted() -> bool:
+    """Whether systemd has started this service again by itself; also if systemd does not say."""
+    groups = files.read_text(Path("/proc/self/cgroup")).split()
+    names = [Path(group).name for group in groups if group.endswith(".service")]
+    try:
+        return not names or _property("NRestarts", names[0]) != "0"
+    except EbsAutoscaleError:
+        return True
+
+
 def mount_unit(mountpoint: str) -> str:
     """The unit that systemd generates from the mountpoint's line in fstab."""
-    return f"{escape_path(mountpoint)}.mount"
+    return f"{paths.escape_path(mountpoint)}.mount"
 
 
 def unit_of_config(config_path: Path) -> str:
@@ -126,7 +113,7 @@ def unit_of_config(config_path: Path) -> str:
 
 def unit_of(config_path: Path, mountpoint: str) -> str:
     """The unit that uses this file for this mountpoint; empty when none does."""
-    is_named_for_it = config_path.name in {"config.yaml", f"{escape_path(mountpoint)}.yaml"}
+    is_named_for_it = config_path.name in {"config.yaml", f"{paths.escape_path(mountpoint)}.yaml"}
     return unit_of_config(config_path) if is_named_for_it else ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ebs_autoscale import config
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.host import paths
-from ebs_autoscale.host.systemd import escape_path
+from ebs_autoscale.host.paths import escape_path
 
 
 def settings_for(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:

@@ -14,7 +14,7 @@ from ebs_autoscale.host import files, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import Mount, MountTable
-from ebs_autoscale.host.systemd import escape_path
+from ebs_autoscale.host.paths import escape_path
 from ebs_autoscale.model import InitStep
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.provision import config_file

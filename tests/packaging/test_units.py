@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.host.systemd import UNITS, escape_path, shipped
+from ebs_autoscale.host.paths import escape_path
+from ebs_autoscale.host.systemd import UNITS, shipped
 from tests.told import EXPOSURE
 
 # `systemd-analyze security` counts in tenths.

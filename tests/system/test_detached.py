@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ebs_autoscale.host import paths
 from tests.system.bench import Host, find_event, until
 
 pytestmark = pytest.mark.kernel
@@ -28,7 +29,7 @@ def log() -> Iterator[Path]:
 
 def pid_path_of(host: Host) -> Path:
     """The pid file of this host's daemon."""
-    return Path(f"/run/ebs-autoscale/{str(host.mountpoint).strip('/').replace('/', '-')}.pid")
+    return paths.pid_file(str(host.mountpoint))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.host.systemd import escape_path
+from ebs_autoscale.host.paths import escape_path
 
 KNOWN = {
     "/": "-",
