@@ -42,6 +42,13 @@ def create(path: Path, text: str) -> None:
     _write(path, text, keep=False, publish=_link_new)
 
 
+def make_folder(path: Path) -> None:
+    """Create the folder, which everybody may list whatever the umask; raises OSError."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o755)
+
+
 def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path], None]) -> None:
     # Always the same name, so that what a killed process left is overwritten.
     part = real.with_name(f".{real.name}.ebs-autoscale")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.errors import Cause, LockHeld, Unfit
+from ebs_autoscale.host import lock
 from ebs_autoscale.host.lock import Lock
 
 HOLD = (
@@ -125,19 +126,64 @@ def test_only_its_owner_can_take_it(path: Path) -> None:
         os.umask(before)
 
 
-def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
-    """A symlink in its place is not followed."""
+def make_a_link(path: Path) -> None:
+    """Put a symlink in the place of the lock."""
     path.parent.mkdir()
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    path.symlink_to(victim)
-    with pytest.raises(Unfit):
-        Lock(path)
-    assert victim.read_text() == "precious"
+    path.symlink_to(path.parent / "victim")
 
 
-def test_a_folder_that_cannot_be_made_is_unfit(tmp_path: Path) -> None:
-    """When the lock cannot be created, the error has its path."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(Unfit, match=r"file/some\.lock"):
-        Lock(tmp_path / "file" / "some.lock")
+def make_a_file_of_the_folder(path: Path) -> None:
+    """Put a file in the place of the folder."""
+    path.parent.write_text("in the way")
+
+
+@pytest.fixture(params=[make_a_link, make_a_file_of_the_folder])
+def impossible(request: pytest.FixtureRequest, path: Path) -> Path:
+    """A lock whose file cannot be created."""
+    request.param(path)
+    return path
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file instead of the control device, which only root can open."""
+    device = tmp_path / "control"
+    device.touch()
+    monkeypatch.setattr(lock, "CONTROL_DEVICE", device)
+    return device
+
+
+@pytest.mark.usefixtures("device")
+def test_a_lock_needs_no_file(impossible: Path) -> None:
+    """Where no file can be created the control device is locked, by one process for each path."""
+    with Lock(impossible) as ours:
+        with pytest.raises(LockHeld):
+            Lock(impossible)
+        with Lock(impossible.with_name("other.lock")):
+            pass
+        inherited = os.dup(ours.fileno())
+    with pytest.raises(LockHeld):
+        Lock(impossible)
+    os.close(inherited)
+    with Lock(impossible):
+        pass
+    assert not (impossible.parent / "victim").exists()
+
+
+@pytest.mark.usefixtures("device")
+def test_a_lock_without_a_file_is_seen_when_there_can_be_one(path: Path) -> None:
+    """Space in /run that comes back does not let a second process in."""
+    make_a_file_of_the_folder(path)
+    with Lock(path):
+        path.parent.unlink()
+        with pytest.raises(LockHeld):
+            Lock(path)
+    with Lock(path):
+        assert path.exists()
+
+
+def test_without_both_it_is_unfit(impossible: Path, device: Path) -> None:
+    """When nothing can be locked, the error has the path of the file."""
+    device.unlink()
+    with pytest.raises(Unfit, match=r"some\.lock"):
+        Lock(impossible)
