@@ -149,6 +149,9 @@ class Cause(Enum):
     UNPROTECTED = "unprotected", Exit.FAILED
     VOLUME_ERROR = "volume error", Exit.UNFIT
     DIED = "died", Exit.FAILED
+    STUCK = "stuck", Exit.FAILED
+    STATUS_FILE = "status file", Exit.FAILED
+    REPLACED = "program replaced", Exit.FAILED
 
     def __new__(
         cls,

@@ -69,6 +69,11 @@ class Growths(Protocol):
         """The step it is in."""
         ...
 
+    @property
+    def stuck(self) -> Problem | None:
+        """Why it does not go on, if nothing can end it."""
+        ...
+
     def start(self, forecast: Forecast) -> None:
         """Begin one; raises LockHeld or Unfit."""
         ...
@@ -108,6 +113,7 @@ class Monitor:
         self._filesystem_conditions = Conditions(clock, emit)
         self._growth_conditions = Conditions(clock, emit)
         self._config_conditions = Conditions(clock, emit)
+        self._process_conditions = Conditions(clock, emit)
         self._history = FillHistory()
         now = clock.now_seconds()
         # Instances that boot together must not all call EC2 together.
@@ -142,6 +148,8 @@ class Monitor:
                     before_tick()
                     delay = self.tick()
                     bugs = 0
+                except Stopped:
+                    raise
                 except Exception as error:  # noqa: BLE001 -- a bug ends this tick, not the daemon
                     bugs += 1
                     delay = self._policy.polling.max_seconds
@@ -159,6 +167,7 @@ class Monitor:
         """Read, decide, act, and return the seconds until the next reading is due."""
         for event in self._growths.events():
             self._handle(event)
+        self._report_stuck(self._growths.stuck)
         try:
             reading = self._read()
         except EbsAutoscaleError as error:
@@ -192,6 +201,11 @@ class Monitor:
         for problem in problems:
             self._filesystem_conditions.raised(problem)
         self._filesystem_conditions.only(problem.key for problem in problems)
+
+    def _report_stuck(self, problem: Problem | None) -> None:
+        if problem:
+            self._process_conditions.raised(problem)
+        self._process_conditions.only([problem.key] if problem else [])
 
     def _act(self, shortage: Shortage | None) -> None:
         """Do what the state of growths and this shortage ask for."""
@@ -326,6 +340,7 @@ class Monitor:
                 **self._config_conditions.lines,
                 **self._filesystem_conditions.lines,
                 **self._growth_conditions.lines,
+                **self._process_conditions.lines,
             },
             growths_since_start=self._growths_done,
             forecast=self._history.forecast,

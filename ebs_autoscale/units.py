@@ -1,7 +1,9 @@
-"""Sizes, percentages and durations as people write them, and back."""
+"""Sizes, percentages, durations and text as people read and write them."""
 
+import json
 import re
 from decimal import Decimal
+from typing import Any
 
 BYTES_OF = {unit: 1024**power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))}
 SECONDS_OF = {
@@ -25,6 +27,8 @@ _LIMIT_OF = {"ms": 1000.0, "s": 120.0, "min": 60.0, "h": float("inf")}
 _EXACT_BELOW_GIB = 10_000
 
 _QUOTED_MAX = 60
+# The longest message of our own has a fifth of this; a path has at most 4096 bytes.
+_PRINTED_MAX = 5000
 
 _QUANTITY = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?([A-Za-z%]*)", re.ASCII)
 
@@ -112,6 +116,30 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def quoted(text: str) -> str:
     """A value in quotes for a message, on one line and shortened if long."""
     return repr(text if len(text) <= _QUOTED_MAX else f"{text[:_QUOTED_MAX]}…")
+
+
+def printable(text: str) -> str:
+    """Text of unknown origin on one line, as any terminal, log or JSON parser can take it.
+
+    A control character or half a surrogate pair, which stands for a byte that is no UTF-8, is
+    escaped; what is very long is shortened.
+    """
+    text = " / ".join(text[: _PRINTED_MAX + 1].splitlines())
+    if not text.isprintable():
+        text = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+            for letter in text
+        )
+    return text if len(text) <= _PRINTED_MAX else f"{text[:_PRINTED_MAX]}…"
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """The value as JSON in ASCII that every parser takes: half a surrogate pair becomes `?`."""
+    text = json.dumps(value, indent=indent)
+    if "\\ud" in text:
+        whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        text = json.dumps(json.loads(whole), indent=indent)
+    return text
 
 
 def _quantity(text: str, expected: str) -> tuple[Decimal, str]:

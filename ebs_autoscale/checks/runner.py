@@ -1,6 +1,5 @@
 """`check`: run every check, each within a time limit, and print one line for each finding."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, failed
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, Transient, Unfit
+from ebs_autoscale.units import json_text
 
 # The operator waits for all of it. The host answers in milliseconds unless something hangs; EC2
 # and the instance metadata service may both be silent, one after the other.
@@ -40,7 +40,7 @@ def show(config_path: Path, *, as_json: bool) -> int:
             title = _TITLES.get(line.name, line.name)
             print(f"{line.verdict:<5}{title:<12}{line.sentence}{hint}", flush=True)
     if as_json:
-        print(json.dumps([asdict(line) for line in lines], indent=1))
+        print(json_text([asdict(line) for line in lines], indent=1))
     failures = {line.name for line in lines if line.verdict == "fail"}
     if "config" in failures:
         return Exit.USAGE

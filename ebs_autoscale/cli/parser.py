@@ -4,14 +4,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from traceback import format_exc
 from typing import TYPE_CHECKING
 
 from ebs_autoscale import __version__
 from ebs_autoscale.cli import verbs
 from ebs_autoscale.errors import EbsAutoscaleError, Exit, Stopped
 from ebs_autoscale.host import paths
-from ebs_autoscale.telemetry import set_up_logging
+from ebs_autoscale.telemetry import last_words, set_up_logging
 from ebs_autoscale.units import parse_size
 
 if TYPE_CHECKING:
@@ -30,21 +32,51 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; an expected failure is one line on stderr and an exit code."""
+    _open_standard_streams()
     arguments = _parser().parse_args(argv)
     set_up_logging("auto", arguments.log_level, os.environ)
     verb: Callable[[argparse.Namespace], int] = arguments.verb
     try:
-        return verb(arguments)
+        code = verb(arguments)
     except EbsAutoscaleError as error:
-        print(f"ebs-autoscale: {error}", file=sys.stderr)
-        return error.cause.exit
+        last_words(f"ebs-autoscale: {error}")
+        code = error.cause.exit
     except (Stopped, KeyboardInterrupt):
-        print("ebs-autoscale: stopped", file=sys.stderr)
-        return Exit.FAILED
-    except BrokenPipeError:
-        # The reader of a pipe has ended, as in `ebs-autoscale status | head`: no failure.
+        last_words("ebs-autoscale: stopped")
+        code = Exit.FAILED
+    except Exception as error:  # noqa: BLE001 -- told, unless stdout is what failed: see below
+        if isinstance(error, OSError) and (code_of_output := _finish_output()) is not None:
+            return code_of_output
+        last_words(format_exc())
+        code = Exit.FAILED
+    return _finish_output() or code
+
+
+def _open_standard_streams() -> None:
+    """Have all three, else the next device or lock that is opened is taken for one of them."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if isinstance(sys.stdout, TextIOWrapper):
+        # File names and mount sources have any byte.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _finish_output() -> int | None:
+    """Write what is left of the output; returns an exit code if that fails, else None."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.SUCCESS
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe has ended, as in `ebs-autoscale status | head`: no failure.
+            return Exit.SUCCESS
+        last_words(f"ebs-autoscale: cannot write the output: {error.strerror}")
+        return Exit.FAILED
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:

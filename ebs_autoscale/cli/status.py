@@ -1,6 +1,5 @@
 """`status`: space, the next decision and pending retries, with or without a daemon."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from ebs_autoscale.policy import (
     shortage_of,
 )
 from ebs_autoscale.telemetry import RunningDaemon, running_daemon
-from ebs_autoscale.units import format_size
+from ebs_autoscale.units import format_size, json_text, printable
 from ebs_autoscale.wiring import filesystem_of
 
 WATCH_EVERY_SECONDS = 1.0
@@ -69,7 +68,7 @@ def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
     clock = SystemClock()
     while True:
         status = look(settings, clock)
-        print(json.dumps(as_dict(status), indent=1) if as_json else as_text(status), flush=True)
+        print(json_text(as_dict(status), indent=1) if as_json else as_text(status), flush=True)
         if not watch:
             return status.exit
         clock.sleep(WATCH_EVERY_SECONDS)
@@ -146,19 +145,22 @@ def _figures(reading: Reading) -> dict[str, Any]:
 
 def as_text(status: Status) -> str:
     """The status for people."""
+    return "\n".join(map(printable, _lines_for_people(status)))
+
+
+def _lines_for_people(status: Status) -> list[str]:
     seen, daemon = status.filesystem, status.daemon
     lines = [f"{status.mountpoint}: {seen.reason}" if seen else str(status.unfit)]
     if seen:
         lines += _lines_of(seen)
     if daemon is None:
-        return "\n".join([*lines, f"  daemon       {status.daemon_unknown or 'not running'}"])
+        return [*lines, f"  daemon       {status.daemon_unknown or 'not running'}"]
     doing = daemon.view.activity or daemon.view.state
     lines.append(f"  daemon       pid {daemon.pid}, {doing}")
     told = {problem.cause.value for problem in seen.problems} if seen else set()
-    lines += [
+    return lines + [
         f"  condition    {line}" for key, line in daemon.view.conditions.items() if key not in told
     ]
-    return "\n".join(lines)
 
 
 def _lines_of(seen: FilesystemStatus) -> list[str]:

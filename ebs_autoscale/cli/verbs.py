@@ -8,11 +8,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ebs_autoscale import config
+from ebs_autoscale import __version__, config
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
@@ -21,6 +20,7 @@ from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse
 from ebs_autoscale.policy import Forecast, decide, describe, steps_for
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
+from ebs_autoscale.units import json_text
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 
 if TYPE_CHECKING:
@@ -56,13 +56,19 @@ def grow(arguments: argparse.Namespace) -> int:
 
 def _grow_for_daemon(arguments: argparse.Namespace) -> int:
     """Grow if that is needed, as the daemon's child; every failure is an event."""
-    from ebs_autoscale.daemon import GrowthRequest
-    from ebs_autoscale.host.process import die_with_parent
+    from ebs_autoscale.daemon import EventPipe, GrowthRequest
+    from ebs_autoscale.host.process import die_with_parent, prefer_as_victim
 
     die_with_parent(signal.SIGTERM)
+    prefer_as_victim()
     clock = _stoppable_clock()
-    request = GrowthRequest.read(sys.stdin.buffer)
-    emit = _event_pipe(request.events_fd)
+    try:
+        request = GrowthRequest.read(sys.stdin.buffer)
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"the request of the daemon is not of version {__version__}: {error}"
+        hint = "restart the daemon, which is of another version"
+        raise ConfigInvalid(what, hint=hint, cause=Cause.USAGE) from error
+    emit = EventPipe(request.events_fd)
     try:
         settings = config.parse(request.config_text, name=str(arguments.config))
         require_fit_host()
@@ -110,20 +116,6 @@ def _wanted_bytes(size_bytes: int | None) -> int:
     return -(-size_bytes // GIB) * GIB
 
 
-def _event_pipe(events_fd: int) -> Callable[[Event], None]:
-    # The tools that a growth runs must not inherit it.
-    os.set_inheritable(events_fd, False)  # noqa: FBT003 -- the standard library's signature
-
-    def emit(event: Event) -> None:
-        try:
-            os.write(events_fd, event.to_json().encode() + b"\n")
-        except BrokenPipeError:
-            # The daemon is gone; the next one finds what this growth has done.
-            return
-
-    return emit
-
-
 def plan(arguments: argparse.Namespace) -> int:
     """Print the decision, its reason and its steps."""
     settings = config.load(arguments.config)
@@ -145,7 +137,7 @@ def plan(arguments: argparse.Namespace) -> int:
             "limit": decision.limit.value if isinstance(decision, Refuse) else None,
             "steps": [{"step": step.kind, "title": step.title} for step in steps],
         }
-        print(json.dumps(found, indent=1))
+        print(json_text(found, indent=1))
     else:
         hint = decision.hint if isinstance(decision, Refuse) else ""
         print(with_hint(describe(decision), hint))

@@ -5,14 +5,24 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ebs_autoscale import __version__, config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.daemon.await_configuration import await_configuration
 from ebs_autoscale.daemon.await_mount import MountWaiter
+from ebs_autoscale.daemon.installation import Installation
 from ebs_autoscale.daemon.worker import GrowthProcess
-from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit, Stopped
+from ebs_autoscale.errors import (
+    Cause,
+    ConfigInvalid,
+    EbsAutoscaleError,
+    Exit,
+    Problem,
+    Stopped,
+)
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.process import detached
@@ -21,6 +31,7 @@ from ebs_autoscale.host.sd_notify import Notifier
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.telemetry import (
+    Conditions,
     Event,
     EventKind,
     Level,
@@ -28,6 +39,7 @@ from ebs_autoscale.telemetry import (
     Sinks,
     StatusFile,
     View,
+    dropped_lines,
     set_up_logging,
 )
 from ebs_autoscale.wiring import filesystem_of
@@ -35,13 +47,16 @@ from ebs_autoscale.wiring import filesystem_of
 
 def run(arguments: argparse.Namespace) -> int:
     """Be the daemon until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
-    text = config.text_of(arguments.config)
-    settings = config.parse(text, name=str(arguments.config))
+    clock, notifier = SystemClock(), Notifier()
+    try:
+        text, settings = _configuration(arguments, clock, notifier)
+    except Stopped:
+        return Exit.SUCCESS
     if arguments.test:
         return Exit.SUCCESS
-    set_up_logging(settings.log_format, arguments.log_level, os.environ, timed=True)
+    set_up_logging(settings.log_format, arguments.log_level, os.environ, is_daemon=True)
     require_fit_host()
-    daemon = Daemon(arguments.config, text, settings)
+    daemon = Daemon(arguments.config, text, settings, clock=clock, notifier=notifier)
     with ExitStack() as stack:
         if arguments.wait and not daemon.wait_for_mount():
             return Exit.SUCCESS
@@ -54,12 +69,25 @@ def run(arguments: argparse.Namespace) -> int:
                 settings.log_format,
                 arguments.log_level,
                 os.environ,
-                timed=True,
+                is_daemon=True,
                 log_path=paths.LOG_FILE,
             )
             lock.sign()
         daemon.handle_signals()
         return daemon.watch()
+
+
+def _configuration(
+    arguments: argparse.Namespace, clock: SystemClock, notifier: Notifier
+) -> tuple[str, config.Settings]:
+    if not arguments.wait:
+        text = config.text_of(arguments.config)
+        return text, config.parse(text, name=str(arguments.config))
+    set_up_logging("auto", arguments.log_level, os.environ, is_daemon=True)
+    clock.stop_on(signal.SIGTERM, signal.SIGINT)
+    clock.wake_on(signal.SIGHUP)
+    emit = Sinks(LogSink())
+    return await_configuration(arguments.config, clock=clock, notifier=notifier, emit=emit)
 
 
 def _verified_uuid(settings: config.Settings) -> str:
@@ -75,14 +103,25 @@ def _verified_uuid(settings: config.Settings) -> str:
 class Daemon:
     """Watches the filesystem of one configuration file; reports to log, status file and systemd."""
 
-    def __init__(self, config_path: Path, config_text: str, settings: config.Settings) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        config_text: str,
+        settings: config.Settings,
+        *,
+        clock: SystemClock,
+        notifier: Notifier,
+    ) -> None:
         self._config_path = config_path
         self._config_text = config_text
         self._settings = settings
-        self._clock = SystemClock()
-        self._notifier = Notifier()
+        self._clock = clock
+        self._notifier = notifier
+        self._installation = Installation(clock)
         self._status_file = StatusFile(paths.status_file(settings.mountpoint))
         self._emit = Sinks(LogSink())
+        self._conditions = Conditions(clock, self._emit)
+        self._unwritten: Problem | None = None
 
     def handle_signals(self) -> None:
         """From now on a signal is a request, taken up when it is safe."""
@@ -112,6 +151,7 @@ class Daemon:
                 self._publish(view)
                 self._clock.sleep(self._settings.policy.polling.max_seconds)
                 self._reload_if_asked(lambda: None, self._tell_refusal)
+                self._leave_if_replaced()
         except Stopped:
             return False
         finally:
@@ -144,6 +184,11 @@ class Daemon:
             publish=self._publish,
         )
 
+        def before_tick() -> None:
+            self._reload_if_asked(follow, monitor.report_rejected_configuration)
+            if not growths.running:
+                self._leave_if_replaced()
+
         def follow() -> None:
             growths.config_text = self._config_text
             monitor.set_policy(self._settings.policy)
@@ -151,12 +196,7 @@ class Daemon:
         self._tell_start(filesystem)
         self._notifier.ready()
         try:
-            return monitor.run(
-                before_tick=lambda: self._reload_if_asked(
-                    follow, monitor.report_rejected_configuration
-                ),
-                on_stop=self._notifier.stopping,
-            )
+            return monitor.run(before_tick=before_tick, on_stop=self._notifier.stopping)
         finally:
             self._status_file.remove()
             sentence = f"no longer watching {filesystem.mountpoint}"
@@ -201,7 +241,36 @@ class Daemon:
             )
         self._config_text, self._settings = text, settings
 
+    def _leave_if_replaced(self) -> None:
+        """Make room for the program that is installed now, where systemd starts it."""
+        if self._notifier.is_service and self._installation.is_replaced():
+            sentence = "another version of the program was installed: restarting with it"
+            self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
+            raise Stopped
+
     def _publish(self, view: View) -> None:
+        self._report_problems()
+        view = replace(
+            view,
+            conditions={**view.conditions, **self._conditions.lines},
+            dropped_log_lines=dropped_lines(),
+            dropped_notifications=self._notifier.dropped,
+        )
         self._notifier.feed_watchdog(self._clock.now_seconds())
         self._notifier.status(view.line)
-        self._status_file.write(view)
+        self._unwritten = self._status_file.write(view)
+
+    def _report_problems(self) -> None:
+        """Tell what is wrong with the daemon itself, and what no longer is."""
+        problems = [self._unwritten] if self._unwritten else []
+        if self._installation.is_replaced():
+            problems.append(
+                Problem(
+                    Cause.REPLACED,
+                    f"another version of the program was installed; this daemon is {__version__}",
+                    "restart the daemon",
+                )
+            )
+        for problem in problems:
+            self._conditions.raised(problem, Level.WARNING)
+        self._conditions.only(problem.key for problem in problems)

@@ -5,22 +5,33 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.errors import Cause, Problem, Unfit
 from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.process import uninterruptible_wait
 from ebs_autoscale.model import StepKind
 from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry import Event, EventKind, Level
+from ebs_autoscale.units import counted, format_duration
 
 # Every wait in a growth, except for a balance, has a timeout far below this.
 SILENT_TOO_LONG_SECONDS = 900.0
 
+# From here on a growth that waits in the kernel is told; a device is added in seconds.
+STUCK_AFTER_SECONDS = 60.0
+STUCK_LOOK_EVERY_SECONDS = 5.0
+
 # One EC2 call with its retries may run this long before the growth hears of the stop.
 STOP_PATIENCE_SECONDS = 60.0
+KILL_PATIENCE_SECONDS = 5.0
+
+# What a growth prints is a traceback, whose end says most.
+_PRINTED_MAX_BYTES = 4000
 
 _ENDINGS = frozenset(
     {
@@ -64,6 +75,43 @@ class GrowthRequest:
         return cls(**{**document, "forecast": Forecast(**document["forecast"])})
 
 
+class EventPipe:
+    """A growth's end of the pipe: never waits for the daemon, which may stand still.
+
+    What the daemon does not take is dropped and counted, and it is told so as soon as it reads.
+    """
+
+    def __init__(self, fd: int) -> None:
+        # The tools that a growth runs must not inherit it.
+        os.set_inheritable(fd, False)  # noqa: FBT003 -- the standard library's signature
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._cut = b""
+        self._dropped = 0
+
+    def __call__(self, event: Event) -> None:
+        """Send it, or count it."""
+        if self._dropped:
+            events = counted(self._dropped, "event was", "events were")
+            sentence = f"{events} dropped because the daemon did not read them"
+            if self._send(Event(kind=EventKind.WARNING, sentence=sentence, level=Level.WARNING)):
+                self._dropped = 0
+        if not self._send(event):
+            self._dropped += 1
+
+    def _send(self, event: Event) -> bool:
+        line = self._cut + event.to_json().encode() + b"\n"
+        try:
+            count = os.write(self._fd, line)
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:
+            # The daemon is gone; the next one finds what this growth has done.
+            return True
+        self._cut = line[count:]
+        return True
+
+
 class GrowthProcess:
     """Runs `ebs-autoscale grow` beside the loop and passes on its events.
 
@@ -84,7 +132,10 @@ class GrowthProcess:
         self._heard_at_seconds = 0.0
         self._stopped_at_seconds: float | None = None
         self._ended = False
+        self._looked_at_seconds = 0.0
+        self._printed: BinaryIO | None = None
         self.step: StepKind | None = None
+        self.stuck: Problem | None = None
 
     @property
     def running(self) -> bool:
@@ -95,7 +146,6 @@ class GrowthProcess:
         """Begin a growth if one is needed; raises LockHeld while another process grows."""
         with Lock(self._lock_path) as lock:
             self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            os.set_blocking(write_end, True)
             request = GrowthRequest(
                 config_text=self.config_text,
                 forecast=forecast,
@@ -103,10 +153,13 @@ class GrowthProcess:
                 lock_fd=lock.fileno(),
             )
             try:
+                # In memory, so that nobody has to read it for the growth to go on.
+                self._printed = os.fdopen(os.memfd_create("growth-stderr"), "r+b")
                 with request.as_file() as document:
                     self._process = subprocess.Popen(
                         [*OURSELVES, "--config", str(self._config_path), "grow", "--request"],
                         stdin=document,
+                        stderr=self._printed,
                         pass_fds=(request.events_fd, request.lock_fd),
                     )
             except OSError as error:
@@ -128,6 +181,7 @@ class GrowthProcess:
             events += [*self._read(), *self._bury(self._process)]
         else:
             self._end_hang(self._process)
+            self._look_whether_stuck(self._process)
         return events
 
     def stop(self) -> None:
@@ -145,8 +199,23 @@ class GrowthProcess:
             self._process.wait(STOP_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        return self.events()
+            # In vain while it waits in the kernel. It keeps the lock; the next daemon reports that.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_PATIENCE_SECONDS)
+        events = self.events()
+        if self._process:
+            sentence = f"the growth (pid {self._process.pid}) waits in the kernel: left behind"
+            hint = "it keeps the lock; see `dmesg`"
+            events.append(
+                Event(
+                    kind=EventKind.WARNING,
+                    sentence=sentence,
+                    hint=hint,
+                    level=Level.ERROR,
+                    cause=Cause.STUCK,
+                )
+            )
+        return events
 
     def _read(self) -> list[Event]:
         while True:
@@ -158,7 +227,11 @@ class GrowthProcess:
                 break
             self._unread += chunk
         *lines, self._unread = self._unread.split(b"\n")
-        events = [Event.from_json(line.decode()) for line in lines]
+        events = []
+        for line in lines:
+            # Of another version of the program, for example: it costs this line.
+            with suppress(ValueError):
+                events.append(Event.from_json(line.decode()))
         for event in events:
             self._heard_at_seconds = self._clock.now_seconds()
             self._ended = has_ended(event, before=self._ended)
@@ -169,23 +242,38 @@ class GrowthProcess:
     def _bury(self, process: subprocess.Popen[bytes]) -> list[Event]:
         os.close(self._pipe)
         self._process = None
-        self.step = None
+        self.step = self.stuck = None
+        told = self._tell_printed()
         if self._ended or process.returncode == 0:
-            return []
+            return told
         if self._stopped_at_seconds is not None:
             kind, level, how = EventKind.GROWTH_STOPPED, Level.INFO, "was stopped"
         else:
             kind, level = EventKind.GROWTH_FAILED, Level.ERROR
-            how = f"exited with status {process.returncode}; see its messages above"
+            how = _how_it_ended(process.returncode)
         return [
+            *told,
             Event(
                 kind=kind,
                 sentence=f"the growth {how}",
                 level=level,
                 cause=Cause.DIED,
                 status=process.returncode,
-            )
+            ),
         ]
+
+    def _tell_printed(self) -> list[Event]:
+        """What the growth has written to stderr, as an event."""
+        if self._printed is None:
+            return []
+        with self._printed as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _PRINTED_MAX_BYTES))
+            text = file.read().decode(errors="backslashreplace").strip()
+        self._printed = None
+        if not text:
+            return []
+        sentence = f"the growth printed: {text}"
+        return [Event(kind=EventKind.WARNING, sentence=sentence, level=Level.WARNING)]
 
     def _end_hang(self, process: subprocess.Popen[bytes]) -> None:
         now = self._clock.now_seconds()
@@ -196,6 +284,37 @@ class GrowthProcess:
             return
         elif now - self._heard_at_seconds > SILENT_TOO_LONG_SECONDS:
             self.stop()
+
+    def _look_whether_stuck(self, process: subprocess.Popen[bytes]) -> None:
+        """Find out why a silent growth does not go on; a balance may wait for long."""
+        now = self._clock.now_seconds()
+        silent_seconds = now - self._heard_at_seconds
+        is_balancing = self.step is StepKind.BALANCE_METADATA and self._stopped_at_seconds is None
+        if silent_seconds < STUCK_AFTER_SECONDS or is_balancing:
+            self.stuck = None
+            return
+        if now - self._looked_at_seconds < STUCK_LOOK_EVERY_SECONDS:
+            return
+        self._looked_at_seconds = now
+        where = uninterruptible_wait(process.pid)
+        silent = format_duration(round(silent_seconds))
+        self.stuck = None
+        if where:
+            self.stuck = Problem(
+                Cause.STUCK,
+                f"the growth (pid {process.pid}) has been silent for {silent}: it waits in the "
+                f"kernel, state D, {where}, where no signal ends it; no other growth can start",
+                "see `dmesg`; if the filesystem was frozen, run `fsfreeze --unfreeze` on it; if a "
+                "volume does not respond, see its status in EC2; a reboot ends the wait",
+            )
+
+
+def _how_it_ended(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "was killed; if the host ran out of memory, `journalctl -k -g oom` says so"
+    if status < 0:
+        return f"was ended by signal {-status}"
+    return f"exited with status {status}"
 
 
 def has_ended(event: Event, *, before: bool) -> bool:

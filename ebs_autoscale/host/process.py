@@ -6,11 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
+
+from ebs_autoscale.host.files import make_folder
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
+
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -33,8 +38,7 @@ def detached(*, pid_path: Path, log_path: Path, keep: tuple[int, ...]) -> Iterat
     """
     import daemon  # noqa: PLC0415 -- only hosts without systemd need python-daemon
 
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("a") as log:
+    with _log_or_nothing(log_path) as log:
         context = daemon.DaemonContext(
             detach_process=True,
             working_directory="/",
@@ -45,10 +49,46 @@ def detached(*, pid_path: Path, log_path: Path, keep: tuple[int, ...]) -> Iterat
             signal_map={},
         )
         with context:
-            pid_path.parent.mkdir(parents=True, exist_ok=True)
-            pid_path.write_text(f"{os.getpid()}\n")
-            atexit.register(pid_path.unlink, missing_ok=True)
+            # A full /run or /var/log is no reason to leave the filesystem unwatched.
+            with suppress(OSError):
+                make_folder(pid_path.parent)
+                pid_path.write_text(f"{os.getpid()}\n")
+            atexit.register(_remove, pid_path)
+            # As the unit has it: among the last to be killed when memory is short.
+            with suppress(OSError):
+                _OOM_SCORE.write_text("-500")
             yield
+
+
+def _log_or_nothing(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError:
+        return Path(os.devnull).open("a")
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def prefer_as_victim() -> None:
+    """Have the kernel kill this process before its parent when memory is short: proc(5)."""
+    with suppress(OSError, ValueError):
+        _OOM_SCORE.write_text(f"{min(1000, int(_OOM_SCORE.read_text()) + 100)}")
+
+
+def uninterruptible_wait(pid: int) -> str:
+    """In which kernel function a thread of this process sleeps uninterruptibly; empty if none does.
+
+    Source: proc_pid_stat(5), proc_pid_wchan(5).
+    """
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):
+            if (task / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "D":
+                return f"in {(task / 'wchan').read_text().strip('0') or 'an unknown function'}"
+    return ""
 
 
 def main(argv: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
-from ebs_autoscale.telemetry.logs import LogSink, Sinks, set_up_logging
+from ebs_autoscale.telemetry.logs import LogSink, Sinks, dropped_lines, last_words, set_up_logging
 from ebs_autoscale.telemetry.status_file import RunningDaemon, StatusFile, running_daemon
 from ebs_autoscale.telemetry.view import State, View
 
@@ -17,6 +17,8 @@ __all__ = [
     "State",
     "StatusFile",
     "View",
+    "dropped_lines",
+    "last_words",
     "running_daemon",
     "set_up_logging",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, with_hint
 from ebs_autoscale.model import DecisionKind, InitStep, Stage, StepKind
+from ebs_autoscale.units import printable, quoted
 
 
 class EventKind(StrEnum):
@@ -75,6 +76,13 @@ class Event:
     filesystem: str | None = None
     version: str | None = None
 
+    def __post_init__(self) -> None:
+        # A mount source or a file name has any byte; each sink can rely on this here.
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if text and not isinstance(text, Enum):
+                object.__setattr__(self, name, printable(text))
+
     @classmethod
     def of_error(cls, kind: EventKind, error: EbsAutoscaleError, **fields: Any) -> "Event":
         """The event that tells an error."""
@@ -123,10 +131,11 @@ class Event:
                 level=Level[parsed["level"].upper()],
                 **fields,
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not an event: {line!r}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"not an event: {quoted(line)}") from error
 
 
+_TEXTS = ("sentence", "hint", "growth", "volume", "filesystem", "version")
 _FIELDS = tuple(
     name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}
 )

@@ -1,16 +1,16 @@
-"""Events as log lines: the journal, text or JSON; a sink that fails is muted, never fatal."""
+"""Events as log lines: the journal, text or JSON; a sink that fails is never fatal."""
 
 import contextlib
 import json
 import logging
 import os
-import socket
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import UUID, uuid5
 
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.outbox import Descriptor, Journal, LogFile, Outbox
+from ebs_autoscale.units import counted, json_text
 
 LOGGER = logging.getLogger("ebs_autoscale")
 
@@ -24,10 +24,11 @@ _LOGGING_LEVELS = {
 # Drawn once at random (`journalctl --new-id128`), to be kept for ever.
 _MESSAGE_IDS = UUID("0f6c39c4-64c3-4c7e-9d0d-1f8f5f1d2b7a")
 
+_STDERR = 2
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
-# A journal that is alive takes a line in microseconds; for one that hangs the loop does not wait.
-JOURNAL_PATIENCE_SECONDS = 0.2
+# A datagram has 208 KiB at the most (net.core.wmem_default); only a traceback can be long.
+MESSAGE_MAX = 32768
 
 
 class LogSink:
@@ -75,25 +76,18 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        return json_text(entry)
 
 
-class JournalHandler(logging.Handler):
+class JournalOutbox(Outbox):
     """journald's native protocol: the line as MESSAGE, and each field under its own name."""
 
-    def __init__(self, address: str = JOURNAL_SOCKET) -> None:
-        super().__init__()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(JOURNAL_PATIENCE_SECONDS)
-        self._socket.connect(address)
-        self.setFormatter(TextFormatter(fields=False))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one entry; a full journal loses the line, not the daemon."""
+    def encoded(self, record: logging.LogRecord) -> bytes:
+        """One datagram."""
         event: Event | None = getattr(record, "event", None)
         priorities = {level: number.value for number, level in _LOGGING_LEVELS.items()}
         entry: dict[str, object] = {
-            "MESSAGE": self.format(record),
+            "MESSAGE": self.format(record)[:MESSAGE_MAX],
             "PRIORITY": priorities.get(record.levelno, Level.INFO.value),
             "SYSLOG_IDENTIFIER": "ebs-autoscale",
         }
@@ -105,13 +99,7 @@ class JournalHandler(logging.Handler):
             for key, value in event.fields.items():
                 name = {"volume": "VOLUME_ID", "growth": "GROWTH"}.get(key, key.upper())
                 entry[name] = value
-        with contextlib.suppress(OSError):
-            self._socket.send(b"".join(_journal_field(k, str(v)) for k, v in entry.items()))
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
-        super().close()
+        return b"".join(_journal_field(k, str(v)) for k, v in entry.items())
 
 
 def message_id(kind: EventKind) -> str:
@@ -121,7 +109,7 @@ def message_id(kind: EventKind) -> str:
 
 def _journal_field(name: str, value: str) -> bytes:
     """A field as journald's native protocol has it: with its length where it has newlines."""
-    data = value.encode()
+    data = value.encode("utf-8", "backslashreplace")
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"
     return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
@@ -146,52 +134,73 @@ def set_up_logging(
     level: str,
     environment: Mapping[str, str],
     *,
-    timed: bool = False,
+    is_daemon: bool = False,
     log_path: Path | None = None,
 ) -> None:
     """Choose the handler: the journal when stderr is connected to it, else lines on stderr.
 
     With `log_path` the lines go to that file: to the one that has this name at that moment,
-    so that rotating it needs neither a restart nor a signal.
+    so that rotating it needs neither a restart nor a signal. A daemon's lines have the time, and
+    are never waited for.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if log_path:
-        from logging.handlers import WatchedFileHandler  # noqa: PLC0415 -- for this alone, 2 MB
-
-        handler = WatchedFileHandler(log_path, encoding="utf-8")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(timed=timed))
     in_journal = log_format == "auto" and _stderr_is_the_journal(environment)
+    outbox: Outbox | None = None
     if in_journal or log_format == "journald":
         # Without a journal the lines on stderr stay.
         with contextlib.suppress(OSError):
-            handler = JournalHandler()
-    LOGGER.handlers = [handler]
+            outbox = JournalOutbox(Journal(JOURNAL_SOCKET), tell_dropped=_tell_dropped)
+            outbox.setFormatter(TextFormatter(fields=False))
+    if not outbox:
+        deliver = LogFile(log_path) if log_path else Descriptor(_STDERR)
+        outbox = Outbox(deliver, tell_dropped=_tell_dropped, patient=not is_daemon)
+        is_json = log_format == "json"
+        outbox.setFormatter(JsonFormatter() if is_json else TextFormatter(timed=is_daemon))
+    for handler in LOGGER.handlers:
+        handler.close()
+    LOGGER.handlers = [outbox]
     LOGGER.propagate = False
     LOGGER.setLevel(level.upper())
+
+
+def dropped_lines() -> int:
+    """How many log lines of this process nobody has taken."""
+    return sum(handler.dropped for handler in LOGGER.handlers if isinstance(handler, Outbox))
+
+
+def last_words(text: str) -> None:
+    """Write to stderr why this process ends, after the log lines; wait for no reader for long."""
+    for handler in LOGGER.handlers:
+        handler.flush()
+    outbox = Outbox(Descriptor(_STDERR), tell_dropped=lambda _: None, patient=True)
+    outbox.emit(logging.makeLogRecord({"msg": text}))
+
+
+def _tell_dropped(count: int) -> None:
+    lines = counted(count, "log line was", "log lines were")
+    sentence = f"{lines} dropped because the log could not be written"
+    LogSink()(Event(kind=EventKind.WARNING, sentence=sentence, level=Level.WARNING))
 
 
 def _stderr_is_the_journal(environment: Mapping[str, str]) -> bool:
     """Whether stderr is the stream that JOURNAL_STREAM names: systemd.exec(5)."""
     try:
-        stat = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):
+        stat = os.fstat(_STDERR)
+    except OSError:
         return False
     return environment.get("JOURNAL_STREAM", "") == f"{stat.st_dev}:{stat.st_ino}"
 
 
 class Sinks:
-    """Give every event to every sink; one that raises is muted and counted."""
+    """Give every event to every sink; one that raises has missed that event, which is counted."""
 
     def __init__(self, *sinks: Callable[[Event], None]) -> None:
-        self._sinks = list(sinks)
-        self.muted = 0
+        self._sinks = sinks
+        self.missed = 0
 
     def __call__(self, event: Event) -> None:
         """Never raises."""
-        for sink in tuple(self._sinks):
+        for sink in self._sinks:
             try:
                 sink(event)
-            except Exception:
-                self._sinks.remove(sink)
-                self.muted += 1
-                LOGGER.exception("a log sink failed and is disabled")
+            except Exception:  # noqa: BLE001 -- whatever it is, the next event may be fine
+                self.missed += 1

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale import __version__
-from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.errors import Cause, Problem, Unfit
+from ebs_autoscale.host import files
 from ebs_autoscale.telemetry.view import SCHEMA, View
+from ebs_autoscale.units import json_text
 
 
 class StatusFile:
@@ -21,19 +23,32 @@ class StatusFile:
         self._path = path
         self._written = ""
 
-    def write(self, view: View) -> None:
-        """Replace the report if it changed; a full /run is no reason to stop."""
+    def write(self, view: View) -> Problem | None:
+        """Replace the report if it changed; returns what prevents that, such as a full /run."""
         report = {"schema": SCHEMA, "version": __version__, "pid": os.getpid(), **view.report()}
-        text = json.dumps(report, indent=1)
+        text = json_text(report, indent=1)
         if text == self._written:
-            return
+            return None
         part = self._path.with_suffix(".part")
-        with suppress(OSError):
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            part.write_text(text)
-            part.chmod(0o644)
+        try:
+            files.make_folder(part.parent)
+            # Never what is there already: opening a pipe would wait for its reader.
+            part.unlink(missing_ok=True)
+            with part.open("x", encoding="ascii") as file:
+                file.write(text)
+                os.fchmod(file.fileno(), 0o644)
             part.replace(self._path)
-            self._written = text
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            return Problem(
+                Cause.STATUS_FILE,
+                f"cannot write {self._path}: {error.strerror}",
+                "free up space there or make it writable; until then `status` shows old figures "
+                "or no daemon",
+            )
+        self._written = text
+        return None
 
     def remove(self) -> None:
         """Delete the file, so that no daemon seems to be running."""

@@ -27,7 +27,7 @@ class View:
 
     `activity` is what it waits for now, `shortage` why space is short or cannot be measured, each
     empty when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None
-    while there is none.
+    while there is none. `dropped_log_lines` nobody has read, `dropped_notifications` not systemd.
     """
 
     state: State
@@ -38,6 +38,8 @@ class View:
     growths_since_start: int = 0
     forecast: Forecast = field(default_factory=Forecast)
     reading: Reading | None = None
+    dropped_log_lines: int = 0
+    dropped_notifications: int = 0
 
     @property
     def line(self) -> str:
@@ -63,13 +65,15 @@ class View:
             "fill_bytes_per_second": _whole_mib(forecast.fill_bytes_per_second),
             "sustained_bytes_per_second": _whole_mib(forecast.sustained_bytes_per_second),
             "growth_seconds": round(forecast.growth_seconds, 1),
+            "dropped_log_lines": self.dropped_log_lines,
+            "dropped_notifications": self.dropped_notifications,
         }
 
     @classmethod
     def from_report(cls, report: Mapping[str, Any]) -> "View":
         """What `report` told; raises KeyError, ValueError or TypeError for anything else.
 
-        A report of an older version has no rates.
+        A report of an older version has no rates, and counts nothing that was dropped.
         """
         return cls(
             state=State(report["state"]),
@@ -83,6 +87,8 @@ class View:
                 sustained_bytes_per_second=float(report.get("sustained_bytes_per_second", 0)),
                 growth_seconds=float(report["growth_seconds"]),
             ),
+            dropped_log_lines=int(report.get("dropped_log_lines", 0)),
+            dropped_notifications=int(report.get("dropped_notifications", 0)),
         )
 
 

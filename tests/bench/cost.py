@@ -47,7 +47,7 @@ class NoGrowths:
     """Growths that never run, so that only the loop is measured."""
 
     running = False
-    step = None
+    step = stuck = None
 
     def start(self, forecast: Forecast) -> None:
         """Do nothing."""

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,65 @@ def send_all(notifier: Notifier) -> None:
     notifier.status("watching")
     notifier.feed_watchdog(1.0)
     notifier.stopping()
+
+
+@pytest.fixture
+def stopped_manager(tmp_path: Path) -> Iterator[tuple[Notifier, Callable[[], list[str]]]]:
+    """A notifier of a manager that reads nothing, and what frees its socket."""
+    address = str(tmp_path / "notify")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as flood,
+    ):
+        listener.bind(address)
+        flood.connect(address)
+        with suppress(BlockingIOError):
+            while True:
+                flood.send(b"X=1")
+
+        def hear() -> list[str]:
+            heard = []
+            with suppress(BlockingIOError):
+                while True:
+                    heard.append(listener.recv(4096).decode())
+            return [each for each in heard if each != "X=1"]
+
+        yield Notifier({"NOTIFY_SOCKET": address}), hear
+
+
+def test_a_manager_that_stands_still_is_not_waited_for(
+    stopped_manager: tuple[Notifier, Hear],
+) -> None:
+    """What it did not take is sent later, the last of each kind in order, and the rest counted."""
+    notifier, hear = stopped_manager
+    notifier.ready()
+    notifier.reloading(1.0)
+    for second in range(600):
+        notifier.status(f"growing {second}")
+        notifier.feed_watchdog(second)
+    notifier.ready()
+    assert hear() == []
+    assert notifier.dropped == 599 + 599 + 1
+    notifier.feed_watchdog(1000.0)
+    assert [each.partition("\n")[0] for each in hear()] == [
+        "RELOADING=1",
+        "STATUS=growing 599",
+        "READY=1",
+        "WATCHDOG=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "sentence", ["a\ud800b", "no UTF-8: \udcff", "a\nREADY=1", "nul\0", "x" * 10**7, "\x1b[2J"]
+)
+def test_any_status_is_one_line_of_text(manager: tuple[Notifier, Hear], sentence: str) -> None:
+    """A status is one line of UTF-8 that systemd takes, whatever bytes are in it."""
+    notifier, hear = manager
+    notifier.status(sentence)
+    [status] = hear()
+    assert status.startswith("STATUS=")
+    assert status.isprintable()
+    assert len(status.encode()) < 4096
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

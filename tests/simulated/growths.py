@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem
 from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import GIB, DecisionKind, Reading, Stage, StepKind
@@ -80,6 +80,7 @@ class SimulatedGrowths:
         self.error: EbsAutoscaleError | None = None
         self.is_closed = False
         self.step: StepKind | None = None
+        self.stuck: Problem | None = None
 
     @property
     def running(self) -> bool:

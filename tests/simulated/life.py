@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ebs_autoscale.errors import Problem
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import (
     GIB,
@@ -54,6 +55,7 @@ class SlowGrowths:
 
     life: "Life"
     step: StepKind | None = None
+    stuck: Problem | None = None
     running: bool = False
     _forecast: Forecast = field(default_factory=Forecast)
     _decision: Decision | None = None

@@ -59,3 +59,23 @@ def test_what_is_no_event_is_refused(line: str) -> None:
     """Anything but an event is a ValueError, which its reader expects."""
     with pytest.raises(ValueError, match=r".*"):
         Event.from_json(line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\udcff",
+        "\ud800 half",
+        "two\nlines\r\nand\x0bmore",
+        "nul \0",
+        "\x1b[2J",
+        "x" * 10**7,
+        "\u2028",
+    ],
+)
+def test_any_bytes_are_one_line_of_text(text: str) -> None:
+    """Whatever a mount source or a file name contains, every sink gets printable text."""
+    event = Event(kind=EventKind.WARNING, sentence=text, hint=text, volume=text, growth=text)
+    assert f"{event.line}{''.join(map(str, event.fields.values()))}".isprintable()
+    assert len(event.to_json()) < 65536
+    assert Event.from_json(event.to_json()) == event

@@ -51,10 +51,10 @@ def test_statements_have_names_of_their_own() -> None:
         f"{KEY}\n",
     ],
 )
-def test_a_wrong_key(arn: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_key(arn: str, capfd: pytest.CaptureFixture[str]) -> None:
     """For what is no ARN of a key nothing is printed, and the exit code is 2."""
     assert main(["iam-policy", "--kms-key", arn]) == 2
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert said.out == ""
     assert repr(arn) in said.err
     with pytest.raises(ConfigInvalid):

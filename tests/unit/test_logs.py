@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,13 +15,14 @@ from ebs_autoscale.model import StepKind
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import (
     LOGGER,
-    JournalHandler,
+    JournalOutbox,
     JsonFormatter,
     LogSink,
     Sinks,
     TextFormatter,
     set_up_logging,
 )
+from ebs_autoscale.telemetry.outbox import Journal as ToJournal
 
 STEP = Event(
     kind=EventKind.STEP_DONE,
@@ -87,7 +87,7 @@ def logged(formatter: logging.Formatter, event: Event) -> str:
             ODD,
             (
                 'odd values growth="" volume="say \\"no\\"" seconds=1e-09 '
-                'filesystem="two\\nlines" version=x=y\n'
+                'filesystem="two / lines" version=x=y\n'
             ),
         ),
         (Event(kind=EventKind.STOPPING, sentence="no fields"), "no fields\n"),
@@ -156,11 +156,14 @@ class Journal:
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """A journald, and the logger speaking to it."""
     journal = Journal(tmp_path / "journal")
-    handler = JournalHandler(journal.address)
+    deliver = ToJournal(journal.address)
+    handler = JournalOutbox(deliver, tell_dropped=lambda _: None, patient=True)
+    handler.setFormatter(TextFormatter(fields=False))
     LOGGER.handlers, LOGGER.propagate = [handler], False
     LOGGER.setLevel(logging.DEBUG)
     yield journal
     handler.close()
+    deliver.close()
     journal.socket.close()
 
 
@@ -185,8 +188,8 @@ def test_a_journal_entry(journal: Journal) -> None:
     assert (alarm["MESSAGE"], alarm["HINT"]) == ("/scratch is not mounted; mount it", "mount it")
 
 
-def test_newlines_survive_the_journal(journal: Journal) -> None:
-    """A value with newlines is sent with its length, so nobody forges a field with one."""
+def test_nobody_forges_a_field_of_the_journal(journal: Journal) -> None:
+    """A value with newlines stays one value, and letters beyond ASCII are kept."""
     forged = Event(
         kind=EventKind.WARNING,
         sentence="first\nPRIORITY=0",
@@ -195,8 +198,8 @@ def test_newlines_survive_the_journal(journal: Journal) -> None:
     )
     LogSink()(forged)
     entry = journal.entry()
-    assert entry["MESSAGE"].startswith("first\nPRIORITY=0")
-    assert (entry["PRIORITY"], entry["GROWTH"]) == ("6", "a\nMESSAGE=b")
+    assert entry["MESSAGE"].startswith("first / PRIORITY=0")
+    assert (entry["PRIORITY"], entry["GROWTH"]) == ("6", "a / MESSAGE=b")
     assert entry["VOLUME_ID"] == "vol-ü"
 
 
@@ -222,18 +225,15 @@ def test_a_full_journal_loses_the_line_not_the_daemon(journal: Journal) -> None:
     [("text", TextFormatter), ("json", JsonFormatter), ("auto", TextFormatter)],
 )
 def test_the_format_is_chosen(log_format: str, expected: type[logging.Formatter]) -> None:
-    """Lines go to stderr in the format asked for; `auto` outside systemd is text."""
+    """Lines have the format asked for; `auto` outside systemd is text."""
     set_up_logging(log_format, "warning", {"JOURNAL_STREAM": "8:123"})
     (handler,) = LOGGER.handlers
-    assert isinstance(handler, logging.StreamHandler)
     assert type(handler.formatter) is expected
-    assert handler.stream is sys.stderr
     assert LOGGER.level == logging.WARNING
 
 
-def test_a_sink_that_fails_is_muted() -> None:
-    """A sink that raises hears nothing more and is counted; the others hear everything."""
-    LOGGER.handlers, LOGGER.propagate = [logging.NullHandler()], False
+def test_a_sink_that_fails_misses_only_that_event() -> None:
+    """A sink that raises is given the next event all the same; the others hear everything."""
     heard: list[Event] = []
     asked = []
 
@@ -245,5 +245,5 @@ def test_a_sink_that_fails_is_muted() -> None:
     sinks(STEP)
     sinks(ALARM)
     assert heard == [STEP, STEP, ALARM, ALARM]
-    assert asked == [STEP]
-    assert sinks.muted == 1
+    assert asked == [STEP, ALARM]
+    assert sinks.missed == 2

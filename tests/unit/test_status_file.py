@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import StepKind
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.telemetry.status_file import StatusFile, running_daemon
@@ -22,6 +24,8 @@ GROWING = View(
     forecast=Forecast(
         fill_bytes_per_second=2.0**30, sustained_bytes_per_second=2.0**29, growth_seconds=7.5
     ),
+    dropped_log_lines=5,
+    dropped_notifications=6,
 )
 
 
@@ -61,11 +65,45 @@ def test_a_place_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     """Where no report can be written there is none; as soon as it can, there is."""
     (tmp_path / "run").write_text("in the way")
     status = StatusFile(tmp_path / "run" / "scratch.json")
-    status.write(WATCHING)
+    problem = status.write(WATCHING)
+    assert problem
+    assert problem.cause is Cause.STATUS_FILE
     status.remove()
     (tmp_path / "run").unlink()
-    status.write(WATCHING)
+    assert status.write(WATCHING) is None
     assert (tmp_path / "run" / "scratch.json").exists()
+
+
+def make_a_pipe(part: Path) -> None:
+    """Put a pipe there that nobody reads."""
+    os.mkfifo(part)
+
+
+def make_a_folder(part: Path) -> None:
+    """Put a folder there."""
+    part.mkdir()
+
+
+@pytest.mark.parametrize("occupy", [make_a_pipe, make_a_folder])
+def test_nothing_in_the_way_holds_the_daemon_up(
+    tmp_path: Path, occupy: Callable[[Path], None]
+) -> None:
+    """Whatever has the name that the report has while it is written, nobody waits for it."""
+    occupy(tmp_path / "scratch.part")
+    status = StatusFile(tmp_path / "scratch.json")
+    assert (status.write(WATCHING) is None) == (occupy is make_a_pipe)
+
+
+@pytest.mark.parametrize("text", ["\udcff", "\ud800 half", "nul \0", "two\nlines", r"plain \udcff"])
+def test_any_bytes_are_json(tmp_path: Path, text: str) -> None:
+    """Every parser reads the report, whatever bytes a problem quotes."""
+    view = View(state=State.WAITING, activity=text, conditions={"quota": text}, shortage="ü")
+    StatusFile(tmp_path / "scratch.json").write(view)
+    report = json.loads((tmp_path / "scratch.json").read_text("ascii"))
+    told = report["conditions"]["quota"]
+    assert told.encode()
+    assert told == text or not text.isprintable()
+    assert report["low"] == "ü"
 
 
 def test_the_report_ends_with_the_daemon(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """A growth as a process: its request, and when it has told its end."""
 
 import io
+import os
 
 import pytest
 
-from ebs_autoscale.daemon.worker import GrowthRequest, has_ended
+from ebs_autoscale.daemon.worker import EventPipe, GrowthRequest, has_ended
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.telemetry.events import Event, EventKind
 
@@ -46,3 +47,22 @@ def test_when_a_growth_has_told_its_end(kinds: list[EventKind], *, ended: bool) 
     for kind in kinds:
         told = has_ended(Event(kind=kind, sentence=""), before=told)
     assert told is ended
+
+
+def test_a_daemon_that_stands_still_is_not_waited_for() -> None:
+    """A growth goes on; what the daemon reads later is whole events, and how many it missed."""
+    reader, writer = os.pipe()
+    pipe = EventPipe(writer)
+    sent = 2000
+    for number in range(sent):
+        pipe(Event(kind=EventKind.STEP_PROGRESS, sentence=f"{number} {'ü' * 900}"))
+    text = b""
+    while not text.endswith(b'last", "hint": "", "fields": {}}\n'.replace(b"\\", b"")):
+        text += os.read(reader, 10**6)
+        pipe(Event(kind=EventKind.STEP_PROGRESS, sentence="last"))
+    events = [Event.from_json(line.decode()) for line in text.splitlines()]
+    kept = [event for event in events if "ü" in event.sentence]
+    [missed] = [event for event in events if event.kind is EventKind.WARNING]
+    assert missed.sentence.startswith(f"{sent - len(kept)} ")
+    for fd in (reader, writer):
+        os.close(fd)
