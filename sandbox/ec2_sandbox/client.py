@@ -125,6 +125,10 @@ class SandboxControl:
         """
         self._ask("POST", "device_fault", {"volume_id": volume_id, "fault": fault})
 
+    def expire_credentials(self) -> None:
+        """Let EC2 refuse the credentials that the metadata service has given away so far."""
+        self._ask("DELETE", "credentials")
+
     def advance(self, seconds: float) -> None:
         """Move the sandbox clock forward; everything due by then has happened on return."""
         self._ask("POST", "clock", {"advance_seconds": seconds})

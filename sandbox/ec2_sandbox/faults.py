@@ -17,7 +17,8 @@ class FaultKind(StrEnum):
 
     `lost_before` and `lost_after` close the connection without a response, before or after the
     effect; `stuck` starts a transition that never completes; with `ghost`, a volume is attached
-    but its block device never appears.
+    but its block device never appears. `junk` replaces the response by the message of the rule,
+    `drip` sends it byte by byte.
     """
 
     ERROR = "error"
@@ -28,9 +29,11 @@ class FaultKind(StrEnum):
     DELAY = "delay"
     STUCK = "stuck"
     GHOST = "ghost"
+    JUNK = "junk"
+    DRIP = "drip"
 
 
-_STATUS = {FaultKind.HTTP: 503, FaultKind.THROTTLE: 503}
+_STATUS = {FaultKind.HTTP: 503, FaultKind.THROTTLE: 503, FaultKind.JUNK: 200}
 _CODE = {FaultKind.THROTTLE: "RequestLimitExceeded"}
 
 
@@ -40,11 +43,13 @@ class FaultRule:
 
     The first `after` calls succeed; later ones fail with `probability`, at most `times` times.
     For errors, HTTP statuses and delays, `when` says whether the fault comes before or after
-    the effect. The `seconds` of a delay are real seconds.
+    the effect. The `seconds` of a delay, and between two bytes of a drip, are real seconds. Of the
+    metadata service only paths that begin with `path` are concerned.
     """
 
     kind: FaultKind
     action: str = "*"
+    path: str = ""
     code: str = ""
     message: str = "injected by a fault rule of the sandbox"
     status: int = 0
@@ -84,9 +89,11 @@ class FaultRule:
         """The EC2 error code of the response that this rule causes."""
         return self.code or _CODE.get(self.kind, "InternalError")
 
-    def applies_to(self, action: str) -> bool:
-        """Whether calls of this action can fail by this rule."""
-        return self.action == action or (self.action == "*" and action != IMDS)
+    def applies_to(self, action: str, path: str) -> bool:
+        """Whether calls of this action, or requests for this path, can fail by this rule."""
+        if action == IMDS:
+            return self.action == IMDS and path.startswith(self.path)
+        return self.action in {action, "*"}
 
 
 @dataclass(slots=True)
@@ -114,10 +121,10 @@ class FaultRules:
         with self._lock:
             self._rules.clear()
 
-    def fault_for(self, action: str) -> FaultRule | None:
+    def fault_for(self, action: str, path: str = "") -> FaultRule | None:
         """Decide whether and how this call fails; to be asked once for each call."""
         with self._lock:
-            candidates = [each for each in self._rules if each.rule.applies_to(action)]
+            candidates = [each for each in self._rules if each.rule.applies_to(action, path)]
             for each in candidates:
                 each.calls += 1
             for each in candidates:

@@ -47,6 +47,8 @@ class SandboxSettings:
     tags_in_metadata: bool = True
     image_id: str = "ami-0123456789abcdef0"
     role: str | None = "sandbox"
+    credentials_seconds: float = 6 * _HOUR
+    """How long the credentials of the role are valid, by the sandbox clock."""
     policy: Mapping[str, Any] | None = None
     """The IAM policy of the role, applied to every caller; None allows everything."""
     root_device: str = "/dev/xvda"

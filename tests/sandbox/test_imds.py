@@ -7,7 +7,7 @@ import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 from ec2_sandbox.world.clock import SandboxClock
 
-from tests.sandbox.conftest import Rig, Start
+from tests.sandbox.conftest import Rig, Start, refused
 
 TOKEN = "/latest/api/token"  # noqa: S105 -- a path
 TTL = {"X_aws_ec2_metadata_token_ttl_seconds": "60"}
@@ -86,7 +86,7 @@ def test_boto3_finds_its_credentials(on_the_instance: Rig) -> None:
     client = boto3.session.Session().client("ec2", region_name="us-east-1")
     client.describe_volumes()
     (call,) = on_the_instance.control.calls("DescribeVolumes")
-    assert call.access_key == "ASIASANDBOXSANDBOXSA"
+    assert call.access_key == "ASIASANDBOX000000000"
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,53 @@ def test_it_can_refuse(rig: Rig) -> None:
     rig.control.add_fault(FaultRule(kind=FaultKind.LOST_BEFORE, action="IMDS"))
     with pytest.raises(ConnectionError):
         rig.raw("PUT", TOKEN, **TTL)
+
+
+def test_it_can_speak_nonsense(rig: Rig) -> None:
+    """A rule can replace the answer, for all paths or for those below one."""
+    rule = FaultRule(kind=FaultKind.JUNK, action="IMDS", path="/latest/meta-data", message="{")
+    rig.control.add_fault(rule)
+    assert ask(rig, "/latest/meta-data/instance-id") == (200, "{")
+    assert ask(rig, "/latest/dynamic/instance-identity/document")[1] != "{"
+
+
+def test_it_can_drip(rig: Rig) -> None:
+    """A rule can send an answer byte by byte; the answer is the same."""
+    path = "/latest/meta-data/instance-id"
+    rig.control.add_fault(FaultRule(kind=FaultKind.DRIP, action="IMDS", path=path, seconds=0.01))
+    clock = SandboxClock(1.0)
+    assert ask(rig, path) == (200, rig.settings.instance_id)
+    assert clock.seconds() >= 0.01 * len(rig.settings.instance_id)
+
+
+def keys_of(rig: Rig) -> dict[str, str]:
+    """The credentials that the service issues now."""
+    keys: dict[str, str] = json.loads(
+        ask(rig, "/latest/meta-data/iam/security-credentials/sandbox")[1]
+    )
+    return keys
+
+
+def test_credentials_are_renewed_before_they_expire(start: Start) -> None:
+    """They stay the same until five minutes before their end."""
+    rig = start(credentials_seconds=3600)
+    first = keys_of(rig)["AccessKeyId"]
+    rig.control.advance(3200)
+    assert keys_of(rig)["AccessKeyId"] == first
+    rig.control.advance(101)
+    assert keys_of(rig)["AccessKeyId"] != first
+
+
+@pytest.mark.parametrize("how", ["by time", "by hand"])
+def test_expired_credentials_are_refused(on_the_instance: Rig, how: str) -> None:
+    """EC2 refuses what has expired, and accepts what is issued next."""
+    rig = on_the_instance
+    client = boto3.session.Session().client("ec2", region_name="us-east-1")
+    client.describe_volumes()
+    if how == "by time":
+        rig.control.advance(6 * 3600)
+    else:
+        rig.control.expire_credentials()
+    with refused("RequestExpired"):
+        client.describe_volumes()
+    boto3.session.Session().client("ec2", region_name="us-east-1").describe_volumes()

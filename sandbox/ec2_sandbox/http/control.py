@@ -22,7 +22,8 @@ class Control:
     """Serves JSON under `/_sandbox/`.
 
     Resources: health, settings, state, journal, faults, policy, clock, `device`, which hides or
-    shows the block device of an attached volume, and `device_fault`, which lets it fail.
+    shows the block device of an attached volume, `device_fault`, which lets it fail, and
+    `credentials`, which can be deleted.
     """
 
     def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
@@ -40,6 +41,7 @@ class Control:
             ("POST", "policy"): self._set_policy,
             ("POST", "device"): self._show_device,
             ("POST", "device_fault"): self._fail_device,
+            ("DELETE", "credentials"): lambda _: self._world.credentials.expire(),
             ("GET", "clock"): lambda _: self._clock(),
             ("POST", "clock"): self._advance,
         }

@@ -4,6 +4,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ec2_sandbox.api.actions import perform
@@ -37,7 +38,9 @@ class Ec2Endpoint:
         )
         self._world.timeline.clock.pause(self._call_seconds())
         rule = self._faults.fault_for(action)
-        if rule:
+        if self._world.credentials.has_expired(access_key):
+            response = _error(ApiError("RequestExpired", "Request has expired."))
+        elif rule:
             response = self._with_fault(rule, action, parsed)
         else:
             response = self._carry_out(action, parsed)
@@ -56,6 +59,8 @@ class Ec2Endpoint:
         if rule.when == "before" and (failure := self._failure(rule)):
             return failure
         response = self._carry_out(action, parsed, rule.kind)
+        if rule.kind is FaultKind.DRIP:
+            return replace(response, drip_seconds=rule.seconds)
         if rule.kind is FaultKind.LOST_AFTER:
             return HANG_UP
         if rule.when == "after" and (failure := self._failure(rule)):
@@ -67,6 +72,10 @@ class Ec2Endpoint:
         match rule.kind:
             case FaultKind.ERROR | FaultKind.THROTTLE:
                 return _error(ApiError(rule.error_code, rule.message, status=rule.http_status))
+            case FaultKind.JUNK:
+                return Response(
+                    status=rule.http_status, body=rule.message.encode(), outcome=rule.kind
+                )
             case FaultKind.HTTP:
                 return Response(
                     status=rule.http_status,

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from ec2_sandbox.api import responses
@@ -15,16 +16,13 @@ _TOKEN_PATH = "/latest/api/token"  # noqa: S105 -- a path
 _TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds"
 _TOKEN_HEADER = "x-aws-ec2-metadata-token"  # noqa: S105 -- a header's name
 _MAX_TTL_SECONDS = 21600
-_CREDENTIALS_LAST = timedelta(hours=6)
-# The sandbox records the access key of each request in its journal and verifies no signature.
-ACCESS_KEY = "ASIASANDBOXSANDBOXSA"
 
 
 class MetadataService:
     """Answers metadata requests of the instance and records them in the journal.
 
-    A fault rule for the action `IMDS` can delay a request, drop its connection (`lost_before`)
-    or answer with an HTTP status.
+    A fault rule for the action `IMDS` can delay a request, drop its connection (`lost_before`),
+    answer with an HTTP status or junk, or let the answer drip.
     """
 
     def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
@@ -38,9 +36,11 @@ class MetadataService:
         sequence = self._journal.begin(
             IMDS, {"method": method, "path": path}, clock_seconds=self._now()
         )
-        rule = self._faults.fault_for(IMDS)
+        rule = self._faults.fault_for(IMDS, path)
         failure = self._failure(rule) if rule else None
         response = failure or self._serve(method, path, headers)
+        if rule and rule.kind is FaultKind.DRIP:
+            response = replace(response, drip_seconds=rule.seconds)
         self._journal.end(sequence, outcome=response.outcome, fault=rule.kind if rule else "")
         return response
 
@@ -51,6 +51,10 @@ class MetadataService:
                 return None
             case FaultKind.LOST_BEFORE | FaultKind.LOST_AFTER:
                 return HANG_UP
+            case FaultKind.DRIP:
+                return None
+            case FaultKind.JUNK:
+                return replace(_text(rule.message), status=rule.http_status)
             case _:
                 return _status(rule.http_status)
 
@@ -141,12 +145,13 @@ def _identity(world: World) -> dict[str, str | None]:
 
 def _credentials(world: World) -> dict[str, str]:
     clock = world.timeline.clock
-    expiration = clock.wall() + _CREDENTIALS_LAST
+    access_key, valid_seconds = world.credentials.current()
+    expiration = clock.wall() + timedelta(seconds=valid_seconds)
     return {
         "Code": "Success",
         "LastUpdated": clock.wall().strftime("%Y-%m-%dT%H:%M:%SZ"),
         "Type": "AWS-HMAC",
-        "AccessKeyId": ACCESS_KEY,
+        "AccessKeyId": access_key,
         "SecretAccessKey": "sandbox",
         "Token": "sandbox",
         "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ"),

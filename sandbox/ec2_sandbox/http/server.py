@@ -176,4 +176,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
-        self.wfile.write(response.body)
+        if not response.drip_seconds:
+            self.wfile.write(response.body)
+            return
+        for byte in response.body:
+            self.wfile.flush()
+            self.server.world.timeline.clock.pause(response.drip_seconds)
+            self.wfile.write(bytes([byte]))

@@ -13,6 +13,7 @@ from ec2_sandbox.errors import ApiError
 from ec2_sandbox.iam.policy import Policy
 from ec2_sandbox.settings import SandboxSettings, Span
 from ec2_sandbox.world.clock import SandboxClock, Timeline
+from ec2_sandbox.world.credentials import RoleCredentials
 
 _GIB = 1024**3
 
@@ -136,6 +137,7 @@ class World:
         self.problems: list[str] = []
         document = settings.policy
         self.policy = None if document is None else Policy.from_document(document)
+        self.credentials = RoleCredentials(clock, valid_seconds=settings.credentials_seconds)
         self._ids = Random(f"{settings.seed}-ids")  # noqa: S311 -- repeatable on purpose
         self._dice = Random(f"{settings.seed}-dice")  # noqa: S311 -- repeatable on purpose
         self._created = 0
