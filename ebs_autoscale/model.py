@@ -174,6 +174,16 @@ class Identity:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleCredentials:
+    """The credentials of the instance's role; they expire at that many seconds of the epoch."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expires_at_seconds: float
+
+
 class Rebalance(StrEnum):
     """What to balance after an add: the least that protects metadata, all metadata, or nothing."""
 

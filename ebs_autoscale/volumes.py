@@ -10,6 +10,7 @@ import boto3
 import botocore.config
 import botocore.exceptions
 import botocore.parsers
+import botocore.session
 
 from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.ec2.requests import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
 
     from ebs_autoscale.clock import Clock
+    from ebs_autoscale.ec2.role import InstanceRole
 
 # botocore's default retry mode differs between versions.
 CLIENT_CONFIG = botocore.config.Config(
@@ -109,13 +111,23 @@ class Ec2Volumes:
         mountpoint: str,
         clock: Clock,
         config: botocore.config.Config = CLIENT_CONFIG,
+        role: InstanceRole | None = None,
     ) -> None:
         self.identity = identity
         self.requests = CreateRequests(identity=identity, spec=spec, mountpoint=mountpoint)
         self._clock = clock
         try:
-            session = boto3.session.Session(region_name=identity.region)
+            core = botocore.session.get_session()
+            if role:
+                # The last link of boto3's chain, also where a profile names it as its source.
+                chain = core.get_component("credential_provider")
+                chain.get_provider("iam-role").load = role.load
+            session = boto3.session.Session(botocore_session=core, region_name=identity.region)
             self.ec2: EC2Client = session.client("ec2", config=config)
+            if role:
+                # types-boto3 does not know that such a handler returns the wait before a retry.
+                renew = cast("Callable[..., None]", role.renew_if_refused)
+                self.ec2.meta.events.register("needs-retry.ec2", renew)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             hint = "check the AWS_* environment variables and ~/.aws of this user"
             raise Unfit(f"no EC2 client: {error}", hint=hint, cause=Cause.CREDENTIALS) from error
@@ -356,7 +368,7 @@ def translated_errors(what: str) -> Iterator[None]:
     except botocore.exceptions.ParamValidationError as error:
         raise Unfit(f"{what}: {error}", cause=Cause.REQUEST) from error
     except botocore.exceptions.NoCredentialsError as error:
-        hint = "attach an instance profile to this instance"
+        hint = "check the AWS_* environment variables and ~/.aws of this user"
         raise Unfit(f"{what}: no AWS credentials", hint=hint, cause=Cause.CREDENTIALS) from error
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
         hint = "check the path to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"

@@ -7,7 +7,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import Identity
+from ebs_autoscale.model import Identity, RoleCredentials
 from ebs_autoscale.telemetry import Event
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ def world_of(
     clock: SystemClock,
     emit: Callable[[Event], None],
     identity: Identity | None = None,
+    credentials: RoleCredentials | None = None,
 ) -> "World":
-    """Everything a growth touches; asks IMDS who we are if that is not known, and loads boto3."""
+    """Everything a growth touches; asks IMDS for what is not known, and loads boto3."""
     from ebs_autoscale.resize import World  # noqa: PLC0415 -- it loads boto3
 
     return World(
-        cloud=cloud_of(settings, clock, identity),
+        cloud=cloud_of(settings, clock, identity, credentials),
         block_devices=BlockDevices(),
         filesystem=filesystem,
         clock=clock,
@@ -44,12 +45,22 @@ def world_of(
 
 
 def cloud_of(
-    settings: Settings, clock: SystemClock, identity: Identity | None = None
+    settings: Settings,
+    clock: SystemClock,
+    identity: Identity | None = None,
+    credentials: RoleCredentials | None = None,
 ) -> "Ec2Volumes":
-    """EC2 as this instance; asks IMDS who that is unless it is known. Raises Unfit or Stopped."""
+    """EC2 as this instance; asks IMDS for what is not known. Raises Unfit or Stopped."""
     # 50 MB and half a second: paid by the process that talks to EC2, never by the daemon.
     from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- it loads boto3
+    from ebs_autoscale.ec2.role import InstanceRole  # noqa: PLC0415 -- it loads boto3
     from ebs_autoscale.volumes import Ec2Volumes  # noqa: PLC0415 -- it loads boto3
 
-    identity = identity or Imds(clock).identity()
-    return Ec2Volumes(identity, settings.volume, mountpoint=settings.mountpoint, clock=clock)
+    imds = Imds(clock)
+    return Ec2Volumes(
+        identity or imds.identity(),
+        settings.volume,
+        mountpoint=settings.mountpoint,
+        clock=clock,
+        role=InstanceRole(clock, imds.credentials, credentials),
+    )

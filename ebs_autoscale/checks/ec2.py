@@ -10,16 +10,18 @@ from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_w
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.imds import Imds
+from ebs_autoscale.ec2.role import InstanceRole
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import Inventory, Volume
+from ebs_autoscale.model import Inventory, RoleCredentials, Volume
 from ebs_autoscale.policy import missing_device
 from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
 
 # An operator waits for `check`; the daemon is more patient.
 IMDS_PATIENCE_SECONDS = 2.0
+IMDS_DEADLINE_SECONDS = 4.0
 
 # Sets DeleteOnTermination, without which a growth goes on with a warning.
 _OPTIONAL_ACTION = "ModifyInstanceAttribute"
@@ -64,20 +66,30 @@ def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Itera
     """Every line about EC2, by calls that change nothing."""
     aws = AwsDate(clock)
     try:
-        imds = Imds(clock, on_date=aws.note)
+        imds = Imds(clock, first_deadline_seconds=IMDS_DEADLINE_SECONDS, on_date=aws.note)
         identity = imds.identity(patience_seconds=IMDS_PATIENCE_SECONDS)
     except EbsAutoscaleError as error:
         yield failed("instance", error)
         yield from clock_lines(aws.date, aws.wall_seconds)
         return
     yield Line("instance", "ok", f"{identity.owner} ({identity.instance_type})")
-    cloud = Ec2Volumes(
-        identity,
-        settings.volume,
-        mountpoint=settings.mountpoint,
-        clock=clock,
-        config=FAIL_FAST_CONFIG,
-    )
+
+    def fetch() -> RoleCredentials:
+        return imds.credentials(patience_seconds=IMDS_PATIENCE_SECONDS)
+
+    try:
+        cloud = Ec2Volumes(
+            identity,
+            settings.volume,
+            mountpoint=settings.mountpoint,
+            clock=clock,
+            config=FAIL_FAST_CONFIG,
+            role=InstanceRole(clock, fetch, None),
+        )
+    except EbsAutoscaleError as error:
+        yield failed("ec2", error)
+        yield from clock_lines(aws.date, aws.wall_seconds)
+        return
     aws.follow(cloud)
     is_hopeless = False
     for action, refusal in rehearse(cloud, seen.uuid or _NO_FILESYSTEM):

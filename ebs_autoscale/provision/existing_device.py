@@ -21,7 +21,7 @@ from ebs_autoscale.wiring import cloud_of
 _CLAIM_PATIENCE_SECONDS = 5.0
 _LOOK_EVERY_SECONDS = 0.2
 _FINDFS_TIMEOUT_SECONDS = 60.0
-_IMDS_PATIENCE_SECONDS = 5.0
+_IMDS_PATIENCE_SECONDS = 10.0
 
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 

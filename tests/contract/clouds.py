@@ -15,7 +15,8 @@ from ec2_sandbox.settings import SandboxSettings
 from types_boto3_ec2 import EC2Client
 
 from ebs_autoscale.ec2.imds import Imds
-from ebs_autoscale.model import VolumeSpec
+from ebs_autoscale.ec2.role import InstanceRole
+from ebs_autoscale.model import RoleCredentials, VolumeSpec
 from ebs_autoscale.resize.ports import Cloud
 from ebs_autoscale.volumes import Ec2Volumes
 from tests.simulated.clock import Boundaries, SimulatedClock
@@ -109,8 +110,19 @@ class OverHttp:
         self.control = SandboxControl(server.url)
         wall_seconds = server.world.timeline.clock.moment(0).timestamp()
         self.clock = AdvancingClock(self.control, wall_seconds=wall_seconds)
-        self.identity = Imds(self.clock, self.control.environment).identity()
-        self.cloud = Ec2Volumes(self.identity, spec, mountpoint="/scratch", clock=self.clock)
+        self.spec, self.imds = spec, Imds(self.clock, self.control.environment)
+        self.identity = self.imds.identity()
+        self.cloud = self.client()
+
+    def client(self, held: RoleCredentials | None = None) -> Ec2Volumes:
+        """Another client, which may begin with credentials that were fetched before."""
+        return Ec2Volumes(
+            self.identity,
+            self.spec,
+            mountpoint="/scratch",
+            clock=self.clock,
+            role=InstanceRole(self.clock, self.imds.credentials, held),
+        )
 
     @cached_property
     def ec2(self) -> EC2Client:
