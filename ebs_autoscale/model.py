@@ -20,8 +20,8 @@ class Device:
 
     `name` is the kernel's name of the block device (`nvme1n1`), empty when it is not known.
     `missing` is whether the kernel has no such block device any more, `writable` whether it
-    allocates chunks on it: not on a seed device. `errors` counts failed writes, reads and flushes, corrupted blocks, and blocks of another
-    generation, in this order.
+    allocates chunks on it: not on a seed device. `errors` counts failed writes, reads and flushes,
+    corrupted blocks, and blocks of another generation, in this order.
     """
 
     devid: int

@@ -19,7 +19,7 @@ _PACKAGES = {
 }
 
 # Instead of a preexec_fn, which is not safe with threads.
-_DIES_WITH_PARENT = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
+_IGNORING_SIGNALS = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
 
 _POLL_SECONDS = 0.2
 # A balance finishes its chunk first. Measured at 125 MiB/s: 5 s for 256 MiB of metadata, up to
@@ -43,23 +43,26 @@ def run(
     *,
     timeout_seconds: float,
     stopping: Callable[[], bool] = never,
-    dies_with_us: bool = False,
+    cancel: Callable[[], object] | None = None,
 ) -> str:
     """Run a tool to its end and return its stdout; the tool does not outlive the call.
 
     Without a shell and stdin, with messages in English. The tool has its own process group, so that
-    Ctrl-C reaches only us. `stopping` is called five times a second. With `dies_with_us` the kernel
-    sends the tool SIGTERM when we are killed.
+    Ctrl-C reaches only us. `stopping` is called five times a second.
+
+    With `cancel`, that function ends the tool, and nothing else does: no signal is sent to it, it
+    ignores SIGTERM, SIGINT and SIGHUP, and it outlives the call if it takes long to end, and us if
+    we are killed.
 
     Raises CommandFailed when the tool exits with a non-zero status, is killed or times out; Unfit
     when it is not installed; Transient when the host cannot start it now; Stopped once `stopping`
     has returned true and the tool was ended.
     """
-    process = _start([*_DIES_WITH_PARENT, *argv] if dies_with_us else argv)
+    process = _start([*_IGNORING_SIGNALS, *argv] if cancel else argv)
     try:
-        return _finish(process, tuple(argv), timeout_seconds, stopping)
+        return _finish(process, tuple(argv), timeout_seconds, stopping, cancel)
     except BaseException:
-        _end(process)
+        _end(process, cancel)
         raise
 
 
@@ -96,6 +99,7 @@ def _finish(
     argv: tuple[str, ...],
     timeout_seconds: float,
     stopping: Callable[[], bool],
+    cancel: Callable[[], object] | None,
 ) -> str:
     remaining_seconds = timeout_seconds
     while True:
@@ -107,10 +111,13 @@ def _finish(
         else:
             break
         if stopping():
-            _terminate(process)
+            if cancel:
+                _end(process, cancel)
+            else:
+                _terminate(process)
             raise Stopped(f"ended `{' '.join(argv)}` because a stop was requested")
         if remaining_seconds <= 0:
-            raise CommandFailed(argv, None, _end(process))
+            raise CommandFailed(argv, None, _end(process, cancel))
     if process.returncode != 0:
         raise CommandFailed(argv, process.returncode, messages or output)
     return output
@@ -124,17 +131,21 @@ def _terminate(process: subprocess.Popen[str]) -> None:
         _end(process)
 
 
-def _end(process: subprocess.Popen[str]) -> str:
-    """Kill and reap the tool, once; returns its stderr."""
+def _end(process: subprocess.Popen[str], cancel: Callable[[], object] | None = None) -> str:
+    """Kill or cancel the tool and reap it, once; returns its stderr."""
     if process.stdout is None or process.stdout.closed:
         return ""
-    process.kill()
     try:
-        return process.communicate(timeout=_KILL_GRACE_SECONDS)[1]
+        if cancel:
+            cancel()
+        else:
+            process.kill()
+        grace_seconds = _TERMINATE_GRACE_SECONDS if cancel else _KILL_GRACE_SECONDS
+        return process.communicate(timeout=grace_seconds)[1]
     except subprocess.TimeoutExpired:
         # It is in an uninterruptible system call, as with a volume that does not respond, or its
         # child holds the pipes open. Waiting longer would block us; init reaps it later.
-        return "killed, but still in a system call"
+        return "ended, but still in a system call"
     finally:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:

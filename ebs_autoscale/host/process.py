@@ -1,4 +1,4 @@
-"""A process and its parent: die together, or detach. Also a command: see `main`."""
+"""A process and its parent: die together, or outlive it. Also a command: see `main`."""
 
 import atexit
 import ctypes
@@ -92,12 +92,12 @@ def uninterruptible_wait(pid: int) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """`python -m ebs_autoscale.host.process COMMAND ...`: run it, ended by SIGTERM with our parent.
+    """`python -m ebs_autoscale.host.process COMMAND ...`: run it, deaf to every request to end.
 
-    Returns 127 when there is no such command. setpriv(1) could do the same, but it first reads the
-    capabilities, which the service's confinement forbids.
+    Returns 127 when there is no such command.
     """
-    die_with_parent(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # survives execve(2)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 -- replaces this process, no shell
     except OSError as error:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,13 +38,27 @@ fi
 exec {real} "$@"
 """
 
-# A growth that balances metadata, and is killed meanwhile.
+# A growth that balances metadata, and is ended meanwhile.
 BALANCING = """
-import sys
+import signal, sys
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Rebalance
-BtrfsFilesystem(sys.argv[1], clock=SystemClock()).balance_metadata(Rebalance.FULL)
+ends = []
+signal.signal(signal.SIGTERM, lambda *_: ends.append(1))
+filesystem = BtrfsFilesystem(sys.argv[1], clock=SystemClock())
+filesystem.balance_metadata(Rebalance.FULL, stopping=lambda: bool(ends))
+"""
+
+# `btrfs`, whose balance ends when it is cancelled.
+TOOL_UNTIL_CANCELLED = """#!/bin/sh
+case "$2" in
+cancel) touch {cancelled} ;;
+start)
+    echo $$ >{pid}.part && mv {pid}.part {pid}
+    until [ -e {cancelled} ]; do sleep 0.05; done
+    echo "by itself" >{pid}.ended && mv {pid}.ended $(dirname {pid})/ended ;;
+esac
 """
 
 
@@ -216,19 +231,29 @@ def test_is_cancelled_where_a_pause_does_not_help(
     assert filesystem.exclusive_operation() == "none"
 
 
-def test_ours_dies_with_us(
-    filesystem: BtrfsFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_ours_is_never_killed(
+    filesystem: BtrfsFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """When the growth is killed its balance ends, too."""
-    tool, begun = tmp_path / "btrfs", tmp_path / "begun"
-    tool.write_text(f"#!/bin/sh\necho $$ >{begun}.part && mv {begun}.part {begun}\nexec sleep 60\n")
+    """No signal reaches a balance, however the growth ends: it is cancelled, or left running."""
+    tool, pid, cancelled = tmp_path / "btrfs", tmp_path / "pid", tmp_path / "cancelled"
+    tool.write_text(TOOL_UNTIL_CANCELLED.format(pid=pid, cancelled=cancelled), "utf-8")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     growth = subprocess.Popen([sys.executable, "-c", BALANCING, filesystem.mountpoint])
-    until(begun.exists)
-    growth.kill()
+    until(pid.exists)
+    balance = psutil.Process(int(pid.read_text("ascii")))
+    growth.send_signal(signal.SIGKILL if end == "kill" else signal.SIGTERM)
     growth.wait()
-    until(lambda: not psutil.pid_exists(int(begun.read_text("ascii"))), seconds=10)
+    assert cancelled.exists() is (end == "stop")
+    if end == "kill":
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            balance.send_signal(number)
+        Event().wait(0.2)
+        assert balance.is_running()
+        cancelled.touch()
+    psutil.wait_procs([balance], timeout=10)
+    assert (tmp_path / "ended").read_text("ascii") == "by itself\n"
 
 
 def test_tells_how_far_it_is(filesystem: BtrfsFilesystem, foreign_balance: ForeignBalance) -> None:
