@@ -17,10 +17,14 @@ class Exit(IntEnum):
 
 
 class Backoff(NamedTuple):
-    """First and longest wait before the next try, in seconds; equal for a mere re-check."""
+    """First and longest wait before the next try, in seconds; equal for a mere re-check.
+
+    `urgent_seconds` is the longest one that is needed while a writer uses up the last space.
+    """
 
     first_seconds: float
     max_seconds: float
+    urgent_seconds: float
 
 
 class Reaction(Enum):
@@ -32,11 +36,20 @@ class Reaction(Enum):
     DELETE_NEW_VOLUME = "delete the volume if this growth created it, then end"
 
 
-# One instance of a fleet must not hammer an account's shared request buckets (5 mutating
-# calls a second for the whole account), and an operator takes minutes to answer at best.
-_DEFAULT = Backoff(5.0, 300.0)
-_RECHECK = Backoff(300.0, 300.0)
-_OPERATOR = Backoff(600.0, 600.0)
+# One instance of a fleet must not hammer an account's shared request buckets (5 mutating and 20
+# describing calls a second for the whole account), and an operator takes minutes to answer at best.
+#
+# What a try costs while it is urgent: every growth begins with describing calls, so an outage costs
+# no others, and boto3 makes at most 5 of them. With jitter a wait of 10 s is 6 s on average: 50
+# calls a minute, fewer the longer it lasts (`policy.backoff`). What fails after them costs 4
+# describing calls and a CreateVolume, 3 to 4 times a minute with 30 s. So 80 hosts can be as urgent
+# at once before they use up an account's CreateVolume, and 25 its DescribeVolumes in an outage;
+# then they are throttled, which is one of the 30 s.
+_URGENT, _URGENT_COSTLY = 10.0, 30.0
+_DEFAULT = Backoff(5.0, 300.0, _URGENT)
+# Only the configuration or an operator changes a limit, and a reload asks again at once.
+_RECHECK = Backoff(300.0, 300.0, 60.0)
+_OPERATOR = Backoff(600.0, 600.0, _URGENT_COSTLY)
 
 
 class Cause(Enum):
@@ -54,21 +67,22 @@ class Cause(Enum):
     # Limits of the configuration.
     LIMIT_VOLUMES = "limits.volumes", Exit.REFUSED, _RECHECK
     LIMIT_TOTAL = "limits.total", Exit.REFUSED, _RECHECK
-    LIMIT_COOLDOWN = "limits.cooldown", Exit.REFUSED, Backoff(30.0, 30.0)
+    LIMIT_COOLDOWN = "limits.cooldown", Exit.REFUSED, Backoff(30.0, 30.0, _URGENT)
     VOLUME_TYPE = "volume.type", Exit.REFUSED
 
     # EC2, for an operator.
-    QUOTA = "quota", Exit.UNFIT, Backoff(600.0, 3600.0)
+    QUOTA = "quota", Exit.UNFIT, Backoff(600.0, 3600.0, _URGENT_COSTLY)
     DENIED = "denied", Exit.UNFIT, _OPERATOR
-    CREDENTIALS = "credentials", Exit.UNFIT, Backoff(60.0, 300.0)
+    CREDENTIALS = "credentials", Exit.UNFIT, Backoff(60.0, 300.0, _URGENT)
     REQUEST = "request", Exit.UNFIT, _OPERATOR
     VOLUME_KIND = "volume kind", Exit.UNFIT, _OPERATOR
     KMS = "kms", Exit.UNFIT, _OPERATOR
     PROGRAM = "program", Exit.UNFIT, _OPERATOR
     UNKNOWN_CODE = "unknown code", Exit.UNFIT, _OPERATOR
     # Each try creates a volume for some seconds if the real limit is not the published one.
-    SLOTS = "slots", Exit.UNFIT, Backoff(300.0, 1800.0), Reaction.DELETE_NEW_VOLUME
-    TOKENS_BURNED = "token burned", Exit.UNFIT, Backoff(600.0, 3600.0)
+    SLOTS = "slots", Exit.UNFIT, Backoff(300.0, 1800.0, 300.0), Reaction.DELETE_NEW_VOLUME
+    # A try asks for a volume with each token, and only time makes them good again.
+    TOKENS_BURNED = "token burned", Exit.UNFIT, Backoff(600.0, 3600.0, 600.0)
     INSTANCE = "instance", Exit.UNFIT
     IMDS = "imds", Exit.UNFIT
     VOLUME_LOST = "volume lost", Exit.UNFIT
@@ -76,8 +90,8 @@ class Cause(Enum):
     NOT_DETACHED = "not detached", Exit.UNFIT
 
     # EC2, may succeed later.
-    CAPACITY = "capacity", Exit.FAILED, Backoff(60.0, 900.0)
-    THROTTLED = "throttled", Exit.FAILED
+    CAPACITY = "capacity", Exit.FAILED, Backoff(60.0, 900.0, _URGENT_COSTLY)
+    THROTTLED = "throttled", Exit.FAILED, Backoff(5.0, 300.0, _URGENT_COSTLY)
     EC2_ERROR = "ec2 error", Exit.FAILED
     EC2_UNREACHABLE = "ec2 unreachable", Exit.FAILED
     IMDS_UNANSWERED = "imds unanswered", Exit.FAILED
@@ -116,7 +130,7 @@ class Cause(Enum):
     ADD = "add", Exit.FAILED
     EXCLUSIVE_OPERATION = "exclusive operation", Exit.FAILED
     BALANCE = "balance", Exit.FAILED
-    UNBALANCED = "unbalanced", Exit.FAILED, Backoff(600.0, 3600.0)
+    UNBALANCED = "unbalanced", Exit.FAILED, Backoff(600.0, 3600.0, 600.0)
     READING = "reading", Exit.FAILED
     RESERVE = "reserve", Exit.UNFIT
     RESERVE_FAILED = "reserve failed", Exit.FAILED
@@ -134,7 +148,7 @@ class Cause(Enum):
     UNIT = "unit", Exit.UNFIT
     INSTALLATION = "installation", Exit.UNFIT
     LOCK = "lock", Exit.UNFIT
-    LOCKED = "locked", Exit.LOCKED, Backoff(1.0, 5.0)
+    LOCKED = "locked", Exit.LOCKED, Backoff(1.0, 5.0, 5.0)
     PROCESS = "process", Exit.UNFIT
     MACHINE_ID = "machine id", Exit.UNFIT
     MKFS = "mkfs", Exit.UNFIT

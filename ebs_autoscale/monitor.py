@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from math import inf
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
@@ -23,6 +24,7 @@ from ebs_autoscale.policy import (
     next_action,
     poll_delay_seconds,
     problems_of,
+    seconds_until_full,
     shortage_of,
 )
 from ebs_autoscale.telemetry import Conditions, Event, EventKind, Level, State, View
@@ -39,6 +41,9 @@ GROWING_POLL_SECONDS = 0.25
 
 # Another process's growth ends sooner. If it holds the lock longer, the operator must know.
 LOCKED_TOO_LONG_SECONDS = 60.0
+
+# An operator who has put something right does not want to wait longer.
+WORTH_A_RELOAD_SECONDS = 10.0
 
 # After this many unexpected errors in a row, exit, so that systemd reports a failed service.
 BUGS_IN_A_ROW_MAX = 5
@@ -121,16 +126,19 @@ class Monitor:
         spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
         self._state = LoopState(started_at_seconds=now, pending_from_seconds=now + spread)
         self._raised_in_growth: set[str] = set()
+        # At the latest reading, while space is short.
+        self._seconds_left = inf
         self._activity = ""
         self._decided = ""
         self._growths_done = 0
         self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
 
     def set_policy(self, policy: GrowthPolicy) -> None:
-        """Use this policy from now on, and retry at once whatever is backing off."""
+        """Use this policy from now on, and try again at once whatever failed or is still wrong."""
         self._policy = policy
         self._config_conditions.only(())
-        self._state = self._state.without_backoff()
+        now = self._clock.now_seconds()
+        self._state = self._state.after_reload(now, conditions=bool(self._growth_conditions))
 
     def report_rejected_configuration(self, error: EbsAutoscaleError) -> None:
         """Report, until a reload succeeds, that the latest configuration was rejected."""
@@ -175,14 +183,16 @@ class Monitor:
             return self._policy.polling.max_seconds
         self._history.add(reading)
         self._report_problems(reading)
-        shortage = shortage_of(reading, self._policy, self._history.forecast)
+        forecast = self._history.forecast
+        shortage = shortage_of(reading, self._policy, forecast)
+        self._seconds_left = seconds_until_full(reading, forecast) if shortage else inf
         if not missing_device(reading):
             self._act(shortage)
         self._heartbeat(reading)
         self._publish(self._view(reading, shortage.sentence if shortage else ""))
         if self._growths.running:
             return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
-        return poll_delay_seconds(reading, self._policy, self._history.forecast)
+        return poll_delay_seconds(reading, self._policy, forecast)
 
     def _read(self) -> Reading:
         with self._filesystem.opened() as mount:
@@ -193,6 +203,7 @@ class Monitor:
         self._filesystem_conditions.raised(problem)
         self._filesystem_conditions.only({problem.key})
         self._history.forget_readings()
+        self._seconds_left = inf
         self._publish(self._view(None, str(error)))
 
     def _report_problems(self, reading: Reading) -> None:
@@ -212,7 +223,8 @@ class Monitor:
         now, running = self._clock.now_seconds(), self._growths.running
         if not shortage and not running:
             self._state = self._state.unlocked()
-        if self._state.phase(now, running=running) is Phase.WATCHING:
+        left = self._seconds_left
+        if self._state.phase(now, running=running, seconds_left=left) is Phase.WATCHING:
             self._activity = ""
         action = next_action(
             self._state,
@@ -220,6 +232,7 @@ class Monitor:
             now_seconds=now,
             running=running,
             conditions=bool(self._growth_conditions),
+            seconds_left=left,
         )
         match action:
             case Action.START_GROWTH:
@@ -258,9 +271,11 @@ class Monitor:
     def _back_off(self, problem: Problem) -> None:
         now = self._clock.now_seconds()
         self._state = self._state.failed(problem.cause, now, jitter=self._clock.jitter())
-        delay = self._state.retry_in_seconds(now)
-        sentence = f"{problem.sentence} (next retry in {delay:.0f} s)"
-        self._raise(replace(problem, sentence=sentence))
+        delay = self._state.retry_in_seconds(now, seconds_left=self._seconds_left)
+        when = f"next retry in {delay:.0f} s"
+        if delay >= WORTH_A_RELOAD_SECONDS:
+            when += "; `systemctl reload ebs-autoscale` retries at once"
+        self._raise(replace(problem, sentence=f"{problem.sentence} ({when})"))
 
     def _raise(self, problem: Problem, level: Level = Level.ERROR) -> None:
         self._raised_in_growth.add(problem.key)

@@ -23,6 +23,7 @@ from ebs_autoscale.policy.shortage import (
     Shortage,
     describe_available,
     poll_delay_seconds,
+    seconds_until_full,
     shortage_of,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "next_growth",
     "poll_delay_seconds",
     "problems_of",
+    "seconds_until_full",
     "shortage_of",
     "steps_for",
     "unbalanced_metadata",

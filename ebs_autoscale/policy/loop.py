@@ -43,6 +43,7 @@ class LoopState:
     `pending`: a growth may be unfinished or EC2 worth a look, so that one is started without a
     shortage, from `pending_from_seconds` on. `failures` counts tries in a row by cause.
     `usable_at_seconds` is when the running growth's space became usable, None until then.
+    `reloaded` is whether an operator has asked for a new look since the last start.
     """
 
     started_at_seconds: float
@@ -50,20 +51,38 @@ class LoopState:
     pending: bool = True
     retry_at_seconds: float = -inf
     retry_cause: Cause | None = None
+    failed_at_seconds: float = -inf
+    failing_since_seconds: float = inf
+    jitter: float = 0.0
     failures: Mapping[Cause, int] = field(default_factory=dict)
+    reloaded: bool = False
     started_for_shortage: bool = False
     usable_at_seconds: float | None = None
     locked_since_seconds: float | None = None
 
-    def phase(self, now_seconds: float, *, running: bool) -> Phase:
+    def phase(self, now_seconds: float, *, running: bool, seconds_left: float = inf) -> Phase:
         """The phase at this moment; `running` is whether a growth runs."""
         if running:
             return Phase.GROWING if self.usable_at_seconds is None else Phase.BALANCING
-        return Phase.BACKING_OFF if self.retry_in_seconds(now_seconds) else Phase.WATCHING
+        waits = self.retry_in_seconds(now_seconds, seconds_left=seconds_left)
+        return Phase.BACKING_OFF if waits else Phase.WATCHING
 
-    def retry_in_seconds(self, now_seconds: float) -> float:
-        """What is left of the wait; 0 when there is none."""
-        return max(0.0, self.retry_at_seconds - now_seconds)
+    def retry_in_seconds(self, now_seconds: float, *, seconds_left: float = inf) -> float:
+        """What is left of the wait, 0 when there is none; shorter with little time left.
+
+        The time left counts as it is now, not as it was at the failure: a writer may come later.
+        """
+        retry_at = self.retry_at_seconds
+        if self.retry_cause:
+            delay = retry_delay_seconds(
+                self.retry_cause,
+                attempts=self.failures.get(self.retry_cause, 1),
+                jitter=self.jitter,
+                seconds_left=seconds_left,
+                failing_seconds=self.failed_at_seconds - self.failing_since_seconds,
+            )
+            retry_at = min(retry_at, self.failed_at_seconds + delay)
+        return max(0.0, retry_at - now_seconds)
 
     def starting(self, now_seconds: float, *, short: bool) -> "LoopState":
         """After the decision to start a growth, which may come to nothing; failures still count."""
@@ -75,6 +94,7 @@ class LoopState:
             usable_at_seconds=None,
             retry_at_seconds=-inf,
             retry_cause=None,
+            reloaded=False,
         )
 
     def usable(self, now_seconds: float) -> "LoopState":
@@ -82,13 +102,21 @@ class LoopState:
         return replace(self, usable_at_seconds=now_seconds)
 
     def failed(self, cause: Cause, now_seconds: float, *, jitter: float) -> "LoopState":
-        """After a growth that brought no space, or no balanced metadata."""
+        """After a growth that brought no space, or no balanced metadata.
+
+        One that began before a reload says nothing about what an operator has changed since.
+        """
+        if self.reloaded:
+            return self.without_backoff()
         attempts = self.failures.get(cause, 0) + 1
         delay = retry_delay_seconds(cause, attempts=attempts, jitter=jitter)
         return replace(
             self,
             retry_at_seconds=now_seconds + delay,
             retry_cause=cause,
+            failed_at_seconds=now_seconds,
+            failing_since_seconds=min(self.failing_since_seconds, now_seconds),
+            jitter=jitter,
             failures={**self.failures, cause: attempts},
         )
 
@@ -109,12 +137,12 @@ class LoopState:
         """After a growth that was completed; `last` is whether no other can be unfinished."""
         if self.retry_cause is Cause.UNBALANCED:
             return self.unfinished()
-        return replace(self.without_backoff(), pending=not last)
+        return replace(self.without_backoff(), pending=not last or self.reloaded)
 
     def held(self, now_seconds: float) -> "LoopState":
         """After a growth that saw no need."""
-        state = replace(self.without_backoff(), pending=False)
-        if self.started_for_shortage:
+        state = replace(self.without_backoff(), pending=self.reloaded)
+        if self.started_for_shortage and not self.reloaded:
             state = replace(state, retry_at_seconds=now_seconds + DISAGREEMENT_SECONDS)
         return state
 
@@ -124,7 +152,20 @@ class LoopState:
 
     def without_backoff(self) -> "LoopState":
         """Without a wait, and with failures counted from the beginning."""
-        return replace(self, retry_at_seconds=-inf, retry_cause=None, failures={})
+        return replace(
+            self,
+            retry_at_seconds=-inf,
+            retry_cause=None,
+            failing_since_seconds=inf,
+            failures={},
+        )
+
+    def after_reload(self, now_seconds: float, *, conditions: bool) -> "LoopState":
+        """After an operator asked for another try, and for a look at whatever is still wrong."""
+        state = replace(self.without_backoff(), reloaded=True)
+        return (
+            replace(state, pending=True, pending_from_seconds=now_seconds) if conditions else state
+        )
 
 
 def next_action(
@@ -134,13 +175,16 @@ def next_action(
     now_seconds: float,
     running: bool,
     conditions: bool,
+    seconds_left: float = inf,
 ) -> Action:
     """What to do at this moment; `conditions` is whether a growth has told of something lasting.
+
+    `seconds_left` is the time until the filesystem is full, infinite while nothing is written.
 
     Never two growths, and none before the last one's wait is over, with one exception: metadata
     that could not be balanced keeps no needed growth waiting.
     """
-    match state.phase(now_seconds, running=running):
+    match state.phase(now_seconds, running=running, seconds_left=seconds_left):
         case Phase.GROWING:
             return Action.LOOK_AGAIN
         case Phase.BALANCING:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from math import floor
+from math import floor, inf
 
 from ebs_autoscale.model import GIB, MIB, Reading
 from ebs_autoscale.policy.forecast import Forecast
@@ -24,6 +24,12 @@ REACTION_SECONDS = 0.25
 # ended in metadata ENOSPC went through 128 MiB at least 5 s before.
 METADATA_HEADROOM_MIN_BYTES = 256 * MIB
 METADATA_BYTES_PER_SECOND = 30_000_000
+
+
+# With less than this, writes fail: data goes by chunks, and metadata sees ENOSPC near 4 MiB.
+FULL_SHARE = 1 / 1000
+FULL_BYTES = 16 * MIB
+FULL_METADATA_BYTES = 4 * MIB
 
 
 class Resource(Enum):
@@ -70,6 +76,21 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
         left = reading.available_bytes / rate
         speed = f"{rate / MIB:.0f} MiB/s"
         yield f"full in {left:.0f} s at {speed}; adding a volume may take {lead:.0f} s"
+
+
+def seconds_until_full(reading: Reading, forecast: Forecast) -> float:
+    """How long programs can go on writing as they do; infinite while none does, 0 once it is full.
+
+    A full filesystem shows no rate: its writers fail.
+    """
+    full_bytes = max(FULL_BYTES, reading.size_bytes * FULL_SHARE)
+    if (
+        reading.available_bytes <= full_bytes
+        or reading.metadata_headroom_bytes <= FULL_METADATA_BYTES
+    ):
+        return 0.0
+    rate = forecast.fill_bytes_per_second
+    return reading.available_bytes / rate if rate > 0 else inf
 
 
 def describe_available(reading: Reading) -> str:

@@ -1,5 +1,7 @@
 """How long to wait before the next try."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,81 @@ def test_the_longest_waits(cause: Cause, waits: list[float]) -> None:
     """Waits double from the first to the longest; what is only re-checked keeps its pace."""
     tries = range(1, len(waits) + 1)
     assert [retry_delay_seconds(cause, attempts=n, jitter=1.0) for n in tries] == waits
+
+
+@given(
+    cause=causes,
+    attempts=st.integers(1, 100),
+    jitter=st.floats(0, 1, exclude_max=True),
+    seconds_left=st.floats(0),
+    failing_seconds=st.floats(0, 1e9),
+)
+def test_urgency_only_shortens(
+    cause: Cause, attempts: int, jitter: float, seconds_left: float, failing_seconds: float
+) -> None:
+    """With little time left a wait is never longer, and never shorter than the cause can afford."""
+    calm = retry_delay_seconds(cause, attempts=attempts, jitter=jitter)
+    urgent = retry_delay_seconds(
+        cause,
+        attempts=attempts,
+        jitter=jitter,
+        seconds_left=seconds_left,
+        failing_seconds=failing_seconds,
+    )
+    assert urgent <= calm
+    assert urgent >= min(calm, cause.backoff.urgent_seconds * 0.1)
+
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+
+@pytest.mark.parametrize(
+    ("cause", "seconds_left", "failing_seconds", "wait"),
+    [
+        # An outage with a writer at work: the first try after it comes within seconds.
+        (Cause.EC2_ERROR, 40, 4 * MINUTE, 10),
+        (Cause.EC2_UNREACHABLE, 0, 4 * MINUTE, 10),
+        (Cause.IMDS, 0, MINUTE, 10),
+        (Cause.CREDENTIALS, 30, 5 * MINUTE, 10),
+        # Each costs an account's scarce calls.
+        (Cause.THROTTLED, 40, 4 * MINUTE, 30),
+        (Cause.QUOTA, 40, 4 * MINUTE, 30),
+        (Cause.DENIED, 40, 4 * MINUTE, 30),
+        (Cause.CAPACITY, 40, 4 * MINUTE, 30),
+        (Cause.LIMIT_VOLUMES, 40, 4 * MINUTE, 60),
+        # Each costs money, or cannot succeed.
+        (Cause.SLOTS, 0, 0, 300),
+        (Cause.TOKENS_BURNED, 0, 0, 600),
+        # A tenth of the time that is left.
+        (Cause.EC2_ERROR, 20 * MINUTE, 0, 120),
+        (Cause.QUOTA, 20 * MINUTE, 0, 120),
+        (Cause.QUOTA, inf, 0, 3600),
+        (Cause.EC2_ERROR, inf, 0, 300),
+        # A small part of the time that it has lasted.
+        (Cause.QUOTA, 0, 2 * HOUR, 60),
+        (Cause.QUOTA, 0, DAY, 720),
+        (Cause.EC2_ERROR, 0, 20 * MINUTE, 10),
+        (Cause.EC2_ERROR, 0, 2 * HOUR, 60),
+        (Cause.EC2_ERROR, 0, DAY, 300),
+    ],
+)
+def test_what_urgency_costs(
+    cause: Cause, seconds_left: float, failing_seconds: float, wait: float
+) -> None:
+    """The longest wait of a growth that has failed often, by its cause and its urgency."""
+    found = retry_delay_seconds(
+        cause, attempts=9, jitter=1.0, seconds_left=seconds_left, failing_seconds=failing_seconds
+    )
+    assert found == wait
+
+
+def test_a_day_at_full_is_affordable() -> None:
+    """A full host makes about a thousand tries in a day that all fail, not five thousand."""
+    for cause, most in ((Cause.QUOTA, 1000), (Cause.EC2_ERROR, 1300)):
+        seconds, tries = 0.0, 0
+        while seconds < DAY:
+            tries += 1
+            seconds += retry_delay_seconds(
+                cause, attempts=tries, jitter=0.55, seconds_left=0, failing_seconds=seconds
+            )
+        assert tries <= most

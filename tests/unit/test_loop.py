@@ -1,6 +1,7 @@
 """What the loop does next: the table of its phases, and how each of them is left."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -125,3 +126,56 @@ def test_never_two_growths(
     )
     assert action is not START
     assert action is LOOK or shortage
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "after", "action"),
+    [(inf, 599, LOOK), (3000, 299, LOOK), (3000, 300, START), (0, 29, LOOK), (0, 30, START)],
+)
+def test_a_wait_is_as_urgent_as_it_is_now(
+    seconds_left: float, after: float, action: Action
+) -> None:
+    """A writer that comes during a long wait shortens it, and one that ends restores it."""
+    asked = next_action(
+        BACKING_OFF,
+        DATA,
+        now_seconds=NOW + after,
+        running=False,
+        conditions=True,
+        seconds_left=seconds_left,
+    )
+    assert asked is action
+
+
+def test_how_long_it_has_failed_counts_from_the_first_failure() -> None:
+    """Tries become fewer the longer all of them fail, until one does not."""
+    state = IDLE
+    for after in range(0, 7201, 900):
+        state = state.starting(NOW + after, short=True)
+        state = state.failed(Cause.EC2_ERROR, NOW + after, jitter=1.0)
+    assert state.retry_in_seconds(NOW + 7200) == 300
+    assert state.retry_in_seconds(NOW + 7200, seconds_left=0) == 60
+    state = state.done(last=True).failed(Cause.EC2_ERROR, NOW + 9000, jitter=1.0)
+    assert state.failing_since_seconds == NOW + 9000
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+def test_a_reload_looks_at_what_is_wrong(*, conditions: bool) -> None:
+    """After a reload a growth starts at once, if a condition lasts: it may be over."""
+    state = BACKING_OFF.after_reload(NOW, conditions=conditions)
+    asked = next_action(state, None, now_seconds=NOW, running=False, conditions=conditions)
+    assert asked is (START if conditions else LOOK)
+
+
+def test_a_reload_counts_for_the_growth_that_runs() -> None:
+    """However a growth ends that began before a reload, another one follows at once."""
+    reloaded = GROWING.after_reload(NOW + 1, conditions=False)
+    for state in (
+        reloaded.failed(Cause.DENIED, NOW + 2, jitter=1.0).unfinished(),
+        reloaded.done(last=True),
+        reloaded.held(NOW + 2),
+    ):
+        asked = next_action(state, None, now_seconds=NOW + 6, running=False, conditions=False)
+        assert asked is START
+        after = state.starting(NOW + 6, short=True).failed(Cause.DENIED, NOW + 7, jitter=1.0)
+        assert after.retry_in_seconds(NOW + 7) == 600

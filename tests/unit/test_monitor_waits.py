@@ -258,3 +258,64 @@ def test_each_volume_left_over_is_finished(watch: Watch) -> None:
     watch.look_for(HOUR)
     assert len(watch.growths.starts_at) == looks + 1
     assert watch.causes(EventKind.CONDITION_ENDED) == ["stuck attach"]
+
+
+def write(watch: Watch, seconds: float, mib_per_second: float) -> None:
+    """Let a program write at a steady rate while the loop looks."""
+    until = watch.clock.now_seconds() + seconds
+    while watch.clock.now_seconds() < until:
+        delay = watch.monitor.tick()
+        watch.clock.sleep(delay)
+        watch.available_gib = max(0.0, watch.available_gib - delay * mib_per_second / 1024)
+
+
+@pytest.mark.parametrize(
+    ("cause", "seconds"), [(Cause.EC2_ERROR, 10), (Cause.QUOTA, 30), (Cause.DENIED, 30)]
+)
+def test_with_a_writer_at_work_the_next_try_is_near(cause: Cause, seconds: float) -> None:
+    """An outage, calm at first, then with a writer that has minutes left: tries within seconds."""
+    watch = Watch(available_gib=15)
+    watch.growths.course = lambda: failed(cause)
+    watch.look_for(1200)
+    watch.growths.starts_at.clear()
+    write(watch, 120, 100)
+    gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
+    assert max(gaps[2:]) <= seconds + 2
+    assert len(gaps) <= 120 / (seconds / 10)
+
+
+def test_a_full_filesystem_is_urgent_without_a_rate() -> None:
+    """Writers that fail show no rate; the next try is near nevertheless."""
+    watch = Watch(available_gib=0)
+    watch.growths.course = lambda: failed(Cause.EC2_ERROR)
+    watch.look_for(600)
+    gaps = [later - earlier for earlier, later in pairwise(watch.growths.starts_at)]
+    assert max(gaps) <= 11
+
+
+def test_long_waits_mention_the_reload() -> None:
+    """Who has to act is told how to end the wait, and a reload does end it."""
+    watch = Watch(policy=SLOW, available_gib=5)
+    watch.growths.course = lambda: failed(Cause.DENIED)
+    watch.look_for(60)
+    [line] = watch.view.conditions.values()
+    assert "`systemctl reload ebs-autoscale`" in line
+    starts = len(watch.growths.starts_at)
+    watch.monitor.set_policy(SLOW)
+    watch.look_for(6)
+    assert len(watch.growths.starts_at) == starts + 1
+
+
+def test_a_reload_ends_a_warning_that_is_no_longer_true() -> None:
+    """What was put right meanwhile is no condition any more, without a shortage too."""
+    watch = Watch(policy=SLOW)
+    warning = said(EventKind.WARNING, "not protected", cause=Cause.UNPROTECTED)
+    watch.growths.course = lambda: [(0.5, warning), *held()]
+    watch.look_for(60)
+    assert watch.causes(EventKind.CONDITION_BEGAN) == ["unprotected"]
+    watch.growths.course = held
+    watch.look_for(60)
+    assert watch.view.conditions
+    watch.monitor.set_policy(SLOW)
+    watch.look_for(10)
+    assert watch.causes(EventKind.CONDITION_ENDED) == ["unprotected"]

@@ -14,6 +14,7 @@ from ebs_autoscale.policy.shortage import (
     Resource,
     lead_time_seconds,
     poll_delay_seconds,
+    seconds_until_full,
     shortage_of,
 )
 from tests.unit.samples import MIB, reading_of
@@ -265,3 +266,23 @@ def test_a_lead_time_without_end_is_said_in_numbers() -> None:
     shortage = shortage_of(reading_of(1000, 900), GrowthPolicy(), forecast)
     assert shortage
     assert "inf s" in shortage.sentence
+
+
+@pytest.mark.parametrize(
+    ("available_gib", "metadata_mib", "mib_per_second", "seconds"),
+    [
+        (10, 1000, 0, inf),
+        (10, 1000, 10, 1024),
+        (10, 1000, 1024, 10),
+        (0, 1000, 0, 0),
+        (0.09, 1000, 0, 0),
+        (10, 4, 0, 0),
+    ],
+)
+def test_time_until_full(
+    available_gib: float, metadata_mib: int, mib_per_second: float, seconds: float
+) -> None:
+    """It lasts as long as the rate lets it, for ever without a writer, no time once it is full."""
+    reading = reading_of(100, available_gib, metadata_headroom_bytes=metadata_mib * MIB)
+    forecast = Forecast(fill_bytes_per_second=mib_per_second * MIB)
+    assert seconds_until_full(reading, forecast) == seconds
