@@ -122,6 +122,7 @@ class Cause(Enum):
     NOT_BTRFS = "not btrfs", Exit.UNFIT
     READ_ONLY = "read-only", Exit.UNFIT
     OTHER_FILESYSTEM = "other filesystem", Exit.UNFIT
+    COPY = "copy", Exit.UNFIT
     UNREADABLE = "unreadable", Exit.UNFIT
     MISSING_DEVICE = "missing device", Exit.UNFIT
     DEVICE_ERRORS = "device errors", Exit.FAILED
@@ -154,6 +155,7 @@ class Cause(Enum):
     MKFS = "mkfs", Exit.UNFIT
     MOUNT = "mount", Exit.UNFIT
     MOUNTPOINT = "mountpoint", Exit.UNFIT
+    OTHER_SETUP = "other setup", Exit.UNFIT
 
     # The configuration and the command line.
     CONFIGURATION = "configuration", Exit.USAGE

@@ -9,6 +9,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
+from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
@@ -21,7 +22,12 @@ _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
 _SHOW_TIMEOUT_SECONDS = 3.0
 
 # The name of the line that tells a problem.
-_NAME_OF = {Cause.MISSING_DEVICE: "members", Cause.DEVICE_ERRORS: "errors", Cause.FULL: "space"}
+_NAME_OF = {
+    Cause.MISSING_DEVICE: "members",
+    Cause.COPY: "copies",
+    Cause.DEVICE_ERRORS: "errors",
+    Cause.FULL: "space",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +35,8 @@ class FilesystemSeen:
     """What the kernel and fstab say about the filesystem.
 
     `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
-    `error` is why there is no `reading`; `present` are the devices of one that is not mounted.
+    `error` is why there is no `reading`; `present` are the devices of one that is not mounted;
+    `copies` is what is wrong with copies of its devices.
     """
 
     mountpoint: str
@@ -38,6 +45,7 @@ class FilesystemSeen:
     operation: str = "none"
     error: EbsAutoscaleError | None = None
     present: PresentDevices | None = None
+    copies: tuple[Problem, ...] = ()
     fstab: tuple[FstabLine, ...] = ()
     has_mount_unit: bool = False
 
@@ -58,6 +66,12 @@ def expected(mountpoint: str) -> FilesystemSeen:
 
 def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     """Look at the expected filesystem, mounted or not."""
+    seen = _look(before, clock)
+    copies = copies_of(seen.uuid) if seen.uuid else []
+    return replace(seen, copies=tuple(copy.problem for copy in copies))
+
+
+def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     try:
         filesystem = BtrfsFilesystem(before.mountpoint, clock=clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
@@ -82,6 +96,8 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
         yield failed("mount", seen.error)
     if seen.present:
         yield _presence_line(seen.uuid, seen.present)
+    for copy in seen.copies:
+        yield _problem_line(copy)
     mounted = ""
     if seen.reading:
         yield from _reading_lines(seen.reading)

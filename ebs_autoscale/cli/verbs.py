@@ -233,6 +233,7 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         settings=replace(settings, mountpoint=mountpoint),
         config_path=path,
         size_bytes=size_bytes,
+        asked=config.mountpoint(arguments.mountpoint),
         device=arguments.device,
     )
 

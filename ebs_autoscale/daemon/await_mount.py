@@ -6,9 +6,12 @@ from pathlib import Path
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.daemon.worker import OURSELVES
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Problem
+from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.filesystems.btrfs.mount import filesystem_at
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices, scan
 from ebs_autoscale.host import files, fstab, systemd
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.trusted_path import trusted_path
 from ebs_autoscale.telemetry import Conditions, Event, EventKind, State, View
 
 # A device that appears is usable at once; a look costs two processes.
@@ -48,6 +51,7 @@ class MountWaiter:
         self._mounted_at_seconds = float("-inf")
         self._away = ""
         self._detail = ""
+        self._copy: Problem | None = None
 
     def advance(self, verify: Callable[[], object]) -> View | None:
         """Do what is due to get it mounted: None once `verify` accepts the mount, else the view."""
@@ -57,7 +61,7 @@ class MountWaiter:
             if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and self._is_due():
                 self._detail = self._bring_back()
             sentence = "; ".join(filter(None, [error.what, self._detail]))
-            problem = Problem(error.cause, sentence, error.hint)
+            problem = self._copy or Problem(error.cause, sentence, error.hint)
             self._conditions.raised(problem)
             self._conditions.only({problem.key})
             return View(
@@ -77,7 +81,11 @@ class MountWaiter:
         return True
 
     def _bring_back(self) -> str:
-        """Mount it if fstab lists it and all devices are present; returns what prevents that."""
+        """Mount it if fstab lists it and all devices are present; returns what prevents that.
+
+        Not while a copy is visible, which the kernel might mount instead.
+        """
+        self._copy = None
         try:
             uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
@@ -85,7 +93,11 @@ class MountWaiter:
             present = self._present_devices(uuid)
             if not present.complete:
                 return f"{uuid}: {present.sentence}{self._which_is_away(uuid)}"
-            return self._mount()
+            if copies := copies_of(uuid):
+                self._copy = copies[0].problem
+                return ""
+            trusted_path(self._mountpoint)
+            return self._mount(uuid)
         except EbsAutoscaleError as error:
             return str(error)
 
@@ -98,7 +110,7 @@ class MountWaiter:
         except CommandFailed:
             return PresentDevices()
 
-    def _mount(self) -> str:
+    def _mount(self, uuid: str) -> str:
         """Never with `degraded`: a missing device of single data would be lost for good."""
         now = self._clock.now_seconds()
         if now - self._mounted_at_seconds < MOUNT_RETRY_SECONDS:
@@ -109,6 +121,8 @@ class MountWaiter:
             # The daemon has mounts of its own; systemd mounts for all.
             argv = ["systemctl", "start", systemd.mount_unit(self._mountpoint)]
         self._run(*argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+        if (found := filesystem_at(self._mountpoint)) != uuid:
+            return f"the mount of {uuid} has mounted {found or 'nothing'}"
         sentence = f"mounted {self._mountpoint}: all its devices are present"
         self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
         return ""

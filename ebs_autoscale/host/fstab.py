@@ -101,19 +101,28 @@ def line_for(uuid: str, mountpoint: str, options: tuple[str, ...] = ("defaults",
     return f"UUID={uuid} {point} btrfs {','.join((*options, *added))} 0 0"
 
 
-def with_line(table: str, *, uuid: str, mountpoint: str, is_same: Callable[[str], bool]) -> str:
+def with_line(
+    table: str,
+    *,
+    uuid: str,
+    mountpoint: str,
+    is_same: Callable[[str], bool],
+    is_mounted: bool = False,
+) -> str:
     """The table with exactly one line that mounts this filesystem here.
 
     `is_same` says whether another source (`/dev/sdf`, `LABEL=x`) is this filesystem. A line with a
     device name is replaced by one with the UUID, its options and ours; one with a label is kept.
-    Raises Unfit when a line for this mountpoint mounts something else.
+    Raises Unfit when a line for this mountpoint mounts something else, with advice for a
+    filesystem that `is_mounted` there or not.
     """
     rows = table.split("\n")
     options: tuple[str, ...] = ("defaults",)
     place, kept = None, False
     for line in reversed(lines_at(table, mountpoint)):
         if line.uuid != uuid and not is_same(line.source):
-            raise _conflict(line, rows[line.number])
+            wanted = line_for(uuid, mountpoint, line.options) if is_mounted else ""
+            raise _conflict(line, rows[line.number], wanted)
         if kept or line.is_by_device:
             options, place = line.options, line.number
             del rows[line.number]
@@ -142,11 +151,20 @@ def lines_at(table: str, mountpoint: str) -> tuple[FstabLine, ...]:
     return tuple(line for line in parse(table) if line.mountpoint == mountpoint)
 
 
-def _conflict(line: FstabLine, written: str) -> Unfit:
+def _conflict(line: FstabLine, written: str, wanted: str) -> Unfit:
+    """`wanted` is the line for the filesystem that is mounted there; empty if none is."""
+    hint = (
+        "if this is the right filesystem, mount it first; otherwise remove the line or choose "
+        "another mountpoint"
+    )
+    if wanted:
+        hint = (
+            f"if the filesystem that is mounted there now is the right one, change the line to "
+            f"`{wanted}`; otherwise unmount it; then run `init` again"
+        )
     return Unfit(
         f"{FSTAB} mounts {line.source} on {line.mountpoint}: `{written.strip()}`",
-        hint="if this is the right filesystem, mount it first; otherwise remove the line or choose "
-        "another mountpoint",
+        hint=hint,
         cause=Cause.FSTAB,
     )
 

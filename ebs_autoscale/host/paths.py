@@ -62,6 +62,11 @@ def init_lock() -> Path:
     return RUNTIME_DIRECTORY / "init.lock"
 
 
+def proposed_fstab() -> Path:
+    """What `init` wants fstab to be, while it verifies that this mounts the right filesystem."""
+    return RUNTIME_DIRECTORY / "fstab.init"
+
+
 def balance_mark(filesystem: str) -> Path:
     """Exists while a balance is paused that a growth has paused; `filesystem` is a UUID."""
     return RUNTIME_DIRECTORY / f"{filesystem}.balance-gave-way"

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -33,6 +35,15 @@ def settings_for(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
             hint="name another file with --config",
         )
     return path, settings
+
+
+def others(path: Path) -> Iterator[tuple[Path, str]]:
+    """The other configuration files of this host, each with its mountpoint without symlinks."""
+    for other in sorted(paths.CONFIG_FOLDER.glob("*.yaml")):
+        if other == path:
+            continue
+        with suppress(ConfigInvalid):
+            yield other, str(Path(config.load(other).mountpoint).resolve())
 
 
 def text_for(mountpoint: str) -> str:

@@ -1,6 +1,7 @@
 """The device for a filesystem: blank, or with a filesystem that may be used; else refused."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,18 @@ from pathlib import Path
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.superblock import is_left_by_mkfs, superblock_uuid
+from ebs_autoscale.filesystems.btrfs.copies import copies_of, devices_of
+from ebs_autoscale.filesystems.btrfs.superblock import (
+    is_left_by_mkfs,
+    superblock_uuid,
+    uuid_left_by_mkfs,
+)
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, lines_at
 from ebs_autoscale.model import GrowthId, Volume
-from ebs_autoscale.provision.first_volume import uuid_for
+from ebs_autoscale.provision.first_volume import is_made_of, new_uuid
 from ebs_autoscale.wiring import cloud_of
 
 # A killed `init` can leave a mkfs.btrfs or mount behind that ends a moment later.
@@ -46,7 +52,7 @@ def inspect(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> Can
     deadline = clock.now_seconds() + _CLAIM_PATIENCE_SECONDS
     while True:
         try:
-            found = _superblock(name)
+            found = _read(name, superblock_uuid)
             if found:
                 block_devices.require_unused(name, size_bytes=size_bytes)
             else:
@@ -62,17 +68,21 @@ def inspect(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> Can
 def inspect_given(device: str, settings: Settings, clock: SystemClock) -> Candidate:
     """The device that the operator named, if it is blank or its filesystem is ours.
 
-    A filesystem is ours if it has the UUID that we would give it here, if fstab mounts it at
-    this mountpoint, or if the tags of its volume say so, also those of an older autoscaler. EC2
+    A filesystem is ours if it has a UUID that we have made for this device here, if fstab mounts it
+    at this mountpoint, or if the tags of its volume say so, also those of an older autoscaler. EC2
     is asked only for the tags. Raises Unfit that says what was found.
     """
     block_devices = BlockDevices()
     name = block_devices.name_of(device)
-    # The serial number is part of it: another device at this mountpoint is another filesystem.
-    uuid = uuid_for(_machine_id(), block_devices.serial_of(name), settings.mountpoint)
+    # A device without serial number has nothing that tells it from the next one under its name:
+    # so part of the UUID is random, and what a killed mkfs.btrfs left keeps its UUID.
+    parts = (_machine_id(), block_devices.serial_of(name), settings.mountpoint)
+    left = _read(name, uuid_left_by_mkfs)
+    uuid = left if left and is_made_of(left, *parts) else new_uuid(*parts)
     size_bytes = block_devices.size_of(name)
     candidate = inspect(name, filesystem=uuid, size_bytes=size_bytes, clock=clock)
-    if not candidate.is_formatted or candidate.filesystem == uuid:
+    require_no_copy(candidate)
+    if not candidate.is_formatted or is_made_of(candidate.filesystem, *parts):
         return candidate
     if _is_in_fstab(candidate, settings.mountpoint):
         return candidate
@@ -83,6 +93,20 @@ def inspect_given(device: str, settings: Settings, clock: SystemClock) -> Candid
             cause=Cause.NOT_BLANK,
         )
     return candidate
+
+
+def require_no_copy(candidate: Candidate) -> None:
+    """Raise Unfit if another block device has the UUID, and is not another device of it."""
+    if candidate.is_formatted:
+        for copy in copies_of(candidate.filesystem):
+            raise Unfit(copy.problem.sentence, hint=copy.problem.hint, cause=Cause.COPY)
+        return
+    for name in devices_of(candidate.filesystem):
+        raise Unfit(
+            f"{name} already has the UUID {candidate.filesystem}, which {candidate.name} would get",
+            hint=f"to use it, run `init` again with `--device /dev/{name}`; otherwise detach it",
+            cause=Cause.COPY,
+        )
 
 
 def is_source_of(source: str, names: frozenset[str]) -> bool:
@@ -97,9 +121,9 @@ def is_source_of(source: str, names: frozenset[str]) -> bool:
     return Path(source).resolve().name in names
 
 
-def _superblock(name: str) -> str:
+def _read(name: str, reader: Callable[[str], str]) -> str:
     try:
-        return superblock_uuid(f"/dev/{name}")
+        return reader(f"/dev/{name}")
     except OSError as error:
         raise Transient(f"cannot read {name}: {error}", cause=Cause.DEVICE_UNREADABLE) from error
 

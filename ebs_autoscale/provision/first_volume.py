@@ -1,6 +1,8 @@
 """The first volume of a filesystem that does not exist yet: created as growth 0."""
 
-from uuid import UUID, uuid5
+import hashlib
+from collections.abc import Callable
+from uuid import UUID, uuid4, uuid5
 
 from ebs_autoscale.errors import Cause, Refused, Transient, Unfit
 from ebs_autoscale.model import (
@@ -27,6 +29,22 @@ FIRST = 0
 def uuid_for(*parts: str) -> str:
     """The UUID that a filesystem will have, known before anything of it exists (law 4)."""
     return str(uuid5(_NAMESPACE, "\n".join(parts)))
+
+
+def new_uuid(*parts: str) -> str:
+    """A UUID that no other filesystem has, and that `is_made_of` recognises after a crash."""
+    return _marked(uuid4().bytes[:8], parts)
+
+
+def is_made_of(uuid: str, *parts: str) -> bool:
+    """Whether `new_uuid` made it of the same parts."""
+    return _marked(UUID(uuid).bytes[:8], parts) == uuid
+
+
+def _marked(chosen: bytes, parts: tuple[str, ...]) -> str:
+    """Half of it is chosen at random, the other half is a hash of that and the parts."""
+    mark = hashlib.sha256(chosen + "\n".join(parts).encode(errors="surrogateescape")).digest()
+    return str(UUID(bytes=chosen + mark[:8], version=4))
 
 
 class NoFilesystem:
@@ -69,11 +87,17 @@ class NoFilesystem:
         return ""
 
 
-def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Attached:
+def obtain(
+    world: World,
+    policy: GrowthPolicy,
+    size_bytes: int,
+    *,
+    before_create: Callable[[], None] = lambda: None,
+) -> Attached:
     """The filesystem's first volume, attached: that of an earlier run, else a new one.
 
-    It is created by the steps of a growth and within the same limits. Raises Refused, Unfit,
-    Transient or Stopped.
+    It is created by the steps of a growth and within the same limits, after `before_create`.
+    Raises Refused, Unfit, Transient or Stopped.
     """
     reading = world.filesystem.read()
     inventory = world.cloud.inventory(reading.filesystem)
@@ -86,6 +110,7 @@ def obtain(world: World, policy: GrowthPolicy, size_bytes: int) -> Attached:
             begun = next(volume for volume in inventory.volumes if volume.id == volume_id)
             return carry_out((AttachVolume(growth=begun.growth),), begun, seen, world)
         case Grow(size_bytes=granted_bytes):
+            before_create()
             growth = GrowthId(reading.filesystem, FIRST)
             create = CreateVolume(growth=growth, size_bytes=granted_bytes)
             return carry_out((create, AttachVolume(growth=growth)), None, seen, world)

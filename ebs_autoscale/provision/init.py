@@ -1,20 +1,23 @@
 """`init`: from nothing to a watched filesystem; each step is taken only if it is missing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale import config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, CommandFailed, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
 from ebs_autoscale.filesystems.btrfs import mkfs
+from ebs_autoscale.filesystems.btrfs.mount import filesystem_at, trigger_automount
 from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
-from ebs_autoscale.host import files, systemd
+from ebs_autoscale.host import files, paths, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, with_line
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.host.paths import escape_path
+from ebs_autoscale.host.trusted_path import trusted_path
 from ebs_autoscale.model import InitStep
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.provision import config_file
@@ -23,8 +26,10 @@ from ebs_autoscale.provision.existing_device import (
     inspect,
     inspect_given,
     is_source_of,
+    require_no_copy,
 )
 from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
+from ebs_autoscale.resize import Attached, World
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import world_of
@@ -36,11 +41,15 @@ _TOOL_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What `init` is to set up; the path in `settings.mountpoint` has no symlinks."""
+    """What `init` is to set up; the path in `settings.mountpoint` has no symlinks.
+
+    `asked` is the path as it was given.
+    """
 
     settings: config.Settings
     config_path: Path
     size_bytes: int
+    asked: str
     device: str | None = None
 
     @property
@@ -64,11 +73,13 @@ class Initialisation:
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
         mountpoint, path = self._setup.mountpoint, self._setup.config_path
+        self._require_trusted_path()
         systemd.require_usable_units(mountpoint=mountpoint, config_path=path)
         if not _btrfs_at(mountpoint):
             self._provide_filesystem()
         filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
         reading = filesystem.read()
+        self._require_only_setup(filesystem.uuid)
         self._tell(
             f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {describe_available(reading)}, "
             f"metadata {reading.metadata_profile}"
@@ -93,12 +104,11 @@ class Initialisation:
             label = escape_path(self._setup.mountpoint)
             mkfs.make(Path("/dev", name), filesystem=uuid, label=label)
             self._tell(f"created BTRFS {uuid} on {name}", InitStep.FORMAT)
-        # fstab first: the mount then goes by its line, as it will at boot.
-        self._ensure_fstab(uuid, frozenset({name}))
         self._mount(candidate)
 
     def _given_device(self) -> Candidate:
         candidate = inspect_given(self._setup.device or "", self._setup.settings, self._clock)
+        self._require_only_setup(candidate.filesystem)
         self._prepare_mountpoint(candidate.filesystem, frozenset({candidate.name}))
         return candidate
 
@@ -111,7 +121,7 @@ class Initialisation:
         self._prepare_mountpoint(uuid, frozenset())
         nothing_yet = NoFilesystem(uuid, mountpoint)
         world = world_of(settings, nothing_yet, self._clock, self._emit, identity)
-        volume, name = obtain(world, settings.policy, self._setup.size_bytes)
+        volume, name = self._obtain(world, uuid)
         if volume.size_bytes != self._setup.size_bytes:
             sizes = f"{format_size(volume.size_bytes)}, not {format_size(self._setup.size_bytes)}"
             self._tell(f"{volume.id} has {sizes}", level=Level.WARNING)
@@ -123,7 +133,31 @@ class Initialisation:
                 hint=f"inspect /dev/{name}; it is never overwritten",
                 cause=Cause.NOT_BLANK,
             )
+        require_no_copy(candidate)
         return candidate
+
+    def _obtain(self, world: World, uuid: str) -> Attached:
+        """The volume, and before there is one that costs money, the configuration.
+
+        With that, `status` and `uninstall` know of an `init` that died.
+        """
+
+        def before_create() -> None:
+            require_no_copy(Candidate(name="a new volume", filesystem=uuid, is_formatted=False))
+            self._ensure_config()
+
+        path, settings = self._setup.config_path, self._setup.settings
+        existed = config.exists(path)
+        try:
+            return obtain(
+                world, settings.policy, self._setup.size_bytes, before_create=before_create
+            )
+        except EbsAutoscaleError:
+            # Nothing was created: nothing stays.
+            with suppress(EbsAutoscaleError):
+                if not existed and not world.cloud.inventory(uuid).volumes:
+                    path.unlink(missing_ok=True)
+            raise
 
     def _prepare_mountpoint(self, uuid: str, names: frozenset[str]) -> None:
         """Refuse what contradicts fstab, and make the folder, before a volume is created."""
@@ -142,6 +176,7 @@ class Initialisation:
             uuid=uuid,
             mountpoint=self._setup.mountpoint,
             is_same=lambda source: is_source_of(source, names),
+            is_mounted=_btrfs_at(self._setup.mountpoint) is not None,
         )
         return before, after
 
@@ -157,11 +192,17 @@ class Initialisation:
         self._tell(f"{FSTAB} mounts {self._setup.mountpoint} by UUID{instead}", InitStep.FSTAB)
 
     def _mount(self, candidate: Candidate) -> None:
+        """Mount it by the line that fstab is to have, verify what is mounted, write the line.
+
+        So the mount rehearses the one at boot, and a line that mounts anything else is not written.
+        """
         mountpoint = self._setup.mountpoint
-        # Otherwise systemd, which still goes by the old line, may unmount it again.
+        _, table = self._fstab_texts(candidate.filesystem, frozenset({candidate.name}))
+        # Otherwise systemd, which still goes by an older line, may unmount it again.
         systemd.reload_units()
+        self._require_trusted_path()
         try:
-            run(["mount", mountpoint], timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+            self._mount_by(table)
         except CommandFailed as error:
             # The mount of a killed run, or systemd's own, may have been faster.
             if not _btrfs_at(mountpoint):
@@ -170,14 +211,70 @@ class Initialisation:
                     hint="see dmesg; once that is fixed, run `init` again: it continues from here",
                     cause=Cause.MOUNT,
                 ) from error
-        found = BtrfsFilesystem(mountpoint, clock=self._clock).uuid
-        if found != candidate.filesystem:
+        try:
+            self._verify_mounted(candidate)
+        except EbsAutoscaleError:
+            with suppress(EbsAutoscaleError):
+                run(["umount", mountpoint], timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+            raise
+        self._tell(f"mounted {candidate.name} on {mountpoint}", InitStep.MOUNT)
+        self._ensure_fstab(candidate.filesystem, frozenset({candidate.name}))
+
+    def _mount_by(self, table: str) -> None:
+        """Mount as this text of fstab says."""
+        proposed = paths.proposed_fstab()
+        files.replace(proposed, table)
+        try:
+            argv = ["mount", "--fstab", str(proposed), self._setup.mountpoint]
+            run(argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
+        finally:
+            proposed.unlink(missing_ok=True)
+
+    def _verify_mounted(self, candidate: Candidate) -> None:
+        """Raise Unfit unless this device, with this UUID, is what is mounted at this path."""
+        mountpoint = self._setup.mountpoint
+        self._require_trusted_path()
+        filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
+        if filesystem.uuid != candidate.filesystem:
             raise Unfit(
-                f"{mountpoint} is BTRFS {found}, not {candidate.filesystem}",
+                f"{mountpoint} is BTRFS {filesystem.uuid}, not {candidate.filesystem}",
                 hint="check whether a copy of the volume is attached to this host",
                 cause=Cause.OTHER_FILESYSTEM,
             )
-        self._tell(f"mounted {candidate.name} on {mountpoint}", InitStep.MOUNT)
+        reading = filesystem.read()
+        if not reading.has_device(candidate.name):
+            names = ", ".join(device.name for device in reading.devices)
+            raise Unfit(
+                f"{mountpoint} is mounted from {names}, not from {candidate.name}, which has the "
+                "same UUID",
+                hint="detach the copy, or, while it is not mounted, give it a UUID of its own "
+                "with `btrfstune -m`",
+                cause=Cause.COPY,
+            )
+
+    def _require_trusted_path(self) -> None:
+        """Raise Unfit if others could have the path lead elsewhere, now or at a boot."""
+        if (found := trusted_path(self._setup.asked)) != self._setup.mountpoint:
+            raise Unfit(
+                f"{self._setup.asked} now leads to {found}, not to {self._setup.mountpoint}",
+                hint="run `init` again",
+                cause=Cause.MOUNTPOINT,
+            )
+
+    def _require_only_setup(self, uuid: str) -> None:
+        """Raise Unfit if the filesystem is set up already at another path.
+
+        Its daemon holds the lock, so that a second one would only be restarted for ever.
+        """
+        mountpoint, path = self._setup.mountpoint, self._setup.config_path
+        for other, point in config_file.others(path):
+            if filesystem_at(point) == uuid:
+                raise Unfit(
+                    f"BTRFS {uuid} is set up already, on {point} by {other}",
+                    hint=f"use {point}; to move the setup, run `ebs-autoscale --config {other} "
+                    f"uninstall` and then `init {mountpoint}` again: data and volumes stay",
+                    cause=Cause.OTHER_SETUP,
+                )
 
     def _warn_of_other_device(self, names: frozenset[str]) -> None:
         """When the filesystem was mounted already, --device may name any other device."""
@@ -221,7 +318,9 @@ def require_mountable(path: Path) -> None:
 
 def _btrfs_at(path: str) -> Mount | None:
     """The mount of BTRFS at this path; raises Unfit if another kind of filesystem is mounted."""
-    mount = MountTable().at(path)
+    table = MountTable()
+    trigger_automount(table, path)
+    mount = table.at(path)
     if mount and mount.kind != "btrfs":
         raise Unfit(
             f"{path} is {mount.kind} ({mount.source}), not BTRFS",

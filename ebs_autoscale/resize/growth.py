@@ -25,7 +25,12 @@ from ebs_autoscale.policy import (
 )
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.resize.steps import carry_out
-from ebs_autoscale.resize.upkeep import adopt_predecessors, keep_reserve, look_after_volumes
+from ebs_autoscale.resize.upkeep import (
+    adopt_predecessors,
+    keep_reserve,
+    look_after_volumes,
+    warn_of_copies,
+)
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
 # How many volumes a growth leaves to the operator before it gives up: when volume after volume
@@ -51,6 +56,7 @@ def observe(world: World) -> Observation:
     """
     if lost := missing_device(world.filesystem.read()):
         raise Unfit(lost.sentence, hint=lost.hint, cause=lost.cause)
+    warn_of_copies(world)
     inventory = world.cloud.inventory(world.filesystem.uuid)
     # EC2 takes its time, and what was deleted meanwhile makes the growth needless.
     reading = world.filesystem.read()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import EbsAutoscaleError, Problem
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
@@ -117,6 +117,7 @@ class World:
     reserve_bytes: int | None = None
     delete_on_termination: bool = True
     adopt: bool = False
+    find_copies: Callable[[str], list[Problem]] = lambda _: []
 
     def progress(self, volume: Volume, sentence: str) -> None:
         """Tell what is being waited for; shown by `status`, not logged."""

@@ -47,6 +47,20 @@ def _with(seen: Observation, volume: Volume, node: str) -> Observation:
     return replace(seen, inventory=inventory, nodes=nodes)
 
 
+def warn_of_copies(world: World) -> None:
+    """Name block devices that the next mount might take instead of the filesystem's own."""
+    if problems := world.find_copies(world.filesystem.uuid):
+        world.emit(
+            Event(
+                kind=EventKind.WARNING,
+                sentence="; ".join(problem.sentence for problem in problems),
+                hint=problems[0].hint,
+                level=Level.WARNING,
+                cause=problems[0].cause,
+            )
+        )
+
+
 def look_after_volumes(seen: Observation, world: World) -> None:
     """Repair DeleteOnTermination of devices, and name what only an operator can judge."""
     for volume in seen.inventory.volumes:

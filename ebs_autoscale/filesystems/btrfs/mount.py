@@ -2,16 +2,20 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo, filesystem_info
 from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.host import files, fstab
+from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 
 _NEEDS_BTRFS = "correct `mountpoint` in the configuration, or create one with `ebs-autoscale init`"
+
+_AUTOMOUNT_TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +29,9 @@ class OpenMount:
 class BtrfsMount:
     """A mountpoint, bound to the filesystem that was mounted there at construction.
 
-    Symlinks are resolved once. Nothing is held open between calls, so that it can be unmounted.
-    Raises Unfit with the cause MISSING, NOT_MOUNTED, NOT_BTRFS, READ_ONLY, OTHER_FILESYSTEM or
-    UNREADABLE.
+    Symlinks are resolved once, and an automount is triggered. Nothing is held open between calls,
+    so that it can be unmounted. Raises Unfit with the cause MISSING, NOT_MOUNTED, NOT_BTRFS,
+    READ_ONLY, OTHER_FILESYSTEM, COPY or UNREADABLE.
     """
 
     def __init__(self, path: str) -> None:
@@ -38,16 +42,27 @@ class BtrfsMount:
         self.uuid = ""
         self._table = MountTable()
         self._verified: tuple[Mount, ...] = ()
+        self._names: frozenset[str] = frozenset()
+        trigger_automount(self._table, self.path)
         with self.opened() as mount:
             self.uuid = mount.info.uuid
+            self._require_own_uuid()
+            self._names = _names_in(self.uuid)
 
     @contextmanager
     def opened(self) -> Iterator[OpenMount]:
-        """Verify the mount and hold it open: mounted, BTRFS, this UUID, read-write (law 6)."""
-        self._verify_mounted()
+        """Verify the mount and hold it open (law 6).
+
+        Mounted, BTRFS, this UUID, these devices, read-write.
+        """
+        mounts = self._verify_mounted()
         fd = self._open()
         try:
-            yield self._verify_writable(fd)
+            mount = self._verify_writable(fd)
+            if mounts is not self._verified:
+                self._verify_devices()
+                self._verified = mounts
+            yield mount
         finally:
             os.close(fd)
 
@@ -56,20 +71,63 @@ class BtrfsMount:
         with self.opened():
             pass
 
-    def _verify_mounted(self) -> None:
+    def _verify_mounted(self) -> tuple[Mount, ...]:
         mounts = self._table.mounts()
         if mounts is self._verified:
-            return
+            return mounts
         mount = self._table.at(self.path)
         if mount is None:
             raise self._not_mounted()
+        if mount.kind == "autofs":
+            # Opening it would wait for the automount.
+            raise Unfit(
+                f"nothing is mounted on {_shown(self.path)}: its automount has not mounted it",
+                hint=f"run `mount {_shown(self.path)}`",
+                cause=Cause.NOT_MOUNTED,
+            )
         if mount.kind != "btrfs":
             raise Unfit(
                 f"{_shown(self.path)} is {mount.kind} ({mount.source}), not BTRFS",
                 hint=_NEEDS_BTRFS,
                 cause=Cause.NOT_BTRFS,
             )
-        self._verified = mounts
+        return mounts
+
+    def _require_own_uuid(self) -> None:
+        """Raise Unfit for a copy that is mounted beside its original (Linux 6.7 and later).
+
+        It is mounted under a temporary UUID, and the kernel adds no device to it.
+        """
+        try:
+            temporary = (SYSFS / self.uuid / "temp_fsid").read_text("ascii").strip()
+        except OSError:
+            return
+        if temporary == "1":
+            # Only a filesystem of one device can be mounted so.
+            path, name = _shown(self.path), "".join(_names_in(self.uuid))
+            raise Unfit(
+                f"{name}, mounted on {path}, is a copy of a filesystem that is mounted as well",
+                hint=f"give it a UUID of its own with `umount {path} && btrfstune -m /dev/{name}`, "
+                "then mount it again",
+                cause=Cause.COPY,
+            )
+
+    def _verify_devices(self) -> None:
+        """Raise Unfit if a copy was mounted instead of the devices of the last mount.
+
+        A device that was removed has no superblock any more.
+        """
+        names = _names_in(self.uuid) if self._names else frozenset()
+        for name in sorted(self._names - names):
+            with suppress(OSError):
+                if superblock_uuid(f"/dev/{name}") == self.uuid:
+                    raise Unfit(
+                        f"{_shown(self.path)} is mounted without {name}, which still belongs to "
+                        f"{self.uuid}: a copy of it was mounted instead",
+                        hint="unmount it, detach the copy, and mount it again",
+                        cause=Cause.COPY,
+                    )
+        self._names = names
 
     def _not_mounted(self) -> Unfit:
         os.close(self._open())  # raises when the folder itself is missing
@@ -79,9 +137,12 @@ class BtrfsMount:
             if beneath
             else "/"
         )
+        # Without a line for it, there is nothing that `mount` could mount.
+        is_listed = fstab.lines_at(files.read_text(fstab.FSTAB), self.path)
+        way = "mount" if is_listed else "ebs-autoscale init"
         return Unfit(
             f"nothing is mounted on {_shown(self.path)}: it is a directory of {of}",
-            hint=f"run `mount {_shown(self.path)}`",
+            hint=f"run `{way} {_shown(self.path)}`",
             cause=Cause.NOT_MOUNTED,
         )
 
@@ -126,6 +187,43 @@ class BtrfsMount:
             "remounting it read-write does not work",
             cause=Cause.READ_ONLY,
         )
+
+
+def trigger_automount(table: MountTable, path: str) -> None:
+    """Have a direct automount, such as x-systemd.automount in fstab, mount what it is for.
+
+    By a process with a time limit: systemd may wait for a device. A reading does not do it:
+    whoever unmounts the filesystem has a reason.
+    """
+    mount = table.at(path)
+    if mount and mount.kind == "autofs":
+        with suppress(CommandFailed):
+            # The path of a folder in it: a look at the mountpoint alone triggers nothing.
+            run(["stat", "--", f"{path}/."], timeout_seconds=_AUTOMOUNT_TIMEOUT_SECONDS)
+
+
+def filesystem_at(path: str) -> str:
+    """The UUID of the BTRFS filesystem at this path, else of the one that fstab mounts there.
+
+    Empty when there is neither.
+    """
+    mount = MountTable().at(path)
+    if mount and mount.kind == "btrfs":
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                found = filesystem_info(fd)
+            finally:
+                os.close(fd)
+            return found.uuid if found else ""
+    return fstab.uuid_at(files.read_text(fstab.FSTAB), path)
+
+
+def _names_in(filesystem: str) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in (SYSFS / filesystem / "devices").iterdir())
+    except OSError:
+        return frozenset()
 
 
 def remount_command(path: str, uuid: str) -> str:
