@@ -72,7 +72,9 @@ def _grow_for_daemon(arguments: argparse.Namespace) -> int:
     try:
         settings = config.parse(request.config_text, name=str(arguments.config))
         require_fit_host()
-        world = world_of(settings, filesystem_of(settings, clock), clock, emit)
+        filesystem = filesystem_of(settings, clock)
+        known = (request.identity, request.credentials)
+        world = world_of(settings, filesystem, clock, emit, *known)
         return _grow_once(world, settings, request.forecast)
     except EbsAutoscaleError as error:
         emit(Event.of_error(EventKind.GROWTH_FAILED, error, level=Level.ERROR))

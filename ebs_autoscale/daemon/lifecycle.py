@@ -14,6 +14,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.daemon.await_configuration import await_configuration
 from ebs_autoscale.daemon.await_mount import MountWaiter
 from ebs_autoscale.daemon.installation import Installation
+from ebs_autoscale.daemon.metadata import InstanceMetadata
 from ebs_autoscale.daemon.worker import GrowthProcess
 from ebs_autoscale.errors import (
     Cause,
@@ -169,11 +170,13 @@ class Daemon:
     def watch(self) -> int:
         """Watch and grow until a stop is requested; returns the exit code."""
         filesystem = filesystem_of(self._settings, self._clock)
+        metadata = InstanceMetadata()
         growths = GrowthProcess(
             config_path=self._config_path,
             config_text=self._config_text,
             lock_path=paths.growth_lock(filesystem.uuid),
             clock=self._clock,
+            metadata=metadata,
         )
         monitor = Monitor(
             filesystem=filesystem,
@@ -191,9 +194,11 @@ class Daemon:
 
         def follow() -> None:
             growths.config_text = self._config_text
+            metadata.renew()
             monitor.set_policy(self._settings.policy)
 
         self._tell_start(filesystem)
+        metadata.start()
         self._notifier.ready()
         try:
             return monitor.run(before_tick=before_tick, on_stop=self._notifier.stopping)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ebs_autoscale.clock import Clock
+from ebs_autoscale.daemon.metadata import InstanceMetadata
 from ebs_autoscale.errors import Cause, Problem, Unfit
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.process import uninterruptible_wait
-from ebs_autoscale.model import StepKind
+from ebs_autoscale.model import Identity, RoleCredentials, StepKind
 from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import counted, format_duration
@@ -53,13 +54,16 @@ class GrowthRequest:
 
     `config_text` is the configuration that the daemon was started with or has accepted since:
     what is at its path may be half-written by now, or have been refused. `events_fd` is
-    where events go, `lock_fd` the growth lock; both are inherited.
+    where events go, `lock_fd` the growth lock; both are inherited. `identity` and `credentials` are
+    those of the instance, as far as they are known.
     """
 
     config_text: str
     forecast: Forecast
     events_fd: int
     lock_fd: int
+    identity: Identity | None = None
+    credentials: RoleCredentials | None = None
 
     def as_file(self) -> BinaryIO:
         """The document, in a file that exists only in memory."""
@@ -72,7 +76,12 @@ class GrowthRequest:
     def read(cls, file: BinaryIO) -> "GrowthRequest":
         """The request in a file; raises ValueError, KeyError or TypeError for anything else."""
         document = json.loads(file.read())
-        return cls(**{**document, "forecast": Forecast(**document["forecast"])})
+        document["forecast"] = Forecast(**document["forecast"])
+        if known := document.get("identity"):
+            document["identity"] = Identity(**known)
+        if known := document.get("credentials"):
+            document["credentials"] = RoleCredentials(**known)
+        return cls(**document)
 
 
 class EventPipe:
@@ -120,11 +129,18 @@ class GrowthProcess:
     """
 
     def __init__(
-        self, *, config_path: Path, config_text: str, lock_path: Path, clock: Clock
+        self,
+        *,
+        config_path: Path,
+        config_text: str,
+        lock_path: Path,
+        clock: Clock,
+        metadata: InstanceMetadata,
     ) -> None:
         self._config_path = config_path
         self.config_text = config_text
         self._lock_path = lock_path
+        self._metadata = metadata
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe = -1
@@ -151,6 +167,8 @@ class GrowthProcess:
                 forecast=forecast,
                 events_fd=write_end,
                 lock_fd=lock.fileno(),
+                identity=self._metadata.identity,
+                credentials=self._metadata.credentials,
             )
             try:
                 # In memory, so that nobody has to read it for the growth to go on.

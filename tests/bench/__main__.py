@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.alone import alone
-from tests.bench import accuracy, cost, fill, picture, scenarios, storm
+from tests.bench import accuracy, cost, fill, imds, picture, scenarios, storm
 
 
 def main() -> int:
@@ -69,7 +69,19 @@ def _cost(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     return []
 
 
+def _imds(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    limit = fill.measure_limit(folder)
+    say(limit.told)
+    say(imds.HEADING)
+    found = []
+    for case in imds.CASES:
+        found.append(imds.play(folder, case, rate=imds.RATE_SHARE * limit.rate))
+        say(found[-1].told)
+    return [f"{each.case}: ENOSPC" for each in found if each.enospc]
+
+
 WHAT = {
+    "imds": _imds,
     "cost": _cost,
     "accuracy": _accuracy,
     "scenarios": _scenarios,

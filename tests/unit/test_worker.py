@@ -6,6 +6,7 @@ import os
 import pytest
 
 from ebs_autoscale.daemon.worker import EventPipe, GrowthRequest, has_ended
+from ebs_autoscale.model import Identity, RoleCredentials
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.telemetry.events import Event, EventKind
 
@@ -17,7 +18,21 @@ def test_a_request_survives_the_pipe() -> None:
         forecast=Forecast(fill_bytes_per_second=1.5e9, growth_seconds=7.25, used_bytes=2**50),
         events_fd=5,
         lock_fd=6,
+        identity=Identity(
+            instance_id="i-1",
+            instance_type="m5.large",
+            region="eu-west-1",
+            availability_zone="eu-west-1a",
+            account_id="1",
+        ),
+        credentials=RoleCredentials(
+            access_key="ASIA",
+            secret_key="secret/",  # noqa: S106 -- no secret
+            session_token="token+",  # noqa: S106 -- no secret
+            expires_at_seconds=1.8e9,
+        ),
     )
+    assert "secret/" not in repr(request)
     with request.as_file() as file:
         assert GrowthRequest.read(file) == request
 
