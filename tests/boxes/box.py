@@ -148,6 +148,11 @@ class Box:
         return self._folder.name
 
     @property
+    def pid_of_systemd(self) -> int:
+        """PID 1 of the box, as it is called outside."""
+        return self._machine.pid
+
+    @property
     def state(self) -> str:
         """The output of `systemctl is-system-running`; empty while systemd does not answer."""
         if not self._machine.is_on:

@@ -71,6 +71,11 @@ class Machine:
         return Path(f"/proc/{self._running()[1]}/root")
 
     @property
+    def pid(self) -> int:
+        """PID 1, as it is called outside."""
+        return self._running()[1]
+
+    @property
     def is_on(self) -> bool:
         """Whether PID 1 is running."""
         return self._waiter is not None and self._waiter.poll() is None

@@ -67,20 +67,6 @@ def test_the_watchdog_restarts_it(box: Box) -> None:
     assert shown(box, "MainPID") != stopped
 
 
-def test_killed_in_mid_growth(make_host: MakeBox) -> None:
-    """After SIGKILL systemd starts it again, and the growth is finished, once."""
-    box = make_host(create_seconds=(3.0, 3.5))
-    configure(box)
-    initialise(box)
-    fill(box, left=20)
-    wait_event(box, EventKind.STEP_STARTED, STEP=StepKind.CREATE_VOLUME)
-    box.exec("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
-    wait_growth(box)
-    assert devices(box) == 2
-    assert len(volumes(box)) == 2
-    assert shown(box, "NRestarts") == "1"
-
-
 def test_stopped_in_mid_growth(make_host: MakeBox) -> None:
     """A stop ends well within its time, and the next start finishes the growth."""
     box = make_host(create_seconds=(3.0, 3.5))
@@ -137,15 +123,6 @@ def test_reload(box: Box) -> None:
     fill(box, left=20, path="/root/good.yaml")
     wait_growth(box)
     assert shown(box, "MainPID") == pid
-
-
-def test_a_bad_configuration_is_no_restart_loop(box: Box) -> None:
-    """A start with an error in the configuration fails once and names the line."""
-    box.write(CONFIG_PATH, "mountpoint: /scratch\nthreshhold: {}\n")
-    box.exec("systemctl", "restart", UNIT, check=False)
-    box.wait_until(lambda: state(box) == "failed", "the end")
-    assert shown(box, "NRestarts") == "0"
-    assert "line 2" in box.journal("-u", UNIT)
 
 
 def test_status_for_every_user(box: Box) -> None:
