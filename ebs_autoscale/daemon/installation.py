@@ -7,8 +7,8 @@ import ebs_autoscale
 from ebs_autoscale.clock import Clock
 
 # A look costs microseconds. Installing takes seconds, in which half of the files are new.
-LOOK_EVERY_SECONDS = 5.0
-SETTLED_AFTER_SECONDS = 15.0
+LOOK_EVERY_SECONDS = 4.0
+SETTLED_AFTER_SECONDS = 8.0
 
 
 class Installation:

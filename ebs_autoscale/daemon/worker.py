@@ -320,8 +320,8 @@ class GrowthProcess:
         if where:
             self.stuck = Problem(
                 Cause.STUCK,
-                f"the growth (pid {process.pid}) has been silent for {silent}: it waits in the "
-                f"kernel, state D, {where}, where no signal ends it; no other growth can start",
+                f"the growth (pid {process.pid}) has been silent for {silent}: {where} waits in "
+                "the kernel (state D), where no signal ends it; no other growth can start",
                 "see `dmesg`; if the filesystem was frozen, run `fsfreeze --unfreeze` on it; if a "
                 "volume does not respond, see its status in EC2; a reboot ends the wait",
             )

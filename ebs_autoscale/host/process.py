@@ -80,14 +80,19 @@ def prefer_as_victim() -> None:
 
 
 def uninterruptible_wait(pid: int) -> str:
-    """In which kernel function a thread of this process sleeps uninterruptibly; empty if none does.
+    """Which of this process and its children sleeps uninterruptibly, and where; empty if none does.
 
-    Source: proc_pid_stat(5), proc_pid_wchan(5).
+    Source: proc_pid_stat(5), proc_pid_wchan(5), proc_tid_children(5).
     """
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with suppress(OSError):
-            if (task / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "D":
-                return f"in {(task / 'wchan').read_text().strip('0') or 'an unknown function'}"
+            name, _, rest = (task / "stat").read_text(errors="replace").rpartition(")")
+            if rest.split()[0] == "D":
+                where = (task / "wchan").read_text().strip("0") or "an unknown function"
+                return f"`{name.partition('(')[2]}` (pid {pid}) in {where}"
+            for child in (task / "children").read_text().split():
+                if found := uninterruptible_wait(int(child)):
+                    return found
     return ""
 
 

@@ -93,6 +93,13 @@ def assert_goes_on_without_a_growth(box: Box, daemon: str) -> None:
     wait_event(box, EventKind.CONDITION_BEGAN, CAUSE=Cause.DIED.value)
     wait_growth(box, 2)
     assert shown(box, "MainPID") == daemon
+    assert_follows_the_installed_program(box, daemon)
+
+
+def assert_follows_the_installed_program(box: Box, daemon: str) -> None:
+    """A daemon whose program is replaced makes room for the new one."""
+    box.exec("sh", "-c", "touch /opt/ebs-autoscale/lib/python3*/site-packages/ebs_autoscale/*.py")
+    wait_restart(box, daemon)
 
 
 def test_what_is_away_for_a_moment(box: Box) -> None:
