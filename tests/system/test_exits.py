@@ -15,6 +15,7 @@ import pytest
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.daemon import worker
+from ebs_autoscale.daemon.metadata import InstanceMetadata
 from ebs_autoscale.daemon.worker import GrowthProcess
 from ebs_autoscale.errors import Cause
 from ebs_autoscale.host import paths
@@ -129,6 +130,7 @@ def growths(host: Host, monkeypatch: pytest.MonkeyPatch) -> GrowthProcess:
         config_text=host.config.read_text("utf-8"),
         lock_path=host.folder / "growth.lock",
         clock=SystemClock(),
+        metadata=InstanceMetadata(),
     )
 
 
