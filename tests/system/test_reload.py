@@ -1,8 +1,9 @@
 """The configuration of a running daemon: read again on SIGHUP, and only then."""
 
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
-from tests.system.bench import Host
+from tests.system.bench import Host, until
 
 pytestmark = pytest.mark.kernel
 
@@ -68,3 +69,21 @@ def test_a_configuration_can_be_tested(host: Host) -> None:
     done = host.run("run", "--test")
     assert done.returncode == 2
     assert "limits.total" in done.stderr
+
+
+def test_a_warning_ends_when_its_cause_is_put_right(host: Host) -> None:
+    """After the role was given a right that it lacked, a reload looks at once, without a need."""
+    denied = FaultRule(
+        kind=FaultKind.ERROR, code="UnauthorizedOperation", action="ModifyInstanceAttribute"
+    )
+    host.sandbox.add_fault(denied)
+    with host.daemon() as daemon:
+        daemon.wait_event("decided", decision="hold")
+        host.fill(25)
+        daemon.wait_event("condition_began", cause="denied")
+        until(lambda: not daemon.children(), "the end of the growth")
+        host.sandbox.clear_faults()
+        daemon.reload()
+        daemon.wait_event("condition_ended", cause="denied", seconds=15)
+        assert daemon.stop() == 0
+    assert all(volume.delete_on_termination for volume in host.volumes())
