@@ -67,6 +67,11 @@ def proposed_fstab() -> Path:
     return RUNTIME_DIRECTORY / "fstab.init"
 
 
+def purge_mark(mountpoint: str) -> Path:
+    """Exists while `uninstall --purge-empty` is under way, or was interrupted."""
+    return status_file(mountpoint).with_suffix(".purge")
+
+
 def balance_mark(filesystem: str) -> Path:
     """Exists while a balance is paused that a growth has paused; `filesystem` is a UUID."""
     return RUNTIME_DIRECTORY / f"{filesystem}.balance-gave-way"

@@ -1,12 +1,17 @@
 """`uninstall --purge-empty`: unmount an empty filesystem and delete its volumes."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs import reserve
+from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.host import files, paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.model import DEAD_VOLUME_STATES, Reading, Volume
@@ -37,19 +42,108 @@ def purge_empty(world: World, say: Callable[[str], object]) -> None:
     managed = {volume: node for volume, node in nodes.items() if reading.has_device(node)}
     others = {device.name for device in reading.devices} - set(managed.values())
     world.filesystem.keep_reserve(0)
-    # As late as possible: what is written after this look is lost.
-    mount = require_empty(reading)
-    _unmount(mount, reading, world.clock)
+    mark = Mark(filesystem=reading.filesystem)
+    mark.write(reading.mountpoint)
+    try:
+        # Read-only first: nothing is written between the look and the unmount.
+        _remount("ro", reading.mountpoint)
+        mount = require_empty(reading)
+        mark = Mark(reading.filesystem, {v.id: _generation(node) for v, node in managed.items()})
+        mark.write(reading.mountpoint)
+        _unmount(mount, reading, world.clock)
+    except EbsAutoscaleError:
+        with suppress(EbsAutoscaleError):
+            _remount("rw", reading.mountpoint)
+        paths.purge_mark(reading.mountpoint).unlink(missing_ok=True)
+        raise
     say(f"unmounted {mount.point}, which was empty")
-    for volume in managed:
-        _delete(volume, world)
-        say(f"deleted {volume.id}")
+    finish(mark, world, say)
     for name in sorted(others):
         say(f"kept /dev/{name}, which is not a managed volume; to erase it, use `wipefs`")
     for volume in nodes:
         if volume not in managed:
             what = f"kept {volume.id}, {volume.state}, which is not a device of the filesystem"
             say(f"{what}; inspect it, and delete it in EC2 if its data is not needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was seen of an empty filesystem before it was unmounted.
+
+    `volumes` are the volumes to delete, each with the generation of its superblock; None before the
+    filesystem was seen to be empty. That a filesystem was empty cannot be seen any more
+    once one of its volumes is deleted; so it is written under /run, for a run that is interrupted.
+    """
+
+    filesystem: str
+    volumes: Mapping[str, int] | None = None
+
+    def write(self, mountpoint: str) -> None:
+        """Write it, before what it is about."""
+        files.replace(paths.purge_mark(mountpoint), json.dumps(asdict(self)))
+
+
+def interrupted(mountpoint: str) -> Mark | None:
+    """What an interrupted purge has left of a filesystem that it unmounted; None if nothing.
+
+    One that it left mounted read-only is made writable again.
+    """
+    try:
+        mark = Mark(**json.loads(files.read_text(paths.purge_mark(mountpoint))))
+    except (ValueError, TypeError):
+        return None
+    mount = MountTable().at(mountpoint)
+    if mount is None:
+        return mark if mark.volumes is not None else None
+    with suppress(Transient):
+        _remount("rw", mountpoint)
+    return None
+
+
+def finish(mark: Mark, world: World, say: Callable[[str], object]) -> None:
+    """Delete the volumes of a filesystem that was empty; nothing was written to them since."""
+    generations = mark.volumes or {}
+    doomed = [
+        (volume, world.block_devices.node_of(volume))
+        for volume in world.cloud.inventory(mark.filesystem).volumes
+        if volume.id in generations and volume.state not in DEAD_VOLUME_STATES
+    ]
+    for volume, node in doomed:
+        if node and _generation(node) != generations[volume.id]:
+            raise Unfit(
+                f"{volume.id} ({node}) was written to after it was seen to be empty",
+                hint="mount its filesystem and look what it contains; it was not deleted",
+                cause=Cause.NOT_EMPTY,
+            )
+    for volume, _ in doomed:
+        _delete(volume, world)
+        say(f"deleted {volume.id}")
+
+
+def _generation(node: str) -> int:
+    """The generation of the filesystem on the device, which every write to it raises."""
+    try:
+        superblock = read_superblock(f"/dev/{node}")
+    except OSError as error:
+        what = f"cannot read the superblock on {node}: {error}"
+        raise Transient(what, cause=Cause.DEVICE_UNREADABLE) from error
+    return superblock.generation if superblock else -1
+
+
+def _remount(mode: str, point: str) -> None:
+    argv = ["mount", "-o", f"remount,{mode}", point]
+    try:
+        run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+    except CommandFailed as error:
+        raise _in_use(point, error) from error
+
+
+def _in_use(point: str, error: CommandFailed) -> Transient:
+    return Transient(
+        f"{point} is in use: {error}",
+        hint=f"see `fuser -vm {point}`; nothing was deleted",
+        cause=Cause.MOUNT_IN_USE,
+    )
 
 
 def require_empty(reading: Reading) -> Mount:
@@ -105,11 +199,7 @@ def _unmount(mount: Mount, reading: Reading, clock: Clock) -> None:
     try:
         run(["umount", mount.point], timeout_seconds=_TOOL_TIMEOUT_SECONDS)
     except CommandFailed as error:
-        raise Transient(
-            f"{mount.point} is in use: {error}",
-            hint=f"see `fuser -vm {mount.point}`; nothing was deleted",
-            cause=Cause.MOUNT_IN_USE,
-        ) from error
+        raise _in_use(mount.point, error) from error
     deadline = clock.now_seconds() + _LAST_USE_PATIENCE_SECONDS
     while (SYSFS / reading.filesystem).exists():
         if clock.now_seconds() > deadline:

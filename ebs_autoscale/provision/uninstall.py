@@ -11,10 +11,21 @@ from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
-from ebs_autoscale.provision.purge import purge_empty, require_empty
+from ebs_autoscale.host.trusted_path import trusted_path
+from ebs_autoscale.model import DEAD_VOLUME_STATES
+from ebs_autoscale.provision.first_volume import NoFilesystem, uuid_for
+from ebs_autoscale.provision.purge import (
+    Mark,
+    finish,
+    interrupted,
+    purge_empty,
+    require_empty,
+)
 from ebs_autoscale.telemetry import LogSink
 from ebs_autoscale.units import counted
-from ebs_autoscale.wiring import filesystem_of, world_of
+from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
+
+_IMDS_PATIENCE_SECONDS = 5.0
 
 
 def uninstall(config_path: Path, *, purge: bool) -> int:
@@ -27,21 +38,32 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         return Exit.SUCCESS
     settings = config.load(config_path)
     require_fit_host()
+    mark = None
     if purge:
+        # By name: it has to lead to the mount that is looked at.
+        trusted_path(settings.mountpoint)
+        mark = interrupted(settings.mountpoint)
+    if purge and not mark:
         # Not only an empty folder: a filesystem that is mounted there, and empty.
         require_empty(filesystem_of(settings, SystemClock()).read())
-    uuid, devices = _uuid_and_devices(settings)
+    uuid, devices = (mark.filesystem, 0) if mark else _uuid_and_devices(settings)
     _print(systemd.disable_service(mountpoint=settings.mountpoint, config_path=config_path))
     with ExitStack() as stack:
         if uuid:
             # A growth, or a daemon that systemd does not know of, holds one of these.
             stack.enter_context(Lock(paths.daemon_lock(uuid)))
             stack.enter_context(Lock(paths.growth_lock(uuid)))
-        _remove_reserve(settings)
-        if purge:
-            _purge(settings)
+        if mark:
+            _finish_purge(settings, mark)
+        else:
+            _remove_reserve(settings)
+            if purge:
+                _purge(settings)
         mount_by = _remove_fstab_lines(uuid, settings.mountpoint, is_purged=purge)
+    if not uuid:
+        _name_volumes_of_init(settings)
     _remove_config(config_path)
+    paths.purge_mark(settings.mountpoint).unlink(missing_ok=True)
     if devices and not purge:
         print(f"kept {settings.mountpoint}: mounted, with its data on {counted(devices, 'volume')}")
         print(f"      to mount it after a reboot: {mount_by}")
@@ -71,6 +93,30 @@ def _purge(settings: Settings) -> None:
     clock = SystemClock()
     world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
     purge_empty(world, print)
+
+
+def _finish_purge(settings: Settings, mark: Mark) -> None:
+    clock = SystemClock()
+    gone = NoFilesystem(mark.filesystem, settings.mountpoint)
+    finish(mark, world_of(settings, gone, clock, LogSink()), print)
+
+
+def _name_volumes_of_init(settings: Settings) -> None:
+    """Name what an `init` has created that did not come to a filesystem in fstab."""
+    from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- seldom needed
+
+    clock = SystemClock()
+    try:
+        identity = Imds(clock).identity(patience_seconds=_IMDS_PATIENCE_SECONDS)
+        uuid = uuid_for(identity.owner, settings.mountpoint)
+        found = cloud_of(settings, clock, identity).inventory(uuid).volumes
+    except EbsAutoscaleError as error:
+        print(f"cannot ask EC2 whether `init` has left a volume: {error}")
+        return
+    for volume in found:
+        if volume.state not in DEAD_VOLUME_STATES:
+            print(f"kept {volume.id}, {volume.state}, which `init` created and which costs money")
+            print(f"      `init {settings.mountpoint}` uses it; otherwise delete it in EC2")
 
 
 def _remove_fstab_lines(uuid: str, mountpoint: str, *, is_purged: bool) -> str:

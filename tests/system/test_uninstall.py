@@ -1,15 +1,21 @@
 """`uninstall`: what `init` set up goes, what the operator has stays."""
 
+import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, cast
 
+import psutil
 import pytest
+from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.fstab import line_for
+from tests.system.bare import kill
 from tests.system.bench import Host, create_volume, until
 
 pytestmark = pytest.mark.kernel
@@ -196,6 +202,95 @@ def test_purge_deletes_the_volumes(host: Host, fstab: Path) -> None:
     assert f"/dev/{node}" in done.stdout
     until(lambda: not host.volumes(), "the volume's end")
     assert fstab.read_text() == OTHERS
+
+
+def hold(host: Host, tool: str, work: str, then: str = "exec sleep 60") -> Path:
+    """Put a tool in the way that does this work and then stops; the file that it creates then."""
+    reached, folder = host.folder / "reached", host.folder / "tools"
+    folder.mkdir()
+    (folder / tool).write_text(f'#!/bin/sh\n{work}\ntouch "{reached}"\n{then}\n', "utf-8")
+    (folder / tool).chmod(0o755)
+    host.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+    return reached
+
+
+def kill_when(host: Host, reached: Callable[[], object]) -> None:
+    """Start a purge, kill it with its tools once that is so, and take nothing in its way."""
+    argv = [*host.argv, "uninstall", "--purge-empty"]
+    process = psutil.Popen(argv, env=host.environment, stdout=subprocess.DEVNULL)
+    until(reached, "the step")
+    kill(process, with_children=True)
+    host.environment["PATH"] = os.environ["PATH"]
+    host.sandbox.clear_faults()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "after mount",
+        "after umount",
+        "after DetachVolume",
+        "before DeleteVolume",
+    ],
+)
+def test_an_interrupted_purge_is_completed(host: Host, fstab: Path, step: str) -> None:
+    """Killed around any step, another run ends with nothing left."""
+    for _ in range(2):
+        assert host.run("grow", "--size", "1GiB").returncode == 0
+    when, action = step.split()
+    if action.endswith("Volume"):
+        rule = FaultRule(
+            kind=FaultKind.DELAY,
+            action=action,
+            when=cast("Literal['before', 'after']", when),
+            seconds=2.0,
+            times=1,
+        )
+        host.sandbox.add_fault(rule)
+        kill_when(host, lambda: host.sandbox.calls(action))
+    else:
+        work = {"before": ":", "after": f'{shutil.which(action)} "$@" || exit'}[when]
+        kill_when(host, hold(host, action, work).exists)
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 0, done.stderr
+    assert not host.mountpoint.is_mount()
+    until(lambda: not host.volumes(), "the volumes' end")
+    assert fstab.read_text() == OTHERS
+    assert not host.config.exists()
+
+
+@pytest.mark.parametrize("tool", ["btrfs", "umount"])
+def test_what_is_written_in_the_window_is_kept(host: Host, fstab: Path, tool: str) -> None:
+    """A file that comes between the look and the unmount is refused, or keeps the volumes."""
+    assert host.run("grow").returncode == 0
+    late, real = host.mountpoint / "late", shutil.which(tool)
+    work = f'{real} "$@"' if tool == "btrfs" else ":"
+    then = "" if tool == "btrfs" else f'exec {real} "$@"'
+    hold(host, tool, f"{work}\ntouch {late} && touch {host.folder / 'written'}", then)
+    done = host.run("uninstall", "--purge-empty")
+    if (host.folder / "written").exists():
+        assert done.returncode != 0
+        assert late.exists()
+        assert_untouched(host, fstab)
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_is_written_after_an_interruption_is_kept(host: Host, fstab: Path) -> None:
+    """A filesystem that was used after its purge was interrupted is not deleted."""
+    assert host.run("grow").returncode == 0
+    node = f"/dev/{host.read().devices[0].name}"
+    reached = hold(host, "umount", f'{shutil.which("umount")} "$@" || exit')
+    kill_when(host, reached.exists)
+    subprocess.run(["mount", node, str(host.mountpoint)], check=True)
+    (host.mountpoint / "result").write_text("of thirty hours")
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    assert done.returncode == 5, done.stdout
+    subprocess.run(["mount", node, str(host.mountpoint)], check=True)
+    assert host.run("uninstall", "--purge-empty").returncode == 5
+    assert (host.mountpoint / "result").exists()
+    assert_untouched(host, fstab)
 
 
 def test_purge_deletes_devices_only(host: Host, fstab: Path) -> None:
