@@ -15,13 +15,13 @@ from ebs_autoscale.filesystems.btrfs.metadata import (
     takes_next_chunk,
 )
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount, remount_command
-from ebs_autoscale.filesystems.btrfs.reading import exclusive_operation, reading_of
+from ebs_autoscale.filesystems.btrfs.reading import devices_of, exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_near_enospc
 from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import never, run
-from ebs_autoscale.model import Reading, Rebalance
+from ebs_autoscale.model import Device, Reading, Rebalance
 from ebs_autoscale.units import counted, format_size
 
 Verified = Callable[[], AbstractContextManager[object]]
@@ -103,6 +103,11 @@ class BtrfsFilesystem:
         return reading_of(
             mount, self._sysfs, statvfs, mountpoint=self.mountpoint, now_seconds=now_seconds
         )
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices, also of a filesystem that is read-only; raises Unfit or OSError."""
+        with self._mount.opened(read_only=True) as mount:
+            return devices_of(mount, self._sysfs)
 
     @contextmanager
     def opened(self) -> Iterator[OpenMount]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from math import inf
 from typing import Protocol
@@ -10,8 +10,10 @@ from typing import Protocol
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Problem, Stopped
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
-from ebs_autoscale.model import DecisionKind, Reading, Stage, StepKind
+from ebs_autoscale.model import DecisionKind, Device, Reading, Stage, StepKind
 from ebs_autoscale.policy import (
+    NEEDS_DEVICES,
+    NEEDS_READING,
     Action,
     FillHistory,
     Forecast,
@@ -20,6 +22,7 @@ from ebs_autoscale.policy import (
     Phase,
     Shortage,
     describe_available,
+    device_problems,
     missing_device,
     next_action,
     poll_delay_seconds,
@@ -50,7 +53,16 @@ BUGS_IN_A_ROW_MAX = 5
 
 
 class Watched(Protocol):
-    """The filesystem as the loop sees it; both calls raise Unfit or Transient."""
+    """The filesystem as the loop sees it; all calls raise Unfit or Transient."""
+
+    @property
+    def mountpoint(self) -> str:
+        """The absolute path."""
+        ...
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices, also of a filesystem that is read-only; raises OSError, too."""
+        ...
 
     def opened(self) -> AbstractContextManager[OpenMount]:
         """The verified mount, held open while this is entered."""
@@ -199,9 +211,18 @@ class Monitor:
             return self._filesystem.reading(mount, os.statvfs(mount.fd))
 
     def _without_reading(self, error: EbsAutoscaleError) -> None:
-        problem = Problem.of_error(error)
-        self._filesystem_conditions.raised(problem)
-        self._filesystem_conditions.only({problem.key})
+        """Tell why; what cannot be judged without a reading stays as it is."""
+        problems, unjudged = [Problem.of_error(error)], NEEDS_READING | NEEDS_DEVICES
+        if error.cause is Cause.READ_ONLY:
+            with suppress(EbsAutoscaleError, OSError):
+                devices = self._filesystem.devices()
+                problems += device_problems(self._filesystem.mountpoint, devices)
+                unjudged = NEEDS_READING
+        for problem in problems:
+            self._filesystem_conditions.raised(problem)
+        self._filesystem_conditions.only(
+            {problem.key for problem in problems} | {cause.value for cause in unjudged}
+        )
         self._history.forget_readings()
         self._seconds_left = inf
         self._publish(self._view(None, str(error)))

@@ -10,12 +10,13 @@ from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.filesystems.btrfs.reading import devices_at
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
-from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import describe_available, problems_of
+from ebs_autoscale.model import Device, Reading
+from ebs_autoscale.policy import describe_available, device_problems, problems_of
 from ebs_autoscale.units import counted, format_size
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
@@ -35,8 +36,8 @@ class FilesystemSeen:
     """What the kernel and fstab say about the filesystem.
 
     `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
-    `error` is why there is no `reading`; `present` are the devices of one that is not mounted;
-    `copies` is what is wrong with copies of its devices.
+    `error` is why there is no `reading`; `devices` are those of a read-only filesystem, `present`
+    those of one that is not mounted; `copies` is what is wrong with copies of its devices.
     """
 
     mountpoint: str
@@ -44,6 +45,7 @@ class FilesystemSeen:
     reading: Reading | None = None
     operation: str = "none"
     error: EbsAutoscaleError | None = None
+    devices: tuple[Device, ...] = ()
     present: PresentDevices | None = None
     copies: tuple[Problem, ...] = ()
     fstab: tuple[FstabLine, ...] = ()
@@ -76,11 +78,19 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
         filesystem = BtrfsFilesystem(before.mountpoint, clock=clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
-        seen = replace(before, error=error)
+        seen = replace(before, error=error, devices=_devices(before.mountpoint, error))
         if error.cause is Cause.NOT_MOUNTED and seen.uuid:
             seen = replace(seen, present=_present_devices(seen.uuid))
         return seen
     return replace(before, uuid=reading.filesystem, reading=reading, operation=operation)
+
+
+def _devices(mountpoint: str, error: EbsAutoscaleError) -> tuple[Device, ...]:
+    """The devices of a filesystem that is read-only."""
+    if error.cause is Cause.READ_ONLY:
+        with suppress(EbsAutoscaleError, OSError):
+            return devices_at(mountpoint)
+    return ()
 
 
 def _present_devices(uuid: str) -> PresentDevices:
@@ -94,6 +104,7 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
     """Every line about the filesystem."""
     if seen.error:
         yield failed("mount", seen.error)
+    yield from map(_problem_line, device_problems(seen.mountpoint, seen.devices))
     if seen.present:
         yield _presence_line(seen.uuid, seen.present)
     for copy in seen.copies:

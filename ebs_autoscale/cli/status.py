@@ -1,17 +1,20 @@
 """`status`: space, the next decision and pending retries, with or without a daemon."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.errors import EbsAutoscaleError, Exit, Problem, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem, Unfit
+from ebs_autoscale.filesystems.btrfs.reading import devices_at
 from ebs_autoscale.host import paths
 from ebs_autoscale.model import DecisionKind, Device, Reading
 from ebs_autoscale.policy import (
     Forecast,
     Shortage,
     describe_available,
+    device_problems,
     problems_of,
     shortage_of,
 )
@@ -45,22 +48,32 @@ class FilesystemStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The filesystem and its daemon; `unfit` and `daemon_unknown` are why either is not known."""
+    """The filesystem and its daemon; `unfit` and `daemon_unknown` are why either is not known.
+
+    `devices` are known of a filesystem that is unfit for being read-only.
+    """
 
     mountpoint: str
     daemon: RunningDaemon | None = None
     daemon_unknown: EbsAutoscaleError | None = None
     filesystem: FilesystemStatus | None = None
     unfit: EbsAutoscaleError | None = None
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the filesystem, as far as it is known."""
+        if self.filesystem:
+            return self.filesystem.problems
+        return tuple(device_problems(self.mountpoint, self.devices))
 
     @property
     def exit(self) -> Exit:
         """SUCCESS if nothing is wrong, UNFIT if that cannot be known, else FAILED."""
         if self.unfit or self.daemon_unknown:
             return Exit.UNFIT
-        is_wrong = self.filesystem and self.filesystem.problems
         is_waiting = self.daemon and self.daemon.view.conditions
-        return Exit.FAILED if is_wrong or is_waiting else Exit.SUCCESS
+        return Exit.FAILED if self.problems or is_waiting else Exit.SUCCESS
 
 
 def show(settings: Settings, *, as_json: bool, watch: bool) -> int:
@@ -87,7 +100,14 @@ def look(settings: Settings, clock: SystemClock) -> Status:
     try:
         return replace(status, filesystem=_look_at(settings, clock, forecast))
     except EbsAutoscaleError as error:
-        return replace(status, unfit=error)
+        return replace(status, unfit=error, devices=_devices(settings.mountpoint, error))
+
+
+def _devices(mountpoint: str, error: EbsAutoscaleError) -> tuple[Device, ...]:
+    if error.cause is Cause.READ_ONLY:
+        with suppress(EbsAutoscaleError, OSError):
+            return devices_at(mountpoint)
+    return ()
 
 
 def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> FilesystemStatus:
@@ -105,6 +125,7 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
 
 def as_dict(status: Status) -> dict[str, Any]:
     """The status for machines."""
+    seen = status.filesystem
     found: dict[str, Any] = {"mountpoint": status.mountpoint, "daemon": None}
     if daemon := status.daemon:
         found["daemon"] = {
@@ -117,12 +138,15 @@ def as_dict(status: Status) -> dict[str, Any]:
         found["daemon_unknown"] = str(status.daemon_unknown)
     if status.unfit:
         found |= {"unfit": str(status.unfit), "cause": status.unfit.cause.value}
-    if seen := status.filesystem:
+    if status.devices:
+        found["members"] = [asdict(device) for device in status.devices]
+    if seen or status.devices:
+        found["ailments"] = {problem.cause.value: problem.line for problem in status.problems}
+    if seen:
         found |= {
             "filesystem": seen.reading.filesystem,
             "decision": seen.decision,
             "reason": seen.reason,
-            "ailments": {problem.cause.value: problem.line for problem in seen.problems},
             "exclusive_operation": seen.operation,
             "balance_progress": seen.progress,
             **_figures(seen.reading),
@@ -153,11 +177,12 @@ def _lines_for_people(status: Status) -> list[str]:
     lines = [f"{status.mountpoint}: {seen.reason}" if seen else str(status.unfit)]
     if seen:
         lines += _lines_of(seen)
+    lines += [f"  problem      {problem.line}" for problem in status.problems]
     if daemon is None:
         return [*lines, f"  daemon       {status.daemon_unknown or 'not running'}"]
     doing = daemon.view.activity or daemon.view.state
     lines.append(f"  daemon       pid {daemon.pid}, {doing}")
-    told = {problem.cause.value for problem in seen.problems} if seen else set()
+    told = {problem.cause.value for problem in status.problems}
     return lines + [
         f"  condition    {line}" for key, line in daemon.view.conditions.items() if key not in told
     ]
@@ -178,7 +203,7 @@ def _lines_of(seen: FilesystemStatus) -> list[str]:
     ]
     if seen.operation != "none":
         lines.append(f"  running      {', '.join(filter(None, (seen.operation, seen.progress)))}")
-    return lines + [f"  problem      {problem.line}" for problem in seen.problems]
+    return lines
 
 
 def _device(device: Device) -> str:

@@ -66,6 +66,41 @@ def run(
         raise
 
 
+class Question:
+    """A tool that only looks, and may take for ever, such as one that reads a device.
+
+    Nobody waits for it longer than they want to; it is left behind if it does not end.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = _start(argv)
+        self._answer: str | None = None
+
+    @classmethod
+    def of_module(cls, module: str, *arguments: str) -> "Question":
+        """Ask a module of this program, run as a command."""
+        return cls([sys.executable, "-I", "-m", module, *arguments])
+
+    def answer(self, *, wait_seconds: float) -> str | None:
+        """Its stdout, of a page at most; None while it has not ended. Raises CommandFailed."""
+        if self._answer is None:
+            try:
+                self._process.wait(wait_seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            output, messages = self._process.communicate()
+            if self._process.returncode != 0:
+                raise CommandFailed((str(self._process.args),), self._process.returncode, messages)
+            self._answer = output.strip()
+        return self._answer
+
+    def drop(self) -> None:
+        """Leave the tool behind, killed as soon as its system call ends."""
+        if self._process.returncode is None:
+            self._process.kill()
+            _close_pipes(self._process)
+
+
 def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
@@ -147,6 +182,10 @@ def _end(process: subprocess.Popen[str], cancel: Callable[[], object] | None = N
         # child holds the pipes open. Waiting longer would block us; init reaps it later.
         return "ended, but still in a system call"
     finally:
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+        _close_pipes(process)
+
+
+def _close_pipes(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()

@@ -8,7 +8,13 @@ from ebs_autoscale.policy.decision import (
     unbalanced_metadata,
 )
 from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR, FillHistory, Forecast
-from ebs_autoscale.policy.health import missing_device, problems_of
+from ebs_autoscale.policy.health import (
+    NEEDS_DEVICES,
+    NEEDS_READING,
+    device_problems,
+    missing_device,
+    problems_of,
+)
 from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
 from ebs_autoscale.policy.reserve import is_reserve_affordable, wanted_reserve_bytes
 from ebs_autoscale.policy.settings import (
@@ -29,6 +35,8 @@ from ebs_autoscale.policy.shortage import (
 
 __all__ = [
     "GROWTH_SECONDS_PRIOR",
+    "NEEDS_DEVICES",
+    "NEEDS_READING",
     "Action",
     "FillHistory",
     "Forecast",
@@ -44,6 +52,7 @@ __all__ = [
     "decide",
     "describe",
     "describe_available",
+    "device_problems",
     "is_reserve_affordable",
     "missing_device",
     "next_action",

@@ -1,6 +1,6 @@
 """What is wrong with the filesystem itself, and what to do about it. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import MIB, Device, Reading
@@ -13,6 +13,12 @@ FULL_BYTES = 4 * MIB
 MISSING_DEVICE_HINT = (
     "no volume will be created; unmount it and attach the volume again, or restore the data"
 )
+
+NEEDS_DEVICES = frozenset({Cause.MISSING_DEVICE, Cause.DEVICE_ERRORS})
+"""The problems that only a look at the devices can find, or find to be over."""
+
+NEEDS_READING = frozenset({Cause.FULL})
+"""The problems that only a reading can find, or find to be over."""
 
 _ERROR_NAMES = (
     ("failed write", "failed writes"),
@@ -28,12 +34,16 @@ def missing_device(reading: Reading) -> Problem | None:
 
     Data with the `single` profile is on them: no new volume can repair that.
     """
-    lost = [device for device in reading.devices if device.missing]
+    return _missing_device(reading.mountpoint, reading.devices)
+
+
+def _missing_device(path: str, devices: Iterable[Device]) -> Problem | None:
+    lost = [device for device in devices if device.missing]
     if not lost:
         return None
-    devices = "device" if len(lost) == 1 else "devices"
+    noun = "device" if len(lost) == 1 else "devices"
     named = (f"{d.devid} ({d.name})" if d.name else str(d.devid) for d in lost)
-    what = f"{reading.mountpoint} is missing the {devices} with devid {', '.join(named)}"
+    what = f"{path} is missing the {noun} with devid {', '.join(named)}"
     return Problem(Cause.MISSING_DEVICE, what, MISSING_DEVICE_HINT)
 
 
@@ -41,22 +51,26 @@ def problems_of(reading: Reading) -> Iterator[Problem]:
     """Everything that is wrong with a mounted, writable filesystem.
 
     One that is read-only, unmounted or another one has no reading: see
-    `filesystems.btrfs.mount`.
+    `filesystems.btrfs.mount`, and `device_problems` for what is known of it.
     """
-    if lost := missing_device(reading):
+    yield from device_problems(reading.mountpoint, reading.devices)
+    if full := _full(reading):
+        what = f"{reading.mountpoint} has no space left for {full}: writes fail with ENOSPC"
+        hint = "delete files; `ebs-autoscale status` shows why it does not grow"
+        yield Problem(Cause.FULL, what, hint)
+
+
+def device_problems(path: str, devices: Sequence[Device]) -> Iterator[Problem]:
+    """What is wrong with the devices of the filesystem on this path, read-only or not."""
+    if lost := _missing_device(path, devices):
         yield lost
-    if failing := [_errors_of(device) for device in reading.devices if any(device.errors)]:
-        path = reading.mountpoint
+    if failing := [_errors_of(device) for device in devices if any(device.errors)]:
         yield Problem(
             Cause.DEVICE_ERRORS,
             f"{path} has devices with errors: {'; '.join(failing)}",
             f"see dmesg, find the damaged files with `btrfs scrub start {path}`, "
             f"then `btrfs device stats --reset {path}`",
         )
-    if full := _full(reading):
-        what = f"{reading.mountpoint} has no space left for {full}: writes fail with ENOSPC"
-        hint = "delete files; `ebs-autoscale status` shows why it does not grow"
-        yield Problem(Cause.FULL, what, hint)
 
 
 def _errors_of(device: Device) -> str:

@@ -3,18 +3,23 @@
 import os
 import re
 import stat
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 import pytest
+from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.checks import filesystem as check
 from ebs_autoscale.cli import status
+from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import Cause, Exit
+from ebs_autoscale.errors import Cause, Exit, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy import problems_of
 
@@ -23,6 +28,7 @@ pytestmark = pytest.mark.kernel
 MIB = 1024**2
 GIB = 1024**3
 Loop = Callable[[int], LoopDevice]
+Failing = Callable[[int], FailingDevice]
 
 
 class Btrfs(Protocol):
@@ -143,3 +149,42 @@ def test_health_is_not_a_matter_of_names(
     reading = filesystem.read()
     healthy = {device.name for device in reading.devices if not device.missing}
     assert healthy == {d.name for n, d in enumerate(devices) if n not in torn_off}
+
+
+def test_errors_that_force_it_read_only_are_still_told(
+    failing_loop: Failing, btrfs_at: Btrfs, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After that there is no reading, but `status` and `check` name the device and its errors.
+
+    A device that does not respond delays no look: the first asks another process, the others not.
+    """
+    device = failing_loop(256 * MIB)
+    path = btrfs_at(device)
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    device.fail(DeviceFault.WRITES_REFUSED)
+    with suppress(OSError):
+        (path / "file").write_bytes(b"x")
+        os.sync()
+    device.fail(DeviceFault.READS_HANG)
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(Unfit) as caught:
+            filesystem.read()
+        seconds.append(time.monotonic() - began)
+        assert caught.value.cause is Cause.READ_ONLY
+    assert seconds[0] < 3
+    assert max(seconds[1:]) < 0.5
+    device.fail(DeviceFault.NONE)
+    for _ in range(100):
+        with pytest.raises(Unfit) as caught:
+            filesystem.read()
+        if f"umount {path}" in caught.value.hint:
+            break
+        Event().wait(0.1)
+    else:
+        pytest.fail(caught.value.hint)
+    assert status.show(Settings(mountpoint=str(path)), as_json=False, watch=False) == Exit.UNFIT
+    assert f"{device.name} (devid 1): " in capsys.readouterr().out
+    lines = check.lines(check.look(check.expected(str(path)), SystemClock()))
+    assert [line.verdict for line in lines if device.name in line.sentence] == ["warn"]

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem
 from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
-from ebs_autoscale.model import GIB, DecisionKind, Reading, Stage, StepKind
+from ebs_autoscale.model import GIB, DecisionKind, Device, Reading, Stage, StepKind
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
@@ -138,6 +138,8 @@ class Watch:
     policy: GrowthPolicy = field(default_factory=GrowthPolicy)
     available_gib: float = 50
     metadata_gib: float = 50
+    mountpoint: str = "/scratch"
+    listed: tuple[Device, ...] = reading_of(100, 50).devices
     errors: list[Exception] = field(default_factory=list)
     lasting_error: Exception | None = None
     events: list[Event] = field(default_factory=list)
@@ -156,6 +158,10 @@ class Watch:
             publish=self.publish,
         )
 
+    def devices(self) -> tuple[Device, ...]:
+        """Look at what a read-only filesystem shows, too."""
+        return self.listed
+
     @contextmanager
     def opened(self) -> Iterator[OpenMount]:
         """Hold a mount open, or fail as asked for; the loop asks its statvfs, which any has."""
@@ -166,12 +172,13 @@ class Watch:
 
     def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:  # noqa: ARG002 -- as in Watched
         """Look."""
-        return reading_of(
+        reading = reading_of(
             100,
             self.available_gib,
             metadata_headroom_bytes=int(self.metadata_gib * GIB),
             taken_at_seconds=self.clock.now_seconds(),
         )
+        return replace(reading, devices=self.listed)
 
     def publish(self, view: View) -> None:
         """Keep the newest report."""

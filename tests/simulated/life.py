@@ -122,6 +122,7 @@ class Life:
 
     def __init__(self, policy: GrowthPolicy, *, size_bytes: int = 100 * GIB) -> None:
         self.clock = LivingClock()
+        self.mountpoint = "/scratch"
         self.policy = policy
         self.first_bytes = size_bytes
         self.volumes: list[int] = []
@@ -155,6 +156,10 @@ class Life:
     def available_bytes(self) -> float:
         """What can still be written."""
         return self.size_bytes - self.used_bytes
+
+    def devices(self) -> tuple[Device, ...]:
+        """Nothing is ever wrong with the devices."""
+        return ()
 
     def live(self, seconds: float) -> None:
         """Let the loop run that long."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ebs_autoscale.errors import Cause
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.model import Device
 from ebs_autoscale.policy.health import problems_of
 from ebs_autoscale.telemetry.events import EventKind
@@ -55,6 +55,38 @@ def test_full_is_named() -> None:
         (problem,) = problems_of(reading)
         assert problem.cause is Cause.FULL
         assert f"for {what}" in problem.sentence
+
+
+@pytest.mark.parametrize(
+    "cause", [Cause.READ_ONLY, Cause.NOT_MOUNTED, Cause.OTHER_FILESYSTEM, Cause.READING]
+)
+def test_what_is_not_looked_at_is_not_over(cause: Cause) -> None:
+    """A condition ends when its cause is gone, not when it can no longer be seen."""
+    watch = Watch()
+    failing = replace(watch.listed[0], errors=(3, 0, 0, 0, 0))
+    watch.available_gib, watch.listed = 0, (failing,)
+    watch.growths.course = lambda: failed(Cause.QUOTA)
+    watch.look_for(10)
+    watch.lasting_error = Unfit("it is", cause=cause)
+    watch.look_for(10)
+    assert not watch.causes(EventKind.CONDITION_ENDED)
+    assert {"device errors", "full", cause.value} <= {*watch.view.conditions}
+    watch.lasting_error, watch.available_gib, watch.listed = None, 50, HEALTHY.devices
+    watch.look_for(10)
+    assert {"device errors", "full", cause.value} <= {*watch.causes(EventKind.CONDITION_ENDED)}
+
+
+def test_devices_are_judged_on_a_read_only_filesystem() -> None:
+    """Errors that force it read-only are told, although there is no reading."""
+    watch = Watch()
+    watch.look_for(10)
+    watch.lasting_error = Unfit("it is", cause=Cause.READ_ONLY)
+    watch.listed = (replace(watch.listed[0], errors=(3, 0, 0, 0, 0)),)
+    watch.look_for(10)
+    assert {*watch.view.conditions} == {"read-only", "device errors"}
+    watch.listed = HEALTHY.devices
+    watch.look_for(10)
+    assert {*watch.view.conditions} == {"read-only"}
 
 
 def test_the_daemon_tells_it_once_and_grows_all_the_same() -> None:

@@ -6,6 +6,7 @@ import os
 import struct
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 # linux/btrfs.h
@@ -15,6 +16,11 @@ _ADD_DEV = 0x5000940A
 _DEV_STATS = 0xC4089434
 _BALANCE_PROGRESS = 0x84009422
 _TREE_SEARCH = 0xD0009411
+_SUBVOL_GETFLAGS = 0x80089419
+_SUBVOL_READ_ONLY = 1 << 1
+_GET_SUBVOL_INFO = 0x81F8943C
+_SUBVOL_INFO_SIZE = 504
+_SUBVOL_INFO_FLAGS_AT = 288
 _FS_INFO_HEAD = struct.Struct("=QQ16sI")
 _FS_INFO_SIZE = 1024
 _DEV_INFO_HEAD = struct.Struct("=Q16sQQ")
@@ -78,6 +84,23 @@ def filesystem_info(fd: int) -> FilesystemInfo | None:
         highest_devid=highest,
         node_bytes=nodesize,
     )
+
+
+def is_read_only_subvolume(fd: int) -> bool:
+    """Whether nobody can write to the subvolume of this folder, though the mount is read-write."""
+    flags = bytearray(8)
+    try:
+        fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            return False
+        # Not the root of the subvolume: a folder of it is mounted. Linux 4.18.
+        answer = bytearray(_SUBVOL_INFO_SIZE)
+        with suppress(OSError):
+            fcntl.ioctl(fd, _GET_SUBVOL_INFO, answer)
+        # The flags of the root item, where read-only is the lowest bit.
+        return bool(answer[_SUBVOL_INFO_FLAGS_AT] & 1)
+    return bool(struct.unpack("=Q", flags)[0] & _SUBVOL_READ_ONLY)
 
 
 def device_info(fd: int, devid: int) -> DeviceInfo | None:

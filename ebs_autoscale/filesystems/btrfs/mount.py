@@ -1,18 +1,25 @@
 """Verify that a path is the BTRFS filesystem that is meant, mounted and writable."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
-from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo, filesystem_info
+from ebs_autoscale.filesystems.btrfs.ioctl import (
+    FilesystemInfo,
+    filesystem_info,
+    is_read_only_subvolume,
+)
 from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host import files, fstab
-from ebs_autoscale.host.command import run
+from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 
+# Python starts in 0.1 s, and a device that responds does so in milliseconds.
+_REMOUNT_WAIT_SECONDS = 1.0
 _NEEDS_BTRFS = "correct `mountpoint` in the configuration, or create one with `ebs-autoscale init`"
 
 _AUTOMOUNT_TIMEOUT_SECONDS = 20.0
@@ -34,7 +41,7 @@ class BtrfsMount:
     READ_ONLY, OTHER_FILESYSTEM, COPY or UNREADABLE.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
         try:
             self.path = os.path.realpath(path, strict=True)
         except OSError as error:
@@ -43,22 +50,25 @@ class BtrfsMount:
         self._table = MountTable()
         self._verified: tuple[Mount, ...] = ()
         self._names: frozenset[str] = frozenset()
+        self._remount: Question | None = None
         trigger_automount(self._table, self.path)
-        with self.opened() as mount:
+        with self.opened(read_only=read_only) as mount:
             self.uuid = mount.info.uuid
             self._require_own_uuid()
             self._names = _names_in(self.uuid)
 
     @contextmanager
-    def opened(self) -> Iterator[OpenMount]:
+    def opened(self, *, read_only: bool = False) -> Iterator[OpenMount]:
         """Verify the mount and hold it open (law 6).
 
-        Mounted, BTRFS, this UUID, these devices, read-write.
+        Mounted, BTRFS, this UUID, these devices, read-write; or also read-only, if so asked.
         """
         mounts = self._verify_mounted()
         fd = self._open()
         try:
-            mount = self._verify_writable(fd)
+            mount = self._verify_filesystem(fd)
+            if not read_only:
+                self._verify_writable(mount)
             if mounts is not self._verified:
                 self._verify_devices()
                 self._verified = mounts
@@ -152,7 +162,7 @@ class BtrfsMount:
         except OSError as error:
             raise _cannot_open(self.path, error) from error
 
-    def _verify_writable(self, fd: int) -> OpenMount:
+    def _verify_filesystem(self, fd: int) -> OpenMount:
         found = filesystem_info(fd)
         if found is None:
             raise Unfit(
@@ -166,11 +176,23 @@ class BtrfsMount:
                 hint="mount the right one again, or restart the service to watch this one",
                 cause=Cause.OTHER_FILESYSTEM,
             )
-        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
-            raise self._read_only()
         return OpenMount(fd=fd, info=found)
 
-    def _read_only(self) -> Unfit:
+    def _verify_writable(self, mount: OpenMount) -> None:
+        if os.fstatvfs(mount.fd).f_flag & os.ST_RDONLY:
+            raise self._read_only(mount.info.uuid)
+        if self._remount:
+            self._remount.drop()
+            self._remount = None
+        if is_read_only_subvolume(mount.fd):
+            path = _shown(self.path)
+            raise Unfit(
+                f"the subvolume that is mounted on {path} is read-only",
+                hint=f"run `btrfs property set -t subvol {path} ro false`",
+                cause=Cause.READ_ONLY,
+            )
+
+    def _read_only(self, uuid: str) -> Unfit:
         path = _shown(self.path)
         mount = self._table.at(self.path)
         if mount is None or mount.read_only:
@@ -181,12 +203,31 @@ class BtrfsMount:
             )
         # The mount is read-write, the filesystem is not: the kernel aborted a transaction, and
         # refuses a remount (measured on 6.18: remount,rw exits with 32).
+        what = f"the kernel forced {path} read-only after an error (see dmesg)"
+        if not (command := self._remount_command(uuid)):
+            hint = "its devices do not respond: once they do, run `ebs-autoscale check`"
+            return Unfit(what, hint=hint, cause=Cause.READ_ONLY)
         return Unfit(
-            f"the kernel forced {path} read-only after an error (see dmesg)",
-            hint=f"stop the programs that use it, then run `{remount_command(path, self.uuid)}`; "
+            what,
+            hint=f"stop the programs that use it, then run `{command}`; "
             "remounting it read-write does not work",
             cause=Cause.READ_ONLY,
         )
+
+    def _remount_command(self, uuid: str) -> str:
+        """See `remount_command`; empty while the devices do not respond.
+
+        Asked of another process, once as long as it stays read-only: the read of a device may take
+        for ever, and each one of a dead device is another error in the kernel's log.
+        """
+        wait_seconds = 0.0
+        if self._remount is None:
+            self._remount = Question.of_module(__name__, _shown(self.path), uuid)
+            wait_seconds = _REMOUNT_WAIT_SECONDS
+        try:
+            return self._remount.answer(wait_seconds=wait_seconds) or ""
+        except CommandFailed:
+            return f"umount {_shown(self.path)} && mount {_shown(self.path)}"
 
 
 def trigger_automount(table: MountTable, path: str) -> None:
@@ -236,7 +277,8 @@ def remount_command(path: str, uuid: str) -> str:
     commands = [f"umount {path}", f"mount {path}"]
     try:
         nodes = [f"/dev/{path.name}" for path in (SYSFS / uuid / "devices").iterdir()]
-        half_added = [node for node in sorted(nodes) if superblock_uuid(node) != uuid]
+        # A seed device has the superblock of the filesystem that it was.
+        half_added = [node for node in sorted(nodes) if not superblock_uuid(node)]
     except OSError:
         half_added = []
     if half_added:
@@ -271,3 +313,7 @@ def _cannot_open(path: str, error: OSError) -> Unfit:
 
 def _shown(path: str) -> str:
     return path if path.isprintable() else repr(path)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(remount_command(*sys.argv[1:]))

@@ -15,7 +15,7 @@ from ebs_autoscale.filesystems.btrfs.ioctl import (
     device_errors,
     device_info,
 )
-from ebs_autoscale.filesystems.btrfs.mount import OpenMount
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.model import Device, Reading
 
@@ -82,6 +82,13 @@ def exclusive_operation(mount: OpenMount, sysfs: BtrfsSysfs) -> str:
 def devices_of(mount: OpenMount, sysfs: BtrfsSysfs) -> tuple[Device, ...]:
     """The devices by ascending devid; also of a filesystem that is read-only. Raises OSError."""
     return _devices(mount.fd, _device_infos(mount, sysfs), sysfs)
+
+
+def devices_at(mountpoint: str) -> tuple[Device, ...]:
+    """The devices of the filesystem on this path, read-only or not; raises Unfit or OSError."""
+    mount = BtrfsMount(mountpoint, read_only=True)
+    with mount.opened(read_only=True) as opened:
+        return devices_of(opened, BtrfsSysfs(mount.uuid))
 
 
 def _device_infos(mount: OpenMount, sysfs: BtrfsSysfs) -> list[DeviceInfo]:
