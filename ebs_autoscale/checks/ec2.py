@@ -106,7 +106,7 @@ def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
     """The verdict on this host's clock by the Date header of an answer; none without a date."""
     try:
         skew_seconds = wall_seconds - parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return
     direction = "ahead of EC2" if skew_seconds > 0 else "behind EC2"
     what = f"{abs(skew_seconds):.0f} s {direction}"

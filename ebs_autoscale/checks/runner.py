@@ -16,10 +16,11 @@ from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, Transient, Unfit
 from ebs_autoscale.units import json_text
 
-# The operator waits for all of it. The host answers in milliseconds unless something hangs; EC2
-# and the instance metadata service may both be silent, one after the other.
+# The operator waits for all of it. The host answers in milliseconds unless something hangs. EC2 and
+# the instance metadata service are given up earlier than this when they are silent; a slow one is
+# not silent: its five answers for identity and credentials may take 3 s each.
 HOST_PATIENCE_SECONDS = 5.0
-EC2_PATIENCE_SECONDS = 9.0
+EC2_PATIENCE_SECONDS = 24.0
 
 # What two lines are called in print; in JSON they keep the names that scripts know.
 _TITLES = {"members": "devices", "leftovers": "orphans"}

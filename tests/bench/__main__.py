@@ -81,12 +81,12 @@ def _imds(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
 
 
 WHAT = {
-    "imds": _imds,
     "cost": _cost,
     "accuracy": _accuracy,
     "scenarios": _scenarios,
     "storm": _storm,
     "fill": _fill,
+    "imds": _imds,
 }
 
 

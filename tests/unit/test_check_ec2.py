@@ -37,7 +37,9 @@ def test_clocks(skew: float, verdict: str, seconds: str) -> None:
     assert bool(line.hint) == (verdict != "ok")
 
 
-@pytest.mark.parametrize("date", ["", "now", "Wed, 99 Foo 2026"])
+@pytest.mark.parametrize(
+    "date", ["", "now", "Wed, 99 Foo 2026", "Sat, 28 Nov 99999999999 03:38:08 GMT"]
+)
 def test_no_date(date: str) -> None:
     """Without a date there is no line."""
     assert list(clock_lines(date, NOW)) == []
