@@ -1,25 +1,27 @@
 """One BTRFS filesystem: read its state, add devices, balance metadata."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
+from types import MappingProxyType
 from typing import Protocol
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs import ioctl
+from ebs_autoscale.filesystems.btrfs import ioctl, repair
 from ebs_autoscale.filesystems.btrfs.metadata import (
     data_can_make_room,
     device_to_free,
     has_room,
     takes_next_chunk,
 )
-from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount, remount_command
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
 from ebs_autoscale.filesystems.btrfs.reading import devices_of, exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_near_enospc
 from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host import paths
+from ebs_autoscale.host.blank import require_writable
 from ebs_autoscale.host.command import never, run
 from ebs_autoscale.model import Device, Reading, Rebalance
 from ebs_autoscale.units import counted, format_size
@@ -29,6 +31,8 @@ Verified = Callable[[], AbstractContextManager[object]]
 
 Tell = Callable[[str], None]
 """Called with what is being done or waited for."""
+
+NO_VOLUMES: Mapping[str, str] = MappingProxyType({})
 
 # Measured: 12 to 430 ms for devices of 10 GiB to 16 TiB; hosts with much dirty data take longer.
 _ADD_TIMEOUT_SECONDS = 120.0
@@ -138,6 +142,23 @@ class BtrfsFilesystem:
         """Hold an emergency reserve of this much data, none for 0; see Reserve."""
         return self._reserve.keep(data_bytes)
 
+    def verify_devices(self, volumes: Mapping[str, str] = NO_VOLUMES) -> None:
+        """Raise Unfit while a device has no superblock, or while our own add of one does not end.
+
+        Reads each device, so it may block. `volumes` are EBS volume ids by kernel name.
+        """
+        devices = self.read().devices
+        if self._sysfs.exclusive_operation() == "device add":
+            # What is being added gets its superblock last.
+            self._raise_stuck_add(volumes)
+        else:
+            repair.verify_superblocks(devices, self.uuid, self.mountpoint, volumes)
+
+    def _raise_stuck_add(self, volumes: Mapping[str, str] = NO_VOLUMES) -> None:
+        if found := repair.adding_process(self.mountpoint):
+            name, process_id = found
+            raise repair.stuck_add(name, process_id, volumes.get(name, ""))
+
     def add_device(self, name: str, *, verified: Verified, tell: Tell = ignore) -> None:
         """Add the block device with this kernel name, without force; done when it is a device.
 
@@ -154,8 +175,9 @@ class BtrfsFilesystem:
             # Our timeout may have ended the tool after the kernel had added the device.
             if self._is_device(name):
                 return
+            self._raise_stuck_add()
             if not self._is_refused_for_pause(error):
-                raise _add_failure(name, error) from error
+                raise repair.add_failure(name, error) from error
             tell(
                 "this kernel cannot add a device while a balance is paused: cancelling the balance"
             )
@@ -179,6 +201,8 @@ class BtrfsFilesystem:
                 self._balance.pause()
                 if self.exclusive_operation() in _ADD_IS_ALLOWED:
                     return
+            if operation == "device add":
+                self._raise_stuck_add()
             tell(f"waiting for another operation to end: {operation}")
             if self._clock.now_seconds() >= deadline_seconds:
                 raise Transient(
@@ -192,11 +216,11 @@ class BtrfsFilesystem:
 
     def _add(self, name: str, verified: Verified) -> None:
         with verified():
+            require_writable(name)
             if is_near_enospc(self.read()):
                 self._add_at_once(name)
             else:
-                # Without TRIM (-K), which EBS does not support.
-                argv = ["btrfs", "device", "add", "-K", f"/dev/{name}", self.mountpoint]
+                argv = repair.add_command(name, self.mountpoint)
                 run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
 
     def _add_at_once(self, name: str) -> None:
@@ -217,11 +241,14 @@ class BtrfsFilesystem:
 
     def _is_refused_for_pause(self, error: CommandFailed) -> bool:
         """Whether a kernel before 5.17, or a tool before 5.18, refused to add beside our pause."""
-        return _is_exclusive(error) and self._balance.is_paused_by_us(self.exclusive_operation())
+        return repair.is_exclusive(error) and self._balance.is_paused_by_us(
+            self.exclusive_operation()
+        )
 
     def _is_device(self, name: str) -> bool:
         """Whether it is a device in sysfs and on disk; raises Unfit when only one says so."""
-        listed = self.read().has_device(name)
+        reading = self.read()
+        listed = reading.has_device(name)
         try:
             written = superblock_uuid(f"/dev/{name}") == self.uuid
         except OSError as error:
@@ -230,12 +257,8 @@ class BtrfsFilesystem:
             what = f"cannot read the superblock on {name}: {error}"
             raise Transient(what, cause=Cause.ADD) from error
         if listed and not written:
-            raise Unfit(
-                f"the kernel lists {name} as a device of {self.uuid}, but its superblock does not",
-                hint=f"stop the programs that use {self.mountpoint}, then run "
-                f"`{remount_command(self.mountpoint, self.uuid)}`",
-                cause=Cause.INCOMPLETE_ADD,
-            )
+            device = next(each for each in reading.devices if each.name == name)
+            raise repair.incomplete_add(device, self.mountpoint)
         if written and not listed:
             raise Unfit(
                 f"{name} has a superblock of {self.uuid}, but the kernel does not list it as a "
@@ -325,7 +348,7 @@ class BtrfsFilesystem:
         if operation == "balance paused" and not self._balance.progress():
             # Seen on 6.18 after two adds at once; only an unmount ends this state.
             what = "the kernel reports a paused balance, but there is none"
-            command = remount_command(self.mountpoint, self.uuid)
+            command = repair.remount_command(self.mountpoint, self.uuid)
             hint = f"run `{command}`; no data is lost"
         return Transient(
             f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION
@@ -475,26 +498,3 @@ class _Balance:
             return stopping()
 
         return stopping_and_tell
-
-
-def _add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
-    """What a failed add means to the growth."""
-    if "appears to contain" in error.stderr:
-        return Unfit(
-            f"{name} is not blank: {error.stderr.splitlines()[0]}",
-            hint=f"inspect it with `wipefs /dev/{name}`; nothing was overwritten",
-            cause=Cause.NOT_BLANK,
-        )
-    if _is_exclusive(error):
-        return Transient(
-            f"cannot add {name}: {error}",
-            hint="wait for the other operation to finish, or cancel it; before Linux 5.17, a "
-            "paused balance also prevents it",
-            cause=Cause.EXCLUSIVE_OPERATION,
-        )
-    return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
-
-
-def _is_exclusive(error: CommandFailed) -> bool:
-    """Whether another exclusive operation prevented it."""
-    return "exclusive operation" in error.stderr or "in progress" in error.stderr

@@ -110,6 +110,7 @@ class Cause(Enum):
 
     # Block devices.
     NOT_BLANK = "not blank", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    UNWRITABLE = "unwritable", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     IN_USE = "in use", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     CLAIMED = "claimed", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     SIZE = "size", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
@@ -128,6 +129,7 @@ class Cause(Enum):
     DEVICE_ERRORS = "device errors", Exit.FAILED
     FULL = "full", Exit.FAILED
     INCOMPLETE_ADD = "incomplete add", Exit.UNFIT
+    STUCK_ADD = "stuck add", Exit.UNFIT, Backoff(30.0, 60.0, 30.0)
     ADD = "add", Exit.FAILED
     EXCLUSIVE_OPERATION = "exclusive operation", Exit.FAILED
     BALANCE = "balance", Exit.FAILED

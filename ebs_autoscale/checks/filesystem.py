@@ -11,6 +11,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.filesystems.btrfs.reading import devices_at
+from ebs_autoscale.filesystems.btrfs.repair import mount_hint
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
@@ -36,8 +37,9 @@ class FilesystemSeen:
     """What the kernel and fstab say about the filesystem.
 
     `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
-    `error` is why there is no `reading`; `devices` are those of a read-only filesystem, `present`
-    those of one that is not mounted; `copies` is what is wrong with copies of its devices.
+    `error` is why there is no `reading`, `incomplete` what is wrong with an add; `devices` are
+    those of a read-only filesystem, `present` those of one that is not mounted; `copies` is what is
+    wrong with copies of its devices.
     """
 
     mountpoint: str
@@ -46,6 +48,7 @@ class FilesystemSeen:
     operation: str = "none"
     error: EbsAutoscaleError | None = None
     devices: tuple[Device, ...] = ()
+    incomplete: EbsAutoscaleError | None = None
     present: PresentDevices | None = None
     copies: tuple[Problem, ...] = ()
     fstab: tuple[FstabLine, ...] = ()
@@ -82,7 +85,12 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
         if error.cause is Cause.NOT_MOUNTED and seen.uuid:
             seen = replace(seen, present=_present_devices(seen.uuid))
         return seen
-    return replace(before, uuid=reading.filesystem, reading=reading, operation=operation)
+    seen = replace(before, uuid=reading.filesystem, reading=reading, operation=operation)
+    try:
+        filesystem.verify_devices()
+    except EbsAutoscaleError as error:
+        return replace(seen, incomplete=error)
+    return seen
 
 
 def _devices(mountpoint: str, error: EbsAutoscaleError) -> tuple[Device, ...]:
@@ -106,7 +114,9 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
         yield failed("mount", seen.error)
     yield from map(_problem_line, device_problems(seen.mountpoint, seen.devices))
     if seen.present:
-        yield _presence_line(seen.uuid, seen.present)
+        yield _presence_line(seen.uuid, seen.present, seen.mountpoint)
+    if seen.incomplete:
+        yield failed("add", seen.incomplete)
     for copy in seen.copies:
         yield _problem_line(copy)
     mounted = ""
@@ -119,11 +129,10 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
     )
 
 
-def _presence_line(uuid: str, present: PresentDevices) -> Line:
+def _presence_line(uuid: str, present: PresentDevices, path: str) -> Line:
     if present.complete:
         return Line("members", "ok", f"{uuid}: {present.sentence}")
-    hint = "attach the missing volumes (see `lsblk`); never mount it read-write and degraded"
-    return Line("members", "fail", f"{uuid}: {present.sentence}", hint)
+    return Line("members", "fail", f"{uuid}: {present.sentence}", mount_hint(path))
 
 
 def _reading_lines(reading: Reading) -> Iterator[Line]:

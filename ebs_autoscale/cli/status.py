@@ -113,11 +113,16 @@ def _devices(mountpoint: str, error: EbsAutoscaleError) -> tuple[Device, ...]:
 def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> FilesystemStatus:
     filesystem = filesystem_of(settings, clock)
     reading = filesystem.read()
+    problems = list(problems_of(reading))
+    try:
+        filesystem.verify_devices()
+    except Unfit as error:
+        problems.append(Problem.of_error(error))
     operation = filesystem.exclusive_operation()
     return FilesystemStatus(
         reading=reading,
         shortage=shortage_of(reading, settings.policy, forecast),
-        problems=tuple(problems_of(reading)),
+        problems=tuple(problems),
         operation=operation,
         progress=filesystem.balance_progress() if operation.startswith("balance") else "",
     )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ebs_autoscale.errors import CommandFailed
+from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GIB, MIB
 
@@ -19,6 +19,12 @@ _BLKID_NOTHING_FOUND = 2
 
 IsLeftover = Callable[[bytes, int], bool]
 """Whether content that was read at this offset in bytes counts as nothing."""
+
+# EBS answers in milliseconds. A volume that takes longer than this is impaired; waiting on would
+# cost more than another volume.
+_WRITE_TIMEOUT_SECONDS = 20.0
+# Where a filesystem puts its superblock.
+_WRITTEN_BLOCK = ("bs=4096", "seek=16", "count=1")
 
 
 def signature_of(node: Path) -> str:
@@ -58,3 +64,29 @@ def _inspected_ranges(size_bytes: int) -> list[tuple[int, int]]:
     edge_bytes = min(_EDGE_BYTES, size_bytes)
     edges = [(0, edge_bytes), (size_bytes - edge_bytes, edge_bytes)]
     return edges + [(at, length) for at, length in copies if at + length <= size_bytes]
+
+
+def require_writable(name: str) -> None:
+    """Write zeros to a device that was verified to be blank; raises Unfit where that fails.
+
+    By a process: one that waits for a device in the kernel cannot be killed, only left behind.
+    """
+    argv = [
+        "dd",
+        "if=/dev/zero",
+        f"of=/dev/{name}",
+        *_WRITTEN_BLOCK,
+        "oflag=direct,sync",
+        "conv=notrunc",
+    ]
+    try:
+        run(argv, timeout_seconds=_WRITE_TIMEOUT_SECONDS)
+    except CommandFailed as error:
+        how = f"does not accept a write within {_WRITE_TIMEOUT_SECONDS:.0f} s"
+        if error.status is not None:
+            how = f"refuses to be written: {error.stderr.strip().splitlines()[0]}"
+        raise Unfit(
+            f"{name} {how}",
+            hint="nothing was added; detach and delete the volume (see dmesg)",
+            cause=Cause.UNWRITABLE,
+        ) from error

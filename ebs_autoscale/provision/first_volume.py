@@ -1,7 +1,7 @@
 """The first volume of a filesystem that does not exist yet: created as growth 0."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID, uuid4, uuid5
 
 from ebs_autoscale.errors import Cause, Refused, Transient, Unfit
@@ -73,6 +73,9 @@ class NoFilesystem:
         """Raises Unfit."""
         what = f"cannot add {name}: there is no filesystem on {self._mountpoint} yet"
         raise Unfit(what, cause=Cause.MKFS)
+
+    def verify_devices(self, volumes: Mapping[str, str]) -> None:
+        """There are no devices."""
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:  # noqa: ARG002 -- the port's
         """There is no metadata to balance."""

@@ -52,7 +52,7 @@ class Outcome(Enum):
 def observe(world: World) -> Observation:
     """Look at the filesystem and at EC2, and join what both say about each volume.
 
-    Raises Unfit where a device is missing: no growth can help then.
+    Raises Unfit where a device is missing or was not fully added: no growth can help then.
     """
     if lost := missing_device(world.filesystem.read()):
         raise Unfit(lost.sentence, hint=lost.hint, cause=lost.cause)
@@ -62,6 +62,7 @@ def observe(world: World) -> Observation:
     reading = world.filesystem.read()
     found = {v.id: world.block_devices.node_of(v) for v in inventory.volumes if v.attached_to}
     nodes = {volume_id: node for volume_id, node in found.items() if node}
+    world.filesystem.verify_devices({node: volume_id for volume_id, node in nodes.items()})
     newest = Observation(reading=reading, inventory=inventory, nodes=nodes).newest_device
     balanced = newest is None or not world.filesystem.needs_balance(
         world.rebalance, nodes[newest.id]

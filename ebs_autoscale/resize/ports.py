@@ -1,6 +1,6 @@
 """What a growth needs of the world: EC2, block devices, the filesystem, time, and a listener."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,6 +77,10 @@ class Filesystem(Protocol):
 
     def read(self) -> Reading:
         """Verify the mount and look; raises Unfit or Transient."""
+        ...
+
+    def verify_devices(self, volumes: Mapping[str, str]) -> None:
+        """Raise Unfit while a device has no superblock, or an add of ours does not end."""
         ...
 
     def add_device(

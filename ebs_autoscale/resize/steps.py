@@ -94,13 +94,19 @@ def _perform(
 
 
 def _add(at: Attached, world: World) -> None:
-    world.filesystem.add_device(
-        at.node,
-        verified=partial(
-            world.block_devices.verified_blank, at.node, size_bytes=at.volume.size_bytes
-        ),
-        tell=partial(world.progress, at.volume),
-    )
+    try:
+        world.filesystem.add_device(
+            at.node,
+            verified=partial(
+                world.block_devices.verified_blank, at.node, size_bytes=at.volume.size_bytes
+            ),
+            tell=partial(world.progress, at.volume),
+        )
+    except Unfit as error:
+        if at.volume.id in error.what:
+            raise
+        what = f"{at.volume.id}: {error.what}"
+        raise Unfit(what, hint=error.hint, cause=error.cause) from error
 
 
 def _balance(volume: Volume, world: World) -> str:

@@ -3,7 +3,7 @@
 What a growth asks of EC2 is real down to the bytes on the wire; time passes only by waiting.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -71,6 +71,9 @@ class Filesystem:
         del verified, tell
         if name not in self.devices:
             self.devices.append(name)
+
+    def verify_devices(self, volumes: Mapping[str, str]) -> None:
+        """Every device is complete."""
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:
         """Metadata is always balanced."""

@@ -170,19 +170,3 @@ def test_a_stop_ends_the_waiting(
     clock.on_sleep = stop
     with foreign_removal(path), pytest.raises(Stopped):
         filesystem.add_device(loop(GIB).name, verified=nullcontext)
-
-
-def test_a_listed_device_without_superblock_is_refused(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock
-) -> None:
-    """A device that the kernel lists, but that has no superblock, is left to the operator."""
-    filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
-    new = loop(GIB)
-    filesystem.add_device(new.name, verified=nullcontext)
-    with Path(new.node).open("r+b", buffering=0) as node:
-        node.seek(64 * 1024)
-        node.write(bytes(4096))
-    with pytest.raises(Unfit) as caught:
-        filesystem.add_device(new.name, verified=nullcontext)
-    assert caught.value.cause is Cause.INCOMPLETE_ADD
-    assert f"--forget {new.node} && mount" in caught.value.hint

@@ -158,26 +158,6 @@ def test_forced_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     assert f"umount {path} && mount {path}" in error.hint
 
 
-def test_forced_read_only_with_a_half_added_device(
-    loop: Loop, btrfs_at: Btrfs, clock: Clock
-) -> None:
-    """The hint names the device that the kernel lists, but that was never fully added."""
-    device, new = loop(GIB), loop(GIB)
-    path = btrfs_at(device)
-    filesystem = BtrfsFilesystem(str(path), clock=clock)
-    filesystem.add_device(new.name, verified=nullcontext)
-    with Path(new.node).open("r+b", buffering=0) as node:
-        node.seek(64 * 1024)
-        node.write(bytes(4096))
-    device.resize(8 * MIB)
-    new.resize(MIB)
-    (path / "content").write_bytes(os.urandom(MIB))
-    with suppress(CommandFailed):
-        run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
-    hint = refusal(filesystem.read).hint
-    assert f"umount {path} && btrfs device scan --forget {new.node} && mount {path}" in hint
-
-
 @pytest.mark.parametrize("name", ["with space", "new\nline", "tab\t#", "back\\slash", "zürich ☃"])
 def test_any_path_will_do(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock, name: str

@@ -1,6 +1,6 @@
 """An instance's block devices and its filesystem, in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from ebs_autoscale.errors import Cause, Stopped, Unfit
@@ -63,6 +63,7 @@ class SimulatedFilesystem:
         self.balance_seconds = 0.0
         self.read_only = False
         self.lost = False
+        self.unwritten: set[str] = set()
 
     @property
     def uuid(self) -> str:
@@ -103,6 +104,12 @@ class SimulatedFilesystem:
                     for devid, (name, size) in devices
                 ),
             )
+
+    def verify_devices(self, volumes: Mapping[str, str]) -> None:
+        """Raise Unfit for a device without superblock."""
+        for name in self.unwritten & self.devices.keys():
+            what = f"{name} ({volumes.get(name)}) has no superblock"
+            raise Unfit(what, cause=Cause.INCOMPLETE_ADD)
 
     def add_device(
         self,

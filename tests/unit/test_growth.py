@@ -323,3 +323,28 @@ def test_a_refusal_is_told_and_metadata_balanced_beside_it() -> None:
     assert world.events[-1].kind is EventKind.GROWTH_REFUSED
     assert world.grow(policy) is Outcome.REFUSED
     assert world.causes(EventKind.GROWTH_REFUSED) == ["limits.volumes"] * 3
+
+
+def test_nothing_is_added_beside_a_device_without_superblock() -> None:
+    """An add that was not completed is told at each look, until it is; nothing else is tried."""
+    world = low_world()
+    world.filesystem.devices["nvme1n1"] = GIB
+    world.filesystem.unwritten = {"nvme1n1"}
+    for times in (1, 2, 3):
+        assert world.grow() is Outcome.UNFIT
+        assert world.causes(EventKind.GROWTH_FAILED) == ["incomplete add"] * times
+    assert not world.cloud.volumes
+    world.filesystem.unwritten = set()
+    assert world.grow() is Outcome.DONE
+
+
+def test_a_volume_that_cannot_be_written_is_set_aside() -> None:
+    """It is named, and the growth goes on with another one."""
+    world = low_world()
+    world.at.calls.clear()
+    world.fail("add_device", Unfit("nvme1n1 refuses to be written", cause=Cause.UNWRITABLE))
+    world.grow()
+    assert world.grow() is Outcome.DONE
+    (failed,) = [event for event in world.events if event.kind is EventKind.GROWTH_FAILED]
+    assert failed.cause is Cause.UNWRITABLE
+    assert any(volume.id in failed.sentence for volume in world.cloud.volumes)

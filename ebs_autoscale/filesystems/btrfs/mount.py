@@ -12,6 +12,7 @@ from ebs_autoscale.filesystems.btrfs.ioctl import (
     filesystem_info,
     is_read_only_subvolume,
 )
+from ebs_autoscale.filesystems.btrfs.repair import mount_hint, remount_command
 from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host import files, fstab
@@ -148,11 +149,11 @@ class BtrfsMount:
             else "/"
         )
         # Without a line for it, there is nothing that `mount` could mount.
+        path = _shown(self.path)
         is_listed = fstab.lines_at(files.read_text(fstab.FSTAB), self.path)
-        way = "mount" if is_listed else "ebs-autoscale init"
         return Unfit(
             f"nothing is mounted on {_shown(self.path)}: it is a directory of {of}",
-            hint=f"run `{way} {_shown(self.path)}`",
+            hint=mount_hint(path) if is_listed else f"run `ebs-autoscale init {path}`",
             cause=Cause.NOT_MOUNTED,
         )
 
@@ -265,25 +266,6 @@ def _names_in(filesystem: str) -> frozenset[str]:
         return frozenset(path.name for path in (SYSFS / filesystem / "devices").iterdir())
     except OSError:
         return frozenset()
-
-
-def remount_command(path: str, uuid: str) -> str:
-    """The commands that mount the filesystem anew, without devices that were never fully added.
-
-    After an add that failed half-way the kernel still lists the device, and takes it for the
-    newest: the mount fails with "failed to read devices" (measured on 6.18: 6 of 6 mounts failed
-    without `--forget`, none of 6 with it).
-    """
-    commands = [f"umount {path}", f"mount {path}"]
-    try:
-        nodes = [f"/dev/{path.name}" for path in (SYSFS / uuid / "devices").iterdir()]
-        # A seed device has the superblock of the filesystem that it was.
-        half_added = [node for node in sorted(nodes) if not superblock_uuid(node)]
-    except OSError:
-        half_added = []
-    if half_added:
-        commands.insert(1, f"btrfs device scan --forget {' '.join(half_added)}")
-    return " && ".join(commands)
 
 
 def _cannot_open(path: str, error: OSError) -> Unfit:

@@ -1,0 +1,147 @@
+"""Which devices of a filesystem lack a superblock, and the commands that repair it. One home."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
+from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.model import Device
+
+_PROC = Path("/proc")
+
+
+def add_command(name: str, path: str) -> list[str]:
+    """The command that adds a device: without TRIM (-K), which EBS does not support."""
+    return ["btrfs", "device", "add", "-K", f"/dev/{name}", path]
+
+
+def adding_process(path: str) -> tuple[str, int] | None:
+    """The device that a process started as `add_command` is adding now, and its process id.
+
+    A process that waits for a device in the kernel cannot be killed; it outlives its growth.
+    """
+    wanted = add_command("", path)
+    for folder in _PROC.iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            argv = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")[:-1]
+        except OSError:
+            continue
+        if len(argv) == len(wanted) and [*argv[:4], argv[5]] == [*wanted[:4], wanted[5]]:
+            return argv[4].removeprefix("/dev/"), int(folder.name)
+    return None
+
+
+def stuck_add(name: str, process_id: int, volume: str = "") -> Unfit:
+    """Our own add, which the kernel has not finished: nothing else is done until it has."""
+    return Unfit(
+        f"`btrfs device add` of {_named(name, volume)} has not ended (process {process_id}): the "
+        "device does not respond",
+        hint="detach its volume by force, which ends it, or reboot the instance; it cannot be "
+        "killed, and no other device is added meanwhile",
+        cause=Cause.STUCK_ADD,
+    )
+
+
+def incomplete_add(device: Device, path: str, volume: str = "") -> Unfit:
+    """A device of a writable filesystem that has no superblock.
+
+    Its add is committed, so that the filesystem cannot be mounted again without it, and forgetting
+    it does not help (measured: 4 of 4). Removing it does, also with content (measured on 6.18: 3
+    of 3). If it can be written again, the next commit writes its superblock.
+    """
+    return Unfit(
+        f"{_named(device.name, volume)} (devid {device.devid}) of {path} has no superblock, since "
+        f"it refused to be written: without it {path} cannot be mounted again",
+        hint=f"while {path} is writable, run `btrfs device remove {device.devid} {path}`; then "
+        "detach and delete the volume of that device",
+        cause=Cause.INCOMPLETE_ADD,
+    )
+
+
+def verify_superblocks(
+    devices: Iterable[Device], uuid: str, path: str, volumes: Mapping[str, str]
+) -> None:
+    """Raise Unfit when a present device has no superblock of its filesystem, as read from it."""
+    for device in devices:
+        is_here = device.name and not device.missing
+        if is_here and not _device_count(device.name, uuid):
+            raise incomplete_add(device, path, volumes.get(device.name, ""))
+
+
+def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
+    """What a failed add means to the growth."""
+    if "appears to contain" in error.stderr:
+        return Unfit(
+            f"{name} is not blank: {error.stderr.splitlines()[0]}",
+            hint=f"inspect it with `wipefs /dev/{name}`; nothing was overwritten",
+            cause=Cause.NOT_BLANK,
+        )
+    if is_exclusive(error):
+        return Transient(
+            f"cannot add {name}: {error}",
+            hint="wait for the other operation to finish, or cancel it; before Linux 5.17, a "
+            "paused balance also prevents it",
+            cause=Cause.EXCLUSIVE_OPERATION,
+        )
+    return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
+
+
+def is_exclusive(error: CommandFailed) -> bool:
+    """Whether another exclusive operation prevented it."""
+    return "exclusive operation" in error.stderr or "in progress" in error.stderr
+
+
+def mount_hint(path: str) -> str:
+    """What to do about a filesystem that is not mounted."""
+    return (
+        f"run `mount {path}`; if a device is missing (see `ebs-autoscale check`), first attach its "
+        "volume, and never mount it read-write and degraded"
+    )
+
+
+def remount_command(path: str, uuid: str) -> str:
+    """The commands that mount the filesystem anew, without devices that were never fully added.
+
+    An add that was aborted: the kernel still lists the device, and takes it for the newest, so that
+    a mount fails with "failed to read devices" unless it is forgotten (measured on 6.18: 6 of 6
+    failed without `--forget`, none of 6 with it). One that was committed: the filesystem counts the
+    device, which has to be removed while it is missing.
+    """
+    try:
+        names = sorted(node.name for node in (SYSFS / uuid / "devices").iterdir())
+    except OSError:
+        names = []
+    counts = {name: _device_count(name, uuid) for name in names}
+    nodes = [f"/dev/{name}" for name, count in counts.items() if not count]
+    commands = [f"umount {path}"]
+    if nodes:
+        commands.append(f"btrfs device scan --forget {' '.join(nodes)}")
+    if nodes and max(counts.values()) > len(counts) - len(nodes):
+        commands += [
+            f"mount -o degraded {path}",
+            f"btrfs device remove missing {path}",
+            f"umount {path}",
+        ]
+    return " && ".join([*commands, f"mount {path}"])
+
+
+def _device_count(name: str, uuid: str) -> int:
+    """How many devices the filesystem has, by the superblock on this one; 0 without one.
+
+    A seed device has the superblock of the filesystem that it was, which counts for nothing.
+    """
+    try:
+        found = read_superblock(f"/dev/{name}")
+    except OSError:
+        return 0
+    if found is None:
+        return 0
+    return found.device_count if found.filesystem == uuid else 1
+
+
+def _named(name: str, volume: str) -> str:
+    return f"{name} ({volume})" if volume else name
