@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from ec2_sandbox.faults import FaultKind, FaultRule
+from ec2_sandbox.faults import IMDS, FaultKind, FaultRule
 
 from ebs_autoscale.model import DecisionKind, StepKind
 
@@ -105,6 +105,20 @@ def _held(dice: Random) -> FaultRule:
     )
 
 
+def _imds(dice: Random) -> FaultRule:
+    """The metadata service fails, drops requests, is late, drips or talks nonsense."""
+    kind, seconds = dice.choice(
+        (
+            (FaultKind.HTTP, 0.0),
+            (FaultKind.LOST_BEFORE, 0.0),
+            (FaultKind.DELAY, dice.choice((1.5, 3.0))),
+            (FaultKind.DRIP, 0.01),
+            (FaultKind.JUNK, 0.0),
+        )
+    )
+    return FaultRule(kind=kind, action=IMDS, seconds=seconds, probability=dice.choice((0.3, 1.0)))
+
+
 _ERROR = FaultKind.ERROR
 _FAULTS: Mapping[str, tuple[int, Callable[[Random], FaultRule]]] = {
     "lost before": (6, lambda dice: _lost(dice, FaultKind.LOST_BEFORE)),
@@ -112,6 +126,7 @@ _FAULTS: Mapping[str, tuple[int, Callable[[Random], FaultRule]]] = {
     "throttled 30 %": (6, lambda _: FaultRule(kind=FaultKind.THROTTLE, probability=0.3)),
     "5xx 30 %": (6, _http),
     "held": (6, _held),
+    "IMDS": (4, _imds),
     "not found": (3, lambda _: _rule(_ERROR, "AttachVolume", 1, "InvalidVolume.NotFound")),
     "mapping": (
         3,
