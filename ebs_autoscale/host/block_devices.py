@@ -14,6 +14,8 @@ from ebs_autoscale.model import Volume
 
 _EBS_MODEL = "Amazon Elastic Block Store"
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
+# Not `nvme1c1n1`: with multipath, the kernel's path to the namespace `nvme1n1`, of the same serial.
+_NAMESPACE = re.compile(r"nvme\d+n\d+")
 _SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
 # Some AMIs map the root volume as /dev/sda1, and old guests have /dev/xvda1 without /dev/xvda.
 _NAMES = re.compile(r"((?:sd|xvd)[a-z]{1,2})\d*")
@@ -122,7 +124,8 @@ class BlockDevices:
     def _by_serial(self, volume: Volume) -> str:
         wanted = _serial(volume)
         for path in sorted(self._block.glob("nvme*n*")):
-            if self.serial_of(path.name) == wanted and self._is_ebs(path.name):
+            is_namespace = _NAMESPACE.fullmatch(path.name) and not self._is_hidden(path.name)
+            if is_namespace and self.serial_of(path.name) == wanted and self._is_ebs(path.name):
                 return path.name
         return ""
 
@@ -150,6 +153,10 @@ class BlockDevices:
         if serial or name.startswith("nvme"):
             return serial == _serial(volume) and self._is_ebs(name)
         return self.size_of(name) == volume.size_bytes
+
+    def _is_hidden(self, name: str) -> bool:
+        """Whether it has no node and cannot be opened."""
+        return self._attribute(name, "hidden") == "1"
 
     def _is_ebs(self, name: str) -> bool:
         # Instance store volumes are NVMe, too: "Amazon EC2 NVMe Instance Storage".

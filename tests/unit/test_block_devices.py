@@ -62,6 +62,18 @@ def test_by_serial_among_others(host: FakeHost) -> None:
     assert host.node_of() == "nvme1n1"
 
 
+@pytest.mark.parametrize("others", [["nvme1c1n1"], ["nvme0c3n1", "nvme1c1n1"], ["nvme0n7"]])
+def test_a_path_of_multipath_is_no_device(host: FakeHost, others: list[str]) -> None:
+    """Of a namespace and the kernel's paths to it, which bear one serial, it is the namespace."""
+    for name in others:
+        host.add(name, serial="vol0123abcd")
+        (host.sysfs / "block" / name / "hidden").write_text("1\n")
+    assert host.node_of() == ""
+    host.add("nvme1n1", serial="vol0123abcd")
+    (host.sysfs / "block/nvme1n1/hidden").write_text("0\n")
+    assert host.node_of() == "nvme1n1"
+
+
 def test_nothing_there_is_no_node(host: FakeHost) -> None:
     """While the kernel does not show the volume, no other device is taken for it."""
     host.add("nvme0n1", serial="vol0000ffff")
