@@ -128,6 +128,7 @@ class Cause(Enum):
     MISSING_DEVICE = "missing device", Exit.UNFIT
     DEVICE_ERRORS = "device errors", Exit.FAILED
     FULL = "full", Exit.FAILED
+    QGROUP_LIMIT = "qgroup limit", Exit.FAILED
     INCOMPLETE_ADD = "incomplete add", Exit.UNFIT
     STUCK_ADD = "stuck add", Exit.UNFIT, Backoff(30.0, 60.0, 30.0)
     ADD = "add", Exit.FAILED

@@ -39,6 +39,15 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """A limit of a quota group (`0/256`) of BTRFS; programs get EDQUOT when nothing is left."""
+
+    qgroup: str
+    limit_bytes: int
+    left_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One look at the filesystem; valid for the moment it was taken.
 
@@ -49,6 +58,7 @@ class Reading:
     `statvfs_available_bytes` is the figure `df` shows, up to 38 s late under buffered writes.
     `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
     `reserve_bytes` is the data held for emergencies: it counts as used, never as available.
+    `quota` is the limit, other than space, that is nearest; None without one.
     """
 
     filesystem: str
@@ -62,6 +72,7 @@ class Reading:
     metadata_profile: str
     devices: tuple[Device, ...]
     reserve_bytes: int = 0
+    quota: Quota | None = None
 
     @property
     def available_percent(self) -> float:

@@ -29,6 +29,7 @@ _NAME_OF = {
     Cause.COPY: "copies",
     Cause.DEVICE_ERRORS: "errors",
     Cause.FULL: "space",
+    Cause.QGROUP_LIMIT: "quota",
 }
 
 

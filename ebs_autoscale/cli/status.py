@@ -168,6 +168,7 @@ def _figures(reading: Reading) -> dict[str, Any]:
         "metadata_headroom_bytes": reading.metadata_headroom_bytes,
         "metadata_profile": reading.metadata_profile,
         "reserve_bytes": reading.reserve_bytes,
+        "quota": asdict(reading.quota) if reading.quota else None,
         "members": [asdict(device) for device in reading.devices],
     }
 
@@ -206,6 +207,9 @@ def _lines_of(seen: FilesystemStatus) -> list[str]:
         f"  devices      {', '.join(_device(device) for device in reading.devices)}",
         f"  decision     {seen.decision}",
     ]
+    if quota := reading.quota:
+        left, limit = format_size(quota.left_bytes), format_size(quota.limit_bytes)
+        lines.append(f"  quota        {left} of {limit} left to quota group {quota.qgroup}")
     if seen.operation != "none":
         lines.append(f"  running      {', '.join(filter(None, (seen.operation, seen.progress)))}")
     return lines

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import MIB, Device, Reading
-from ebs_autoscale.units import counted
+from ebs_autoscale.policy.settings import Threshold
+from ebs_autoscale.units import counted, format_size
 
 # Ordinary writers get ENOSPC with this much metadata free (measured: 3.73 MiB in each case); with
 # less data than that any file of some size does.
@@ -17,7 +18,7 @@ MISSING_DEVICE_HINT = (
 NEEDS_DEVICES = frozenset({Cause.MISSING_DEVICE, Cause.DEVICE_ERRORS})
 """The problems that only a look at the devices can find, or find to be over."""
 
-NEEDS_READING = frozenset({Cause.FULL})
+NEEDS_READING = frozenset({Cause.FULL, Cause.QGROUP_LIMIT})
 """The problems that only a reading can find, or find to be over."""
 
 _ERROR_NAMES = (
@@ -58,6 +59,26 @@ def problems_of(reading: Reading) -> Iterator[Problem]:
         what = f"{reading.mountpoint} has no space left for {full}: writes fail with ENOSPC"
         hint = "delete files; `ebs-autoscale status` shows why it does not grow"
         yield Problem(Cause.FULL, what, hint)
+    if limited := _nearly_used(reading):
+        yield limited
+
+
+def _nearly_used(reading: Reading) -> Problem | None:
+    """The quota, once it leaves less than the default threshold of space and than there is."""
+    quota, default = reading.quota, Threshold()
+    if quota is None or quota.left_bytes >= reading.available_bytes:
+        return None
+    enough = quota.limit_bytes * default.available_percent / 100
+    if quota.left_bytes >= max(enough, default.available_min_bytes):
+        return None
+    return Problem(
+        Cause.QGROUP_LIMIT,
+        f"the limit of quota group {quota.qgroup}, {format_size(quota.limit_bytes)}, leaves "
+        f"{format_size(quota.left_bytes)} of what is available on {reading.mountpoint}: writes "
+        "beyond it fail with EDQUOT",
+        f"run `btrfs qgroup limit SIZE {quota.qgroup} {reading.mountpoint}` with a larger SIZE, or "
+        "delete files; no volume is created for it",
+    )
 
 
 def device_problems(path: str, devices: Sequence[Device]) -> Iterator[Problem]:

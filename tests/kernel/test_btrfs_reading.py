@@ -11,7 +11,9 @@ import pytest
 from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.command import run
+from ebs_autoscale.policy import problems_of
 
 pytestmark = pytest.mark.kernel
 
@@ -249,3 +251,61 @@ def test_a_reading_takes_microseconds(loop: Loop, btrfs_at: Btrfs, clock: Clock)
     """A reading takes about 0.2 ms, on slow hosts less than 1 ms."""
     filesystem = BtrfsFilesystem(str(btrfs_at(loop(GIB))), clock=clock)
     assert min(timeit.repeat(filesystem.read, number=20, repeat=10)) / 20 < 0.001
+
+
+@pytest.mark.parametrize(
+    ("option", "qgroup"), [((), "0/5"), (("-e",), "0/5"), ((), "1/100"), (("-e",), "2/7")]
+)
+def test_a_quota_is_a_limit(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, option: tuple[str, ...], qgroup: str
+) -> None:
+    """What a quota group leaves is told, also while it is not committed, until EDQUOT."""
+    path = btrfs_at(loop(512 * MIB))
+
+    def quota(*words: str) -> None:
+        run(["btrfs", *words, str(path)], timeout_seconds=60)
+
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    assert filesystem.read().quota is None
+    quota("quota", "enable")
+    for child, parent in (("0/5", "1/100"), ("1/100", "2/7")):
+        quota("qgroup", "create", parent)
+        quota("qgroup", "assign", "--no-rescan", child, parent)
+    run(["btrfs", "quota", "rescan", "-w", str(path)], timeout_seconds=60)
+    assert filesystem.read().quota is None
+    quota("qgroup", "limit", *option, "100M", qgroup)
+    before = filesystem.read()
+    assert before.quota
+    assert (before.quota.qgroup, before.quota.limit_bytes) == (qgroup, 100 * MIB)
+    assert [problem.cause for problem in problems_of(before)] == [Cause.QGROUP_LIMIT]
+    assert before.available_bytes > 200 * MIB
+    written = write_until_full(path / "content")
+    assert abs(before.quota.left_bytes - written) <= 8 * MIB
+    after = filesystem.read()
+    assert after.quota
+    assert after.quota.left_bytes <= 8 * MIB
+
+
+@pytest.mark.parametrize("folder", ["", "folder"])
+def test_a_read_only_subvolume_is_read_only(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, tmp_path: Path, folder: str
+) -> None:
+    """Nobody can write where a read-only subvolume, or a folder of one, is mounted."""
+    path = btrfs_at(loop(256 * MIB))
+    run(["btrfs", "subvolume", "create", str(path / "sub")], timeout_seconds=60)
+    (path / "sub/folder").mkdir()
+    point = tmp_path / "point"
+    point.mkdir()
+    run(["mount", "--bind", str(path / "sub" / folder), str(point)], timeout_seconds=60)
+    try:
+        filesystem = BtrfsFilesystem(str(point), clock=clock)
+        for value in ("true", "false"):
+            argv = ["btrfs", "property", "set", "-t", "subvol", str(path / "sub"), "ro", value]
+            run(argv, timeout_seconds=60)
+            if value == "true":
+                with pytest.raises(Unfit) as caught:
+                    filesystem.read()
+                assert caught.value.cause is Cause.READ_ONLY
+        filesystem.read()
+    finally:
+        run(["umount", str(point)], timeout_seconds=60)

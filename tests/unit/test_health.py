@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.model import Device
+from ebs_autoscale.model import GIB, Device, Quota
 from ebs_autoscale.policy.health import problems_of
 from ebs_autoscale.telemetry.events import EventKind
 from tests.simulated.growths import Watch, failed
@@ -55,6 +55,23 @@ def test_full_is_named() -> None:
         (problem,) = problems_of(reading)
         assert problem.cause is Cause.FULL
         assert f"for {what}" in problem.sentence
+
+
+@pytest.mark.parametrize(
+    ("limit_gib", "left_gib", "is_told"),
+    [
+        (0.1, 0.1, True),  # little, though nothing is used yet
+        (100, 9, True),
+        (40, 11, False),
+        (100, 60, False),  # space ends before the quota does
+        (500, 49, True),
+    ],
+)
+def test_a_quota_is_told_before_it_ends(limit_gib: float, left_gib: float, is_told: bool) -> None:  # noqa: FBT001 -- a table
+    """A quota that leaves little, and less than there is, is a problem; more space is no help."""
+    quota = Quota(qgroup="0/5", limit_bytes=int(limit_gib * GIB), left_bytes=int(left_gib * GIB))
+    causes = [problem.cause for problem in problems_of(replace(HEALTHY, quota=quota))]
+    assert causes == ([Cause.QGROUP_LIMIT] if is_told else [])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ _ADD_DEV = 0x5000940A
 _DEV_STATS = 0xC4089434
 _BALANCE_PROGRESS = 0x84009422
 _TREE_SEARCH = 0xD0009411
+_INO_LOOKUP = 0xD0009412
+_INO_LOOKUP_SIZE = 4096
 _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_READ_ONLY = 1 << 1
 _GET_SUBVOL_INFO = 0x81F8943C
@@ -42,6 +44,9 @@ _SEARCH_HEADER = struct.Struct("=QQQII")
 
 # linux/btrfs_tree.h
 _CHUNK_TREE = 3
+_QUOTA_TREE = 8
+_QGROUP_RELATION = 246
+_FIRST_FREE_OBJECT = 256
 _FIRST_CHUNK = 256
 _CHUNK_ITEM = 228
 _BLOCK_GROUP_METADATA = 1 << 2
@@ -101,6 +106,34 @@ def is_read_only_subvolume(fd: int) -> bool:
         # The flags of the root item, where read-only is the lowest bit.
         return bool(answer[_SUBVOL_INFO_FLAGS_AT] & 1)
     return bool(struct.unpack("=Q", flags)[0] & _SUBVOL_READ_ONLY)
+
+
+def subvolume_of(fd: int) -> int:
+    """The id of the subvolume that a folder is in; needs no privilege."""
+    question = bytearray(_INO_LOOKUP_SIZE)
+    struct.pack_into("=QQ", question, 0, 0, _FIRST_FREE_OBJECT)
+    fcntl.ioctl(fd, _INO_LOOKUP, question)
+    return int(struct.unpack_from("=Q", question)[0])
+
+
+def parent_qgroups(fd: int, qgroup: int) -> list[int]:
+    """The quota groups that this one is in; none without CAP_SYS_ADMIN."""
+    search = bytearray(_SEARCH_SIZE)
+    kinds = (_QGROUP_RELATION, _QGROUP_RELATION)
+    key = (_QUOTA_TREE, qgroup, qgroup, 0, _MAX, 0, _MAX)
+    _SEARCH_KEY.pack_into(search, 0, *key, *kinds, 1024, 0)
+    try:
+        fcntl.ioctl(fd, _TREE_SEARCH, search)
+    except OSError as error:
+        # Quotas were just turned off, or we are an ordinary user.
+        if error.errno in (errno.ENOENT, errno.EPERM):
+            return []
+        raise
+    # A relation is recorded for both; an item has no content. The level is in the upper 16 bits.
+    count = _SEARCH_KEY.unpack_from(search)[9]
+    places = (_SEARCH_KEY.size + index * _SEARCH_HEADER.size for index in range(count))
+    others = (_SEARCH_HEADER.unpack_from(search, place)[2] for place in places)
+    return [other for other in others if other >> 48 > qgroup >> 48]
 
 
 def device_info(fd: int, devid: int) -> DeviceInfo | None:

@@ -16,6 +16,7 @@ from ebs_autoscale.filesystems.btrfs.ioctl import (
     device_info,
 )
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
+from ebs_autoscale.filesystems.btrfs.quota import tightest_quota
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.model import Device, Reading
 
@@ -64,6 +65,7 @@ def reading_of(
         metadata_profile=metadata.profile,
         devices=devices,
         reserve_bytes=reserve_bytes,
+        quota=tightest_quota(mount, sysfs),
     )
 
 

@@ -20,6 +20,16 @@ _COUNTERS = (
     "bytes_used",
     "total_bytes",
 )
+_QGROUP = (
+    "limit_flags",
+    "max_referenced",
+    "max_exclusive",
+    "referenced",
+    "exclusive",
+    "rsv_data",
+    "rsv_meta_pertrans",
+    "rsv_meta_prealloc",
+)
 
 
 class BtrfsSysfs:
@@ -107,6 +117,16 @@ class BtrfsSysfs:
     def is_writable(self, devid: int) -> bool:
         """Whether chunks are allocated on it, unlike on a seed device; True before Linux 5.6."""
         return self._flag(devid, "writeable", "1") == "1"
+
+    def qgroup(self, name: str) -> dict[str, int] | None:
+        """The counters of a quota group such as `0_256`, in bytes; None when there is none.
+
+        Always None before Linux 5.9.
+        """
+        try:
+            return {each: int(self._read(f"qgroups/{name}/{each}")) for each in _QGROUP}
+        except FileNotFoundError:
+            return None
 
     def _flag(self, devid: int, name: str, default: str) -> str:
         try:
