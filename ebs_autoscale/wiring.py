@@ -8,7 +8,8 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import Identity, RoleCredentials
+from ebs_autoscale.model import Identity, Reading, RoleCredentials
+from ebs_autoscale.policy import Remark, remarks_of
 from ebs_autoscale.telemetry import Event
 
 if TYPE_CHECKING:
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:
     """The mounted filesystem; raises Unfit when it is not what the configuration says."""
     return BtrfsFilesystem(settings.mountpoint, clock=clock)
+
+
+def remarks_on(reading: Reading) -> list[Remark]:
+    """What an operator should know about the devices of this host behind a filesystem."""
+    block_devices = BlockDevices()
+    names = [device.name for device in reading.devices if device.name]
+    return list(
+        remarks_of(
+            reading,
+            sizes_bytes={name: block_devices.size_of(name) for name in names},
+            volumes={name: block_devices.volume_id_of(name) for name in names},
+            encrypted=[name for name in names if block_devices.is_encrypted(name)],
+        )
+    )
 
 
 def world_of(

@@ -17,8 +17,9 @@ from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Device, Reading
-from ebs_autoscale.policy import describe_available, device_problems, problems_of
+from ebs_autoscale.policy import Remark, describe_available, device_problems, problems_of
 from ebs_autoscale.units import counted, format_size
+from ebs_autoscale.wiring import remarks_on
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
 _SHOW_TIMEOUT_SECONDS = 3.0
@@ -40,7 +41,7 @@ class FilesystemSeen:
     `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
     `error` is why there is no `reading`, `incomplete` what is wrong with an add; `devices` are
     those of a read-only filesystem, `present` those of one that is not mounted; `copies` is what is
-    wrong with copies of its devices.
+    wrong with copies of its devices, `remarks` what to know about the devices.
     """
 
     mountpoint: str
@@ -52,6 +53,7 @@ class FilesystemSeen:
     incomplete: EbsAutoscaleError | None = None
     present: PresentDevices | None = None
     copies: tuple[Problem, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     fstab: tuple[FstabLine, ...] = ()
     has_mount_unit: bool = False
 
@@ -74,7 +76,9 @@ def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     """Look at the expected filesystem, mounted or not."""
     seen = _look(before, clock)
     copies = copies_of(seen.uuid) if seen.uuid else []
-    return replace(seen, copies=tuple(copy.problem for copy in copies))
+    remarks = remarks_on(seen.reading) if seen.reading else []
+    problems = tuple(copy.problem for copy in copies)
+    return replace(seen, copies=problems, remarks=tuple(remarks))
 
 
 def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
@@ -120,6 +124,8 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
         yield failed("add", seen.incomplete)
     for copy in seen.copies:
         yield _problem_line(copy)
+    for remark in seen.remarks:
+        yield Line(remark.name, "warn", remark.sentence, remark.hint)
     mounted = ""
     if seen.reading:
         yield from _reading_lines(seen.reading)

@@ -6,12 +6,13 @@ from typing import Any
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem, Unfit, with_hint
 from ebs_autoscale.filesystems.btrfs.reading import devices_at
 from ebs_autoscale.host import paths
 from ebs_autoscale.model import DecisionKind, Device, Reading
 from ebs_autoscale.policy import (
     Forecast,
+    Remark,
     Shortage,
     describe_available,
     device_problems,
@@ -20,7 +21,7 @@ from ebs_autoscale.policy import (
 )
 from ebs_autoscale.telemetry import RunningDaemon, running_daemon
 from ebs_autoscale.units import format_size, json_text, printable
-from ebs_autoscale.wiring import filesystem_of
+from ebs_autoscale.wiring import filesystem_of, remarks_on
 
 WATCH_EVERY_SECONDS = 1.0
 
@@ -34,6 +35,7 @@ class FilesystemStatus:
     problems: tuple[Problem, ...]
     operation: str
     progress: str
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def decision(self) -> DecisionKind:
@@ -124,6 +126,7 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
         shortage=shortage_of(reading, settings.policy, forecast),
         problems=tuple(problems),
         operation=operation,
+        remarks=tuple(remarks_on(reading)),
         progress=filesystem.balance_progress() if operation.startswith("balance") else "",
     )
 
@@ -152,6 +155,7 @@ def as_dict(status: Status) -> dict[str, Any]:
             "filesystem": seen.reading.filesystem,
             "decision": seen.decision,
             "reason": seen.reason,
+            "remarks": {remark.name: remark.sentence for remark in seen.remarks},
             "exclusive_operation": seen.operation,
             "balance_progress": seen.progress,
             **_figures(seen.reading),
@@ -212,7 +216,9 @@ def _lines_of(seen: FilesystemStatus) -> list[str]:
         lines.append(f"  quota        {left} of {limit} left to quota group {quota.qgroup}")
     if seen.operation != "none":
         lines.append(f"  running      {', '.join(filter(None, (seen.operation, seen.progress)))}")
-    return lines
+    return lines + [
+        f"  remark       {with_hint(remark.sentence, remark.hint)}" for remark in seen.remarks
+    ]
 
 
 def _device(device: Device) -> str:

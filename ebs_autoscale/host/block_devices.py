@@ -64,6 +64,10 @@ class BlockDevices:
         """The size of the device in bytes; 0 when there is none."""
         return int(self._attribute(name, "size") or 0) * _SECTOR_BYTES
 
+    def is_encrypted(self, name: str) -> bool:
+        """Whether it is the open side of dm-crypt, such as LUKS."""
+        return self._attribute(name, "dm/uuid").startswith("CRYPT-")
+
     def volume_id_of(self, name: str) -> str:
         """The id of the EBS volume behind this block device; empty when it is not known."""
         serials = [self.serial_of(name)] if self._is_ebs(name) else []

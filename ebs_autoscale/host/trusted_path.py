@@ -18,7 +18,7 @@ def trusted_path(path: str) -> str:
     comes next is root's. The last folder itself may be anybody's. From the first name that does
     not exist on, the path is as given: only root can create it.
     """
-    reached, left = "/", [name for name in path.split("/") if name]
+    reached, left = "/", _names_in(path)
     links = 0
     while left:
         name = left.pop(0)
@@ -40,9 +40,13 @@ def trusted_path(path: str) -> str:
         links += 1
         if links > _LINKS_MAX:
             raise Unfit(f"the path {path} has too many symlinks", cause=Cause.MOUNTPOINT)
-        left = [part for part in target.split("/") if part] + left
+        left = _names_in(target) + left
         reached = "/" if target.startswith("/") else reached
     return reached
+
+
+def _names_in(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
 
 
 def _look(folder: str, name: str) -> str:

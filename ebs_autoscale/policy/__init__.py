@@ -11,9 +11,11 @@ from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR, FillHistory, For
 from ebs_autoscale.policy.health import (
     NEEDS_DEVICES,
     NEEDS_READING,
+    Remark,
     device_problems,
     missing_device,
     problems_of,
+    remarks_of,
 )
 from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
 from ebs_autoscale.policy.reserve import is_reserve_affordable, wanted_reserve_bytes
@@ -46,6 +48,7 @@ __all__ = [
     "LoopState",
     "Phase",
     "Polling",
+    "Remark",
     "Shortage",
     "Sizing",
     "Threshold",
@@ -59,6 +62,7 @@ __all__ = [
     "next_growth",
     "poll_delay_seconds",
     "problems_of",
+    "remarks_of",
     "seconds_until_full",
     "shortage_of",
     "steps_for",

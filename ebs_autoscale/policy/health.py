@@ -1,6 +1,7 @@
 """What is wrong with the filesystem itself, and what to do about it. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import MIB, Device, Reading
@@ -10,6 +11,9 @@ from ebs_autoscale.units import counted, format_size
 # Ordinary writers get ENOSPC with this much metadata free (measured: 3.73 MiB in each case); with
 # less data than that any file of some size does.
 FULL_BYTES = 4 * MIB
+
+# mkfs.btrfs and a resize leave less than a sector group; a volume is enlarged by GiB.
+SLACK_BYTES = 64 * MIB
 
 MISSING_DEVICE_HINT = (
     "no volume will be created; unmount it and attach the volume again, or restore the data"
@@ -104,3 +108,42 @@ def _full(reading: Reading) -> str:
     if reading.metadata_headroom_bytes < FULL_BYTES:
         return "metadata"
     return "data" if reading.available_bytes < FULL_BYTES else ""
+
+
+class Remark(NamedTuple):
+    """Something about the devices that is not wrong, but that an operator may not expect."""
+
+    name: str
+    sentence: str
+    hint: str
+
+
+def remarks_of(
+    reading: Reading,
+    *,
+    sizes_bytes: Mapping[str, int],
+    volumes: Mapping[str, str],
+    encrypted: Collection[str],
+) -> Iterator[Remark]:
+    """What to know about the devices, by their kernel names.
+
+    `sizes_bytes` are those of the block devices, `volumes` their EBS volumes where known,
+    `encrypted` the ones that this host encrypts itself.
+    """
+    for device in reading.devices:
+        unused_bytes = sizes_bytes.get(device.name, 0) - device.size_bytes
+        if device.name and not device.missing and unused_bytes >= SLACK_BYTES:
+            volume = volumes.get(device.name, "")
+            shown = f"{volume} ({device.name})" if volume else device.name
+            yield Remark(
+                "slack",
+                f"{format_size(unused_bytes)} of {shown} are not used: the volume was enlarged",
+                f"run `btrfs filesystem resize {device.devid}:max {reading.mountpoint}`",
+            )
+    if names := [device.name for device in reading.devices if device.name in encrypted]:
+        yield Remark(
+            "encryption",
+            f"{', '.join(names)} is encrypted by this host (LUKS), but the volumes that are added "
+            "are not: what is written to them is encrypted by EBS only",
+            "keep `volume.encrypted` on, or choose a filesystem without LUKS",
+        )

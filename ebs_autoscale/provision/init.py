@@ -8,7 +8,7 @@ from pathlib import Path
 from ebs_autoscale import config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit, with_hint
 from ebs_autoscale.filesystems.btrfs import mkfs
 from ebs_autoscale.filesystems.btrfs.mount import filesystem_at, trigger_automount
 from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
@@ -32,7 +32,7 @@ from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
 from ebs_autoscale.resize import Attached, World
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import world_of
+from ebs_autoscale.wiring import remarks_on, world_of
 
 # A mount with a log to replay takes seconds.
 _MOUNT_TIMEOUT_SECONDS = 120.0
@@ -84,6 +84,8 @@ class Initialisation:
             f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {describe_available(reading)}, "
             f"metadata {reading.metadata_profile}"
         )
+        for remark in remarks_on(reading):
+            self._tell(with_hint(remark.sentence, remark.hint), level=Level.WARNING)
         names = frozenset(device.name for device in reading.devices)
         self._warn_of_other_device(names)
         self._ensure_fstab(filesystem.uuid, names)
