@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebs_autoscale import __version__, config
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
-from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse
+from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse, VolumeSpec
 from ebs_autoscale.policy import Forecast, decide, describe, steps_for
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
 from ebs_autoscale.units import json_text
@@ -213,7 +215,6 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def _setup_of(arguments: argparse.Namespace) -> "Setup":
-    from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
     from ebs_autoscale.provision import Setup, settings_for
 
     mountpoint = _mountpoint(arguments.mountpoint)
@@ -221,15 +222,9 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
     if arguments.device and arguments.size:
         what = "--size cannot be used with --device, which creates no volume"
         raise ConfigInvalid(what, cause=Cause.USAGE)
-    size_bytes = -(-(arguments.size or FIRST_SIZE_BYTES) // GIB) * GIB
-    kind = settings.volume.type
-    min_gib, max_gib = VOLUME_TYPES[kind].min_gib, VOLUME_TYPES[kind].max_gib
-    if not arguments.device and not min_gib <= size_bytes // GIB <= max_gib:
-        raise ConfigInvalid(
-            f"--size {size_bytes // GIB} GiB: a {kind} volume has {min_gib} to {max_gib} GiB",
-            hint=f"choose a size in that range, or another volume.type in {path}",
-            cause=Cause.USAGE,
-        )
+    size_bytes = _first_size_bytes(arguments.size, settings)
+    if not arguments.device:
+        _require_offered(size_bytes, settings.volume, path)
     return Setup(
         # As the kernel's mount table has it.
         settings=replace(settings, mountpoint=mountpoint),
@@ -237,6 +232,31 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         size_bytes=size_bytes,
         asked=config.mountpoint(arguments.mountpoint),
         device=arguments.device,
+    )
+
+
+def _first_size_bytes(wanted_bytes: int | None, settings: config.Settings) -> int:
+    """Whole GiB, rounded up; the default is within `growth.max` and what EC2 offers."""
+    if wanted_bytes is not None:
+        return -(-wanted_bytes // GIB) * GIB
+    sizing = settings.policy.sizing
+    largest_bytes = sizing.max_bytes // GIB * GIB
+    return max(min(FIRST_SIZE_BYTES, largest_bytes), sizing.sold_min_bytes)
+
+
+def _require_offered(size_bytes: int, volume: VolumeSpec, path: Path) -> None:
+    """Raise ConfigInvalid for a size that EC2 does not have with this type and these IOPS."""
+    offer = VOLUME_TYPES[volume.type]
+    min_gib, max_gib = offer.min_gib_with(volume.iops), offer.max_gib
+    if min_gib <= size_bytes // GIB <= max_gib:
+        return
+    kind, keys = f"a {volume.type} volume", "volume.type"
+    if volume.iops:
+        kind, keys = f"{kind} with volume.iops: {volume.iops}", "volume.iops or volume.type"
+    raise ConfigInvalid(
+        f"--size {size_bytes // GIB} GiB: {kind} can have {min_gib} to {max_gib} GiB",
+        hint=f"choose a size in that range, or change {keys} in {path}",
+        cause=Cause.USAGE,
     )
 
 

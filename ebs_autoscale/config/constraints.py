@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 
-from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, VolumeType
+from ebs_autoscale.ec2.volume_types import IOPS_PER_MIB_PER_SECOND, VOLUME_TYPES
 from ebs_autoscale.model import GIB, VolumeSpec
 from ebs_autoscale.policy import GrowthPolicy
 from ebs_autoscale.units import format_duration, format_size
@@ -75,29 +75,52 @@ def _growth_max_is_offered(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator
         yield f"{configured} is more than the largest {volume.type} volume ({largest})"
 
 
-def _iops_are_offered(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    offer = VOLUME_TYPES[volume.type]
-    if volume.iops is None:
+def _iops_are_offered(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    offer, iops = VOLUME_TYPES[volume.type], volume.iops
+    if iops is None:
         if offer.needs_iops:
             yield f"required for {volume.type}"
     elif not offer.min_iops:
         types = ", ".join(name for name, kind in VOLUME_TYPES.items() if kind.min_iops)
         yield f"cannot be set for {volume.type}, only for {types}; remove it or change volume.type"
-    elif volume.iops < offer.min_iops:
-        yield f"{volume.iops} is less than the minimum for {volume.type} ({offer.min_iops})"
-    elif volume.iops > (most := _max_iops(policy, offer)):
-        smallest = f"{format_size(policy.sizing.min_bytes)} of {volume.type}"
-        yield f"{volume.iops} is more than {smallest} can have ({most}); raise growth.min"
+    elif not offer.min_iops <= iops <= offer.max_iops:
+        bounds = f"{offer.min_iops} to {offer.max_iops}"
+        yield f"{iops} is outside the range for {volume.type} ({bounds})"
 
 
-def _max_iops(policy: GrowthPolicy, offer: VolumeType) -> int:
-    return max(offer.min_iops, policy.sizing.min_bytes * offer.max_iops_per_gib // GIB)
+def _sizes_have_the_iops(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    """The smallest volume that may be created must be large enough for the IOPS."""
+    offer, iops = VOLUME_TYPES[volume.type], volume.iops
+    if iops is None or not offer.min_iops <= iops <= offer.max_iops:
+        return
+    needed_bytes, smallest_bytes = offer.min_gib_with(iops) * GIB, policy.sizing.min_bytes
+    if smallest_bytes < needed_bytes:
+        most = max(offer.min_iops, smallest_bytes * offer.max_iops_per_gib // GIB)
+        smallest = f"{format_size(smallest_bytes)} of {volume.type}"
+        raise_min = f"raise growth.min to {format_size(needed_bytes)}"
+        yield f"{iops} is more than {smallest} can have ({most}); {raise_min}"
 
 
 def _throughput_is_offered(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
-    offer = VOLUME_TYPES[volume.type]
-    if volume.throughput_mib_per_second is not None and not offer.takes_throughput:
+    offer, throughput = VOLUME_TYPES[volume.type], volume.throughput_mib_per_second
+    if throughput is None:
+        return
+    least, most = offer.min_mib_per_second, offer.max_mib_per_second
+    if not most:
         yield f"cannot be set for {volume.type}, only for gp3; remove it or change volume.type"
+    elif not least <= throughput <= most:
+        yield f"{throughput} is outside the range for {volume.type} ({least} to {most} MiB/s)"
+
+
+def _iops_have_the_throughput(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    offer, throughput = VOLUME_TYPES[volume.type], volume.throughput_mib_per_second
+    if throughput is None or not 0 < throughput <= offer.max_mib_per_second:
+        return
+    iops, needed = volume.iops or offer.included_iops, offer.min_iops_with(throughput)
+    if iops < needed:
+        most = iops // IOPS_PER_MIB_PER_SECOND
+        raise_iops = f"set volume.iops to {needed}"
+        yield f"{throughput} is more than {iops} IOPS can have ({most}); {raise_iops}"
 
 
 def _kms_key_needs_encryption(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
@@ -113,7 +136,9 @@ CONSTRAINTS: tuple[tuple[tuple[str, ...], Constraint], ...] = (
     (("poll.min", "poll.max"), _poll_min_at_most_max),
     (("growth.min", "volume.type"), _growth_min_is_offered),
     (("growth.max", "volume.type"), _growth_max_is_offered),
-    (("volume.iops", "volume.type", "growth.min"), _iops_are_offered),
+    (("volume.iops", "volume.type"), _iops_are_offered),
+    (("volume.iops", "volume.type", "growth.min"), _sizes_have_the_iops),
     (("volume.throughput", "volume.type"), _throughput_is_offered),
+    (("volume.throughput", "volume.iops", "volume.type"), _iops_have_the_throughput),
     (("volume.kms_key_id", "volume.encrypted"), _kms_key_needs_encryption),
 )

@@ -6,25 +6,30 @@ from ebs_autoscale.model import GIB, VolumeSpec
 
 HOURS_PER_MONTH = 730.0
 
+# gp3 takes at most 0.25 MiB/s for each of its IOPS.
+IOPS_PER_MIB_PER_SECOND = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeType:
     """What EC2 offers under a type; prices are US dollars a month in us-east-1.
 
-    `min_iops` is the least that can be provisioned, 0 where IOPS cannot be; what is `included`
-    has no price of its own. Only limits that a growth would otherwise meet hours later are
-    here: EC2's maxima rise every few years and differ between Availability Zones.
+    `min_iops` is the least that can be provisioned, 0 where IOPS cannot be; the same for
+    `min_mib_per_second`. What is `included` has no price of its own. The maxima are those of the
+    Availability Zones that offer the most; others refuse a growth that comes near them.
     """
 
     min_gib: int
     max_gib: int
     usd_per_gib: float
     min_iops: int = 0
+    max_iops: int = 0
     max_iops_per_gib: int = 0
     needs_iops: bool = False
     included_iops: int = 0
     usd_per_iops: float = 0.0
-    takes_throughput: bool = False
+    min_mib_per_second: int = 0
+    max_mib_per_second: int = 0
     included_mib_per_second: int = 0
     usd_per_mib_per_second: float = 0.0
 
@@ -34,8 +39,12 @@ class VolumeType:
             return self.min_gib
         return max(self.min_gib, -(-iops // self.max_iops_per_gib))
 
+    def min_iops_with(self, mib_per_second: int) -> int:
+        """The fewest IOPS that EC2 offers with this throughput."""
+        return max(self.min_iops, IOPS_PER_MIB_PER_SECOND * mib_per_second)
 
-# Sizes and IOPS: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
+
+# Sizes, IOPS and throughput: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
 # Prices: https://aws.amazon.com/ebs/pricing/. Other Regions differ by a third at most. io2 is
 # cheaper above 32,000 IOPS, and `standard` is billed per request as well; both are left out.
 VOLUME_TYPES = {
@@ -44,10 +53,12 @@ VOLUME_TYPES = {
         max_gib=65_536,
         usd_per_gib=0.08,
         min_iops=3_000,
+        max_iops=80_000,
         max_iops_per_gib=500,
         included_iops=3_000,
         usd_per_iops=0.005,
-        takes_throughput=True,
+        min_mib_per_second=125,
+        max_mib_per_second=2_000,
         included_mib_per_second=125,
         usd_per_mib_per_second=0.04,
     ),
@@ -57,6 +68,7 @@ VOLUME_TYPES = {
         max_gib=65_536,
         usd_per_gib=0.125,
         min_iops=100,
+        max_iops=256_000,
         max_iops_per_gib=1_000,
         needs_iops=True,
         usd_per_iops=0.065,
@@ -66,6 +78,7 @@ VOLUME_TYPES = {
         max_gib=16_384,
         usd_per_gib=0.125,
         min_iops=100,
+        max_iops=64_000,
         max_iops_per_gib=50,
         needs_iops=True,
         usd_per_iops=0.065,

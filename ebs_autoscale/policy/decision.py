@@ -150,9 +150,9 @@ def _sized(seen: Observation, policy: GrowthPolicy, *, reason: str, size: Size) 
         sold = f"{format_size(sizing.sold_min_bytes)} to {format_size(sizing.sold_max_bytes)}"
         return Refuse(
             limit=Cause.VOLUME_TYPE,
-            reason=f"{reason}, but volumes of this type can be {sold}, "
+            reason=f"{reason}, but volumes of the configured type and IOPS can have {sold}, "
             f"not {format_size(size.size_bytes)}",
-            hint="request another size",
+            hint="request another size, or change volume.type or volume.iops",
         )
     room = (limits.total_bytes - inventory.managed_bytes) // GIB * GIB
     if room < sizing.sold_min_bytes:
