@@ -88,6 +88,7 @@ class Cause(Enum):
     VOLUME_LOST = "volume lost", Exit.UNFIT
     ATTACHED_ELSEWHERE = "attached elsewhere", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     NOT_DETACHED = "not detached", Exit.UNFIT
+    ZONE = "zone", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
 
     # EC2, may succeed later.
     CAPACITY = "capacity", Exit.FAILED, Backoff(60.0, 900.0, _URGENT_COSTLY)

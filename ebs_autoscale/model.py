@@ -125,6 +125,7 @@ class Inventory:
     `volumes` have our three owner tags and this filesystem; `device_names` are all names taken
     on the instance, ours or not. `slots_free` is None when the instance type's limit is not known.
     `cards` are the EBS cards, least loaded first, empty when the type has only one.
+    `outpost_arn` is empty for an instance in an AWS Region.
     """
 
     instance_id: str
@@ -133,6 +134,7 @@ class Inventory:
     slots_free: int | None
     cards: tuple[int, ...] = ()
     instance_tags: Mapping[str, str] = field(default_factory=dict)
+    outpost_arn: str = ""
     seconds_since_last_create: float | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import boto3
@@ -135,19 +136,27 @@ class Ec2Volumes:
     def inventory(self, filesystem: str) -> Inventory:
         """The volumes of this filesystem, and the names and slots of this instance; three calls."""
         volumes = self._list(filesystem)
+        newest = max((created for _, created in volumes), default=None)
+        return replace(
+            self.instance(),
+            volumes=tuple(volume for volume, _ in volumes),
+            seconds_since_last_create=None
+            if newest is None
+            else self._clock.wall_seconds() - newest,
+        )
+
+    def instance(self) -> Inventory:
+        """The names, slots and tags of this instance, and no volumes; two calls."""
         instance, kind = self._instance(), self._instance_type()
         mappings = instance.get("BlockDeviceMappings", [])
-        newest = max((created for _, created in volumes), default=None)
         return Inventory(
             instance_id=self.identity.instance_id,
-            volumes=tuple(volume for volume, _ in volumes),
+            volumes=(),
             device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
             slots_free=slots_free(kind, instance),
             cards=cards_by_load(kind, instance),
             instance_tags=tags_of(instance.get("Tags", [])),
-            seconds_since_last_create=None
-            if newest is None
-            else self._clock.wall_seconds() - newest,
+            outpost_arn=instance.get("OutpostArn", ""),
         )
 
     def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:
@@ -187,7 +196,11 @@ class Ec2Volumes:
     ) -> Volume | None:
         """Ask once, with the token of this series; None when it stands for a deleted volume."""
         request = self.requests.parameters(
-            growth, size_bytes, series=series, instance_tags=inventory.instance_tags
+            growth,
+            size_bytes,
+            series=series,
+            instance_tags=inventory.instance_tags,
+            outpost_arn=inventory.outpost_arn,
         )
         zone = self.identity.availability_zone
         with translated_errors(f"cannot create a volume of {size_bytes // GIB} GiB in {zone}"):
@@ -361,10 +374,14 @@ def translated_errors(what: str) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        message = error.response.get("Error", {}).get("Message", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-        raise translated(what, code=code, message=message, status=status) from error
+        answer, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        raise translated(
+            what,
+            code=answer.get("Code") or "",
+            message=answer.get("Message") or "",
+            status=about.get("HTTPStatusCode", 400),
+            operation=error.operation_name,
+        ) from error
     except botocore.exceptions.ParamValidationError as error:
         raise Unfit(f"{what}: {error}", cause=Cause.REQUEST) from error
     except botocore.exceptions.NoCredentialsError as error:

@@ -2,11 +2,13 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ebs_autoscale.config.yaml_source import Entry, Mistake, MistakesFound, Parser, parse_mapping
+from ebs_autoscale.ec2.requests import RESERVED_TAG_PREFIXES, TAG_VALUE_MAX_LENGTH
 from ebs_autoscale.model import MIB
 from ebs_autoscale.policy import LadderStep
 from ebs_autoscale.units import parse_duration, parse_percentage, parse_size, quoted
@@ -14,7 +16,7 @@ from ebs_autoscale.units import parse_duration, parse_percentage, parse_size, qu
 # A volume has up to 50 tags (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html);
 # five are ours, and five are left for what cost allocation or a backup service adds.
 TAGS_MAX = 40
-RESERVED_TAG_PREFIXES = ("aws:", "ebs-autoscale:")
+_TAG_KEY_MAX_LENGTH = 128
 
 # A writer of 1 GB/s fills less than this before one device is added.
 RESERVE_MIN_BYTES = 64 * MIB
@@ -143,9 +145,11 @@ def tags(entry: Entry) -> dict[str, str]:
     mistakes = []
     for each in entry.entries():
         try:
-            name = _tag_text(Entry(each.path, each.line, each.key or each.node), max_length=128)
+            name = _tag_text(
+                Entry(each.path, each.line, each.key or each.node), _TAG_KEY_MAX_LENGTH
+            )
             _refuse_reserved(name, values)
-            values[name] = _tag_text(each, max_length=256)
+            values[name] = _tag_text(each, TAG_VALUE_MAX_LENGTH)
         except ValueError as error:
             mistakes.append(Mistake(each.line, each.path, str(error)))
     if len(values) > TAGS_MAX:
@@ -198,7 +202,7 @@ def _ladder_step(item: Entry) -> LadderStep:
     )
 
 
-def _tag_text(entry: Entry, *, max_length: int) -> str:
+def _tag_text(entry: Entry, max_length: int) -> str:
     if not entry.is_string:
         raise ValueError(f"{entry.written} is not text; put it in quotes")
     text = entry.text()
@@ -206,6 +210,9 @@ def _tag_text(entry: Entry, *, max_length: int) -> str:
         raise ValueError(
             f"{quoted(text)} is too long: {len(text)}; the maximum in EC2 is {max_length}"
         )
+    # XML, in which EC2 answers, has none of them.
+    if any(unicodedata.category(char) == "Cc" or char in "\ufffe\uffff" for char in text):
+        raise ValueError(f"{quoted(text)} contains control characters, which tags cannot have")
     return text
 
 

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/ec2/latest/devguide/errors-overview.html and the pre
 https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/pkg/cloud/cloud.go
 """
 
+import re
 from typing import NamedTuple
 
 from ebs_autoscale.ec2.iam import denial_in
@@ -42,10 +43,42 @@ _QUOTA = Meaning(
     Cause.QUOTA, "request an increase of the EBS quota in this Region (Service Quotas)"
 )
 _VOLUME_KIND = Meaning(Cause.VOLUME_KIND, "choose a volume.type that this Availability Zone offers")
+_UNSUPPORTED = Meaning(
+    Cause.VOLUME_KIND,
+    "choose a volume.type that is offered here, or an instance type that supports it",
+)
 _REQUEST = Meaning(Cause.REQUEST, "correct the `volume` section of the configuration")
-_KMS = Meaning(Cause.KMS, "check volume.kms_key_id and the role's permissions on that key")
+_NOT_CONFIGURED = "no key of the configuration leads to this: please report it"
+_TAGS = Meaning(
+    Cause.REQUEST, "correct volume.tags, or set volume.copy_instance_tags to false if it is true"
+)
+_TAG_POLICY = Meaning(
+    Cause.REQUEST,
+    "set the tags that the tag policy of the AWS organization requires in volume.tags",
+)
+_ZONE_UNKNOWN = Meaning(
+    Cause.INSTANCE, "check that AWS_ENDPOINT_URL_EC2, if set, is of the instance's own Region"
+)
+_ZONE_MISMATCH = Meaning(
+    Cause.ZONE,
+    "the volume is in another Availability Zone or Outpost than this instance: delete it if it "
+    "has no data",
+)
+_NOT_PERMITTED = Meaning(
+    Cause.DENIED,
+    "EC2 never allows this for this volume or instance, whatever the role: its message says why",
+)
+_KMS = Meaning(
+    Cause.KMS,
+    "check the KMS key (volume.kms_key_id, or the account's default key for EBS): it must exist in "
+    "this Region, be enabled and not pending deletion, and the role must be allowed to use it",
+)
+_NO_ENCRYPTION = Meaning(
+    Cause.KMS, "use an instance type that supports EBS encryption, or set volume.encrypted: false"
+)
 _SLOTS = Meaning(Cause.SLOTS, "use an instance type with more attachment slots")
 _INSTANCE = Meaning(Cause.INSTANCE, "the instance is shutting down, or its metadata is out of date")
+_NO_EBS = Meaning(Cause.INSTANCE, "this instance does not support EBS: use another instance type")
 # Nothing in a configuration leads to these.
 _PROGRAM = Meaning(Cause.PROGRAM, "this is a bug in ebs-autoscale: please report it")
 _UNKNOWN_CODE = Meaning(
@@ -73,6 +106,9 @@ MEANINGS: dict[str, Meaning] = {
     "InvalidSecurity.RequestHasExpired": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
     "ExpiredToken": _CREDENTIALS,
+    "ExpiredTokenException": _CREDENTIALS,
+    "RequestTimeTooSkewed": _CREDENTIALS,
+    "UnrecognizedClientException": _CREDENTIALS,
     "AuthFailure": _CREDENTIALS,
     "InvalidClientTokenId": _CREDENTIALS,
     "MissingAuthenticationToken": _CREDENTIALS,
@@ -82,18 +118,21 @@ MEANINGS: dict[str, Meaning] = {
     "PendingVerification": _ACCOUNT,
     "AccountDisabled": _ACCOUNT,
     "UnauthorizedOperation": _DENIED,
-    "TagPolicyViolation": _DENIED,
-    "OperationNotPermitted": _DENIED,
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
+    "TagPolicyViolation": _TAG_POLICY,
+    "OperationNotPermitted": _NOT_PERMITTED,
     "IdempotentParameterMismatch": _TOKEN_MISMATCH,
     "VolumeLimitExceeded": _QUOTA,
     "MaxIOPSLimitExceeded": _QUOTA,
     "ResourceLimitExceeded": _QUOTA,
     "VolumeIOPSLimit": _QUOTA,
+    "VolumeModificationSizeLimitExceeded": _QUOTA,
     "InsufficientVolumeCapacity": _CAPACITY,
     "VolumeTypeNotAvailableInZone": _VOLUME_KIND,
     "UnknownVolumeType": _VOLUME_KIND,
-    "UnsupportedOperation": _VOLUME_KIND,
-    "Unsupported": _VOLUME_KIND,
+    "UnsupportedOperation": _UNSUPPORTED,
+    "Unsupported": _UNSUPPORTED,
     "InvalidParameterValue": _REQUEST,
     "InvalidParameterCombination": _REQUEST,
     "InvalidParameterDependency": _REQUEST,
@@ -103,8 +142,8 @@ MEANINGS: dict[str, Meaning] = {
     "ValidationError": _REQUEST,
     "InvalidInput": _REQUEST,
     "InvalidRequest": _REQUEST,
-    "InvalidZone.NotFound": _REQUEST,
-    "InvalidAvailabilityZone": _REQUEST,
+    "InvalidZone.NotFound": _ZONE_UNKNOWN,
+    "InvalidAvailabilityZone": _ZONE_UNKNOWN,
     "InvalidClientToken": _PROGRAM,
     "InvalidVolumeID.Malformed": _PROGRAM,
     "InvalidInstanceID.Malformed": _PROGRAM,
@@ -114,34 +153,51 @@ MEANINGS: dict[str, Meaning] = {
     # The next listing begins with the first page again.
     "InvalidNextToken": _SERVER_ERROR,
     "InvalidPaginationToken": _SERVER_ERROR,
-    "TagLimitExceeded": _REQUEST,
-    "InvalidTagKey.Malformed": _REQUEST,
+    "TagLimitExceeded": _TAGS,
+    "InvalidTagKey.Malformed": _TAGS,
     "CustomerKeyHasBeenRevoked": _KMS,
-    "EncryptedVolumesNotSupported": _KMS,
+    "EncryptedVolumesNotSupported": _NO_ENCRYPTION,
     "InvalidVolume.NotFound": _NOT_VISIBLE,
+    "InvalidVolumeModification.NotFound": _NOT_VISIBLE,
     "IncorrectState": _STATE,
+    "IncorrectModificationState": _STATE,
+    "VolumeModificationRateExceeded": _STATE,
     "InvalidAttachment.NotFound": _STATE,
     "VolumeInUse": _STATE,
     "AttachmentLimitExceeded": _SLOTS,
     "InvalidInstanceID.NotFound": _INSTANCE,
     "IncorrectInstanceState": _INSTANCE,
-    "NonEBSInstance": _INSTANCE,
-    "InvalidVolume.ZoneMismatch": _INSTANCE,
-    "InvalidVolumeID.ZoneMismatch": _INSTANCE,
+    "NonEBSInstance": _NO_EBS,
+    "InvalidVolume.ZoneMismatch": _ZONE_MISMATCH,
+    "InvalidVolumeID.ZoneMismatch": _ZONE_MISMATCH,
     "InvalidInstanceAttributeValue": _MAPPING_NOT_VISIBLE,
     "InvalidBlockDeviceMapping": _MAPPING_NOT_VISIBLE,
     "UnsupportedInstanceAttribute": _MAPPING_NOT_VISIBLE,
 }
 
 
+# What can be told of a code that is not listed: EC2 has several for each of these, and adds more.
+_FAMILIES = (
+    (re.compile(r"kms|customerkey", re.IGNORECASE), _KMS),
+    (re.compile(r"throttl", re.IGNORECASE), _THROTTLED),
+    (re.compile(r"^Insufficient\w*Capacity"), _CAPACITY),
+    (re.compile(r"(LimitExceeded|QuotaExceeded)$"), _QUOTA),
+    (re.compile(r"TagKey|TagValue|TagParam"), _TAGS),
+)
+
+
 def meaning_of(code: str, *, status: int) -> Meaning:
     """What a code means; an unknown one is a server error by its status, else for an operator."""
     if code in MEANINGS:
         return MEANINGS[code]
-    return _SERVER_ERROR if status >= 500 else _UNKNOWN_CODE
+    if status >= 500:
+        return _SERVER_ERROR
+    return next((each for known, each in _FAMILIES if known.search(code)), _UNKNOWN_CODE)
 
 
-def translated(what: str, *, code: str, message: str, status: int) -> EbsAutoscaleError:
+def translated(
+    what: str, *, code: str, message: str, status: int, operation: str = ""
+) -> EbsAutoscaleError:
     """The error to raise for EC2's answer to a call: what failed, its code and message, a hint."""
     # The one InvalidParameterValue that another device name cures.
     if "is already in use" in message and "ttachment point" in message:
@@ -150,6 +206,12 @@ def translated(what: str, *, code: str, message: str, status: int) -> EbsAutosca
     # The same code answers for a token whose volume was deleted.
     if meaning is _TOKEN_MISMATCH and "already deleted" in message:
         meaning = _TOKEN_SPENT
+    if meaning is _REQUEST and "client token" in message.lower():
+        meaning = _PROGRAM
     if meaning is _DENIED and (denial := denial_in(message)):
         return Unfit(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=Cause.DENIED)
-    return meaning.family(f"{what}: {code}: {message}", hint=meaning.hint, cause=meaning.cause)
+    hint = meaning.hint
+    # Only this call has parameters that an operator chose.
+    if meaning is _REQUEST and operation not in {"", "CreateVolume"}:
+        hint = _NOT_CONFIGURED
+    return meaning.family(f"{what}: {code}: {message}", hint=hint, cause=meaning.cause)

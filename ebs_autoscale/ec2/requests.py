@@ -24,6 +24,12 @@ MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 # the instance id.
 PREDECESSOR_TAG = "source-instance"
 
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html; tags of AWS itself (aws:...)
+# do not count.
+VOLUME_TAGS_MAX = 50
+TAG_VALUE_MAX_LENGTH = 256
+RESERVED_TAG_PREFIXES = ("aws:", "ebs-autoscale:")
+
 # EC2 remembers a token for about 12 h after its volume was deleted or failed (measured by the EBS
 # CSI driver). Until then every process tries the same series of tokens in the same order. With no
 # attachment slot left a volume is created and deleted every 15 min on average (`Cause.SLOTS`),
@@ -52,14 +58,15 @@ class CreateRequests:
         *,
         series: int = 1,
         instance_tags: Mapping[str, str] | None = None,
+        outpost_arn: str = "",
     ) -> CreateVolumeRequestTypeDef:
         """The parameters of a create call: equal for a call and its repetition.
 
-        `instance_tags` are copied to the volume if `volume.copy_instance_tags` is set.
+        `instance_tags` are copied to the volume if `volume.copy_instance_tags` is set. An instance
+        on an Outpost can attach only volumes that were created there.
         """
         spec = self.spec
-        copied = instance_tags or {} if spec.copy_instance_tags else {}
-        tags = self._tags(growth, copied)
+        tags = self._tags(growth) | self.copied_tags(instance_tags or {})
         request: CreateVolumeRequestTypeDef = {
             "AvailabilityZone": self.identity.availability_zone,
             "Size": size_bytes // GIB,
@@ -79,15 +86,39 @@ class CreateRequests:
             request["Throughput"] = spec.throughput_mib_per_second
         if spec.kms_key_id is not None:
             request["KmsKeyId"] = spec.kms_key_id
+        if outpost_arn:
+            request["OutpostArn"] = outpost_arn
         return request
 
-    def _tags(self, growth: GrowthId, copied: Mapping[str, str]) -> dict[str, str]:
-        """Ours come last, so that no other tag replaces them."""
+    def copied_tags(self, instance_tags: Mapping[str, str]) -> dict[str, str]:
+        """The tags of the instance that a volume gets: the first by key of those there is room for.
+
+        Tags that a volume has anyway are not among them.
+        """
+        copyable = self._copyable(instance_tags)
+        room = VOLUME_TAGS_MAX - len(self._tags(GrowthId("", 0)))
+        return {key: instance_tags[key] for key in copyable[:room]}
+
+    def omitted_tags(self, instance_tags: Mapping[str, str]) -> list[str]:
+        """The keys of the instance's tags that there is no room for."""
+        return self._copyable(instance_tags)[len(self.copied_tags(instance_tags)) :]
+
+    def _copyable(self, instance_tags: Mapping[str, str]) -> list[str]:
+        if not self.spec.copy_instance_tags:
+            return []
+        present = self._tags(GrowthId("", 0))
+        return sorted(
+            key
+            for key in instance_tags
+            if key not in present and not key.lower().startswith(RESERVED_TAG_PREFIXES)
+        )
+
+    def _tags(self, growth: GrowthId) -> dict[str, str]:
+        """Ours come last, so that no configured tag replaces them."""
         return {
-            **copied,
-            "Name": f"ebs-autoscale {self.mountpoint} {growth.ordinal}",
+            "Name": _tag_value(f"ebs-autoscale {self.mountpoint} {growth.ordinal}"),
             **self.spec.tags,
-            MOUNTPOINT_TAG: self.mountpoint,
+            MOUNTPOINT_TAG: _tag_value(self.mountpoint),
             **self.owner_tags(growth),
         }
 
@@ -98,6 +129,11 @@ class CreateRequests:
             FILESYSTEM_TAG: growth.filesystem,
             GROWTH_TAG: str(growth.ordinal),
         }
+
+
+def _tag_value(text: str) -> str:
+    """The text as a tag can have it: a path may be longer, and contain control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:TAG_VALUE_MAX_LENGTH]
 
 
 # Names that EC2 accepts on HVM instances, documented ones first:

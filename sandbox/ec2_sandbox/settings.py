@@ -45,6 +45,8 @@ class SandboxSettings:
     instance_type: str = "m5.large"
     instance_tags: Mapping[str, str] = field(default_factory=dict)
     tags_in_metadata: bool = True
+    outpost_arn: str = ""
+    """The Outpost of the instance; it attaches only volumes that were created there."""
     image_id: str = "ami-0123456789abcdef0"
     role: str | None = "sandbox"
     credentials_seconds: float = 6 * _HOUR

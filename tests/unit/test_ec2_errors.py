@@ -50,6 +50,52 @@ def test_the_reaction(
     assert cause.backoff.first_seconds == first_seconds
 
 
+@pytest.mark.parametrize(
+    ("code", "cause", "advice"),
+    [
+        ("TagPolicyViolation", Cause.REQUEST, "volume.tags"),
+        ("TagLimitExceeded", Cause.REQUEST, "volume.copy_instance_tags"),
+        ("InvalidTagKey.Malformed", Cause.REQUEST, "volume.tags"),
+        ("InvalidVolume.ZoneMismatch", Cause.ZONE, "Outpost"),
+        ("InvalidZone.NotFound", Cause.INSTANCE, "AWS_ENDPOINT_URL_EC2"),
+        ("OperationNotPermitted", Cause.DENIED, "whatever the role"),
+        ("EncryptedVolumesNotSupported", Cause.KMS, "volume.encrypted"),
+        ("NonEBSInstance", Cause.INSTANCE, "does not support EBS"),
+        ("Unsupported", Cause.VOLUME_KIND, "instance type"),
+        # Not in EC2's list of codes, or not yet.
+        ("InvalidKMSKey.InvalidState", Cause.KMS, "enabled"),
+        ("KMSKeyNotAccessibleFault", Cause.KMS, "volume.kms_key_id"),
+        ("KmsInvalidStateException", Cause.KMS, "pending deletion"),
+        ("CustomerKeyDisabled", Cause.KMS, "default key for EBS"),
+        ("InsufficientOutpostCapacity", Cause.CAPACITY, "insufficient capacity"),
+        ("Client.ThrottledException", Cause.THROTTLED, ""),
+        ("MaxThroughputLimitExceeded", Cause.QUOTA, "Service Quotas"),
+        ("StorageQuotaExceeded", Cause.QUOTA, "Service Quotas"),
+        ("InvalidTagValue", Cause.REQUEST, "volume.tags"),
+        ("Surprise", Cause.UNKNOWN_CODE, "unrecognised"),
+    ],
+)
+def test_the_advice_is_true(code: str, cause: Cause, advice: str) -> None:
+    """The hint names what an operator can change about this error."""
+    error = translated("create", code=code, message="No.", status=400, operation="CreateVolume")
+    assert (error.cause, advice in error.hint) == (cause, True)
+
+
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "MissingParameter"])
+@pytest.mark.parametrize("operation", ["AttachVolume", "DescribeVolumes", "DetachVolume"])
+def test_a_parameter_that_is_not_configured(code: str, operation: str) -> None:
+    """Only CreateVolume has parameters of the configuration; for others it is not to blame."""
+    error = translated("it", code=code, message="No.", status=400, operation=operation)
+    assert (error.cause, "report" in error.hint) == (Cause.REQUEST, True)
+
+
+def test_a_client_token_that_is_refused() -> None:
+    """The client token is ours, not the operator's."""
+    message = "Client token must be at most 64 characters"
+    error = translated("create", code="InvalidParameterValue", message=message, status=400)
+    assert error.cause is Cause.PROGRAM
+
+
 def test_a_token_of_a_deleted_volume() -> None:
     """The message tells a token whose volume was deleted from one with other parameters."""
     code = "IdempotentParameterMismatch"

@@ -4,6 +4,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from ec2_sandbox.api import validation
 
 from ebs_autoscale.ec2.requests import CreateRequests, token_of
 from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
@@ -78,6 +79,51 @@ def test_owner_tags_cannot_be_replaced() -> None:
 def test_instance_tags_are_copied_only_on_request() -> None:
     """Without `volume.copy_instance_tags` no tag of the instance is copied."""
     assert tags_of(requests(), stage="test") == tags_of(requests())
+
+
+def many(count: int, *, prefix: str = "tag-") -> dict[str, str]:
+    """So many tags, as an organization puts them on its instances."""
+    return {f"{prefix}{number:03}": str(number) for number in range(count)}
+
+
+@pytest.mark.parametrize("own", [0, 1, 40])
+@pytest.mark.parametrize("count", [0, 4, 5, 44, 45, 46, 48, 50, 1000])
+def test_as_many_tags_as_fit(own: int, count: int) -> None:
+    """A volume has all of ours, all configured ones, and those of the instance that still fit."""
+    asked = requests(tags=many(own, prefix="own-"), copy_instance_tags=True)
+    copied = {**many(count), "Name": "worker", "ebs-autoscale:owner": "x", "AWS:x": "y"}
+    tags = tags_of(asked, **copied)
+    assert len(tags) == min(50, 5 + own + count)
+    assert tags.items() >= {**asked.owner_tags(GROWTH), **many(own, prefix="own-")}.items()
+    copies = [key for key in tags if key.startswith("tag-")]
+    assert [*copies, *asked.omitted_tags(copied)] == list(many(count))
+    validation.tags([{"Key": key, "Value": value} for key, value in tags.items()], {})
+
+
+def test_copied_tags_are_the_same_each_time() -> None:
+    """In whichever order EC2 lists the instance's tags, the call is the same."""
+    asked, tags = requests(copy_instance_tags=True), many(48)
+    turned = dict(reversed(tags.items()))
+    one, other = (asked.parameters(GROWTH, GIB, instance_tags=each) for each in (tags, turned))
+    assert one == other
+
+
+@pytest.mark.parametrize("mountpoint", ["/" + "x" * 4000, "/tab\tand\nline", "/bell\a", "/ä/✓ 漢"])
+def test_any_mountpoint_fits_into_its_tags(mountpoint: str) -> None:
+    """Name and mountpoint are within EC2's limits, whatever the path."""
+    made = CreateRequests(identity=IDENTITY, spec=VolumeSpec(), mountpoint=mountpoint)
+    tags = tags_of(made)
+    for key in ("Name", "ebs-autoscale:mountpoint"):
+        assert 0 < len(tags[key]) <= 256
+        assert tags[key].isprintable()
+    assert tags_of(requests())["ebs-autoscale:mountpoint"] == "/scratch"
+
+
+def test_on_an_outpost() -> None:
+    """A volume for an instance on an Outpost is created there, others are not."""
+    outpost = "arn:aws:outposts:us-east-1:123456789012:outpost/op-0123456789abcdef0"
+    assert requests().parameters(GROWTH, GIB, outpost_arn=outpost)["OutpostArn"] == outpost
+    assert "OutpostArn" not in requests().parameters(GROWTH, GIB)
 
 
 def test_the_same_call_each_time() -> None:

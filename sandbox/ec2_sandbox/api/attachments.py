@@ -42,6 +42,12 @@ def attach_volume(world: World, request: Request) -> Effect:
         raise ApiError("IncorrectState", f"{volume.id} is not 'available'.")
     if instance.state is not InstanceState.RUNNING:
         raise ApiError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
+    if volume.outpost_arn != world.settings.outpost_arn:
+        raise ApiError(
+            "InvalidVolume.ZoneMismatch",
+            f"The volume '{volume.id}' is not in the same availability zone as instance "
+            f"'{instance.id}'",
+        )
     _check_name_is_free(world, device)
     _check_slots(world, card)
     attachment = Attachment(device=device, attached_at=world.now, card=card)

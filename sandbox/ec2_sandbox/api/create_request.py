@@ -30,6 +30,13 @@ def check_zone(world: World, params: Mapping[str, Any]) -> None:
         raise ApiError("InvalidZone.NotFound", f"The zone '{zone or zone_id}' does not exist.")
 
 
+def check_outpost(world: World, params: Mapping[str, Any]) -> None:
+    """Refuse every Outpost but that of the instance."""
+    outpost = params.get("OutpostArn")
+    if outpost and outpost != world.settings.outpost_arn:
+        raise ApiError("InvalidParameterValue", f"The Outpost '{outpost}' does not exist.")
+
+
 def wanted_shape(params: Mapping[str, Any]) -> Shape:
     """The requested type, size and performance, with the defaults of the type."""
     if "Size" not in params:

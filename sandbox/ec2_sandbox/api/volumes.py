@@ -11,7 +11,7 @@ from ec2_sandbox.errors import ApiError
 from ec2_sandbox.world import transitions
 from ec2_sandbox.world.state import Volume, VolumeState, World
 
-_UNSUPPORTED = ("SnapshotId", "OutpostArn", "MultiAttachEnabled", "VolumeInitializationRate")
+_UNSUPPORTED = ("SnapshotId", "MultiAttachEnabled", "VolumeInitializationRate")
 _FACETS: filters.Facets[Volume] = {
     "volume-id": lambda volume: [volume.id],
     "status": lambda volume: [volume.state],
@@ -37,11 +37,14 @@ def create_volume(world: World, request: Request) -> Effect:
     validation.refuse_unsupported(params, _UNSUPPORTED)
     validation.client_token(params.get("ClientToken", ""))
     create_request.check_zone(world, params)
+    create_request.check_outpost(world, params)
     shape = create_request.wanted_shape(params)
     key_arn = create_request.key_arn(world, params)
     tags = create_request.tags(params)
-    # EC2 checks the quota before the client token (EBS CSI driver, pkg/cloud/cloud.go).
-    create_request.check_quota(world, volumes=1, gib=shape.size_gib)
+    # EC2 checks the quota before the client token (EBS CSI driver, pkg/cloud/cloud.go), and not in
+    # a dry run.
+    if not params.get("DryRun"):
+        create_request.check_quota(world, volumes=1, gib=shape.size_gib)
     if known := create_request.replayed(world, params):
         return lambda: responses.volume(world, known)
 
@@ -50,6 +53,7 @@ def create_volume(world: World, request: Request) -> Effect:
         volume.tags = tags
         volume.encrypted = key_arn is not None
         volume.kms_key_arn = key_arn
+        volume.outpost_arn = params.get("OutpostArn", "")
         create_request.remember(world, params, volume)
         fails = bool(params.get("KmsKeyId")) and not _key_works(world, params, key_arn)
         transitions.begin_create(world, volume, fails=fails, stuck=request.stuck)

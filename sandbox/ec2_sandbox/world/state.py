@@ -89,6 +89,7 @@ class Volume:
     state: VolumeState = VolumeState.CREATING
     encrypted: bool = False
     kms_key_arn: str | None = None
+    outpost_arn: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     attachment: Attachment | None = None
     modification: Modification | None = None
