@@ -1,20 +1,30 @@
 """Checks of EC2: identity, permissions, clock, attachment slots, quota, orphaned volumes."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from ebs_autoscale.checks.background import Answer
 from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
-from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
+from ebs_autoscale.checks.permissions import (
+    CREATE,
+    NEED_A_VOLUME,
+    Refusal,
+    Rehearsal,
+    creating,
+    describing,
+    using,
+)
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.imds import Imds
+from ebs_autoscale.ec2.requests import VOLUME_TAGS_MAX
 from ebs_autoscale.ec2.role import InstanceRole
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import Inventory, RoleCredentials, Volume
+from ebs_autoscale.model import GIB, Inventory, RoleCredentials, Volume
 from ebs_autoscale.policy import missing_device
 from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
@@ -22,11 +32,14 @@ from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
 # An operator waits for `check`; the daemon is more patient.
 IMDS_PATIENCE_SECONDS = 2.0
 IMDS_DEADLINE_SECONDS = 4.0
+PATIENCE_SECONDS = 8.0
+
+T = TypeVar("T")
 
 # Sets DeleteOnTermination, without which a growth goes on with a warning.
 _OPTIONAL_ACTION = "ModifyInstanceAttribute"
 
-# After one of these every further call would fail in the same way, each after its own timeout.
+# Where all calls fail for one of these, one line says so.
 _SAME_FOR_ALL = frozenset({Cause.EC2_UNREACHABLE, Cause.CREDENTIALS})
 
 # Any UUID will do for the dry runs while the filesystem is not known.
@@ -63,7 +76,8 @@ class AwsDate:
 
 
 def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Iterator[Line]:
-    """Every line about EC2, by calls that change nothing."""
+    """Every line about EC2, by calls that change nothing; none needs another one's answer."""
+    until_seconds = clock.now_seconds() + PATIENCE_SECONDS
     aws = AwsDate(clock)
     try:
         imds = Imds(clock, first_deadline_seconds=IMDS_DEADLINE_SECONDS, on_date=aws.note)
@@ -91,15 +105,130 @@ def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Itera
         yield from clock_lines(aws.date, aws.wall_seconds)
         return
     aws.follow(cloud)
-    is_hopeless = False
-    for action, refusal in rehearse(cloud, seen.uuid or _NO_FILESYSTEM):
-        yield _permission_line(action, refusal)
-        is_hopeless = refusal is not None and refusal.cause in _SAME_FOR_ALL
-        if is_hopeless:
-            break
+    look = Look(settings, seen, cloud, clock, until_seconds)
+    if is_hopeless := look.common_failure is not None:
+        yield look.described_lines()[0]
+    else:
+        yield from (*look.described_lines(), look.creation_line())
     yield from clock_lines(aws.date, aws.wall_seconds)
     if not is_hopeless:
-        yield from _volume_lines(settings, seen, cloud)
+        yield from look.volume_lines()
+
+
+class Look:
+    """What EC2 answers to calls that do not wait for each other, and the lines about it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        seen: FilesystemSeen,
+        cloud: Ec2Volumes,
+        clock: Clock,
+        until_seconds: float,
+    ) -> None:
+        self._settings, self._seen, self._cloud = settings, seen, cloud
+        self._clock, self._until_seconds = clock, until_seconds
+        self._owned = self._ask(cloud.owned)
+        self._instance = self._ask(cloud.instance)
+        self._predecessors = self._ask(cloud.predecessors)
+        self._described = self._ask_all(describing(cloud))
+
+    def _ask(self, call: Callable[[], T]) -> Answer[T]:
+        return Answer(call, self._clock, self._until_seconds)
+
+    def _ask_all(self, rehearsals: Mapping[str, Rehearsal]) -> dict[str, Answer[Refusal]]:
+        return {action: self._ask(rehearsal) for action, rehearsal in rehearsals.items()}
+
+    @property
+    def common_failure(self) -> Cause | None:
+        """Why every call failed, if EC2 cannot be asked anything."""
+        results = [answer.result for answer in self._described.values()]
+        causes = {error.cause if error else None for error in results}
+        return causes.pop() if len(causes) == 1 and causes <= _SAME_FOR_ALL else None
+
+    def described_lines(self) -> list[Line]:
+        """Which calls that look at EC2 are allowed."""
+        return [self._described_line(name, each.result) for name, each in self._described.items()]
+
+    def _described_line(self, action: str, refusal: Refusal) -> Line:
+        """Where the call itself succeeds it is allowed, also if it cannot be rehearsed."""
+        made = self._owned.result if action == "DescribeVolumes" else self._instance.result
+        return _permission_line(action, refusal if isinstance(made, EbsAutoscaleError) else None)
+
+    def creation_line(self) -> Line:
+        """Whether the largest configured volume may be created."""
+        instance, sizing = self._instance.result, self._settings.policy.sizing
+        rehearsal = creating(
+            self._cloud,
+            self._seen.uuid or _NO_FILESYSTEM,
+            max_bytes=max(sizing.max_bytes // GIB, 1) * GIB,
+            instance=None if isinstance(instance, EbsAutoscaleError) else instance,
+        )
+        return _permission_line(CREATE, self._ask(rehearsal).result)
+
+    def volume_lines(self) -> Iterator[Line]:
+        """Permissions on volumes, slots, tags, quota, and volumes that are in no filesystem."""
+        owned, instance = self._owned.result, self._instance.result
+        kind = self._settings.volume.type
+        volumes = [] if isinstance(owned, EbsAutoscaleError) else self._managed(owned)
+        if isinstance(owned, EbsAutoscaleError):
+            yield _unknown("ec2", f"{', '.join(NEED_A_VOLUME)}: not checked", owned)
+        else:
+            yield from self._permission_lines(volumes)
+        if isinstance(instance, EbsAutoscaleError):
+            yield _unknown("slots", "free attachment slots are not known", instance)
+        else:
+            yield slots_line(instance.slots_free, len(volumes))
+        yield from self._tag_lines(instance)
+        if isinstance(owned, EbsAutoscaleError):
+            yield _unknown("quota", f"the {kind} storage of this instance is not known", owned)
+            yield _unknown("leftovers", "orphaned volumes are not known", owned)
+        else:
+            yield quota_line(owned, kind)
+            nodes = {volume.id: BlockDevices().node_of(volume) for volume in owned}
+            mounted = {path.name for path in SYSFS.glob("*-*")}
+            instance_id = self._cloud.identity.instance_id
+            yield from orphan_lines(owned, nodes, self._seen, instance_id, mounted=mounted)
+        yield from self._predecessor_lines()
+
+    def _managed(self, owned: Sequence[Volume]) -> list[Volume]:
+        return [volume for volume in owned if volume.growth.filesystem == self._seen.uuid]
+
+    def _permission_lines(self, volumes: Sequence[Volume]) -> Iterator[Line]:
+        if not volumes:
+            actions = ", ".join(NEED_A_VOLUME)
+            yield Line("ec2", "ok", f"{actions}: not checked, there is no managed volume yet")
+            return
+        # With an attached volume a dry run tells the most.
+        instance_id = self._cloud.identity.instance_id
+        volume = max(volumes, key=lambda v: v.attached_to == instance_id)
+        for action, answer in self._ask_all(using(self._cloud, volume)).items():
+            if action != _OPTIONAL_ACTION or self._settings.volume.delete_on_termination:
+                yield _permission_line(action, answer.result)
+
+    def _tag_lines(self, instance: Inventory | EbsAutoscaleError) -> Iterator[Line]:
+        if not self._settings.volume.copy_instance_tags:
+            return
+        if isinstance(instance, EbsAutoscaleError):
+            yield _unknown("tags", "the tags of this instance are not known", instance)
+        else:
+            requests = self._cloud.requests
+            copied = requests.copied_tags(instance.instance_tags)
+            yield tags_line(copied, requests.omitted_tags(instance.instance_tags))
+
+    def _predecessor_lines(self) -> Iterator[Line]:
+        found = self._predecessors.result
+        if isinstance(found, EbsAutoscaleError):
+            yield _unknown("leftovers", "volumes of an older autoscaler are not known", found)
+        elif found and not self._settings.adopt:
+            names = ", ".join(volume.id for volume in found)
+            hint = "set `adopt: true` to manage them, or delete those that are not needed"
+            yield Line("leftovers", "warn", f"created by an older autoscaler: {names}", hint)
+
+
+def _unknown(name: str, what: str, error: EbsAutoscaleError) -> Line:
+    """The line of something that could not be found out."""
+    return Line(name, "warn", f"{what}: {error.what}", hint_of(error))
 
 
 def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
@@ -120,57 +249,34 @@ def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
         yield Line("clock", "ok", f"within {_SKEW_STRANGE_SECONDS:.0f} s of EC2")
 
 
-def _permission_line(action: str, refusal: EbsAutoscaleError | None) -> Line:
+def _permission_line(action: str, refusal: Refusal) -> Line:
     if refusal is None:
         return Line("ec2", "ok", f"{action} allowed")
     verdict: Verdict = "warn" if action == _OPTIONAL_ACTION else "fail"
     return Line("ec2", verdict, f"{action}: {refusal.what}", hint_of(refusal))
 
 
-def _volume_lines(settings: Settings, seen: FilesystemSeen, cloud: Ec2Volumes) -> Iterator[Line]:
-    try:
-        inventory = cloud.inventory(seen.uuid or _NO_FILESYSTEM)
-        owned = cloud.owned()
-        nodes = {volume.id: BlockDevices().node_of(volume) for volume in owned}
-        predecessors = cloud.predecessors()
-    except EbsAutoscaleError:
-        # The dry runs have failed in the same way: the operator knows.
-        return
-    yield from _permission_lines(settings, inventory, cloud)
-    yield _slots(inventory)
-    yield quota_line(owned, settings.volume.type)
-    mounted = {path.name for path in SYSFS.glob("*-*")}
-    yield from orphan_lines(owned, nodes, seen, inventory.instance_id, mounted=mounted)
-    if predecessors and not settings.adopt:
-        names = ", ".join(volume.id for volume in predecessors)
-        hint = "set `adopt: true` to manage them, or delete those that are not needed"
-        yield Line("leftovers", "warn", f"created by an older autoscaler: {names}", hint)
-
-
-def _permission_lines(
-    settings: Settings, inventory: Inventory, cloud: Ec2Volumes
-) -> Iterator[Line]:
-    if not inventory.volumes:
-        actions = ", ".join(NEED_A_VOLUME)
-        yield Line("ec2", "ok", f"{actions}: not checked, there is no managed volume yet")
-        return
-    # With an attached volume a dry run tells the most.
-    volume = max(inventory.volumes, key=lambda v: v.attached_to == inventory.instance_id)
-    for action, refusal in rehearse_with(cloud, volume):
-        if action != _OPTIONAL_ACTION or settings.volume.delete_on_termination:
-            yield _permission_line(action, refusal)
-
-
-def _slots(inventory: Inventory) -> Line:
-    free = inventory.slots_free
+def slots_line(free: int | None, managed: int) -> Line:
+    """How many more volumes can be attached."""
     if free is None:
         hint = "set `limits.volumes` to the number that the instance type supports"
         return Line("slots", "warn", "EC2 reports no attachment limit for this instance type", hint)
     if free < 1:
         hint = "use a larger instance type or detach volumes that are not needed"
         return Line("slots", "fail", "no attachment slot is left", hint)
-    managed = counted(len(inventory.volumes), "managed volume")
-    return Line("slots", "ok", f"{counted(free, 'attachment slot')} left, {managed}")
+    volumes = counted(managed, "managed volume")
+    return Line("slots", "ok", f"{counted(free, 'attachment slot')} left, {volumes}")
+
+
+def tags_line(copied: Collection[str], omitted: Sequence[str]) -> Line:
+    """Which tags of the instance a volume will have."""
+    what = f"{counted(len(copied), 'instance tag')} will be copied to each volume"
+    if not omitted:
+        return Line("tags", "ok", what)
+    left_out = f"{len(omitted)} will not: {', '.join(omitted)}"
+    most = counted(VOLUME_TAGS_MAX, "tag")
+    hint = f"a volume has at most {most}: set those that matter in volume.tags"
+    return Line("tags", "warn", f"{what}, {left_out}", hint)
 
 
 def quota_line(owned: Sequence[Volume], volume_type: str) -> Line:

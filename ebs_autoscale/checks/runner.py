@@ -1,19 +1,17 @@
 """`check`: run every check, each within a time limit, and print one line for each finding."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Generic, TypeVar
 
 from ebs_autoscale import config
 from ebs_autoscale.checks import ec2, filesystem, host, service
+from ebs_autoscale.checks.background import Check
 from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, failed
 from ebs_autoscale.clock import Clock, SystemClock
-from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, Transient, Unfit
+from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit
 from ebs_autoscale.units import json_text
 
 # The operator waits for all of it. The host answers in milliseconds unless something hangs. EC2 and
@@ -24,8 +22,6 @@ EC2_PATIENCE_SECONDS = 24.0
 
 # What two lines are called in print; in JSON they keep the names that scripts know.
 _TITLES = {"members": "devices", "leftovers": "orphans"}
-
-T = TypeVar("T")
 
 
 def show(config_path: Path, *, as_json: bool) -> int:
@@ -79,60 +75,6 @@ def _lines(config_path: Path) -> Iterator[Line]:
 
 def _look_at(expected: FilesystemSeen, clock: SystemClock) -> list[FilesystemSeen]:
     return [filesystem.look(expected, clock)]
-
-
-class Check(Generic[T]):
-    """A check that runs on a thread of its own, so that one that hangs holds up no other.
-
-    The thread does not keep the process from ending.
-    """
-
-    def __init__(self, name: str, check: Callable[[], Iterable[T]]) -> None:
-        self.name = name
-        self._results: SimpleQueue[T | _End] = SimpleQueue()
-        Thread(target=self._run, args=(check,), name=name, daemon=True).start()
-
-    def results(self, clock: Clock, *, until_seconds: float) -> Iterator[T]:
-        """What the check finds, as it comes.
-
-        Raises what the check raised; Transient when it has not ended at `until_seconds` of the
-        clock; Unfit for a bug.
-        """
-        while True:
-            left_seconds = max(0.0, until_seconds - clock.now_seconds())
-            try:
-                result = self._results.get(timeout=left_seconds)
-            except Empty:
-                raise Transient(
-                    "timed out",
-                    hint="this host hangs: see `dmesg` and `ps -eo pid,stat,wchan:30,args`",
-                    cause=Cause.HOST,
-                ) from None
-            if not isinstance(result, _End):
-                yield result
-            elif result.error:
-                raise result.error
-            else:
-                return
-
-    def _run(self, check: Callable[[], Iterable[T]]) -> None:
-        error: EbsAutoscaleError | None = None
-        try:
-            for result in check():
-                self._results.put(result)
-        except EbsAutoscaleError as expected:
-            error = expected
-        except Exception as bug:  # noqa: BLE001 -- one broken check must not hide the others
-            what = f"unexpected {type(bug).__name__}: {bug}"
-            error = Unfit(what, hint="please report it", cause=Cause.PROGRAM)
-        self._results.put(_End(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """How a check ended."""
-
-    error: EbsAutoscaleError | None
 
 
 def _lines_of(checks: Sequence[Check[Line]], clock: Clock, until_seconds: float) -> Iterator[Line]:

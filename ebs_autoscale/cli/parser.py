@@ -229,7 +229,11 @@ def _add_uninstall(commands: "_Verbs") -> None:
 
 def _add_iam_policy(commands: "_Verbs") -> None:
     policy = _add_verb(
-        commands, "iam-policy", "print the least-privilege IAM policy for the instance's role"
+        commands,
+        "iam-policy",
+        "print the least-privilege IAM policy for the instance's role",
+        "Print the least-privilege IAM policy for the instance's role. It allows volumes as the "
+        "configuration asks for; without a configuration file, as by default.",
     )
     policy.add_argument(
         "--kms-key",

@@ -236,12 +236,10 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
 
 
 def _first_size_bytes(wanted_bytes: int | None, settings: config.Settings) -> int:
-    """Whole GiB, rounded up; the default is within `growth.max` and what EC2 offers."""
+    """Whole GiB, rounded up; the default is within `growth.max`, as is what the role may create."""
     if wanted_bytes is not None:
         return -(-wanted_bytes // GIB) * GIB
-    sizing = settings.policy.sizing
-    largest_bytes = sizing.max_bytes // GIB * GIB
-    return max(min(FIRST_SIZE_BYTES, largest_bytes), sizing.sold_min_bytes)
+    return min(FIRST_SIZE_BYTES, settings.policy.sizing.max_bytes // GIB * GIB)
 
 
 def _require_offered(size_bytes: int, volume: VolumeSpec, path: Path) -> None:
@@ -286,7 +284,25 @@ def iam_policy(arguments: argparse.Namespace) -> int:
     """Print the policy for the instance's role; asks neither EC2 nor the host."""
     from ebs_autoscale.ec2 import iam
 
-    document = iam.policy_document(kms_key_arn=arguments.kms_key, adopt=arguments.adopt)
+    path: Path = arguments.config
+    # For most it is the first command, on a workstation.
+    settings = config.load(path) if config.exists(path) else config.Settings(mountpoint="")
+    volume, key = settings.volume, arguments.kms_key
+    if key is None and volume.kms_key_id not in {None, "alias/aws/ebs"}:
+        if iam.is_key_arn(volume.kms_key_id):
+            key = volume.kms_key_id
+        else:
+            print(
+                f"ebs-autoscale: volume.kms_key_id in {path} is not the ARN of a key: the policy "
+                "is without that key; name it with --kms-key ARN",
+                file=sys.stderr,
+            )
+    document = iam.policy_document(
+        volume,
+        max_bytes=settings.policy.sizing.max_bytes,
+        kms_key_arn=key,
+        adopt=arguments.adopt or settings.adopt,
+    )
     print(json.dumps(document, indent=2))
     return Exit.SUCCESS
 

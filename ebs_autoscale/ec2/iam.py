@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ebs_autoscale.ec2.requests import OWNER_TAG, PREDECESSOR_TAG
+from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG, PREDECESSOR_TAG
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
 from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.model import GIB, VolumeSpec
 
 # Any partition, so that one policy serves aws, aws-cn and aws-us-gov, as in AWS's own managed
 # policies: https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AmazonEKSComputePolicy.html
@@ -39,8 +41,8 @@ _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
 _DENIED = re.compile(
     r"is not authorized to perform: (?P<action>\w+:\w+)(?: on resource: (?P<resource>arn:\S+))?"
-    r"(?: with an explicit deny in (?P<denied_by>an? [a-z -]+)"
-    r"| because no (?P<not_allowed_by>[a-z -]+) allows)?"
+    r"(?: with an explicit deny in (?P<denied_by>an? [A-Za-z -]+)"
+    r"| because no (?P<not_allowed_by>[A-Za-z -]+) allows)?"
 )
 _ROLE_POLICY = "identity-based policy"
 
@@ -50,14 +52,16 @@ class Statement:
     """One statement of the policy; docs/permissions.md says what each is for.
 
     Without a `resource` it is about the KMS key of the volumes. `option` is the option of
-    `iam-policy` without which it is not printed.
+    `iam-policy` without which it is not printed. With `is_bounded` the printed statement also
+    limits what a volume can be to what the configuration asks for.
     """
 
     sid: str
     actions: tuple[str, ...]
     resource: str = ""
-    condition: Mapping[str, Mapping[str, str]] | None = None
+    condition: Mapping[str, Mapping[str, str | list[str]]] | None = None
     option: str = ""
+    is_bounded: bool = False
 
     def covers(self, action: str, resource: str) -> bool:
         """Whether this statement allows the action on the resource."""
@@ -83,6 +87,7 @@ STATEMENTS = (
         actions=("ec2:CreateVolume",),
         resource=VOLUMES,
         condition={"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": _CALLER}},
+        is_bounded=True,
     ),
     Statement(
         sid="TagVolumesAsTheyAreCreated",
@@ -137,6 +142,7 @@ STATEMENTS = (
         condition={
             "ArnLike": {"ec2:SourceInstanceARN": _TAGGED_INSTANCE},
             "StringEquals": {f"aws:RequestTag/{OWNER_TAG}": _CALLER},
+            "ForAllValues:StringEquals": {"aws:TagKeys": [OWNER_TAG, FILESYSTEM_TAG, GROWTH_TAG]},
         },
         option="--adopt",
     ),
@@ -179,12 +185,19 @@ class Denial:
     @property
     def hint(self) -> str:
         """What to add to the role, or which other policy to change."""
+        found = next((s for s in STATEMENTS if s.covers(self.action, self.resource)), None)
+        is_bounded = found is not None and found.is_bounded
         if self.denied_by:
-            return f"{self.denied_by} explicitly denies it: change that policy"
+            adapt = ", or adapt the `volume` section to it" if is_bounded else ""
+            return f"{self.denied_by} explicitly denies it: change that policy{adapt}"
         if self.not_allowed_by != _ROLE_POLICY:
             return f"the {self.not_allowed_by} must also allow it"
-        found = next((s for s in STATEMENTS if s.covers(self.action, self.resource)), None)
         what = f"add the statement {found.sid}" if found else "allow it in the instance's role"
+        if found and is_bounded:
+            what = (
+                f"add or renew the statement {found.sid}, which allows volumes up to growth.max "
+                "as configured in `volume`"
+            )
         verb = f"iam-policy {found.option}" if found and found.option else "iam-policy"
         return f"{what}; `ebs-autoscale {verb}` prints the policy"
 
@@ -203,36 +216,78 @@ def denial_in(message: str) -> Denial | None:
 
 
 def policy_document(
-    *, kms_key_arn: str | None, delete_on_termination: bool = True, adopt: bool = False
+    volume: VolumeSpec, *, max_bytes: int, kms_key_arn: str | None, adopt: bool = False
 ) -> dict[str, Any]:
-    """The policy for the role of an instance; raises ConfigInvalid for an invalid key ARN."""
-    if kms_key_arn is not None and not _KEY_ARN.fullmatch(kms_key_arn):
+    """The policy for the role of an instance that creates such volumes, up to that size.
+
+    Raises ConfigInvalid for an invalid key ARN.
+    """
+    if kms_key_arn is not None and not is_key_arn(kms_key_arn):
         raise ConfigInvalid(
             f"{kms_key_arn!r} is not the ARN of a KMS key",
             hint="use an ARN such as arn:aws:kms:us-east-1:123456789012:key/…, not an alias",
         )
+    sets_termination = volume.delete_on_termination
     wanted = [
         statement
         for statement in STATEMENTS
         if (statement.resource or kms_key_arn)
         and (adopt or statement.option != "--adopt")
-        and (delete_on_termination or "ec2:ModifyInstanceAttribute" not in statement.actions)
+        and (sets_termination or "ec2:ModifyInstanceAttribute" not in statement.actions)
     ]
+    bounds = _bounds(volume, max(1, max_bytes // GIB))
     return {
         "Version": "2012-10-17",
         "Statement": [
-            _as_json(statement, statement.resource or kms_key_arn) for statement in wanted
+            _as_json(each, each.resource or kms_key_arn, bounds if each.is_bounded else {})
+            for each in wanted
         ],
     }
 
 
-def _as_json(statement: Statement, resource: str | None) -> dict[str, Any]:
+def is_key_arn(text: str) -> bool:
+    """Whether this is the ARN of a KMS key, and not a key id or an alias."""
+    return _KEY_ARN.fullmatch(text) is not None
+
+
+def _bounds(volume: VolumeSpec, max_gib: int) -> dict[str, dict[str, str]]:
+    """What limits a create call to the configured volumes.
+
+    Sizes are in GiB, throughput in MiB/s. Where performance is not configured, a call that asks for
+    no more than EC2's default passes, and so does one that does not mention it.
+    """
+    offer = VOLUME_TYPES[volume.type]
+    bounds = {
+        "StringEquals": {"ec2:VolumeType": volume.type},
+        "NumericLessThanEquals": {"ec2:VolumeSize": str(max_gib)},
+    }
+    if volume.encrypted:
+        bounds["Bool"] = {"ec2:Encrypted": "true"}
+    performance = (
+        ("ec2:VolumeIops", volume.iops, offer.included_iops),
+        ("ec2:VolumeThroughput", volume.throughput_mib_per_second, offer.included_mib_per_second),
+    )
+    for key, configured, included in performance:
+        if configured is not None:
+            bounds["NumericLessThanEquals"][key] = str(configured)
+        elif included:
+            bounds.setdefault("NumericLessThanEqualsIfExists", {})[key] = str(included)
+    return bounds
+
+
+def _as_json(
+    statement: Statement, resource: str | None, bounds: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
     document: dict[str, Any] = {
         "Sid": statement.sid,
         "Effect": "Allow",
         "Action": list(statement.actions),
         "Resource": resource,
     }
-    if statement.condition:
-        document["Condition"] = {name: dict(keys) for name, keys in statement.condition.items()}
+    condition = statement.condition or {}
+    if condition or bounds:
+        document["Condition"] = {
+            operator: {**condition.get(operator, {}), **bounds.get(operator, {})}
+            for operator in dict.fromkeys([*condition, *bounds])
+        }
     return document

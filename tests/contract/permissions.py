@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ebs_autoscale.ec2.iam import policy_document
+from ebs_autoscale.checks.permissions import CREATE, creating, describing, using
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient
 from ebs_autoscale.model import GIB, GrowthId, Volume
 from tests.contract.clouds import INVENTORY, OverHttp
-from tests.unit.samples import FILESYSTEM
+from tests.unit.samples import FILESYSTEM, policy_of
 
 GROWTH = GrowthId(FILESYSTEM, 1)
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-POLICY = policy_document(kms_key_arn=KEY, adopt=True)
+POLICY = policy_of(kms_key_arn=KEY, adopt=True)
 
 # The policy that the README of the first ebs-autoscale asked for.
 FIRST_POLICY: dict[str, Any] = {
@@ -108,3 +108,13 @@ class Life:
                 self._apply(None)
                 step()
         return failures
+
+
+def rehearsed(
+    http: OverHttp, volume: Volume | None = None, *, max_bytes: int = 1024 * GIB
+) -> dict[str, EbsAutoscaleError | None]:
+    """What `check` would find, with a volume of ours if there is one."""
+    calls = describing(http.cloud)
+    calls[CREATE] = creating(http.cloud, FILESYSTEM, max_bytes=max_bytes, instance=None)
+    calls |= using(http.cloud, volume) if volume else {}
+    return {action: call() for action, call in calls.items()}

@@ -53,6 +53,20 @@ def test_no_other_volume_is_adopted(start: StartHttp, instance_id: str | None) -
         assert caught.value.cause is Cause.DENIED
 
 
+@pytest.mark.parametrize(
+    "key", ["Name", "cost-center", PREDECESSOR_TAG, "ebs-autoscale:mountpoint"]
+)
+def test_no_other_tag_is_set(start: StartHttp, key: str) -> None:
+    """The statement permits to set the three owner tags and no other, not even beside them."""
+    with start() as http:
+        volume = foreign_volume(http, http.identity.instance_id)
+        http.control.set_policy(POLICY)
+        own = {"Key": OWNER_TAG, "Value": http.identity.owner}
+        tags: Any = [own, {"Key": key, "Value": "x"}]
+        with pytest.raises(ClientError, match="ec2:CreateTags on"):
+            http.ec2.create_tags(Resources=[volume.id], Tags=tags)
+
+
 def test_no_other_owner_is_named(start: StartHttp) -> None:
     """The statement does not permit to tag a volume as another instance's."""
     with start() as http:

@@ -7,12 +7,13 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale import volumes
 from ebs_autoscale.checks.ec2 import AwsDate, clock_lines
-from ebs_autoscale.checks.permissions import NEED_A_VOLUME, rehearse, rehearse_with
+from ebs_autoscale.checks.permissions import CREATE, NEED_A_VOLUME
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.ec2.requests import TOKEN_SERIES_MAX
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import GIB, GrowthId, VolumeSpec
 from tests.contract.clouds import INVENTORY, OverHttp, StartHttp
+from tests.contract.permissions import rehearsed
 from tests.unit.samples import FILESYSTEM
 
 GROWTH = GrowthId(FILESYSTEM, 7)
@@ -223,11 +224,25 @@ def test_a_rehearsal_changes_nothing(start: StartHttp) -> None:
     with start() as http:
         volume = http.cloud.create(GROWTH, 20 * GIB, INVENTORY)
         http.clock.sleep(10)
-        verdicts = dict(rehearse(http.cloud, FILESYSTEM)) | dict(rehearse_with(http.cloud, volume))
+        verdicts = rehearsed(http, volume)
         assert set(verdicts.values()) == {None}
         assert set(NEED_A_VOLUME) < set(verdicts)
         assert http.count() == 1
         assert http.cloud.inventory(FILESYSTEM).volumes[0].attached_to == ""
+
+
+def test_an_instance_on_an_outpost(start: StartHttp) -> None:
+    """Its volumes are created on the Outpost; one created elsewhere is set aside at the attach."""
+    outpost = "arn:aws:outposts:us-east-1:123456789012:outpost/op-0123456789abcdef0"
+    with start(outpost_arn=outpost) as http:
+        here = http.cloud.create(GROWTH, GIB, http.cloud.inventory(FILESYSTEM))
+        elsewhere = http.cloud.create(GrowthId(FILESYSTEM, 8), GIB, INVENTORY)
+        http.clock.sleep(10)
+        http.cloud.attach(here, "/dev/xvdba", INVENTORY)
+        with pytest.raises(Unfit, match="ZoneMismatch") as caught:
+            http.cloud.attach(elsewhere, "/dev/xvdbb", INVENTORY)
+        assert caught.value.cause is Cause.ZONE
+        assert "Outpost" in caught.value.hint
 
 
 def test_the_date_of_a_rehearsal(start: StartHttp) -> None:
@@ -235,7 +250,7 @@ def test_the_date_of_a_rehearsal(start: StartHttp) -> None:
     with start(date_ahead_seconds=1000.0) as http:
         answered = AwsDate(SystemClock())
         answered.follow(http.cloud)
-        assert list(rehearse(http.cloud, FILESYSTEM))
+        assert rehearsed(http)
         [line] = clock_lines(answered.date, answered.wall_seconds)
         assert line.verdict == "fail"
 
@@ -245,8 +260,8 @@ def test_a_rehearsal_finds_what_is_denied(start: StartHttp) -> None:
     with start() as http:
         rule = FaultRule(kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation")
         http.control.add_fault(rule)
-        verdicts = dict(rehearse(http.cloud, FILESYSTEM))
-        denied = verdicts.pop("CreateVolume, CreateTags")
+        verdicts = rehearsed(http)
+        denied = verdicts.pop(CREATE)
         assert isinstance(denied, Unfit)
         assert denied.cause is Cause.DENIED
         assert set(verdicts.values()) == {None}

@@ -7,14 +7,21 @@ import pytest
 from botocore.exceptions import ClientError
 from ec2_sandbox.iam.policy import Access, Policy, Verdict
 
-from ebs_autoscale.checks.permissions import rehearse, rehearse_with
-from ebs_autoscale.ec2.iam import STATEMENTS, policy_document
+from ebs_autoscale.ec2.iam import STATEMENTS
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
+from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.model import GIB, Volume, VolumeSpec
 from tests.contract.clouds import INVENTORY, OverHttp, StartHttp
-from tests.contract.permissions import FIRST_POLICY, GROWTH, KEY, POLICY, Life, without
-from tests.unit.samples import FILESYSTEM
+from tests.contract.permissions import (
+    FIRST_POLICY,
+    GROWTH,
+    KEY,
+    POLICY,
+    Life,
+    rehearsed,
+    without,
+)
+from tests.unit.samples import FILESYSTEM, policy_of
 
 KEYED = VolumeSpec(kms_key_id=KEY)
 ANOTHER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0fedcba9876543210"
@@ -36,7 +43,7 @@ def test_other_partitions(start: StartHttp, partition: str, region: str) -> None
     """The same policy works in China and in GovCloud."""
     place = {"partition": partition, "region": region, "zone": f"{region}a"}
     with start(**place) as http:
-        assert Life(http).run(policy_document(kms_key_arn=None)) == {}
+        assert Life(http).run(policy_of()) == {}
 
 
 ACCOUNT = "arn:aws:ec2:us-east-1:123456789012"
@@ -115,6 +122,73 @@ def test_only_volumes_of_this_instance_are_created(start: StartHttp, owner: str 
         assert http.count() == 0
 
 
+SMALL: dict[str, Any] = {"Size": 100, "VolumeType": "gp3", "Encrypted": True}
+FAST: dict[str, Any] = {**SMALL, "Iops": 6000, "Throughput": 250}
+FOR_SMALL = policy_of(max_bytes=100 * GIB)
+FOR_FAST = policy_of(max_bytes=100 * GIB, iops=6000, throughput_mib_per_second=250)
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [
+        (FOR_SMALL, SMALL),
+        (FOR_SMALL, {**SMALL, "Size": 1}),
+        (FOR_SMALL, {**SMALL, "Iops": 3000, "Throughput": 125}),
+        (FOR_FAST, FAST),
+        (FOR_FAST, {**FAST, "Iops": 3000, "Throughput": 125}),
+        (policy_of(encrypted=False), {**SMALL, "Encrypted": False}),
+        (policy_of(type="gp2"), {**SMALL, "VolumeType": "gp2"}),
+        (policy_of(type="io1", iops=4000), {**SMALL, "VolumeType": "io1", "Iops": 4000}),
+    ],
+)
+def test_what_the_configuration_asks_for(
+    start: StartHttp, policy: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    """A role can create the configured volumes, and lesser ones of the type."""
+    with start() as http:
+        http.control.set_policy(policy)
+        create_like(http, asked)
+        assert http.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "excess"),
+    [
+        (FOR_SMALL, {**SMALL, "Size": 101}),
+        (FOR_SMALL, {**SMALL, "Encrypted": False}),
+        (FOR_SMALL, {"Size": 100, "VolumeType": "gp3"}),
+        (FOR_SMALL, {**SMALL, "Iops": 3001}),
+        (FOR_SMALL, {**SMALL, "Throughput": 126}),
+        (FOR_SMALL, {**SMALL, "VolumeType": "gp2"}),
+        (FOR_SMALL, {"Size": 100, "Encrypted": True}),
+        (FOR_SMALL, {**SMALL, "VolumeType": "io2", "Iops": 100}),
+        (FOR_FAST, {**FAST, "Iops": 6001}),
+        (FOR_FAST, {**FAST, "Throughput": 251}),
+        (FOR_FAST, {**FAST, "Size": 16_384}),
+        (FOR_FAST, {**FAST, "VolumeType": "io2", "Iops": 50_000}),
+        (policy_of(type="io1", iops=4000), {**SMALL, "VolumeType": "io1", "Iops": 4001}),
+        (policy_of(type="st1"), {**SMALL, "VolumeType": "sc1", "Size": 125}),
+    ],
+)
+def test_what_a_stolen_role_cannot_create(
+    start: StartHttp, policy: dict[str, Any], excess: dict[str, Any]
+) -> None:
+    """Whatever exceeds the configuration in one respect is denied, with all our tags."""
+    with start() as http:
+        http.control.set_policy(policy)
+        with pytest.raises(ClientError, match=r"UnauthorizedOperation.*ec2:CreateVolume on"):
+            create_like(http, excess)
+        assert http.count() == 0
+
+
+def create_like(http: OverHttp, asked: dict[str, Any]) -> None:
+    """Create a volume with this instance as its owner."""
+    tags: Any = [{"Key": OWNER_TAG, "Value": http.identity.owner}]
+    specification: Any = {"ResourceType": "volume", "Tags": tags}
+    zone = http.identity.availability_zone
+    http.ec2.create_volume(AvailabilityZone=zone, TagSpecifications=[specification], **asked)
+
+
 @pytest.mark.parametrize("owner", [None, ANOTHER])
 def test_no_volume_of_another_is_touched(start: StartHttp, owner: str | None) -> None:
     """A volume without this instance's owner tag cannot be attached, detached or deleted."""
@@ -184,12 +258,6 @@ def test_existing_volumes_cannot_be_tagged(start: StartHttp) -> None:
             http.ec2.create_tags(Resources=[volume_id], Tags=tags)
 
 
-def rehearsed(http: OverHttp, volume: Volume | None = None) -> dict[str, EbsAutoscaleError | None]:
-    """What `check` would find, with a volume of ours if there is one."""
-    found = dict(rehearse(http.cloud, FILESYSTEM))
-    return found | (dict(rehearse_with(http.cloud, volume)) if volume else {})
-
-
 def created_and_attached(http: OverHttp) -> Volume:
     """The attached volume of the first growth."""
     life = Life(http)
@@ -204,7 +272,7 @@ def test_a_rehearsal_under_the_policy(start: StartHttp) -> None:
     with start() as http:
         volume = created_and_attached(http)
         before = http.control.state().volumes
-        http.control.set_policy(policy_document(kms_key_arn=None))
+        http.control.set_policy(policy_of())
         verdicts = rehearsed(http, volume)
         assert http.control.state().volumes == before
     assert list(verdicts) == [
@@ -238,6 +306,30 @@ def test_a_rehearsal_names_the_statement(start: StartHttp, sid: str) -> None:
         assert isinstance(error, Unfit)
         assert sid in error.hint
         assert "`ebs-autoscale iam-policy`" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "gib"),
+    [
+        (policy_of(max_bytes=500 * GIB), {}, 501),
+        (policy_of(), {"type": "gp2"}, 100),
+        (policy_of(), {"encrypted": False}, 100),
+        (policy_of(), {"iops": 4000}, 100),
+        (policy_of(iops=4000), {"iops": 4000, "throughput_mib_per_second": 500}, 100),
+    ],
+)
+def test_a_rehearsal_finds_a_policy_too_narrow(
+    start: StartHttp, policy: dict[str, Any], spec: dict[str, Any], gib: int
+) -> None:
+    """A policy that was printed for another configuration is found before a growth needs it."""
+    with start(spec=VolumeSpec(**spec)) as http:
+        http.control.set_policy(policy)
+        denied = {a: e for a, e in rehearsed(http, max_bytes=gib * GIB).items() if e}
+        [error] = denied.values()
+        assert error.cause is Cause.DENIED
+        assert "add or renew the statement CreateVolumesOfThisInstance" in error.hint
+        http.control.set_policy(policy_of(max_bytes=gib * GIB, **spec))
+        assert set(rehearsed(http, max_bytes=gib * GIB).values()) == {None}
 
 
 def test_the_first_policy(start: StartHttp) -> None:

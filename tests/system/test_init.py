@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
-from ebs_autoscale.ec2.iam import policy_document
 from ebs_autoscale.model import InitStep, StepKind
 from ebs_autoscale.provision.first_volume import uuid_for
 from tests.system.bare import CONFIG, FSTAB, CloudHost
+from tests.unit.samples import policy_of
 
 pytestmark = pytest.mark.kernel
 
@@ -89,9 +89,7 @@ def test_no_slot_left(cloud_host: CloudHost) -> None:
     assert not cloud_host.lines
 
 
-@pytest.mark.parametrize(
-    "cloud_host", [{"policy": policy_document(kms_key_arn=None)}], indirect=True
-)
+@pytest.mark.parametrize("cloud_host", [{"policy": policy_of()}], indirect=True)
 def test_the_printed_policy_is_enough(cloud_host: CloudHost) -> None:
     """`init` needs no permission that a growth does not need."""
     ran = cloud_host.init()

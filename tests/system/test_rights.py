@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from ebs_autoscale.ec2.iam import policy_document
 from tests.contract.permissions import FIRST_POLICY, without
 from tests.system.bench import Host
+from tests.unit.samples import policy_of
 
 pytestmark = pytest.mark.kernel
 
-POLICY = policy_document(kms_key_arn=None)
+POLICY = policy_of()
 
 # Denied actions with the statements of the policy that allow them.
 DESCRIBE = ("ec2:DescribeInstances", "LookAtVolumesAndInstance")

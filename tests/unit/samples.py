@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from ebs_autoscale.model import GIB, Device, GrowthId, Inventory, Observation, Reading, Volume
+from ebs_autoscale.ec2.iam import policy_document
+from ebs_autoscale.model import (
+    GIB,
+    Device,
+    GrowthId,
+    Inventory,
+    Observation,
+    Reading,
+    Volume,
+    VolumeSpec,
+)
 
 MIB = 1024**2
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
@@ -67,3 +77,15 @@ def observation_of(
         if volume.attached_to and volume.id not in hidden
     }
     return Observation(reading=reading, inventory=inventory, **{"nodes": nodes, **changes})
+
+
+def policy_of(
+    *,
+    kms_key_arn: str | None = None,
+    adopt: bool = False,
+    max_bytes: int = 1024 * GIB,
+    **volume: Any,
+) -> dict[str, Any]:
+    """The policy that `iam-policy` prints, by default for the default configuration."""
+    spec = VolumeSpec(**volume)
+    return policy_document(spec, max_bytes=max_bytes, kms_key_arn=kms_key_arn, adopt=adopt)

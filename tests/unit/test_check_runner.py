@@ -6,8 +6,8 @@ from time import monotonic
 
 import pytest
 
+from ebs_autoscale.checks.background import Check
 from ebs_autoscale.checks.line import Line, hint_of
-from ebs_autoscale.checks.runner import Check
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import (
     Cause,

@@ -14,10 +14,11 @@ from policy_sentry.querying.actions import get_action_data
 from policy_sentry.querying.conditions import get_condition_keys_for_service
 
 import ebs_autoscale
-from ebs_autoscale.ec2.iam import STATEMENTS, Statement, policy_document
+from ebs_autoscale.ec2.iam import STATEMENTS, Statement
+from tests.unit.samples import policy_of
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-POLICY = policy_document(kms_key_arn=KEY, adopt=True)
+POLICY = policy_of(kms_key_arn=KEY, adopt=True)
 
 # Any volume or instance by its ARN: the condition is what limits them, and a volume that is
 # being created has no id to name.
@@ -120,7 +121,8 @@ def test_actions_resources_and_keys_exist(statement: Statement, action: str) -> 
     known = {"ec2:SourceInstanceARN"}
     assert known <= set(get_condition_keys_for_service("ec2"))
     known |= {key.split("${")[0] for row in rows for key in row["condition_keys"]}
-    wanted = {key for keys in (statement.condition or {}).values() for key in keys}
+    [printed] = [each for each in POLICY["Statement"] if each["Sid"] == statement.sid]
+    wanted = {key for keys in printed.get("Condition", {}).values() for key in keys}
     for key in wanted:
         assert key in known or f"{key.split('/')[0]}/" in known, f"{action} does not know {key}"
 

@@ -60,9 +60,9 @@ def _create(world: World, params: Mapping[str, Any]) -> Iterator[Access]:
         # The default of EC2.
         "ec2:volumetype": (params.get("VolumeType", "gp2"),),
     }
-    for key, name in (("ec2:volumesize", "Size"), ("ec2:volumeiops", "Iops")):
+    for name in ("Size", "Iops", "Throughput"):
         if name in params:
-            context[key] = (str(params[name]),)
+            context[f"ec2:volume{name.lower()}"] = (str(params[name]),)
     yield Access(action="ec2:CreateVolume", resource=resource, context=context)
     if given:
         tagging = {**_of_caller(world), **_request_tags(given)}
