@@ -101,7 +101,7 @@ def test_init_refuses_a_size_that_ec2_does_not_have(
     size: str,
     keys: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """`init --size` is held against the whole configuration before anything is asked or changed."""
     path = tmp_path / "config.yaml"
@@ -109,6 +109,6 @@ def test_init_refuses_a_size_that_ec2_does_not_have(
     path.write_text(yaml.safe_dump(document), "utf-8")
     argv = ["init", str(tmp_path / "data"), "--size", size, "--config", str(path)]
     assert main(argv) == 2
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "--size" in said
     assert f"change {keys} in {path}" in said
