@@ -139,6 +139,8 @@ class Cause(Enum):
     READING = "reading", Exit.FAILED
     RESERVE = "reserve", Exit.UNFIT
     RESERVE_FAILED = "reserve failed", Exit.FAILED
+    # A look at EC2 each time, for as long as somebody goes on removing it.
+    RESERVE_MISSING = "reserve missing", Exit.FAILED, Backoff(10.0, 900.0, 900.0)
     NOT_EMPTY = "not empty", Exit.UNFIT
     MOUNT_IN_USE = "mount in use", Exit.FAILED
 

@@ -59,6 +59,7 @@ class Reading:
     `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
     `reserve_bytes` is the data held for emergencies: it counts as used, never as available.
     `quota` is the limit, other than space, that is nearest; None without one.
+    `reserve_fault` is why the file of the reserve's name holds none, empty when there is no file.
     """
 
     filesystem: str
@@ -73,6 +74,7 @@ class Reading:
     devices: tuple[Device, ...]
     reserve_bytes: int = 0
     quota: Quota | None = None
+    reserve_fault: str = ""
 
     @property
     def available_percent(self) -> float:

@@ -24,9 +24,11 @@ from ebs_autoscale.policy import (
     describe_available,
     device_problems,
     missing_device,
+    missing_reserve,
     next_action,
     poll_delay_seconds,
     problems_of,
+    retry_delay_seconds,
     seconds_until_full,
     shortage_of,
 )
@@ -47,6 +49,9 @@ LOCKED_TOO_LONG_SECONDS = 60.0
 
 # An operator who has put something right does not want to wait longer.
 WORTH_A_RELOAD_SECONDS = 10.0
+
+# A reserve that was held for so long is no longer one that somebody goes on removing.
+RESERVE_LASTS_SECONDS = 900.0
 
 # After this many unexpected errors in a row, exit, so that systemd reports a failed service.
 BUGS_IN_A_ROW_MAX = 5
@@ -124,6 +129,7 @@ class Monitor:
         self._filesystem = filesystem
         self._growths = growths
         self._policy = policy
+        self._reserve_bytes: int | None = 0
         self._clock = clock
         self._emit = emit
         self._publish = publish
@@ -131,12 +137,15 @@ class Monitor:
         self._growth_conditions = Conditions(clock, emit)
         self._config_conditions = Conditions(clock, emit)
         self._process_conditions = Conditions(clock, emit)
+        self._reserve_conditions = Conditions(clock, emit)
         self._history = FillHistory()
         now = clock.now_seconds()
         # Instances that boot together must not all call EC2 together.
         left_of_boot = BOOT_SPREAD_SECONDS - clock.since_boot_seconds()
         spread = clock.jitter() * max(policy.polling.max_seconds, left_of_boot)
         self._state = LoopState(started_at_seconds=now, pending_from_seconds=now + spread)
+        self._reserve_looks = 0
+        self._reserve_look_at_seconds = now
         self._raised_in_growth: set[str] = set()
         # At the latest reading, while space is short.
         self._seconds_left = inf
@@ -151,6 +160,11 @@ class Monitor:
         self._config_conditions.only(())
         now = self._clock.now_seconds()
         self._state = self._state.after_reload(now, conditions=bool(self._growth_conditions))
+
+    def set_reserve(self, configured_bytes: int | None) -> None:
+        """The emergency reserve that growths are to hold: 0 for none, None by size."""
+        self._reserve_bytes = configured_bytes
+        self._reserve_looks, self._reserve_look_at_seconds = 0, self._clock.now_seconds()
 
     def report_rejected_configuration(self, error: EbsAutoscaleError) -> None:
         """Report, until a reload succeeds, that the latest configuration was rejected."""
@@ -199,6 +213,7 @@ class Monitor:
         shortage = shortage_of(reading, self._policy, forecast)
         self._seconds_left = seconds_until_full(reading, forecast) if shortage else inf
         if not missing_device(reading):
+            self._look_after_reserve(reading)
             self._act(shortage)
         self._heartbeat(reading)
         self._publish(self._view(reading, shortage.sentence if shortage else ""))
@@ -238,6 +253,32 @@ class Monitor:
         if problem:
             self._process_conditions.raised(problem)
         self._process_conditions.only([problem.key] if problem else [])
+
+    def _look_after_reserve(self, reading: Reading) -> None:
+        """Have a missing reserve made by a growth, ever less often if it does not last.
+
+        While a growth runs or is due, that one makes it. Each look costs a process and three
+        describing calls, and users may be able to remove the reserve as often as they like.
+        """
+        now = self._clock.now_seconds()
+        if reading.reserve_bytes or self._reserve_bytes == 0:
+            self._reserve_conditions.only(())
+            if now >= self._reserve_look_at_seconds + RESERVE_LASTS_SECONDS:
+                self._reserve_looks = 0
+            return
+        if self._state.pending or self._growths.running:
+            return
+        problem = missing_reserve(
+            self._reserve_bytes, reading, self._policy, self._history.forecast
+        )
+        if problem is None:
+            return
+        self._reserve_conditions.raised(problem, Level.WARNING)
+        if now >= self._reserve_look_at_seconds:
+            self._reserve_looks += 1
+            delay = retry_delay_seconds(problem.cause, attempts=self._reserve_looks, jitter=1.0)
+            self._reserve_look_at_seconds = now + delay
+            self._state = self._state.unfinished()
 
     def _act(self, shortage: Shortage | None) -> None:
         """Do what the state of growths and this shortage ask for."""
@@ -377,6 +418,7 @@ class Monitor:
                 **self._filesystem_conditions.lines,
                 **self._growth_conditions.lines,
                 **self._process_conditions.lines,
+                **self._reserve_conditions.lines,
             },
             growths_since_start=self._growths_done,
             forecast=self._history.forecast,

@@ -8,6 +8,7 @@ from pathlib import Path
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.filesystems.btrfs.reading import devices_at
@@ -17,7 +18,14 @@ from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.model import Device, Reading
-from ebs_autoscale.policy import Remark, describe_available, device_problems, problems_of
+from ebs_autoscale.policy import (
+    Forecast,
+    Remark,
+    describe_available,
+    device_problems,
+    missing_reserve,
+    problems_of,
+)
 from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.wiring import remarks_on
 
@@ -134,6 +142,16 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
     yield from fstab_lines(
         seen.fstab, seen.mountpoint, mounted=mounted, has_mount_unit=seen.has_mount_unit
     )
+
+
+def reserve_lines(seen: FilesystemSeen, settings: Settings) -> Iterator[Line]:
+    """Whether the emergency reserve is missing."""
+    if seen.reading and (
+        missing := missing_reserve(
+            settings.reserve_bytes, seen.reading, settings.policy, Forecast()
+        )
+    ):
+        yield Line("reserve", "warn", missing.sentence, missing.hint)
 
 
 def _presence_line(uuid: str, present: PresentDevices, path: str) -> Line:

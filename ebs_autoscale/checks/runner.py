@@ -65,6 +65,7 @@ def _lines(config_path: Path) -> Iterator[Line]:
     try:
         [seen] = mount.results(clock, until_seconds=until_seconds)
         yield from filesystem.lines(seen)
+        yield from filesystem.reserve_lines(seen, settings)
     except EbsAutoscaleError as error:
         yield failed(mount.name, error)
     yield from _lines_of([unit, daemon], clock, until_seconds)

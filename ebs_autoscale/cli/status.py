@@ -16,8 +16,10 @@ from ebs_autoscale.policy import (
     Shortage,
     describe_available,
     device_problems,
+    missing_reserve,
     problems_of,
     shortage_of,
+    wanted_reserve_bytes,
 )
 from ebs_autoscale.telemetry import RunningDaemon, running_daemon
 from ebs_autoscale.units import format_size, json_text, printable
@@ -28,9 +30,13 @@ WATCH_EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesystemStatus:
-    """What a fresh look at the filesystem says; `progress` is of a balance, else empty."""
+    """What a fresh look at the filesystem says; `progress` is of a balance, else empty.
+
+    `reserve_wanted_bytes` is what `reading.reserve_bytes` would be if it could be held.
+    """
 
     reading: Reading
+    reserve_wanted_bytes: int
     shortage: Shortage | None
     problems: tuple[Problem, ...]
     operation: str
@@ -121,8 +127,15 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
     except Unfit as error:
         problems.append(Problem.of_error(error))
     operation = filesystem.exclusive_operation()
+    problems = list(problems_of(reading))
+    configured = settings.reserve_bytes
+    missing = missing_reserve(configured, reading, settings.policy, forecast)
+    # Without such a file, the daemon may only not have made it yet.
+    if missing and reading.reserve_fault:
+        problems.append(missing)
     return FilesystemStatus(
         reading=reading,
+        reserve_wanted_bytes=wanted_reserve_bytes(configured, reading),
         shortage=shortage_of(reading, settings.policy, forecast),
         problems=tuple(problems),
         operation=operation,
@@ -159,6 +172,7 @@ def as_dict(status: Status) -> dict[str, Any]:
             "exclusive_operation": seen.operation,
             "balance_progress": seen.progress,
             **_figures(seen.reading),
+            "reserve_wanted_bytes": seen.reserve_wanted_bytes,
         }
     return found
 
@@ -200,6 +214,7 @@ def _lines_for_people(status: Status) -> list[str]:
 
 def _lines_of(seen: FilesystemStatus) -> list[str]:
     reading = seen.reading
+    held, wanted = format_size(reading.reserve_bytes), format_size(seen.reserve_wanted_bytes)
     lines = [
         f"  filesystem   {reading.filesystem}",
         f"  size         {format_size(reading.size_bytes)}",
@@ -207,7 +222,7 @@ def _lines_of(seen: FilesystemStatus) -> list[str]:
         f"  shown by df  {format_size(reading.statvfs_available_bytes)}",
         f"  metadata     {reading.metadata_profile}",
         f"  headroom     {format_size(reading.metadata_headroom_bytes)} for metadata",
-        f"  reserve      {format_size(reading.reserve_bytes)} held for emergencies",
+        f"  reserve      {held} of {wanted} held for emergencies",
         f"  devices      {', '.join(_device(device) for device in reading.devices)}",
         f"  decision     {seen.decision}",
     ]

@@ -196,7 +196,9 @@ class Daemon:
             growths.config_text = self._config_text
             metadata.renew()
             monitor.set_policy(self._settings.policy)
+            monitor.set_reserve(self._settings.reserve_bytes)
 
+        monitor.set_reserve(self._settings.reserve_bytes)
         self._tell_start(filesystem)
         metadata.start()
         self._notifier.ready()

@@ -1,5 +1,6 @@
 """Every judgement, no effect: when space is short, how much to add, how long to wait."""
 
+from ebs_autoscale.policy.backoff import retry_delay_seconds
 from ebs_autoscale.policy.decision import (
     decide,
     describe,
@@ -18,7 +19,11 @@ from ebs_autoscale.policy.health import (
     remarks_of,
 )
 from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
-from ebs_autoscale.policy.reserve import is_reserve_affordable, wanted_reserve_bytes
+from ebs_autoscale.policy.reserve import (
+    is_reserve_affordable,
+    missing_reserve,
+    wanted_reserve_bytes,
+)
 from ebs_autoscale.policy.settings import (
     GrowthPolicy,
     LadderStep,
@@ -58,11 +63,13 @@ __all__ = [
     "device_problems",
     "is_reserve_affordable",
     "missing_device",
+    "missing_reserve",
     "next_action",
     "next_growth",
     "poll_delay_seconds",
     "problems_of",
     "remarks_of",
+    "retry_delay_seconds",
     "seconds_until_full",
     "shortage_of",
     "steps_for",

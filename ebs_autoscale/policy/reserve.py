@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.model import GIB, MIB, Reading
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import shortage_of
+from ebs_autoscale.units import format_size
 
 # Measured: with 256 MiB 0 of 300 adds under spinning writers ended read-only, without 10 to 18
 # (docs/metadata.md). More for filesystems that are written to faster.
@@ -38,3 +40,19 @@ def is_reserve_affordable(
         metadata_headroom_bytes=max(0, headroom),
     )
     return more <= 0 or shortage_of(after, policy, forecast) is None
+
+
+def missing_reserve(
+    configured: int | None, reading: Reading, policy: GrowthPolicy, forecast: Forecast
+) -> Problem | None:
+    """The reserve that could be held and is not: never made, deleted, or no longer root's."""
+    if reading.reserve_bytes:
+        return None
+    wanted = wanted_reserve_bytes(configured, reading)
+    if not wanted or not is_reserve_affordable(wanted, reading, policy, forecast):
+        return None
+    what = f"{reading.mountpoint} has no emergency reserve of {format_size(wanted)}"
+    if reading.reserve_fault:
+        what += f": {reading.reserve_fault}"
+    hint = "the daemon makes a new one, unless another user made that file: then move it elsewhere"
+    return Problem(Cause.RESERVE_MISSING, what, hint)

@@ -80,7 +80,7 @@ def look_after_volumes(seen: Observation, world: World) -> None:
 def keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:
     """Hold the emergency reserve while there is plenty of space.
 
-    A missing reserve is told with each look and is no lasting alarm: growths do without it.
+    Growths do without it: one that cannot be held is told, and told again with the next look.
     """
     try:
         reading = world.filesystem.read()
@@ -94,5 +94,11 @@ def keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None
     except EbsAutoscaleError as error:
         sentence = f"cannot keep the emergency reserve: {error.what}"
         world.emit(
-            Event(kind=EventKind.TENDED, sentence=sentence, hint=error.hint, level=Level.WARNING)
+            Event(
+                kind=EventKind.TENDED,
+                sentence=sentence,
+                hint=error.hint,
+                level=Level.WARNING,
+                cause=error.cause,
+            )
         )

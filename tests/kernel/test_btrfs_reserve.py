@@ -4,11 +4,14 @@ import errno
 import os
 import re
 import stat
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 import pytest
@@ -206,6 +209,44 @@ def test_takes_all_or_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None
     assert [entry.name for entry in path.iterdir()] == ["ballast"]
 
 
+# What an unprivileged user does with a name in a folder that everybody may write to.
+_AS_NOBODY = """
+import fcntl, os, subprocess, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+kind, name = sys.argv[1:]
+if kind == "lease":
+    fd = os.open(name, os.O_RDWR | os.O_CREAT)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+elif kind == "program":
+    subprocess.run(["cp", "/bin/sleep", name], check=True)
+    child = subprocess.Popen(["./" + name, "60"])
+else:
+    {"fifo": os.mkfifo, "folder of theirs": os.mkdir}[kind](name)
+print("done", flush=True)
+sys.stdin.read()
+if kind == "program":
+    child.kill()
+"""
+
+
+@contextmanager
+def occupied(file: Path, other: Path, kind: str) -> Iterator[None]:
+    """Let the name be something else's as long as this is entered."""
+    if kind not in {"lease", "program", "fifo", "folder of theirs"}:
+        occupy(file, other, kind)
+        yield
+        return
+    file.parent.chmod(0o1777)
+    argv = [sys.executable, "-c", _AS_NOBODY, kind, file.name]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=file.parent, stdin=pipe, stdout=pipe) as user:
+        assert user.stdout
+        assert user.stdin
+        assert user.stdout.readline() == b"done\n"
+        yield
+        user.stdin.close()
+
+
 def occupy(file: Path, other: Path, kind: str) -> None:
     """Give the name to something else."""
     match kind:
@@ -215,6 +256,9 @@ def occupy(file: Path, other: Path, kind: str) -> None:
             file.symlink_to(other)
         case "folder":
             file.mkdir()
+        case "mount":
+            file.touch()
+            run(["mount", "--bind", str(other), str(file)], timeout_seconds=60)
         case "second name":
             file.touch()
             os.link(file, file.with_name("twin"))
@@ -223,23 +267,96 @@ def occupy(file: Path, other: Path, kind: str) -> None:
             os.chown(file, 1234, 1234)
 
 
-@pytest.mark.parametrize("kind", ["content", "link", "folder", "second name", "another owner"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "content",
+        "link",
+        "folder",
+        "mount",
+        "another owner",
+        "lease",
+        "program",
+        "fifo",
+        "folder of theirs",
+    ],
+)
 def test_another_file_of_this_name_is_kept(
     loop: Loop, btrfs_at: Btrfs, tmp_path: Path, clock: Clock, kind: str
 ) -> None:
-    """Anything else of this name is neither counted nor changed, and the operator is told."""
+    """Anything else of this name is neither counted nor changed; the operator is told at once."""
     path = btrfs_at(loop(GIB))
     file, other = path / NAME, tmp_path / "other"
     other.write_bytes(b"precious")
-    occupy(file, other, kind)
-    before = file.lstat()
+    with occupied(file, other, kind):
+        before = file.lstat()
+        filesystem = BtrfsFilesystem(str(path), clock=clock)
+        began = monotonic()
+        for size in (HELD, 0):
+            with pytest.raises(Unfit) as caught:
+                filesystem.keep_reserve(size)
+            assert caught.value.cause is Cause.RESERVE
+        reading = filesystem.read()
+        assert monotonic() - began < 5
+        assert (reading.reserve_bytes, NAME in reading.reserve_fault) == (0, True)
+        after = file.lstat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        assert other.read_bytes() == b"precious"
+
+
+def take_away(file: Path, how: str) -> None:
+    """Do to the reserve what is done to everything in a folder."""
+    match how:
+        case "chown -R":
+            run(["chown", "-R", "65534:65534", str(file.parent)], timeout_seconds=60)
+        case "chmod -R":
+            run(["chmod", "-R", "a+rwX", str(file.parent)], timeout_seconds=60)
+        case "find -delete":
+            run(["find", str(file.parent), "-mindepth", "1", "-delete"], timeout_seconds=60)
+        case "restore":
+            # Backups keep names, sizes, owners and modes, but not space without content.
+            file.unlink()
+            file.touch(mode=0o600)
+            os.truncate(file, HELD)
+        case "truncate":
+            os.truncate(file, 0)
+        case _:
+            os.link(file, file.with_name("twin"))
+
+
+@pytest.mark.parametrize(
+    "how", ["chown -R", "chmod -R", "find -delete", "restore", "truncate", "cp -al"]
+)
+def test_is_made_again(loop: Loop, btrfs_at: Btrfs, clock: Clock, how: str) -> None:
+    """A reserve that no longer holds space for us is not counted, and is replaced by one."""
+    path = btrfs_at(loop(2 * GIB))
     filesystem = BtrfsFilesystem(str(path), clock=clock)
-    for size in (HELD, 0):
-        with pytest.raises(Unfit) as caught:
-            filesystem.keep_reserve(size)
-        assert caught.value.cause is Cause.RESERVE
-    assert (file.lstat().st_ino, file.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert other.read_bytes() == b"precious"
+    filesystem.keep_reserve(HELD)
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    take_away(path / NAME, how)
+    assert filesystem.read().reserve_bytes == 0
+    assert filesystem.keep_reserve(HELD)
+    again = (path / NAME).stat()
+    assert (filesystem.read().reserve_bytes, again.st_uid, again.st_nlink) == (HELD, 0, 1)
+    assert stat.S_IMODE(again.st_mode) == 0o600
+    assert filesystem.keep_reserve(0)
+    # What was left of the old one holds no space either.
+    run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
+    assert sum(each.stat().st_blocks for each in path.iterdir()) == 0
+
+
+def test_content_in_a_lost_reserve_is_kept(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """What its new owner has written into it is not ours to delete."""
+    path = btrfs_at(loop(2 * GIB))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    filesystem.keep_reserve(HELD)
+    os.chown(path / NAME, 65534, 65534)
+    with (path / NAME).open("r+b") as file:
+        file.write(b"precious")
+    with pytest.raises(Unfit) as caught:
+        filesystem.keep_reserve(HELD)
+    assert caught.value.cause is Cause.RESERVE
+    assert (path / NAME).read_bytes()[:8] == b"precious"
 
 
 @pytest.mark.parametrize("kind", KINDS)

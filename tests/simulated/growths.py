@@ -140,6 +140,7 @@ class Watch:
     metadata_gib: float = 50
     mountpoint: str = "/scratch"
     listed: tuple[Device, ...] = reading_of(100, 50).devices
+    reserve_bytes: int = 0
     errors: list[Exception] = field(default_factory=list)
     lasting_error: Exception | None = None
     events: list[Event] = field(default_factory=list)
@@ -176,6 +177,7 @@ class Watch:
             100,
             self.available_gib,
             metadata_headroom_bytes=int(self.metadata_gib * GIB),
+            reserve_bytes=self.reserve_bytes,
             taken_at_seconds=self.clock.now_seconds(),
         )
         return replace(reading, devices=self.listed)

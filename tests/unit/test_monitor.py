@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.model import StepKind
+from ebs_autoscale.model import GIB, StepKind
 from ebs_autoscale.monitor import (
     BOOT_SPREAD_SECONDS,
     BUGS_IN_A_ROW_MAX,
@@ -234,3 +234,41 @@ def test_a_filling_filesystem_grows_before_the_floor(watch: Watch) -> None:
         watch.clock.sleep(1.0)
     assert watch.available_gib > 20
     assert watch.growths.forecasts[-1].fill_bytes_per_second > 0
+
+
+def test_a_lost_reserve_is_made_again(watch: Watch) -> None:
+    """It is told, a growth makes it again at once, and its end is told."""
+    watch.monitor.set_reserve(None)
+    watch.reserve_bytes = GIB
+    watch.look_for(60)
+    assert len(watch.growths.starts_at) == 1
+    watch.reserve_bytes = 0
+    watch.monitor.tick()
+    assert watch.causes(EventKind.CONDITION_BEGAN) == ["reserve missing"]
+    assert len(watch.growths.starts_at) == 2
+    watch.reserve_bytes = GIB
+    watch.look_for(60)
+    assert watch.causes(EventKind.CONDITION_ENDED) == ["reserve missing"]
+    assert len(watch.growths.starts_at) == 2
+
+
+def test_a_reserve_that_never_lasts_costs_little(watch: Watch) -> None:
+    """Somebody who goes on removing it causes a few looks an hour, and delays no growth."""
+    watch.monitor.set_reserve(None)
+    watch.look_for(HOUR)
+    assert 5 < len(watch.growths.starts_at) < 13
+    assert watch.causes(EventKind.CONDITION_BEGAN) == ["reserve missing"]
+    watch.available_gib = 5
+    at = watch.clock.now_seconds()
+    watch.monitor.tick()
+    assert watch.growths.starts_at[-1] == at
+
+
+def test_without_a_reserve_none_is_missed(watch: Watch) -> None:
+    """Configured off, or too dear for what is available, it is no reason for anything."""
+    watch.look_for(HOUR)
+    watch.monitor.set_reserve(None)
+    watch.available_gib = 20.1
+    watch.look_for(HOUR)
+    assert len(watch.growths.starts_at) == 1
+    assert not watch.told(EventKind.CONDITION_BEGAN)

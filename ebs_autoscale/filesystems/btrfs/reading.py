@@ -39,7 +39,7 @@ def reading_of(
         found = _device_infos(mount, sysfs)
         if sysfs.totals() == (data.total_bytes, metadata.total_bytes):
             break
-    reserve_bytes = reserve.held_bytes(mount.fd)
+    held = reserve.held(mount.fd)
     used_bytes = data.used_bytes + data.reserved_bytes + data.may_use_bytes
     devices = _devices(mount.fd, found, sysfs)
     unallocated = [d.unallocated_bytes for d in devices if d.writable and not d.missing]
@@ -59,12 +59,13 @@ def reading_of(
             lost_bytes=sum(info.allocated_bytes for info in found if info.devid in torn_off),
         ),
         # Taking or releasing the reserve does not count as writing.
-        used_bytes=max(0, used_bytes - reserve_bytes),
+        used_bytes=max(0, used_bytes - held.data_bytes),
         statvfs_available_bytes=statvfs.f_bavail * statvfs.f_frsize,
         metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
         metadata_profile=metadata.profile,
         devices=devices,
-        reserve_bytes=reserve_bytes,
+        reserve_bytes=held.data_bytes,
+        reserve_fault=held.fault,
         quota=tightest_quota(mount, sysfs),
     )
 

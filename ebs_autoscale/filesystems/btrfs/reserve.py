@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 from contextlib import suppress
+from typing import NamedTuple
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
@@ -15,7 +16,7 @@ from ebs_autoscale.model import MIB, Reading
 from ebs_autoscale.units import format_size
 
 NAME = ".ebs-autoscale-reserve"
-"""In the root of the mountpoint; only root can read it."""
+"""In the root of the mountpoint, where other users may be able to create files, too."""
 
 # linux/btrfs.h. Commits without writing dirty data first, as `btrfs filesystem sync` does.
 _START_SYNC = 0x80089418
@@ -25,25 +26,62 @@ _WAIT_SYNC = 0x40089416
 # largest that fits into a leaf is this much smaller than the leaf.
 _ATTRIBUTE = "trusted.ebs-autoscale.{}"
 _LEAF_SLACK_BYTES = 1024
+_BLOCK_BYTES = 512  # the unit of st_blocks, see stat(2)
+# The kernel lets nobody but root set it: what has it was made here, whoever owns it by now.
+_MARK = _ATTRIBUTE.format(0)
 # Since Linux 6.3 a block group holds extents of one size class (fs/btrfs/block-group.h: up to
 # 128 KiB, up to 8 MiB, larger), and the kernel prefers a new chunk to a group of another class.
 # Writers of small extents therefore cannot use a reserve of large ones: they request a chunk, and
 # meet the race (measured: 12 % of adds). Each row: up to this share of the reserve, this size.
 _EXTENTS = ((0.5, 64 * 1024), (0.75, MIB), (1.0, 16 * MIB))
 _KEEP_SIZE = 1  # linux/falloc.h
+# openat2(2), not across a mount: a FUSE filesystem of a user may never answer.
+_OPENAT2 = 437
+_RESOLVE_NO_XDEV = 1
+_SYSCALL_IS_MISSING = (errno.ENOSYS, errno.EPERM)  # before Linux 5.6, or filtered
 # At 1 GB/s a reserve of 256 MiB lasts for 0.25 s, and an add took up to 0.2 s (measured): with
 # less available space than this many times the reserve, programs may meet ENOSPC before the add.
 _NEAR_ENOSPC_FACTOR = 4
 
 
-def held_bytes(folder_fd: int) -> int:
-    """How much data is held in this folder; 0 when the file of this name is not the reserve."""
+class Held(NamedTuple):
+    """The data that is held; or `fault`: why what has the reserve's name holds nothing for us."""
+
+    data_bytes: int
+    fault: str = ""
+
+
+def held(folder_fd: int) -> Held:
+    """What the reserve in this folder holds; never waits for whatever another user put there."""
     try:
-        status = os.stat(NAME, dir_fd=folder_fd, follow_symlinks=False)
-    except OSError:
-        return 0
+        fd = _find(folder_fd)
+    except FileNotFoundError:
+        return Held(0)
+    except FileExistsError as error:
+        return Held(0, f"{NAME} {error.strerror}")
+    except OSError as error:
+        return Held(0, f"{NAME} cannot be opened: {error.strerror}")
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
     # The size is set last: a file that has it also has all its attributes.
-    return status.st_size if _is_ours(status) else 0
+    fault = _fault_of(status)
+    return Held(0, f"{NAME} {fault}") if fault else Held(status.st_size)
+
+
+def _fault_of(status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"
+    if status.st_uid != 0:
+        return f"belongs to uid {status.st_uid}"
+    if status.st_mode & 0o077:
+        return f"has mode {stat.S_IMODE(status.st_mode):o}, so that other users can use its space"
+    if status.st_nlink != 1:
+        return "has another name"
+    if status.st_blocks * _BLOCK_BYTES < status.st_size:
+        return "has no space allocated, such as one from a backup"
+    return ""
 
 
 def is_near_enospc(reading: Reading) -> bool:
@@ -81,7 +119,7 @@ class Reserve:
                 return f"reserved {format_size(data_bytes)} for emergencies" if taken else ""
         except FileExistsError as error:
             raise Unfit(
-                f"{self._mount.path}/{NAME} exists and is not the emergency reserve",
+                f"{self._mount.path}/{NAME} is not the emergency reserve: it {error.strerror}",
                 hint="move it elsewhere, or set `metadata.reserve: off`",
                 cause=Cause.RESERVE,
             ) from error
@@ -90,7 +128,8 @@ class Reserve:
                 f"no permission to create the emergency reserve in {self._mount.path}, which "
                 "belongs to another user",
                 hint="run `systemctl edit ebs-autoscale` and add "
-                "CapabilityBoundingSet=CAP_DAC_OVERRIDE to [Service], or set metadata.reserve: off",
+                "CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_FOWNER to [Service], or set "
+                "metadata.reserve: off",
                 cause=Cause.RESERVE,
             ) from error
         except OSError as error:
@@ -105,11 +144,14 @@ def take(folder_fd: int, data_bytes: int, *, node_bytes: int) -> bool:
     `node_bytes` is the size of the filesystem's tree nodes. Raises OSError, having released what
     was taken so far; FileExistsError when the file of this name is not the reserve.
     """
-    if held_bytes(folder_fd) == data_bytes:
+    if held(folder_fd).data_bytes == data_bytes:
         return False
     release(folder_fd)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(NAME, flags, 0o600, dir_fd=folder_fd)
+    try:
+        fd = os.open(NAME, flags, 0o600, dir_fd=folder_fd)
+    except FileExistsError as error:
+        raise _not_ours("was just made by another process") from error
     try:
         for number in range(reserve_metadata_bytes(data_bytes) // node_bytes):
             value = bytes(node_bytes - _LEAF_SLACK_BYTES)
@@ -151,18 +193,12 @@ def release(folder_fd: int) -> int:
     Works on a full filesystem: an unlink may use the kernel's own reserve, a truncation may not.
     Raises OSError, FileExistsError when the file of this name is not the reserve.
     """
-    released = held_bytes(folder_fd)
+    released = held(folder_fd).data_bytes
     try:
-        fd = os.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+        fd = _open_reserve(folder_fd)
     except FileNotFoundError:
         return released
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
-            raise
-        raise FileExistsError(errno.EEXIST, "not a regular file", NAME) from error
     try:
-        if not _is_ours(os.fstat(fd)) or _has_content(fd):
-            raise FileExistsError(errno.EEXIST, "the file is not the reserve", NAME)
         with suppress(OSError):
             # Else a process that has it open, such as a backup, would keep its data allocated.
             os.ftruncate(fd, 0)
@@ -171,6 +207,51 @@ def release(folder_fd: int) -> int:
     os.unlink(NAME, dir_fd=folder_fd)
     commit(folder_fd)
     return released
+
+
+def _open_reserve(folder_fd: int) -> int:
+    """The reserve, open for writing; raises FileExistsError when the file of this name is not it.
+
+    It is ours when root made it and it has no content, and stays ours when it is given to another
+    user (`chown -R`) or opened to all (`chmod -R`). Nobody else's file is opened, and a lease
+    (F_SETLEASE) on one that was ours is not waited for: that would take 45 s.
+    """
+    found = _find(folder_fd)
+    path = f"/proc/self/fd/{found}"
+    try:
+        status = os.fstat(found)
+        is_root_s = status.st_uid == 0 and status.st_nlink == 1
+        if not stat.S_ISREG(status.st_mode) or not (is_root_s or _has_mark(path)):
+            raise _not_ours(_fault_of(status))
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BlockingIOError as error:
+        raise _not_ours("is in use by its owner") from error
+    finally:
+        os.close(found)
+    if _has_content(fd):
+        os.close(fd)
+        raise _not_ours("has content")
+    return fd
+
+
+def _find(folder_fd: int) -> int:
+    """A descriptor of whatever has the reserve's name, which it does not open; raises OSError."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_XDEV)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.syscall(_OPENAT2, folder_fd, NAME.encode(), how, len(how)))
+    if fd >= 0:
+        return fd
+    number = ctypes.get_errno()
+    if number in _SYSCALL_IS_MISSING:
+        return os.open(NAME, flags, dir_fd=folder_fd)
+    if number == errno.EXDEV:
+        raise _not_ours("is a mountpoint")
+    raise OSError(number, os.strerror(number), NAME)
+
+
+def _not_ours(reason: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, reason, NAME)
 
 
 def commit(fd: int) -> None:
@@ -185,8 +266,12 @@ def commit(fd: int) -> None:
             raise
 
 
-def _is_ours(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_uid == 0 and status.st_nlink == 1
+def _has_mark(path: str) -> bool:
+    try:
+        os.getxattr(path, _MARK)
+    except OSError:
+        return False
+    return True
 
 
 def _has_content(fd: int) -> bool:
