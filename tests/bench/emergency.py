@@ -26,6 +26,7 @@ from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
+from tests.bench.ground import store
 
 MIB = 1024**2
 KINDS = ("buffered", "direct", "metadata")
@@ -81,8 +82,12 @@ def main() -> int:
 def emergency(kind: str, reserve_bytes: int, size_bytes: int) -> Emergency:
     """One add to a full filesystem under writers that retry on ENOSPC."""
     with ExitStack() as stack:
-        old = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
-        new = stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
+        old = stack.enter_context(
+            LoopDevice.create(size_bytes, directory=store(Path(tempfile.gettempdir())))
+        )
+        new = stack.enter_context(
+            LoopDevice.create(size_bytes, directory=store(Path(tempfile.gettempdir())))
+        )
         path = stack.enter_context(_mounted(old))
         filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
         filesystem.keep_reserve(reserve_bytes)

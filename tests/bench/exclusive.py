@@ -21,6 +21,7 @@ from ebs_autoscale.errors import CommandFailed, EbsAutoscaleError
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from ebs_autoscale.model import Rebalance
+from tests.bench.ground import store
 
 MIB = 1024**2
 GIB = 1024**3
@@ -156,7 +157,7 @@ def _ground() -> Iterator[tuple[BtrfsFilesystem, Callable[[int], LoopDevice]]]:
     with ExitStack() as stack:
 
         def make(size_bytes: int) -> LoopDevice:
-            device = LoopDevice.create(size_bytes, directory=Path("/dev/shm"))
+            device = LoopDevice.create(size_bytes, directory=store(Path(tempfile.gettempdir())))
             stack.enter_context(device)
             stack.enter_context(_slow(device))
             return device

@@ -15,12 +15,19 @@ GIB = 1024**3
 
 _NUMBERS = count(1)
 _UNMOUNT_TRIES = 100
+_ROOM_BYTES = 4 * GIB
 
 
 def store(folder: Path) -> Path:
-    """The folder for the files behind block devices, in memory if possible."""
+    """The folder for the files behind block devices: in memory where there is room for them.
+
+    Docker gives /dev/shm 64 MiB by default; a device that is full there fails.
+    """
     shm = Path("/dev/shm")
-    return shm if shm.is_dir() else folder
+    if not shm.is_dir():
+        return folder
+    room = os.statvfs(shm)
+    return shm if room.f_bavail * room.f_frsize > _ROOM_BYTES else folder
 
 
 @contextmanager

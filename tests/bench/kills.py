@@ -29,6 +29,7 @@ from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from ebs_autoscale.model import Rebalance
+from tests.bench.ground import store
 
 MIB = 1024**2
 BASE_BYTES = 768 * MIB
@@ -209,7 +210,9 @@ def _recover(filesystem: BtrfsFilesystem, device: LoopDevice) -> str:
 
 
 def _make(stack: ExitStack, size_bytes: int) -> LoopDevice:
-    return stack.enter_context(LoopDevice.create(size_bytes, directory=Path("/dev/shm")))
+    return stack.enter_context(
+        LoopDevice.create(size_bytes, directory=store(Path(tempfile.gettempdir())))
+    )
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
 from ebs_autoscale.model import Rebalance
+from tests.bench.ground import store
 
 MIB = 1024**2
 GIB = 1024**3
@@ -162,7 +163,7 @@ def _grow_and_judge(
     write: Callable[[Path], tuple[int, str]],
 ) -> Outcome:
     filesystem = BtrfsFilesystem(str(path), clock=SystemClock())
-    new = LoopDevice.create(size_bytes, directory=Path("/dev/shm"))
+    new = LoopDevice.create(size_bytes, directory=store(Path(tempfile.gettempdir())))
     stack.enter_context(new)
     filesystem.add_device(new.name, verified=nullcontext)
     probe = Probe()
@@ -192,7 +193,9 @@ def _filesystem(sizes: list[int], profile: str) -> Iterator[tuple[Path, ExitStac
     path = Path(tempfile.mkdtemp(prefix="balance-"))
     with ExitStack() as stack:
         devices = [
-            stack.enter_context(LoopDevice.create(size, directory=Path("/dev/shm")))
+            stack.enter_context(
+                LoopDevice.create(size, directory=store(Path(tempfile.gettempdir())))
+            )
             for size in sizes
         ]
         nodes = [device.node for device in devices]
