@@ -28,7 +28,7 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl 
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit chaos bench bench-fill measure pictures check imports format install \
+.PHONY: help demo test test-unit fuzz chaos bench bench-fill measure pictures check imports format install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -46,6 +46,9 @@ test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with B
 test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor devices (half a minute)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
 		--hypothesis-profile quick tests/unit tests/host $(ARGS)
+
+fuzz: $(VENV)/.dev-ready ## change what comes from outside, for a minute; ARGS='--seconds 60 --seed 7'
+	@exec $(BIN)/python -m tests.fuzz $(ARGS)
 
 chaos: tools $(VENV)/.dev-ready ## run 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)

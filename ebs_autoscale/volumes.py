@@ -149,15 +149,16 @@ class Ec2Volumes:
         """The names, slots and tags of this instance, and no volumes; two calls."""
         instance, kind = self._instance(), self._instance_type()
         mappings = instance.get("BlockDeviceMappings", [])
-        return Inventory(
-            instance_id=self.identity.instance_id,
-            volumes=(),
-            device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
-            slots_free=slots_free(kind, instance),
-            cards=cards_by_load(kind, instance),
-            instance_tags=tags_of(instance.get("Tags", [])),
-            outpost_arn=instance.get("OutpostArn", ""),
-        )
+        with translated_errors(f"cannot describe {self.identity.instance_id}"):
+            return Inventory(
+                instance_id=self.identity.instance_id,
+                volumes=(),
+                device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
+                slots_free=slots_free(kind, instance),
+                cards=cards_by_load(kind, instance),
+                instance_tags=tags_of(instance.get("Tags", [])),
+                outpost_arn=instance.get("OutpostArn", ""),
+            )
 
     def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:
         """Create the volume of this growth, or return the one that was created before."""
@@ -205,9 +206,7 @@ class Ec2Volumes:
         zone = self.identity.availability_zone
         with translated_errors(f"cannot create a volume of {size_bytes // GIB} GiB in {zone}"):
             answer = self.ec2.create_volume(**request)
-        if answer.get("State") in DEAD_VOLUME_STATES:
-            return None
-        return volume_of(answer, growth)
+            return None if answer.get("State") in DEAD_VOLUME_STATES else volume_of(answer, growth)
 
     def predecessors(self) -> tuple[Volume, ...]:
         """Volumes that an older autoscaler created for this instance and that are not ours yet."""
@@ -215,11 +214,12 @@ class Ec2Volumes:
             {"Name": f"tag:{PREDECESSOR_TAG}", "Values": [self.identity.instance_id]}
         ]
         found = self._found(filters)
-        return tuple(
-            volume_of(answer, GrowthId("", 0))
-            for answer in found
-            if OWNER_TAG not in tags_of(answer.get("Tags", []))
-        )
+        with translated_errors("cannot list volumes"):
+            return tuple(
+                volume_of(answer, GrowthId("", 0))
+                for answer in found
+                if OWNER_TAG not in tags_of(answer.get("Tags", []))
+            )
 
     def claim(self, volume: Volume) -> None:
         """Put our three owner tags on a volume that an older autoscaler created."""
@@ -333,16 +333,12 @@ class Ec2Volumes:
         (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
         """
         found = self._found(filters)
-        try:
+        with translated_errors("cannot list volumes"):
             return [
                 (volume_of(volume, growth), volume["CreateTime"].timestamp())
                 for volume in found
                 if (growth := growth_of(volume))
             ]
-        except KeyError as error:
-            raise Transient(
-                f"EC2 listed a volume without {error}", cause=Cause.EC2_ERROR
-            ) from error
 
     def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
         with translated_errors("cannot list volumes"):
@@ -390,6 +386,12 @@ def translated_errors(what: str) -> Iterator[None]:
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
         hint = "check the path to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
         raise Transient(f"{what}: {error}", hint=hint, cause=Cause.EC2_UNREACHABLE) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        # botocore itself raises ValueError for a date or a number that is none.
+        reason = f"{type(error).__name__}: {error}"
+        raise Transient(
+            f"{what}: EC2's answer cannot be understood: {reason:.200}", cause=Cause.EC2_ERROR
+        ) from error
     except botocore.parsers.ResponseParserError as error:
         # A proxy or a captive portal answered instead of EC2.
         hint = "check whether there is a proxy between this instance and EC2"

@@ -75,7 +75,10 @@ class GrowthRequest:
     @classmethod
     def read(cls, file: BinaryIO) -> "GrowthRequest":
         """The request in a file; raises ValueError, KeyError or TypeError for anything else."""
-        document = json.loads(file.read())
+        try:
+            document = json.loads(file.read())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         document["forecast"] = Forecast(**document["forecast"])
         if known := document.get("identity"):
             document["identity"] = Identity(**known)

@@ -57,11 +57,16 @@ def cards_by_load(
     return ()
 
 
+# No filesystem grows a thousand million times; a longer number was not written by this program.
+ORDINAL_MAX_LENGTH = 9
+
+
 def growth_of(answer: VolumeTypeDef) -> GrowthId | None:
     """The growth that the tags of a volume name; None when they name none."""
     tags = tags_of(answer.get("Tags", []))
     ordinal = tags.get(GROWTH_TAG, "")
-    return GrowthId(tags.get(FILESYSTEM_TAG, ""), int(ordinal)) if ordinal.isdecimal() else None
+    is_ours = ordinal.isdecimal() and len(ordinal) <= ORDINAL_MAX_LENGTH
+    return GrowthId(tags.get(FILESYSTEM_TAG, ""), int(ordinal)) if is_ours else None
 
 
 def volume_of(answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -> Volume:

@@ -77,8 +77,12 @@ def parse_show(text: str) -> tuple[Unit, ...]:
     return tuple(units)
 
 
+# Python refuses to convert thousands of digits; systemd's numbers have 20 at most.
+_NUMBER_LENGTH = 21
+
+
 def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < _NUMBER_LENGTH else 0
 
 
 def is_running() -> bool:

@@ -131,10 +131,11 @@ class Event:
                 level=Level[parsed["level"].upper()],
                 **fields,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, *_TOO_MUCH) as error:
             raise ValueError(f"not an event: {quoted(line)}") from error
 
 
+_TOO_MUCH = (OverflowError, RecursionError)
 _TEXTS = ("sentence", "hint", "growth", "volume", "filesystem", "version")
 _FIELDS = tuple(
     name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}

@@ -56,6 +56,10 @@ class StatusFile:
             self._path.unlink(missing_ok=True)
 
 
+# What JSON of any other shape ends in, one nested too deeply or with infinite numbers among it.
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningDaemon:
     """A daemon that runs, and its last report."""
@@ -88,5 +92,5 @@ def running_daemon(path: Path) -> RunningDaemon | None:
         raise Unfit(
             f"no permission to read the status file {path}", hint="use sudo", cause=Cause.NOT_ROOT
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+    except (OSError, *NOT_OURS, psutil.Error):
         return None

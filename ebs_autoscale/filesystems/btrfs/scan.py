@@ -9,8 +9,8 @@ from ebs_autoscale.errors import CommandFailed
 from ebs_autoscale.host.command import never, run
 from ebs_autoscale.units import counted
 
-_TOTAL = re.compile(r"Total devices (\d+)")
-_DEVID = re.compile(r"^\s*devid\s+(\d+) .* path (/dev/\S+)$", re.MULTILINE)
+_TOTAL = re.compile(r"Total devices (\d{1,19})")
+_DEVID = re.compile(r"^\s*devid\s+(\d{1,19}) .* path (/dev/\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
