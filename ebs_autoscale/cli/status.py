@@ -127,7 +127,6 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
     except Unfit as error:
         problems.append(Problem.of_error(error))
     operation = filesystem.exclusive_operation()
-    problems = list(problems_of(reading))
     configured = settings.reserve_bytes
     missing = missing_reserve(configured, reading, settings.policy, forecast)
     # Without such a file, the daemon may only not have made it yet.
