@@ -31,8 +31,10 @@ class Reaction(Enum):
     """What a growth does about a step that failed."""
 
     RETRY = "end; the next growth repeats the step"
+    REPEAT = "look again and go on from there, some times in a growth"
     SET_ASIDE = "leave this volume to the operator and grow with another one"
     SET_ASIDE_ONCE = "the same, but only for one volume in a growth"
+    REPLACE = "delete the volume if this growth created it, and grow with another one, once"
     DELETE_NEW_VOLUME = "delete the volume if this growth created it, then end"
 
 
@@ -85,7 +87,8 @@ class Cause(Enum):
     TOKENS_BURNED = "token burned", Exit.UNFIT, Backoff(600.0, 3600.0, 600.0)
     INSTANCE = "instance", Exit.UNFIT
     IMDS = "imds", Exit.UNFIT
-    VOLUME_LOST = "volume lost", Exit.UNFIT
+    # Two volumes were created and deleted when a growth ends so: no reason to hurry.
+    VOLUME_LOST = "volume lost", Exit.UNFIT, Backoff(60.0, 1800.0, 60.0), Reaction.REPLACE
     ATTACHED_ELSEWHERE = "attached elsewhere", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     NOT_DETACHED = "not detached", Exit.UNFIT
     ZONE = "zone", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
@@ -97,26 +100,28 @@ class Cause(Enum):
     EC2_UNREACHABLE = "ec2 unreachable", Exit.FAILED
     IMDS_UNANSWERED = "imds unanswered", Exit.FAILED
     STATE = "state", Exit.FAILED
-    NOT_VISIBLE = "not visible", Exit.FAILED
+    NOT_VISIBLE = "not visible", Exit.FAILED, _DEFAULT, Reaction.REPEAT
     INSTANCE_NOT_VISIBLE = "instance not visible", Exit.FAILED
     MAPPING_NOT_VISIBLE = "mapping not visible", Exit.FAILED
     NAME_TAKEN = "name taken", Exit.FAILED
     TOKEN_MISMATCH = "token mismatch", Exit.FAILED
     TOKEN_SPENT = "token spent", Exit.FAILED
     DRY_RUN = "dry run", Exit.FAILED
-    SLOW_CREATE = "slow create", Exit.FAILED
+    SLOW_CREATE = "slow create", Exit.FAILED, _DEFAULT, Reaction.REPLACE
+    VOLUME_DETACHED = "volume detached", Exit.FAILED, _DEFAULT, Reaction.REPEAT
     ATTACH = "attach", Exit.FAILED
-    STUCK_ATTACH = "stuck attach", Exit.FAILED, _DEFAULT, Reaction.SET_ASIDE_ONCE
-    STUCK_DETACH = "stuck detach", Exit.FAILED, _DEFAULT, Reaction.SET_ASIDE_ONCE
+    STUCK_ATTACH = "stuck attach", Exit.FAILED, _DEFAULT, Reaction.REPLACE
+    STUCK_DETACH = "stuck detach", Exit.FAILED, _DEFAULT, Reaction.REPLACE
 
     # Block devices.
     NOT_BLANK = "not blank", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     UNWRITABLE = "unwritable", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     IN_USE = "in use", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
-    CLAIMED = "claimed", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
+    # What claims one new device, such as multipathd, claims each of them.
+    CLAIMED = "claimed", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE_ONCE
     SIZE = "size", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
-    DEVICE = "device", Exit.UNFIT
-    DEVICE_UNREADABLE = "device unreadable", Exit.FAILED
+    DEVICE = "device", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE_ONCE
+    DEVICE_UNREADABLE = "device unreadable", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
 
     # The filesystem.
     MISSING = "missing", Exit.UNFIT
@@ -169,7 +174,7 @@ class Cause(Enum):
 
     # Reported as warnings or by the daemon itself.
     UNPROTECTED = "unprotected", Exit.FAILED
-    VOLUME_ERROR = "volume error", Exit.UNFIT
+    UNUSED_VOLUMES = "unused volumes", Exit.UNFIT
     DIED = "died", Exit.FAILED
     STUCK = "stuck", Exit.FAILED
     STATUS_FILE = "status file", Exit.FAILED

@@ -108,7 +108,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """An EBS volume as EC2 describes it; `attached_to` is an instance id, empty when detached."""
+    """An EBS volume as EC2 describes it; `attached_to` is an instance id, empty when detached.
+
+    `foreign` is why no growth can have created it, such as `restored from snap-1`, else empty.
+    `usd_per_month` is an estimate at list price, None for a type that is not known.
+    """
 
     id: str
     growth: GrowthId
@@ -118,6 +122,9 @@ class Volume:
     device_name: str = ""
     attachment_state: str = ""
     delete_on_termination: bool = False
+    foreign: str = ""
+    usd_per_month: float | None = None
+    age_seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +144,6 @@ class Inventory:
     cards: tuple[int, ...] = ()
     instance_tags: Mapping[str, str] = field(default_factory=dict)
     outpost_arn: str = ""
-    seconds_since_last_create: float | None = None
-
-    @property
-    def managed_bytes(self) -> int:
-        """Total size of our volumes, in whatever state they are billed."""
-        return sum(volume.size_bytes for volume in self.volumes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

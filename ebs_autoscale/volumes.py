@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import boto3
 import botocore.config
@@ -13,6 +13,7 @@ import botocore.exceptions
 import botocore.parsers
 import botocore.session
 
+from ebs_autoscale.ec2.absence import Absence, AttachmentLook, Refreshing, lost
 from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.ec2.requests import (
     FILESYSTEM_TAG,
@@ -80,9 +81,13 @@ PAGE_SIZE = 200
 CARD_CAUSES = frozenset({Cause.SLOTS, Cause.REQUEST, Cause.VOLUME_KIND})
 
 # Creating takes 1.5 s at the median and 4 s at the 99th percentile (EBS CSI driver). Asking before
-# the median mostly costs a call and the wait for the next one.
+# the median mostly costs a call and the wait for the next one. Another volume is created long
+# before a writer can have filled the filesystem.
 FIRST_LOOK_AFTER_CREATE_SECONDS = 2.0
-CREATE_PATIENCE_SECONDS = 120.0
+CREATE_PATIENCE_SECONDS = 30.0
+
+# A volume that EC2 has not shown by then may have been deleted; its client token tells.
+VISIBLE_PATIENCE_SECONDS = 10.0
 
 # Attaching takes seconds. A volume that is still "attaching" after this long stays so until it is
 # detached; the EBS CSI driver waits as long.
@@ -90,9 +95,6 @@ ATTACH_STUCK_AFTER_SECONDS = 90.0
 
 # Most detaches take 1 to 4 s; one in state "busy" may never end.
 DETACH_PATIENCE_SECONDS = 60.0
-
-# A volume that EC2 has shown can be missing in one answer; in so many in a row it is gone.
-GONE_AFTER_LOOKS = 3
 
 LOOK_BACKOFF = 1.5
 LOOK_MAX_SECONDS = 5.0
@@ -136,14 +138,7 @@ class Ec2Volumes:
     def inventory(self, filesystem: str) -> Inventory:
         """The volumes of this filesystem, and the names and slots of this instance; three calls."""
         volumes = self._list(filesystem)
-        newest = max((created for _, created in volumes), default=None)
-        return replace(
-            self.instance(),
-            volumes=tuple(volume for volume, _ in volumes),
-            seconds_since_last_create=None
-            if newest is None
-            else self._clock.wall_seconds() - newest,
-        )
+        return replace(self.instance(), volumes=tuple(volumes))
 
     def instance(self) -> Inventory:
         """The names, slots and tags of this instance, and no volumes; two calls."""
@@ -206,7 +201,11 @@ class Ec2Volumes:
         zone = self.identity.availability_zone
         with translated_errors(f"cannot create a volume of {size_bytes // GIB} GiB in {zone}"):
             answer = self.ec2.create_volume(**request)
-            return None if answer.get("State") in DEAD_VOLUME_STATES else volume_of(answer, growth)
+            return (
+                None
+                if answer.get("State") in DEAD_VOLUME_STATES
+                else volume_of(answer, growth, self.identity)
+            )
 
     def predecessors(self) -> tuple[Volume, ...]:
         """Volumes that an older autoscaler created for this instance and that are not ours yet."""
@@ -216,7 +215,7 @@ class Ec2Volumes:
         found = self._found(filters)
         with translated_errors("cannot list volumes"):
             return tuple(
-                volume_of(answer, GrowthId("", 0))
+                volume_of(answer, GrowthId("", 0), self.identity)
                 for answer in found
                 if OWNER_TAG not in tags_of(answer.get("Tags", []))
             )
@@ -232,7 +231,7 @@ class Ec2Volumes:
     def refresh(self, volume: Volume) -> Volume | None:
         """The volume as EC2 shows it now; None while EC2 does not."""
         found = self._describe([{"Name": "volume-id", "Values": [volume.id]}])
-        return found[0][0] if found else None
+        return found[0] if found else None
 
     def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:
         """Start to attach the volume; raises NameTaken when another device name is needed.
@@ -303,20 +302,21 @@ class Ec2Volumes:
             {"Name": f"tag:{OWNER_TAG}", "Values": [self.identity.owner]},
             {"Name": "tag-key", "Values": [GROWTH_TAG]},
         ]
-        return tuple(volume for volume, _ in self._describe(filters))
+        return tuple(self._describe(filters))
 
     def _find(self, growth: GrowthId) -> Volume | None:
         """Search for the growth's volume by its tags, as long as EC2 may not list it yet."""
         deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
         while True:
-            for volume, _ in self._list(growth.filesystem):
-                if volume.growth == growth and volume.state not in DEAD_VOLUME_STATES:
+            for volume in self._list(growth.filesystem):
+                is_alive = volume.state not in DEAD_VOLUME_STATES
+                if volume.growth == growth and is_alive and not volume.foreign:
                     return volume
             if self._clock.now_seconds() > deadline:
                 return None
             self._clock.sleep(4.0)
 
-    def _list(self, filesystem: str) -> list[tuple[Volume, float]]:
+    def _list(self, filesystem: str) -> list[Volume]:
         return self._describe(
             [
                 {"Name": f"tag:{OWNER_TAG}", "Values": [self.identity.owner]},
@@ -325,17 +325,20 @@ class Ec2Volumes:
             ]
         )
 
-    def _describe(self, filters: Sequence[FilterTypeDef]) -> list[tuple[Volume, float]]:
-        """Our volumes that match, each with the seconds since the epoch of its creation.
+    def _describe(self, filters: Sequence[FilterTypeDef]) -> list[Volume]:
+        """Our volumes that match.
 
         Filters instead of VolumeIds give an empty list instead of an error, and count against the
         larger request bucket
         (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
         """
-        found = self._found(filters)
+        found, now = self._found(filters), self._clock.wall_seconds()
         with translated_errors("cannot list volumes"):
             return [
-                (volume_of(volume, growth), volume["CreateTime"].timestamp())
+                replace(
+                    volume_of(volume, growth, self.identity),
+                    age_seconds=now - volume["CreateTime"].timestamp(),
+                )
                 for volume in found
                 if (growth := growth_of(volume))
             ]
@@ -400,13 +403,6 @@ def translated_errors(what: str) -> Iterator[None]:
         ) from error
 
 
-class Refreshing(Protocol):
-    """What can show a volume as it is now."""
-
-    def refresh(self, volume: Volume) -> Volume | None:
-        """The volume as EC2 shows it now; None while EC2 does not."""
-
-
 def wait_available(
     ec2: Refreshing, volume: Volume, clock: Clock, tell: Callable[[str], None]
 ) -> Volume:
@@ -415,38 +411,50 @@ def wait_available(
     Raises Unfit when the volume is gone, Transient when it takes too long, and Stopped.
     """
     deadline = clock.now_seconds() + CREATE_PATIENCE_SECONDS
+    ask_again = clock.now_seconds() + VISIBLE_PATIENCE_SECONDS
     delay = FIRST_LOOK_AFTER_CREATE_SECONDS
+    absence, was_visible = Absence(clock.now_seconds), volume.age_seconds is not None
     seen: Volume | None = volume
     while seen is None or seen.state not in {"available", "in-use"}:
         state = seen.state if seen else "not visible yet"
         if state in DEAD_VOLUME_STATES:
-            raise Unfit(
-                f"{volume.id} of growth {volume.growth} is {state}",
-                hint="EC2 could not create it, or it was deleted; the next growth creates another",
-                cause=Cause.VOLUME_LOST,
+            raise lost(volume, state)
+        if absence.lasts(absent=seen is None) and was_visible:
+            raise lost(volume, "gone")
+        if not was_visible and clock.now_seconds() >= ask_again:
+            raise Transient(
+                f"EC2 does not show {volume.id} {VISIBLE_PATIENCE_SECONDS:.0f} s after creating it",
+                hint="if it was deleted, another one is created",
+                cause=Cause.NOT_VISIBLE,
             )
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"{volume.id} is still {state} after {CREATE_PATIENCE_SECONDS:.0f} s",
-                hint="if this lasts, check the role's permissions on the KMS key",
+                hint="see the volume in EC2; if this happens again, check the role's permissions "
+                "on the KMS key",
                 cause=Cause.SLOW_CREATE,
             )
         tell(f"waiting for {volume.id} to become available ({state})")
         clock.sleep(delay)
         delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
         seen = ec2.refresh(volume)
+        was_visible = was_visible or seen is not None
     return seen
 
 
 def wait_attached(
     ec2: Refreshing, volume: Volume, clock: Clock, tell: Callable[[str], None]
 ) -> Volume | None:
-    """The volume once it is attached to this instance; None when that takes too long."""
+    """The volume once it is attached to this instance; None when that takes too long.
+
+    Raises Unfit when the volume is gone, and Transient when it was detached.
+    """
     deadline = clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
     delay = 0.5
+    attachment = AttachmentLook(ec2, volume, clock.now_seconds)
     while True:
-        seen = ec2.refresh(volume)
-        if seen and seen.attached_to == volume.attached_to and seen.attachment_state == "attached":
+        seen = attachment.look()
+        if seen and seen.attachment_state == "attached":
             return seen
         state = seen.attachment_state or seen.state if seen else "not visible yet"
         if clock.now_seconds() > deadline:
@@ -462,13 +470,14 @@ def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | Non
     Raises Transient when it takes too long, Stopped.
     """
     deadline = clock.now_seconds() + DETACH_PATIENCE_SECONDS
-    delay, missing = 1.0, 0
-    while missing < GONE_AFTER_LOOKS:
+    delay, absence = 1.0, Absence(clock.now_seconds)
+    while True:
         clock.sleep(delay)
         seen = ec2.refresh(volume)
         if seen and seen.state == "available":
             return seen
-        missing = 0 if seen else missing + 1
+        if absence.lasts(absent=seen is None or seen.state in DEAD_VOLUME_STATES):
+            return None
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"timed out detaching {volume.id} from {volume.device_name}",
@@ -476,4 +485,3 @@ def wait_detached(ec2: Refreshing, volume: Volume, clock: Clock) -> Volume | Non
                 cause=Cause.STUCK_DETACH,
             )
         delay = min(delay * LOOK_BACKOFF, LOOK_MAX_SECONDS)
-    return None

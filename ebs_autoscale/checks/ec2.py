@@ -24,8 +24,8 @@ from ebs_autoscale.ec2.role import InstanceRole
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import GIB, Inventory, RoleCredentials, Volume
-from ebs_autoscale.policy import missing_device
+from ebs_autoscale.model import GIB, Inventory, Observation, RoleCredentials, Volume
+from ebs_autoscale.policy import listed, may_be_device, missing_device, unused_volumes, waiting
 from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
 
@@ -185,9 +185,10 @@ class Look:
             yield _unknown("leftovers", "orphaned volumes are not known", owned)
         else:
             yield quota_line(owned, kind)
-            nodes = {volume.id: BlockDevices().node_of(volume) for volume in owned}
-            mounted = {path.name for path in SYSFS.glob("*-*")}
             instance_id = self._cloud.identity.instance_id
+            here = [volume for volume in owned if volume.attached_to == instance_id]
+            nodes = {volume.id: BlockDevices().node_of(volume) for volume in here}
+            mounted = {path.name for path in SYSFS.glob("*-*")}
             yield from orphan_lines(owned, nodes, self._seen, instance_id, mounted=mounted)
         yield from self._predecessor_lines()
 
@@ -300,34 +301,38 @@ def orphan_lines(
     `nodes` maps volume ids to kernel names; `mounted` are the UUIDs of all BTRFS filesystems
     mounted on this host.
     """
-    ours = [volume for volume in owned if volume.growth.filesystem == seen.uuid]
-    yield from _detached_lines(ours, seen)
-    elsewhere = [v for v in ours if v.attached_to not in {"", instance_id}]
-    if elsewhere:
-        names = ", ".join(f"{volume.id} ({volume.attached_to})" for volume in elsewhere)
-        hint = "detach them there, or remove their ebs-autoscale tags"
-        yield Line("leftovers", "warn", f"attached to another instance: {names}", hint)
-    here = [volume for volume in ours if volume.attached_to == instance_id]
-    reading = seen.reading
-    unused = [v for v in here if reading and not reading.has_device(nodes.get(v.id, ""))]
-    if unused:
-        names = ", ".join(f"{volume.id} ({volume.device_name})" for volume in unused)
-        hint = "the next growth adds those that are blank; see `ebs-autoscale plan`"
-        yield Line("leftovers", "warn", f"attached, but not in the filesystem: {names}", hint)
+    ours = tuple(volume for volume in owned if volume.growth.filesystem == seen.uuid)
+    if seen.reading is None or missing_device(seen.reading):
+        yield from _possibly_missing(ours)
+    else:
+        inventory = Inventory(
+            instance_id=instance_id, volumes=ours, device_names=frozenset(), slots_free=None
+        )
+        found = {volume_id: node for volume_id, node in nodes.items() if node}
+        yield from _leftovers(Observation(reading=seen.reading, inventory=inventory, nodes=found))
     for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.uuid, *mounted}):
-        names = ", ".join(v.id for v in owned if v.growth.filesystem == filesystem)
+        names = listed([v for v in owned if v.growth.filesystem == filesystem], instance_id)
         what = f"volumes of filesystem {filesystem}, which is not mounted: {names}"
         hint = "mount it, or delete the volumes if their data is not needed"
         yield Line("leftovers", "warn", what, hint)
 
 
-def _detached_lines(ours: Sequence[Volume], seen: FilesystemSeen) -> Iterator[Line]:
+def _leftovers(seen: Observation) -> Iterator[Line]:
+    if waits := waiting(seen):
+        names = listed([waits], seen.inventory.instance_id)
+        hint = "the next growth adds it if it is blank; see `ebs-autoscale plan`"
+        yield Line("leftovers", "warn", f"waiting to be added: {names}", hint)
+    if problem := unused_volumes(seen):
+        yield Line("leftovers", "warn", problem.sentence, problem.hint)
+    for volume in seen.inventory.volumes:
+        if may_be_device(volume, seen) and not seen.is_device(volume):
+            what = f"{volume.id} is attached as {volume.device_name}: no such block device"
+            hint = "see `lsblk`, and `dmesg` for NVMe errors; do not delete it"
+            yield Line("leftovers", "warn", what, hint)
+
+
+def _possibly_missing(ours: Sequence[Volume]) -> Iterator[Line]:
     detached = ", ".join(v.id for v in ours if v.state in {"available", "error"})
-    if not detached:
-        return
-    if seen.reading is None or missing_device(seen.reading):
+    if detached:
         what = f"not attached, possibly missing devices of the filesystem: {detached}"
         yield Line("leftovers", "warn", what, "attach them again; do not delete any of them")
-    else:
-        hint = "the next growth uses those that are blank; see `ebs-autoscale plan`"
-        yield Line("leftovers", "warn", f"not attached: {detached}", hint)

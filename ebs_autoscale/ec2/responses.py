@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG
-from ebs_autoscale.model import GIB, GrowthId, Volume
+from ebs_autoscale.ec2.volume_types import list_price
+from ebs_autoscale.model import GIB, GrowthId, Identity, Volume
 
 if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import (
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
         VolumeResponseTypeDef,
         VolumeTypeDef,
     )
+
+
+# ASCII digits only, and no more than fit into a tag when it is counted on.
+_ORDINAL = re.compile(r"[0-9]{1,18}")
 
 
 def slots_free(answer: DescribeInstanceTypesResultTypeDef, instance: InstanceTypeDef) -> int | None:
@@ -57,22 +63,27 @@ def cards_by_load(
     return ()
 
 
-# No filesystem grows a thousand million times; a longer number was not written by this program.
-ORDINAL_MAX_LENGTH = 9
-
-
 def growth_of(answer: VolumeTypeDef) -> GrowthId | None:
-    """The growth that the tags of a volume name; None when they name none."""
+    """The growth that the tags of a volume name; None without them.
+
+    A tag that is not an ordinal, which somebody wrote by hand, counts as a negative one: below
+    those of all growths.
+    """
     tags = tags_of(answer.get("Tags", []))
-    ordinal = tags.get(GROWTH_TAG, "")
-    is_ours = ordinal.isdecimal() and len(ordinal) <= ORDINAL_MAX_LENGTH
-    return GrowthId(tags.get(FILESYSTEM_TAG, ""), int(ordinal)) if is_ours else None
+    ordinal = tags.get(GROWTH_TAG)
+    if ordinal is None:
+        return None
+    is_ordinal = _ORDINAL.fullmatch(ordinal)
+    return GrowthId(tags.get(FILESYSTEM_TAG, ""), int(ordinal) if is_ordinal else -1)
 
 
-def volume_of(answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -> Volume:
+def volume_of(
+    answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId, identity: Identity
+) -> Volume:
     """The volume as a value; raises KeyError for an answer that lacks an essential field."""
     attachments = answer.get("Attachments", [])
-    attachment: VolumeAttachmentTypeDef = attachments[0] if attachments else {}
+    here = [each for each in attachments if each.get("InstanceId") == identity.instance_id]
+    attachment: VolumeAttachmentTypeDef = (here or attachments or [{}])[0]
     return Volume(
         id=answer["VolumeId"],
         growth=growth,
@@ -82,7 +93,30 @@ def volume_of(answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -
         device_name=attachment.get("Device", ""),
         attachment_state=attachment.get("State", ""),
         delete_on_termination=attachment.get("DeleteOnTermination", False),
+        foreign=_foreign(answer, identity),
+        usd_per_month=list_price(
+            answer.get("VolumeType", ""),
+            answer["Size"] * GIB,
+            iops=answer.get("Iops"),
+            mib_per_second=answer.get("Throughput"),
+        ),
     )
+
+
+def _foreign(answer: VolumeTypeDef | VolumeResponseTypeDef, identity: Identity) -> str:
+    """Why no growth on this instance can have created this volume; empty if nothing shows it."""
+    zone = answer.get("AvailabilityZone") or identity.availability_zone
+    # In answers since the API of October 2025 (EBS volume clones).
+    source = str(answer.get("SourceVolumeId") or "")
+    if snapshot := answer.get("SnapshotId"):
+        return f"restored from {snapshot}"
+    if source:
+        return f"copied from {source}"
+    if zone != identity.availability_zone:
+        return f"in Availability Zone {zone}"
+    if answer.get("MultiAttachEnabled") or len(answer.get("Attachments", [])) > 1:
+        return "enabled for Multi-Attach"
+    return ""
 
 
 def tags_of(tags: Iterable[TagTypeDef]) -> dict[str, str]:

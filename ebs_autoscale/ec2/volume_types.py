@@ -45,8 +45,9 @@ class VolumeType:
 
 
 # Sizes, IOPS and throughput: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
-# Prices: https://aws.amazon.com/ebs/pricing/. Other Regions differ by a third at most. io2 is
-# cheaper above 32,000 IOPS, and `standard` is billed per request as well; both are left out.
+# List prices of us-east-1, noted in November 2026: https://aws.amazon.com/ebs/pricing/. Other
+# Regions differ by a third at most. io2 is cheaper above 32,000 IOPS, and `standard` is billed per
+# request as well; both are left out.
 VOLUME_TYPES = {
     "gp3": VolumeType(
         min_gib=1,
@@ -91,11 +92,23 @@ VOLUME_TYPES = {
 
 def usd_per_month(volume: VolumeSpec, size_bytes: int) -> float:
     """What a volume of this size costs a month at list price, provisioned performance included."""
-    offer = VOLUME_TYPES[volume.type]
-    iops = volume.iops or 0
-    mib_per_second = volume.throughput_mib_per_second or 0
+    price = list_price(
+        volume.type, size_bytes, iops=volume.iops, mib_per_second=volume.throughput_mib_per_second
+    )
+    if price is None:
+        raise ValueError(f"unknown volume type {volume.type!r}")
+    return price
+
+
+def list_price(
+    name: str, size_bytes: int, *, iops: int | None, mib_per_second: int | None
+) -> float | None:
+    """The same by the figures that EC2 shows of a volume; None for a type without a price here."""
+    if (offer := VOLUME_TYPES.get(name)) is None:
+        return None
     return (
         size_bytes / GIB * offer.usd_per_gib
-        + max(0, iops - offer.included_iops) * offer.usd_per_iops
-        + max(0, mib_per_second - offer.included_mib_per_second) * offer.usd_per_mib_per_second
+        + max(0, (iops or 0) - offer.included_iops) * offer.usd_per_iops
+        + max(0, (mib_per_second or 0) - offer.included_mib_per_second)
+        * offer.usd_per_mib_per_second
     )

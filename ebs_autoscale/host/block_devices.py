@@ -4,18 +4,22 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
+from uuid import UUID
 
-from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.host import blank
 from ebs_autoscale.host.mountinfo import MountTable
+from ebs_autoscale.host.process import users_of
 from ebs_autoscale.model import Volume
 
 _EBS_MODEL = "Amazon Elastic Block Store"
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
 # Not `nvme1c1n1`: with multipath, the kernel's path to the namespace `nvme1n1`, of the same serial.
 _NAMESPACE = re.compile(r"nvme\d+n\d+")
+_BTRFS_UUID_AT = 65536 + 32  # after the checksum of the first superblock
 _SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
 # Some AMIs map the root volume as /dev/sda1, and old guests have /dev/xvda1 without /dev/xvda.
 _NAMES = re.compile(r"((?:sd|xvd)[a-z]{1,2})\d*")
@@ -82,48 +86,57 @@ class BlockDevices:
         """Verify that the device is whole, unused, of this size and blank; changes nothing on it.
 
         `btrfs device add` itself overwrites whatever has no known signature. Content for which
-        `is_leftover` returns true is ignored. Raises Unfit with what was found, and Transient when
-        the device cannot be read.
+        `is_leftover` returns true is ignored. Raises Unfit with what was found, also when the
+        device cannot be read.
         """
         self.require_unused(name, size_bytes=size_bytes)
         try:
-            self._require_no_signature(name)
+            self._require_no_signature(name, size_bytes)
             self._require_zeroes(name, size_bytes, is_leftover)
         except OSError as error:
-            raise Transient(
-                f"cannot inspect {name}: {error}", cause=Cause.DEVICE_UNREADABLE
-            ) from error
+            raise _uninspectable(name, error) from error
 
     def require_unused(self, name: str, *, size_bytes: int) -> None:
         """Verify that nothing uses this whole device, whatever its content; see `require_blank`."""
         try:
             self._require_unused(name, size_bytes)
         except OSError as error:
-            raise Transient(
-                f"cannot inspect {name}: {error}", cause=Cause.DEVICE_UNREADABLE
-            ) from error
+            raise _uninspectable(name, error) from error
 
     @contextmanager
-    def verified_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
+    def verified_blank(self, name: str, *, size_bytes: int, volume_id: str = "") -> Iterator[None]:
         """`require_blank`, and the name belongs to this device as long as this is entered.
 
         A device that is open keeps its number and its name, even when it is detached. It cannot be
-        claimed (O_EXCL) as well: `btrfs device add` claims it to look for signatures.
+        claimed (O_EXCL) as well: `btrfs device add` claims it to look for signatures. Errors name
+        the volume.
+        """
+        with ExitStack() as opened:
+            try:
+                fd = os.open(self._dev / name, os.O_RDONLY | os.O_CLOEXEC)
+                opened.callback(os.close, fd)
+                self.require_blank(name, size_bytes=size_bytes)
+                if os.fstat(fd).st_rdev != (self._dev / name).stat().st_rdev:
+                    what = "changed to another device during verification"
+                    raise _unfit(name, what, cause=Cause.DEVICE)
+            except OSError as error:
+                raise _named(volume_id, _uninspectable(name, error)) from error
+            except EbsAutoscaleError as error:
+                raise _named(volume_id, error) from error
+            yield
+
+    def was_device_of(self, name: str, filesystem: str) -> bool:
+        """Whether the BTRFS with this UUID was on it, even if it was removed from it.
+
+        On a device that is removed the kernel erases nothing but the magic number of each
+        superblock (fs/btrfs/volumes.c, btrfs_scratch_superblocks).
         """
         try:
-            fd = os.open(self._dev / name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.require_blank(name, size_bytes=size_bytes)
-            raise
-        try:
-            self.require_blank(name, size_bytes=size_bytes)
-            if os.fstat(fd).st_rdev != (self._dev / name).stat().st_rdev:
-                raise _unfit(
-                    name, "changed to another device during verification", cause=Cause.DEVICE
-                )
-            yield
-        finally:
-            os.close(fd)
+            with (self._dev / name).open("rb", buffering=0) as node:
+                node.seek(_BTRFS_UUID_AT)
+                return node.read(16) == UUID(filesystem).bytes
+        except (OSError, ValueError):
+            return False
 
     def _by_serial(self, volume: Volume) -> str:
         wanted = _serial(volume)
@@ -177,11 +190,17 @@ class BlockDevices:
         if partitions := sorted(path.parent.name for path in folder.glob("*/partition")):
             raise _unfit(name, f"has partitions: {', '.join(partitions)}")
         if holders := sorted(path.name for path in folder.glob("holders/*")):
-            raise _unfit(name, f"is held by {', '.join(holders)}", cause=Cause.IN_USE)
+            self._raise_held(name, holders)
         if user := self._user_of(name):
             raise _unfit(name, f"is in use as {user}", cause=Cause.IN_USE)
         with self._claimed(name):
             pass
+
+    def _raise_held(self, name: str, holders: list[str]) -> NoReturn:
+        maps = [self._attribute(holder, "dm/uuid") for holder in holders]
+        if any(uuid.startswith("mpath-") for uuid in maps):
+            raise _claimed_by(name, f"multipathd, as {', '.join(holders)}")
+        raise _unfit(name, f"is held by {', '.join(holders)}", cause=Cause.IN_USE)
 
     def _user_of(self, name: str) -> str:
         number = self._attribute(name, "dev")
@@ -199,10 +218,13 @@ class BlockDevices:
                 return f"the backing file of {backing.parent.parent.name}"
         return ""
 
-    def _require_no_signature(self, name: str) -> None:
+    def _require_no_signature(self, name: str, size_bytes: int) -> None:
         try:
             found = blank.signature_of(self._dev / name)
         except CommandFailed as error:
+            # Where the device cannot be read, reading it says so more clearly.
+            with self._claimed(name) as fd:
+                blank.content_at(fd, size_bytes=size_bytes)
             raise _unfit(name, f"may not be blank: {error}") from error
         if found:
             raise _unfit(name, f"contains {found}")
@@ -223,9 +245,7 @@ class BlockDevices:
             fd = os.open(self._dev / name, flags)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise _unfit(
-                    name, "is opened exclusively by another process", cause=Cause.CLAIMED
-                ) from error
+                raise _claimed_by(name, users_of(self._dev / name)) from error
             raise
         try:
             yield fd
@@ -259,6 +279,15 @@ def _other_prefix(match: re.Match[str]) -> str:
 # Wiping is no advice for a device that is in use.
 _NOT_BLANK_HINT = "it was not changed: inspect it with `wipefs`, then detach or wipe it"
 _NOT_USABLE_HINT = "it was not changed: inspect it with `lsblk`, or use another device"
+_CLAIMED_HINT = (
+    "have that process leave EBS volumes alone, for multipathd by `blacklist { device { vendor "
+    '"NVME" product "Amazon Elastic Block Store" } }` in /etc/multipath.conf and `multipathd '
+    "reconfigure`; the next growth then uses this volume"
+)
+_UNREADABLE_HINT = (
+    "it was not changed: see `dmesg` and the volume's status checks in EC2, then detach and delete "
+    "it"
+)
 
 
 def _unfit(name: str, found: str, *, cause: Cause = Cause.NOT_BLANK) -> Unfit:
@@ -267,3 +296,21 @@ def _unfit(name: str, found: str, *, cause: Cause = Cause.NOT_BLANK) -> Unfit:
         hint=_NOT_BLANK_HINT if cause is Cause.NOT_BLANK else _NOT_USABLE_HINT,
         cause=cause,
     )
+
+
+def _named(volume_id: str, error: EbsAutoscaleError) -> EbsAutoscaleError:
+    """The error with the volume that it is about: the kernel's name says little in EC2."""
+    if not volume_id:
+        return error
+    family = Transient if isinstance(error, Transient) else Unfit
+    return family(f"{volume_id}: {error.what}", hint=error.hint, cause=error.cause)
+
+
+def _claimed_by(name: str, users: str) -> Unfit:
+    what = f"{name} is opened exclusively by {users or 'another process'}"
+    return Unfit(what, hint=_CLAIMED_HINT, cause=Cause.CLAIMED)
+
+
+def _uninspectable(name: str, error: OSError) -> Unfit:
+    what = f"{name} cannot be read: {error.strerror or error}"
+    return Unfit(what, hint=_UNREADABLE_HINT, cause=Cause.DEVICE_UNREADABLE)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ebs_autoscale.host.files import make_folder
+from ebs_autoscale.units import quoted
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -94,6 +95,30 @@ def uninterruptible_wait(pid: int) -> str:
                 if found := uninterruptible_wait(int(child)):
                     return found
     return ""
+
+
+def users_of(path: Path) -> str:
+    """The other processes that have this file open, such as `'multipathd' (pid 123)`.
+
+    Empty if there are none; without root only one's own processes can be seen.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name != str(os.getpid()) and _has_open(process, path):
+            with suppress(OSError):
+                command = (process / "comm").read_text("utf-8", "replace").strip()
+                found.append(f"{quoted(command)} (pid {process.name})")
+    return ", ".join(found)
+
+
+def _has_open(process: Path, path: Path) -> bool:
+    with suppress(OSError):
+        for fd in (process / "fd").iterdir():
+            # Any of them may be closed meanwhile.
+            with suppress(OSError):
+                if fd.readlink() == path:
+                    return True
+    return False
 
 
 def main(argv: list[str]) -> int:

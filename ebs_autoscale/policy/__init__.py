@@ -4,7 +4,6 @@ from ebs_autoscale.policy.backoff import retry_delay_seconds
 from ebs_autoscale.policy.decision import (
     decide,
     describe,
-    next_growth,
     steps_for,
     unbalanced_metadata,
 )
@@ -19,6 +18,17 @@ from ebs_autoscale.policy.health import (
     remarks_of,
 )
 from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
+from ebs_autoscale.policy.ownership import (
+    NOTHING_TRIED,
+    Tried,
+    failed,
+    listed,
+    may_be_device,
+    next_growth,
+    unfinished,
+    unused_volumes,
+    waiting,
+)
 from ebs_autoscale.policy.reserve import (
     is_reserve_affordable,
     missing_reserve,
@@ -44,6 +54,7 @@ __all__ = [
     "GROWTH_SECONDS_PRIOR",
     "NEEDS_DEVICES",
     "NEEDS_READING",
+    "NOTHING_TRIED",
     "Action",
     "FillHistory",
     "Forecast",
@@ -57,11 +68,15 @@ __all__ = [
     "Shortage",
     "Sizing",
     "Threshold",
+    "Tried",
     "decide",
     "describe",
     "describe_available",
     "device_problems",
+    "failed",
     "is_reserve_affordable",
+    "listed",
+    "may_be_device",
     "missing_device",
     "missing_reserve",
     "next_action",
@@ -74,5 +89,8 @@ __all__ = [
     "shortage_of",
     "steps_for",
     "unbalanced_metadata",
+    "unfinished",
+    "unused_volumes",
+    "waiting",
     "wanted_reserve_bytes",
 ]

@@ -1,11 +1,9 @@
 """What to do about an observation, and the steps that it takes. Pure."""
 
-from collections.abc import Set as AbstractSet
 from math import inf
 
 from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import (
-    DEAD_VOLUME_STATES,
     GIB,
     AddDevice,
     AttachVolume,
@@ -16,15 +14,14 @@ from ebs_autoscale.model import (
     Grow,
     GrowthId,
     Hold,
-    Inventory,
     Observation,
-    Reading,
     Refuse,
     Stage,
     Step,
     Volume,
 )
 from ebs_autoscale.policy.forecast import Forecast
+from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, limited, next_growth, waiting
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.policy.shortage import describe_available, shortage_of
 from ebs_autoscale.policy.sizing import Size, next_size
@@ -39,30 +36,7 @@ def stage_of(volume: Volume, seen: Observation) -> Stage:
     attached = (
         volume.attached_to == seen.inventory.instance_id and volume.attachment_state == "attached"
     )
-    # Without DeleteOnTermination the attach step is not over; repeating it is harmless.
-    is_here = attached and volume.delete_on_termination and volume.id in seen.nodes
-    return Stage.ATTACHED if is_here else Stage.CREATED
-
-
-def unfinished(seen: Observation, set_aside: AbstractSet[str] = frozenset()) -> Volume | None:
-    """The oldest volume of ours not yet in the filesystem; `set_aside` is left to the operator."""
-    candidates = [
-        volume
-        for volume in seen.inventory.volumes
-        if volume.state not in DEAD_VOLUME_STATES
-        and volume.id not in set_aside
-        and stage_of(volume, seen) in {Stage.CREATED, Stage.ATTACHED}
-    ]
-    return min(candidates, key=lambda volume: volume.growth, default=None)
-
-
-def next_growth(reading: Reading, inventory: Inventory) -> GrowthId:
-    """The id of the next growth; never one that was seen before.
-
-    The device count guards against a tag search that does not show the newest volume yet.
-    """
-    seen = [volume.growth.ordinal for volume in inventory.volumes]
-    return GrowthId(reading.filesystem, max([0, len(reading.devices) - 1, *seen]) + 1)
+    return Stage.ATTACHED if attached and volume.id in seen.nodes else Stage.CREATED
 
 
 def decide(
@@ -71,14 +45,15 @@ def decide(
     *,
     forecast: Forecast,
     wanted_bytes: int | None = None,
-    set_aside: AbstractSet[str] = frozenset(),
+    tried: Tried = NOTHING_TRIED,
 ) -> Decision:
     """What to do now, and why.
 
     `wanted_bytes` is an operator's explicit request for a growth (0: of the usual size);
-    it passes the same limits. An unfinished growth is finished before anything is created.
+    it passes the same limits. An unfinished growth is finished before anything is created, unless
+    its volume was tried in vain.
     """
-    if volume := unfinished(seen, set_aside):
+    if volume := waiting(seen, tried):
         stage = stage_of(volume, seen)
         reason = f"growth {volume.growth} stopped at {stage}: {volume.id} is {volume.state}"
         return Finish(growth=volume.growth, volume_id=volume.id, stage=stage, reason=reason)
@@ -89,10 +64,13 @@ def decide(
         reason = shortage.sentence
     else:
         return unbalanced_metadata(seen) or Hold(describe_available(seen.reading))
-    if refusal := _refused(seen.inventory, policy.limits, reason=reason):
+    volumes = limited(seen, tried)
+    slots_free = seen.inventory.slots_free
+    if refusal := _refused(volumes, slots_free, policy.limits, reason=reason):
         return refusal
     size = Size(wanted_bytes, "") if wanted_bytes else next_size(seen.reading, policy, forecast)
-    return _sized(seen, policy, reason=reason, size=size)
+    growth = next_growth(seen, tried)
+    return _sized(volumes, policy, growth, reason=reason, size=size)
 
 
 def describe(decision: Decision) -> str:
@@ -115,24 +93,26 @@ def unbalanced_metadata(seen: Observation) -> Finish | None:
     )
 
 
-def _refused(inventory: Inventory, limits: Limits, *, reason: str) -> Refuse | None:
+def _refused(
+    volumes: list[Volume], slots_free: int | None, limits: Limits, *, reason: str
+) -> Refuse | None:
     """The limit that forbids any growth now."""
-    count = len(inventory.volumes)
+    count = len(volumes)
     if limits.volumes is not None and count >= limits.volumes:
         return Refuse(
             limit=Cause.LIMIT_VOLUMES,
             reason=f"{reason}, but {count} of {counted(limits.volumes, 'volume')} exist already",
             hint="raise limits.volumes",
         )
-    if inventory.slots_free is not None and inventory.slots_free <= 0:
+    if slots_free is not None and slots_free <= 0:
         return Refuse(
             limit=Cause.LIMIT_VOLUMES,
             reason=f"{reason}, but the instance has no free attachment slot",
             hint="use a larger instance type, or detach volumes that are not needed",
         )
-    created = inventory.seconds_since_last_create
+    ages = [volume.age_seconds for volume in volumes if volume.age_seconds is not None]
     # EC2's clock can be ahead of ours.
-    since = inf if created is None else max(0.0, created)
+    since = max(0.0, min(ages, default=inf))
     if since < limits.cooldown_seconds:
         wait = limits.cooldown_seconds - since
         return Refuse(
@@ -143,9 +123,12 @@ def _refused(inventory: Inventory, limits: Limits, *, reason: str) -> Refuse | N
     return None
 
 
-def _sized(seen: Observation, policy: GrowthPolicy, *, reason: str, size: Size) -> Decision:
+def _sized(
+    volumes: list[Volume], policy: GrowthPolicy, growth: GrowthId, *, reason: str, size: Size
+) -> Decision:
     """The growth of this size, capped by limits.total, or why EC2 or that limit forbids it."""
-    sizing, limits, inventory = policy.sizing, policy.limits, seen.inventory
+    sizing, limits = policy.sizing, policy.limits
+    managed_bytes = sum(volume.size_bytes for volume in volumes)
     if not sizing.sold_min_bytes <= size.size_bytes <= sizing.sold_max_bytes:
         sold = f"{format_size(sizing.sold_min_bytes)} to {format_size(sizing.sold_max_bytes)}"
         return Refuse(
@@ -154,12 +137,12 @@ def _sized(seen: Observation, policy: GrowthPolicy, *, reason: str, size: Size) 
             f"not {format_size(size.size_bytes)}",
             hint="request another size, or change volume.type or volume.iops",
         )
-    room = (limits.total_bytes - inventory.managed_bytes) // GIB * GIB
+    room = (limits.total_bytes - managed_bytes) // GIB * GIB
     if room < sizing.sold_min_bytes:
         return Refuse(
             limit=Cause.LIMIT_TOTAL,
             reason=f"{reason}, but managed volumes already total "
-            f"{format_size(inventory.managed_bytes)} of {format_size(limits.total_bytes)}; the "
+            f"{format_size(managed_bytes)} of {format_size(limits.total_bytes)}; the "
             f"smallest volume of the configured type is {format_size(sizing.sold_min_bytes)}",
             hint="raise limits.total",
         )
@@ -168,7 +151,6 @@ def _sized(seen: Observation, policy: GrowthPolicy, *, reason: str, size: Size) 
         reason += f"; {format_size(size.size_bytes)}: {size.why}"
     if granted < size.size_bytes:
         reason += f"; capped by limits.total ({format_size(size.size_bytes)} wanted)"
-    growth = next_growth(seen.reading, inventory)
     return Grow(growth=growth, size_bytes=granted, reason=reason)
 
 

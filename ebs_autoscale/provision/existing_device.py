@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
 from ebs_autoscale.filesystems.btrfs.copies import copies_of, devices_of
 from ebs_autoscale.filesystems.btrfs.superblock import (
     is_left_by_mkfs,
@@ -125,7 +125,7 @@ def _read(name: str, reader: Callable[[str], str]) -> str:
     try:
         return reader(f"/dev/{name}")
     except OSError as error:
-        raise Transient(f"cannot read {name}: {error}", cause=Cause.DEVICE_UNREADABLE) from error
+        raise Unfit(f"cannot read {name}: {error}", cause=Cause.DEVICE_UNREADABLE) from error
 
 
 def _is_in_fstab(candidate: Candidate, mountpoint: str) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from uuid import UUID, uuid4, uuid5
 
 from ebs_autoscale.errors import Cause, Refused, Transient, Unfit
@@ -104,6 +105,9 @@ def obtain(
     """
     reading = world.filesystem.read()
     inventory = world.cloud.inventory(reading.filesystem)
+    # Volumes of later growths are for the daemon, once the filesystem is mounted.
+    first = tuple(volume for volume in inventory.volumes if volume.growth.ordinal == FIRST)
+    inventory = replace(inventory, volumes=first)
     seen = Observation(reading=reading, inventory=inventory)
     decision = decide(seen, policy, forecast=Forecast(), wanted_bytes=size_bytes)
     match decision:

@@ -29,7 +29,7 @@ from ebs_autoscale.provision.existing_device import (
     require_no_copy,
 )
 from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
-from ebs_autoscale.resize import Attached, World
+from ebs_autoscale.resize import MAPPING_PATIENCE_SECONDS, Attached, World, protect
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
 from ebs_autoscale.wiring import remarks_on, world_of
@@ -136,6 +136,8 @@ class Initialisation:
                 cause=Cause.NOT_BLANK,
             )
         require_no_copy(candidate)
+        # Now it is known that nothing else is on it.
+        protect(volume, world, patience_seconds=MAPPING_PATIENCE_SECONDS)
         return candidate
 
     def _obtain(self, world: World, uuid: str) -> Attached:

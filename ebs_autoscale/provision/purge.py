@@ -126,7 +126,7 @@ def _generation(node: str) -> int:
         superblock = read_superblock(f"/dev/{node}")
     except OSError as error:
         what = f"cannot read the superblock on {node}: {error}"
-        raise Transient(what, cause=Cause.DEVICE_UNREADABLE) from error
+        raise Unfit(what, cause=Cause.DEVICE_UNREADABLE) from error
     return superblock.generation if superblock else -1
 
 

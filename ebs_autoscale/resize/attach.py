@@ -5,9 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from ebs_autoscale.ec2.absence import Absence, AttachmentLook, lost
 from ebs_autoscale.ec2.requests import choose_device_name
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, NameTaken, Transient, Unfit
-from ebs_autoscale.model import Inventory, Volume
+from ebs_autoscale.model import DEAD_VOLUME_STATES, Inventory, Volume
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.volumes import (
     ATTACH_STUCK_AFTER_SECONDS,
@@ -24,6 +25,10 @@ NODE_POLL_SECONDS = 0.2
 # "Most" attaches take 1 to 4 s, the block device another 0.5 s at most (EBS CSI driver).
 NODE_USUALLY_HERE_SECONDS = 5.0
 
+# Looks at the attachment after a failed step; enough for `Absence` to be sure.
+_LOOKS_AFTER_FAILURE = 5
+_LOOK_AFTER_FAILURE_SECONDS = 1.0
+
 # A name under which an attach hung stays bad on Xen until a reboot: one other is tried.
 ATTACH_TRIES = 2
 
@@ -38,11 +43,13 @@ class Attached(NamedTuple):
     node: str
 
 
-def attach(volume: Volume, inventory: Inventory, world: World) -> Attached:
-    """Attach the volume, set DeleteOnTermination, and return it with its own block device.
+def attach(volume: Volume, inventory: Inventory, world: World, *, is_new: bool) -> Attached:
+    """Attach the volume and return it with its own block device.
 
-    An attachment that is stuck, or brings no device, is detached and tried under another name.
-    Safe to repeat from whatever an earlier run left. Raises Transient, Unfit or Stopped.
+    DeleteOnTermination is set at once on a volume that this run created (`is_new`); what is on
+    others is not known yet. An attachment that is stuck, or brings no device, is detached and tried
+    under another name. Safe to repeat from whatever an earlier run left. Raises Transient, Unfit or
+    Stopped.
     """
     volume = wait_available(world.cloud, volume, world.clock, partial(world.progress, volume))
     # A volume attached before this run may be in the filesystem even if its node is unknown.
@@ -57,7 +64,7 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Attached:
                 hint="detach it there, or remove its ebs-autoscale tags",
                 cause=Cause.ATTACHED_ELSEWHERE,
             )
-        if attached := _wait_usable(volume, world):
+        if attached := _wait_usable(volume, world, is_new=is_new):
             return attached
         if may_be_device:
             raise Transient(
@@ -75,24 +82,52 @@ def attach(volume: Volume, inventory: Inventory, world: World) -> Attached:
     )
 
 
-def _wait_usable(volume: Volume, world: World) -> Attached | None:
-    """The volume with its block device once EC2 says attached; None when it is stuck."""
+def _wait_usable(volume: Volume, world: World, *, is_new: bool) -> Attached | None:
+    """The volume with its block device once EC2 says attached; None when it is stuck.
+
+    Raises Transient when it was detached meanwhile, Unfit when it is gone.
+    """
     # The block device shows for free that the attach has come through: from then on EC2 has a
     # mapping to set DeleteOnTermination on. A late device must not delay that for long.
     failure: EbsAutoscaleError | None = None
     if _wait_node(volume, world, NODE_USUALLY_HERE_SECONDS):
-        failure = _set_if_wanted(volume, world)
+        failure = _set_if_wanted(volume, world) if is_new else None
     else:
         world.progress(volume, f"the block device of {volume.id} has not appeared yet")
     attached = wait_attached(world.cloud, volume, world.clock, partial(world.progress, volume))
     if attached is None:
         return None
-    # What was set is read back with this look; what is not there is set again, unless denied.
-    if not isinstance(failure, Unfit) or attached.delete_on_termination:
-        failure = _set_if_wanted(attached, world)
-    warn_if_not_deleted(attached, failure, world)
-    node = _wait_node(attached, world, ATTACH_STUCK_AFTER_SECONDS)
-    return Attached(attached, node) if node else None
+    if is_new:
+        # What was set is read back with this look; what is not there is set again, unless denied.
+        if not isinstance(failure, Unfit) or attached.delete_on_termination:
+            failure = _set_if_wanted(attached, world)
+        warn_if_not_deleted(attached, failure, world)
+    attachment = AttachmentLook(world.cloud, attached, world.clock.now_seconds)
+    deadline = world.clock.now_seconds() + ATTACH_STUCK_AFTER_SECONDS
+    while not (node := _wait_node(attached, world, NODE_USUALLY_HERE_SECONDS)):
+        if world.clock.now_seconds() > deadline:
+            return None
+        attachment.look()
+    return Attached(attached, node)
+
+
+def require_attached(volume: Volume, world: World) -> None:
+    """Raise Transient if the volume was detached meanwhile, and Unfit if it is gone.
+
+    Tells why a step failed: without its volume no step can succeed. Where EC2 does not say, the
+    step's own error is the better one.
+    """
+    attachment = AttachmentLook(world.cloud, volume, world.clock.now_seconds)
+    for _ in range(_LOOKS_AFTER_FAILURE):
+        try:
+            seen = attachment.look()
+        except EbsAutoscaleError as error:
+            if error.cause in {Cause.VOLUME_LOST, Cause.VOLUME_DETACHED}:
+                raise
+            return
+        if seen and seen.attachment_state == "attached":
+            return
+        world.clock.sleep(_LOOK_AFTER_FAILURE_SECONDS)
 
 
 def _detach_stuck(volume: Volume, world: World) -> Volume:
@@ -109,11 +144,7 @@ def _detach_stuck(volume: Volume, world: World) -> Volume:
     world.cloud.detach(volume)
     if seen := wait_detached(world.cloud, volume, world.clock):
         return seen
-    raise Unfit(
-        f"{volume.id} of growth {volume.growth} is gone",
-        hint="it was deleted; the next growth creates another",
-        cause=Cause.VOLUME_LOST,
-    )
+    raise lost(volume, "gone")
 
 
 def _request_attach(
@@ -132,11 +163,7 @@ def _request_attach(
             refused.add(name)
             continue
         except Transient as error:
-            # A repetition of a call whose answer was lost: EC2 says that it is done.
-            seen = world.cloud.refresh(volume) if error.cause is Cause.STATE else None
-            if seen is None or not seen.attached_to:
-                raise
-            return seen
+            return _attached_before(volume, error, world)
         return replace(
             volume,
             attached_to=inventory.instance_id,
@@ -147,6 +174,29 @@ def _request_attach(
         f"no device name left for {volume.id}: EC2 rejected {', '.join(sorted(refused)) or 'none'}",
         cause=Cause.NAME_TAKEN,
     )
+
+
+def _attached_before(volume: Volume, refusal: Transient, world: World) -> Volume:
+    """The volume as EC2 shows it, after it refused to attach it because of the volume's state.
+
+    It is attached already where the answer to the first call was lost. Raises `refusal` where this
+    explains nothing, and Unfit when the volume is gone.
+    """
+    if refusal.cause not in {Cause.STATE, Cause.NOT_VISIBLE}:
+        raise refusal
+    absence = Absence(world.clock.now_seconds)
+    for _ in range(_LOOKS_AFTER_FAILURE):
+        seen = world.cloud.refresh(volume)
+        if seen and seen.attached_to:
+            return seen
+        if seen and seen.state in DEAD_VOLUME_STATES:
+            raise lost(volume, seen.state)
+        if absence.lasts(absent=seen is None) and volume.age_seconds is not None:
+            raise lost(volume, "gone")
+        if seen:
+            break
+        world.clock.sleep(_LOOK_AFTER_FAILURE_SECONDS)
+    raise refusal
 
 
 def _wait_node(volume: Volume, world: World, patience_seconds: float) -> str:
@@ -166,8 +216,15 @@ def _set_if_wanted(volume: Volume, world: World) -> EbsAutoscaleError | None:
     return None
 
 
+def protect(volume: Volume, world: World, *, patience_seconds: float = 0.0) -> None:
+    """Set DeleteOnTermination of a device, if it is wanted and not set; tells why it is not."""
+    if world.delete_on_termination and not volume.delete_on_termination:
+        failure = set_delete_on_termination(volume, world, patience_seconds=patience_seconds)
+        warn_if_not_deleted(volume, failure, world)
+
+
 def set_delete_on_termination(
-    volume: Volume, world: World, *, patience_seconds: float = 0.0
+    volume: Volume, world: World, *, patience_seconds: float
 ) -> EbsAutoscaleError | None:
     """Set DeleteOnTermination, or return why not: a volume in service outweighs that.
 

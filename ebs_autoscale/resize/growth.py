@@ -1,10 +1,11 @@
 """One growth from look to result: observe, decide, carry out; the same after a crash."""
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from ebs_autoscale.errors import EbsAutoscaleError, Reaction, Stopped, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Reaction, Stopped, Unfit
 from ebs_autoscale.model import (
     Decision,
     Finish,
@@ -15,15 +16,19 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.policy import (
+    NOTHING_TRIED,
     Forecast,
     GrowthPolicy,
+    Tried,
     decide,
     describe,
+    failed,
     missing_device,
     steps_for,
     unbalanced_metadata,
 )
 from ebs_autoscale.resize.ports import World
+from ebs_autoscale.resize.replacement import after_failure, delete_leftovers, written_to
 from ebs_autoscale.resize.steps import carry_out
 from ebs_autoscale.resize.upkeep import (
     adopt_predecessors,
@@ -33,9 +38,8 @@ from ebs_autoscale.resize.upkeep import (
 )
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
-# How many volumes a growth leaves to the operator before it gives up: when volume after volume
-# turns out so, creating more is no answer.
-SET_ASIDE_MAX = 2
+# So many new volumes that ended in the same way, growth after growth, are enough.
+SPOILED_MAX = 3
 
 
 class Outcome(Enum):
@@ -60,7 +64,9 @@ def observe(world: World) -> Observation:
     inventory = world.cloud.inventory(world.filesystem.uuid)
     # EC2 takes its time, and what was deleted meanwhile makes the growth needless.
     reading = world.filesystem.read()
-    found = {v.id: world.block_devices.node_of(v) for v in inventory.volumes if v.attached_to}
+    # A device of another instance may have the name of one here.
+    here = [v for v in inventory.volumes if v.attached_to == inventory.instance_id]
+    found = {volume.id: world.block_devices.node_of(volume) for volume in here}
     nodes = {volume_id: node for volume_id, node in found.items() if node}
     world.filesystem.verify_devices({node: volume_id for volume_id, node in nodes.items()})
     newest = Observation(reading=reading, inventory=inventory, nodes=nodes).newest_device
@@ -78,19 +84,21 @@ def grow_once(
     """Finish an unfinished growth, else grow if that is needed or wanted; tells all by events.
 
     `wanted_bytes` is a size that an operator wants, 0 for the usual one, None for only if needed.
-    A volume that only an operator can judge is set aside and not in the way again.
+    A volume that cannot be used is replaced within bounds, see `after_failure`.
     """
-    set_aside: set[str] = set()
+    created: dict[str, Volume] = {}
+    tried = NOTHING_TRIED
     while True:
         decision: Decision = Hold("nothing looked at yet")
+        seen: Observation | None = None
         try:
             seen = observe(world)
             if world.adopt:
                 seen = adopt_predecessors(seen, world)
             decision = decide(
-                seen, policy, forecast=forecast, wanted_bytes=wanted_bytes, set_aside=set_aside
+                seen, policy, forecast=forecast, wanted_bytes=wanted_bytes, tried=tried
             )
-            outcome = _execute(decision, seen, world)
+            outcome = _execute(decision, seen, tried, world, created)
             if isinstance(decision, Refuse) and wanted_bytes is None:
                 _balance_all_the_same(decision, seen, world)
         except Stopped:
@@ -98,53 +106,88 @@ def grow_once(
             _tell(world, EventKind.GROWTH_STOPPED, sentence, decision)
             return Outcome.STOPPED
         except EbsAutoscaleError as error:
-            _tell_failure(error, decision, world)
-            if not isinstance(decision, Finish) or not _can_go_on(error, set_aside):
+            tried = replace(tried, created=frozenset(created))
+            volume = _failed_volume(decision, seen, created)
+            then = after_failure(error, volume, seen, tried, world) if seen and volume else None
+            _tell_failure(error, decision, volume, world, goes_on=then is not None)
+            if then is None:
+                delete_leftovers(created, tried, world)
                 return Outcome.UNFIT if isinstance(error, Unfit) else Outcome.FAILED
-            set_aside.add(decision.volume_id)
+            tried = then
         else:
+            delete_leftovers(created, tried, world)
             if outcome is not Outcome.REFUSED:
                 keep_reserve(world, policy, forecast)
             return outcome
 
 
-def _can_go_on(error: EbsAutoscaleError, set_aside: AbstractSet[str]) -> bool:
-    """Whether a growth that cannot be finished may be left for now, and another volume created.
-
-    A stuck attachment may be left so only once: when EC2 attaches nothing at all, creating
-    volume after volume would not help.
-    """
-    match error.cause.reaction:
-        case Reaction.SET_ASIDE_ONCE:
-            return not set_aside
-        case Reaction.SET_ASIDE:
-            return len(set_aside) < SET_ASIDE_MAX
-    return False
+def _failed_volume(
+    decision: Decision, seen: Observation | None, created: Mapping[str, Volume]
+) -> Volume | None:
+    """The volume of the growth that failed, found or created; None where there was none yet."""
+    if isinstance(decision, Finish) and seen:
+        return _volume_of(decision, seen)
+    if isinstance(decision, Grow):
+        return next((v for v in created.values() if v.growth == decision.growth), None)
+    return None
 
 
-def _execute(decision: Decision, seen: Observation, world: World) -> Outcome:
+def _execute(
+    decision: Decision,
+    seen: Observation,
+    tried: Tried,
+    world: World,
+    created: dict[str, Volume],
+) -> Outcome:
     """Space first: volumes are looked after once the steps are done, before the end is told."""
     match decision:
         case Hold():
-            look_after_volumes(seen, world)
+            look_after_volumes(seen, tried, world)
             _tell(world, EventKind.DECIDED, describe(decision), decision)
             return Outcome.HELD
         case Refuse():
-            look_after_volumes(seen, world)
+            look_after_volumes(seen, tried, world)
             _tell_refusal(decision, world)
             return Outcome.REFUSED
     _tell(world, EventKind.DECIDED, describe(decision), decision)
     began = world.clock.now_seconds()
     try:
-        carry_out(steps_for(decision), _volume_of(decision, seen), seen, world)
+        if isinstance(decision, Grow):
+            _require_few_spoiled(seen, world)
+        carry_out(steps_for(decision), _volume_of(decision, seen), seen, world, created)
     except EbsAutoscaleError:
-        look_after_volumes(seen, world)
+        look_after_volumes(seen, tried, world)
         raise
     seconds = round(world.clock.now_seconds() - began, 3)
-    look_after_volumes(seen, world)
+    look_after_volumes(seen, tried, world)
     sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
     _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds)
     return Outcome.DONE
+
+
+def _require_few_spoiled(seen: Observation, world: World) -> None:
+    """Raise Unfit when volume after volume was created and could not be used, nor deleted.
+
+    A growth begins with the volume that waits, so that other failures show again before another
+    volume is created. These two kinds leave no volume that waits.
+    """
+    errors = [volume.id for volume in failed(seen)]
+    if len(errors) >= SPOILED_MAX:
+        raise Unfit(
+            f"no more volumes are created: {', '.join(errors)} ended in state error",
+            hint="delete them, and check the role's permissions on the KMS key and to delete "
+            "volumes",
+            cause=Cause.VOLUME_LOST,
+        )
+    written = written_to(seen, world)
+    if len(written) >= SPOILED_MAX:
+        raise Unfit(
+            f"no more volumes are created: something on this host wrote to {', '.join(written)} "
+            "before they could be added",
+            hint="stop what formats new disks, such as a udev rule or a boot script, then detach "
+            "and delete these volumes",
+            cause=Cause.NOT_BLANK,
+        )
 
 
 def _balance_all_the_same(refusal: Refuse, seen: Observation, world: World) -> None:
@@ -172,15 +215,25 @@ def _tell_refusal(refusal: Refuse, world: World) -> None:
     )
 
 
-def _tell_failure(error: EbsAutoscaleError, decision: Decision, world: World) -> None:
+def _tell_failure(
+    error: EbsAutoscaleError,
+    decision: Decision,
+    volume: Volume | None,
+    world: World,
+    *,
+    goes_on: bool,
+) -> None:
+    """Tell why a growth failed; what this growth itself makes good is no failure."""
+    is_made_good = goes_on and error.cause.reaction in {Reaction.REPEAT, Reaction.REPLACE}
     _tell(
         world,
-        EventKind.GROWTH_FAILED,
+        EventKind.TENDED if is_made_good else EventKind.GROWTH_FAILED,
         error.what,
         decision,
         hint=error.hint,
         cause=error.cause,
-        level=Level.ERROR,
+        level=Level.WARNING if is_made_good else Level.ERROR,
+        **({"volume": volume.id} if volume else {}),
     )
 
 

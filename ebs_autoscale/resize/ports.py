@@ -58,8 +58,14 @@ class BlockDevices(Protocol):
         """Kernel name of the volume's verified block device, empty while there is none."""
         ...
 
-    def verified_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[object]:
+    def verified_blank(
+        self, name: str, *, size_bytes: int, volume_id: str = ""
+    ) -> AbstractContextManager[object]:
         """Raise Unfit unless it is blank and unused; the name stays its own while entered."""
+        ...
+
+    def was_device_of(self, name: str, filesystem: str) -> bool:
+        """Whether the filesystem with this UUID was on it, even if it was removed from it."""
         ...
 
     def names_present(self) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import assert_never
 
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, Reaction, Transient, Unfit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import (
     AddDevice,
     AttachVolume,
@@ -13,22 +13,35 @@ from ebs_autoscale.model import (
     Step,
     Volume,
 )
-from ebs_autoscale.resize.attach import Attached, attach
+from ebs_autoscale.resize.attach import (
+    MAPPING_PATIENCE_SECONDS,
+    Attached,
+    attach,
+    protect,
+    require_attached,
+)
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry import Event, EventKind
 
+# Whatever looks at new block devices, such as blkid or a partition scan, is done with one by then.
+_CLAIM_PATIENCE_SECONDS = 3.0
+_CLAIM_POLL_SECONDS = 0.5
+
 
 def carry_out(
-    plan: tuple[Step, ...], volume: Volume | None, seen: Observation, world: World
+    plan: tuple[Step, ...],
+    volume: Volume | None,
+    seen: Observation,
+    world: World,
+    created: dict[str, Volume] | None = None,
 ) -> Attached:
     """Do the steps in order; each is safe to repeat, so a failed plan is simply planned again.
 
     `volume` is that of an unfinished growth, None for a new one; returns it, and its block device,
-    as the steps leave them. Raises Stopped, Transient, Unfit or CommandFailed. The only thing that
-    is undone on the way out is a volume that was created here and that the instance has no
-    attachment slot for.
+    as the steps leave them. `created` has the volumes that this run created, by id, and gets a new
+    one. Raises Stopped, Transient, Unfit or CommandFailed.
     """
-    is_new = volume is None
+    created = {} if created is None else created
     at = Attached(volume, seen.nodes.get(volume.id, "")) if volume else None
     for number, step in enumerate(plan, start=1):
         # A requested stop takes effect here at the latest, between two steps.
@@ -38,12 +51,7 @@ def carry_out(
             Event, growth=str(step.growth), step=step.kind, number=number, steps=len(plan)
         )
         world.emit(event(kind=EventKind.STEP_STARTED, sentence=step.title))
-        try:
-            at, done = _perform(step, at, seen, world)
-        except Unfit as error:
-            if is_new and at and error.cause.reaction is Reaction.DELETE_NEW_VOLUME:
-                _delete_new(at.volume, error, world)
-            raise
+        at, done = _perform(step, at, seen, world, created)
         seconds = round(world.clock.now_seconds() - began, 3)
         sentence = f"{done} ({seconds:.1f} s)"
         world.emit(
@@ -54,39 +62,36 @@ def carry_out(
     return at
 
 
-def _delete_new(volume: Volume, no_slot: Unfit, world: World) -> None:
-    """Delete a volume that was created a moment ago and never attached: nothing can be on it.
-
-    That it cannot be deleted is told beside the lack of a slot, never instead of it: the wait
-    for slots is long, since each try creates a volume.
-    """
-    try:
-        world.cloud.delete(volume)
-    except EbsAutoscaleError as error:
-        sentence = f"{volume.id} has no attachment slot and could not be deleted: {error.what}"
-        world.warn(volume, sentence, no_slot)
-        return
-    world.warn(volume, f"deleted {volume.id}: the instance has no attachment slot for it", no_slot)
-
-
 def _perform(
-    step: Step, at: Attached | None, seen: Observation, world: World
+    step: Step,
+    at: Attached | None,
+    seen: Observation,
+    world: World,
+    created: dict[str, Volume],
 ) -> tuple[Attached, str]:
     """The volume as the step leaves it, and what was done in a few words."""
     if isinstance(step, CreateVolume):
-        created = world.cloud.create(step.growth, step.size_bytes, seen.inventory)
-        return Attached(created, ""), f"created {created.id}"
+        volume = world.cloud.create(step.growth, step.size_bytes, seen.inventory)
+        # In any other state it is what an earlier run created: its token was known.
+        if volume.state == "creating":
+            created[volume.id] = volume
+        return Attached(volume, ""), f"created {volume.id}"
+
     if at is None:
         raise Transient(
             f"the volume of growth {step.growth} no longer exists", cause=Cause.NOT_VISIBLE
         )
     match step:
         case AttachVolume():
-            attached = attach(at.volume, seen.inventory, world)
+            is_new = at.volume.id in created
+            attached = attach(at.volume, seen.inventory, world, is_new=is_new)
             return attached, f"attached {attached.volume.id} as {attached.node}"
         case AddDevice():
             _add(at, world)
-            return at, f"added {at.node} to the filesystem"
+            if at.volume.id not in created:
+                # Only now is it known to be ours to delete.
+                protect(at.volume, world, patience_seconds=MAPPING_PATIENCE_SECONDS)
+            return at, f"added {at.node}, {at.volume.id}, to the filesystem"
         case BalanceMetadata():
             return at, _balance(at.volume, world)
         case _:
@@ -94,19 +99,31 @@ def _perform(
 
 
 def _add(at: Attached, world: World) -> None:
-    try:
-        world.filesystem.add_device(
-            at.node,
-            verified=partial(
-                world.block_devices.verified_blank, at.node, size_bytes=at.volume.size_bytes
-            ),
-            tell=partial(world.progress, at.volume),
-        )
-    except Unfit as error:
-        if at.volume.id in error.what:
-            raise
-        what = f"{at.volume.id}: {error.what}"
-        raise Unfit(what, hint=error.hint, cause=error.cause) from error
+    """Add the block device; a failure for lack of the volume is told as such."""
+    volume = at.volume
+    verified = partial(
+        world.block_devices.verified_blank,
+        at.node,
+        size_bytes=volume.size_bytes,
+        volume_id=volume.id,
+    )
+    tell = partial(world.progress, volume)
+    deadline = world.clock.now_seconds() + _CLAIM_PATIENCE_SECONDS
+    while True:
+        try:
+            world.filesystem.add_device(at.node, verified=verified, tell=tell)
+        except EbsAutoscaleError as error:
+            is_over = world.clock.now_seconds() >= deadline
+            if error.cause is not Cause.CLAIMED or is_over:
+                require_attached(volume, world)
+                if not isinstance(error, Unfit) or volume.id in error.what:
+                    raise
+                what = f"{volume.id}: {error.what}"
+                raise Unfit(what, hint=error.hint, cause=error.cause) from error
+            tell(error.what)
+            world.clock.sleep(_CLAIM_POLL_SECONDS)
+        else:
+            return
 
 
 def _balance(volume: Volume, world: World) -> str:

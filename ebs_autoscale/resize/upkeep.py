@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
+from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import Observation, Volume
 from ebs_autoscale.policy import (
     Forecast,
     GrowthPolicy,
+    Tried,
     is_reserve_affordable,
     next_growth,
+    unused_volumes,
+    waiting,
     wanted_reserve_bytes,
 )
-from ebs_autoscale.resize.attach import set_delete_on_termination, warn_if_not_deleted
+from ebs_autoscale.resize.attach import protect
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
@@ -19,17 +22,23 @@ from ebs_autoscale.telemetry import Event, EventKind, Level
 def adopt_predecessors(seen: Observation, world: World) -> Observation:
     """Tag as ours the volumes of an older autoscaler: devices of this filesystem, and loose ones.
 
-    From then on they are volumes like any other: counted by the limits, deleted with the instance,
-    and a loose one is attached and added if it is verified blank. Those attached elsewhere,
-    or used by something else here, are left alone; once EC2 refuses to tag one, the rest waits for
-    the next look. Returns the observation with those adopted.
+    From then on they are volumes like any other: counted by the limits and deleted with the
+    instance. Of the loose ones one at a time is adopted, attached, and added if it is verified
+    blank; until then nothing shows that it is not needed elsewhere. Those restored or copied,
+    attached elsewhere, or used by something else here are left alone; once EC2 refuses to tag one,
+    the rest waits for the next look. Returns the observation with those adopted.
     """
-    for volume in world.cloud.predecessors():
-        node = world.block_devices.node_of(volume) if volume.attached_to else ""
-        is_loose = volume.state == "available" and not volume.attached_to
-        if not is_loose and not seen.reading.has_device(node):
+    found = {
+        volume: world.block_devices.node_of(volume) if volume.attached_to else ""
+        for volume in world.cloud.predecessors()
+    }
+    # Devices first: the ordinal of a volume that waits is above theirs.
+    for volume, node in sorted(found.items(), key=lambda item: not item[1]):
+        is_loose = volume.state == "available" and not volume.attached_to and not volume.foreign
+        is_next = is_loose and waiting(seen) is None
+        if not is_next and not seen.reading.has_device(node):
             continue
-        claimed = replace(volume, growth=next_growth(seen.reading, seen.inventory))
+        claimed = replace(volume, growth=next_growth(seen))
         try:
             world.cloud.claim(claimed)
         except EbsAutoscaleError as error:
@@ -61,20 +70,21 @@ def warn_of_copies(world: World) -> None:
         )
 
 
-def look_after_volumes(seen: Observation, world: World) -> None:
-    """Repair DeleteOnTermination of devices, and name what only an operator can judge."""
+def look_after_volumes(seen: Observation, tried: Tried, world: World) -> None:
+    """Repair DeleteOnTermination of devices, and report the volumes that are not used."""
     for volume in seen.inventory.volumes:
-        if volume.state == "error":
-            what = f"{volume.id} of growth {volume.growth} is in state error and still costs money"
-            broken = Unfit(what, hint="inspect it in EC2 and delete it", cause=Cause.VOLUME_ERROR)
-            world.warn(volume, what, broken)
-        elif (
-            world.delete_on_termination
-            and not volume.delete_on_termination
-            and volume.attached_to == seen.inventory.instance_id
-            and seen.is_device(volume)
-        ):
-            warn_if_not_deleted(volume, set_delete_on_termination(volume, world), world)
+        if volume.attached_to == seen.inventory.instance_id and seen.is_device(volume):
+            protect(volume, world)
+    if problem := unused_volumes(seen, tried):
+        world.emit(
+            Event(
+                kind=EventKind.WARNING,
+                sentence=problem.sentence,
+                hint=problem.hint,
+                level=Level.WARNING,
+                cause=problem.cause,
+            )
+        )
 
 
 def keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:

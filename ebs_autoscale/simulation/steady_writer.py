@@ -166,6 +166,7 @@ def _observation(reading: Reading, created: Sequence[Created]) -> Observation:
             growth=GrowthId(reading.filesystem, i),
             size_bytes=each.size_bytes,
             state="in-use",
+            age_seconds=reading.taken_at_seconds - each.at_seconds,
         )
         for i, each in enumerate(created, start=1)
     )
@@ -174,9 +175,6 @@ def _observation(reading: Reading, created: Sequence[Created]) -> Observation:
         volumes=volumes,
         device_names=frozenset(),
         slots_free=None,
-        seconds_since_last_create=reading.taken_at_seconds - created[-1].at_seconds
-        if created
-        else None,
     )
     nodes = {volume.id: f"simulated{volume.growth.ordinal}" for volume in volumes}
     return Observation(reading=reading, inventory=inventory, nodes=nodes)

@@ -32,9 +32,16 @@ class BlockDevices:
                 return f"node-{seen.id}"
         return ""
 
-    def verified_blank(self, name: str, *, size_bytes: int) -> AbstractContextManager[None]:
+    def was_device_of(self, name: str, filesystem: str) -> bool:
+        """Nothing is ever removed."""
+        del name, filesystem
+        return False
+
+    def verified_blank(
+        self, name: str, *, size_bytes: int, volume_id: str = ""
+    ) -> AbstractContextManager[None]:
         """Everything is blank here."""
-        del name, size_bytes
+        del name, size_bytes, volume_id
         return nullcontext()
 
     def names_present(self) -> frozenset[str]:

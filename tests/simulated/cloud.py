@@ -1,12 +1,12 @@
 """EC2 in memory, with the promises and the delays of the real one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
 
 from ebs_autoscale.ec2.requests import DEVICE_NAMES
 from ebs_autoscale.errors import Cause, NameTaken, Transient, Unfit
-from ebs_autoscale.model import GrowthId, Inventory, Volume
+from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 
 INSTANCE = "i-0123456789abcdef0"
@@ -29,6 +29,8 @@ class Ebs:
     device_name: str = ""
     protected_at: float = inf
     blank: bool = True
+    removed: bool = False
+    foreign: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,13 +67,11 @@ class SimulatedCloud:
         with self._at.call("inventory"):
             shown = [v for v in self.volumes if v.growth.filesystem == filesystem and self._seen(v)]
             names = self.foreign_names | {v.device_name for v in self.volumes if v.attached_to}
-            ages = [self._age(volume) for volume in shown]
             return Inventory(
                 instance_id=INSTANCE,
                 volumes=tuple(self._shown(volume) for volume in shown),
                 device_names=frozenset(names),
                 slots_free=None if self.slots is None else self.slots - len(names),
-                seconds_since_last_create=min(ages, default=None),
             )
 
     def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:  # noqa: ARG002 -- as in Cloud
@@ -84,7 +84,7 @@ class SimulatedCloud:
                 if len(self.volumes) >= self.quota_volumes:
                     raise Unfit("create: VolumeLimitExceeded", cause=Cause.QUOTA)
                 same.append(self.put(growth, size_bytes))
-            return self._shown(same[0])
+            return replace(self._shown(same[0]), age_seconds=None)
 
     def put(self, growth: GrowthId, size_bytes: int) -> Ebs:
         """Make a volume without asking anybody."""
@@ -141,8 +141,8 @@ class SimulatedCloud:
         """Delete a volume that nobody has."""
         with self._at.call("delete"):
             ebs = self.find(volume.id)
-            if self._shown(ebs).state not in {"available", "creating"}:
-                raise Transient(f"delete {ebs.id}: VolumeInUse", cause=Cause.STATE)
+            if self._shown(ebs).state not in {"available", "error"}:
+                raise Transient(f"delete {ebs.id}: IncorrectState", cause=Cause.STATE)
             self.volumes.remove(ebs)
 
     def set_delete_on_termination(self, volume: Volume) -> None:
@@ -188,6 +188,9 @@ class SimulatedCloud:
             device_name=volume.device_name,
             attachment_state=attachment if volume.attached_to else "",
             delete_on_termination=volume.protected_at < inf,
+            foreign=volume.foreign,
+            usd_per_month=volume.size_bytes / GIB * 0.08,
+            age_seconds=self._age(volume),
         )
 
 

@@ -36,10 +36,14 @@ class SimulatedBlockDevices:
             raise Unfit(f"{name} has {size} bytes", cause=Cause.SIZE)
 
     @contextmanager
-    def verified_blank(self, name: str, *, size_bytes: int) -> Iterator[None]:
+    def verified_blank(self, name: str, *, size_bytes: int, volume_id: str = "") -> Iterator[None]:  # noqa: ARG002 -- as in BlockDevices
         """The same, while it is entered."""
         self.require_blank(name, size_bytes=size_bytes)
         yield
+
+    def was_device_of(self, name: str, filesystem: str) -> bool:  # noqa: ARG002 -- there is only one
+        """Whether it was removed from the filesystem."""
+        return next(v for v in self._cloud.volumes if node_name(v) == name).removed
 
     def names_present(self) -> frozenset[str]:
         """Names in /dev that EC2 need not know of."""

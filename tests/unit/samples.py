@@ -74,7 +74,7 @@ def observation_of(
     nodes = {
         volume.id: f"nvme{volume.growth.ordinal}n1"
         for volume in inventory.volumes
-        if volume.attached_to and volume.id not in hidden
+        if volume.attached_to == inventory.instance_id and volume.id not in hidden
     }
     return Observation(reading=reading, inventory=inventory, **{"nodes": nodes, **changes})
 

@@ -54,7 +54,8 @@ def detached(ordinal: int, **changes: Any) -> Volume:
 def lines_of(owned: Sequence[Volume], reading: Reading | None, *, shown: bool = True) -> list[Line]:
     """The lines about these volumes; `shown` is whether attached ones have their block device."""
     seen = FilesystemSeen(mountpoint="/scratch", uuid=FILESYSTEM, reading=reading)
-    nodes = {volume.id: f"nvme{volume.growth.ordinal}n1" if shown else "" for volume in owned}
+    here = [volume for volume in owned if volume.attached_to == INSTANCE]
+    nodes = {volume.id: f"nvme{volume.growth.ordinal}n1" if shown else "" for volume in here}
     return list(orphan_lines(owned, nodes, seen, INSTANCE, mounted={FILESYSTEM, MOUNTED}))
 
 

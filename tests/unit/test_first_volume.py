@@ -7,9 +7,10 @@ import pytest
 
 from ebs_autoscale.errors import Cause, Refused
 from ebs_autoscale.model import GIB, GrowthId
-from ebs_autoscale.policy.decision import next_growth
+from ebs_autoscale.policy import next_growth
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
+from ebs_autoscale.resize import observe
 from tests.simulated.clock import Killed
 from tests.simulated.world import SimulatedWorld
 
@@ -75,5 +76,4 @@ def test_within_the_limits(world: SimulatedWorld) -> None:
 def test_the_next_growth_is_the_first(world: SimulatedWorld) -> None:
     """With the volume of ordinal 0 as its only device, a filesystem grows by growth 1."""
     first(world)
-    inventory = world.cloud.inventory(world.filesystem.uuid)
-    assert next_growth(world.filesystem.read(), inventory).ordinal == 1
+    assert next_growth(observe(world.ports())).ordinal == 1

@@ -1,5 +1,7 @@
 """Limits: each refuses under its own key, and no growth ever exceeds one."""
 
+from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     GIB,
     Grow,
+    Inventory,
     Refuse,
     Volume,
 )
@@ -40,6 +43,13 @@ TWO = (volume_of(1), volume_of(2))
 TWO_DEVICES = reading_of(100, 5, devices=3)
 
 
+def of_age(changes: dict[str, Any]) -> Inventory:
+    """Two devices, of which the newest has this age, and other changes to the inventory."""
+    changes = dict(changes)
+    age = changes.pop("age_seconds", None)
+    return inventory_of(TWO[0], replace(TWO[1], age_seconds=age), **changes)
+
+
 @pytest.mark.parametrize("wanted_bytes", [None, 0, 30 * GIB])
 @pytest.mark.parametrize(
     ("limits", "inventory", "limit", "said"),
@@ -55,7 +65,7 @@ TWO_DEVICES = reading_of(100, 5, devices=3)
         ({"total_bytes": 0}, {}, Cause.LIMIT_TOTAL, "40 GiB of 0 B"),
         (
             {"cooldown_seconds": 60},
-            {"seconds_since_last_create": 59.0},
+            {"age_seconds": 59.0},
             Cause.LIMIT_COOLDOWN,
             "59 s",
         ),
@@ -70,7 +80,7 @@ def test_each_limit_refuses_under_its_own_key(
 ) -> None:
     """A limit refuses growth, wished for or needed, by its key, with its figures and a hint."""
     decision = decide(
-        observation_of(TWO_DEVICES, inventory_of(*TWO, **inventory)),
+        observation_of(TWO_DEVICES, of_age(inventory)),
         limited(**limits),
         forecast=QUIET,
         wanted_bytes=wanted_bytes,
@@ -88,16 +98,16 @@ def test_each_limit_refuses_under_its_own_key(
         ({"volumes": 3}, {}),
         ({"volumes": 3}, {"slots_free": 1}),
         ({}, {"slots_free": None}),
-        ({"cooldown_seconds": 60}, {"seconds_since_last_create": 60.0}),
-        ({"cooldown_seconds": 60}, {"seconds_since_last_create": None}),
-        ({"cooldown_seconds": 0}, {"seconds_since_last_create": 0.0}),
-        ({"cooldown_seconds": 0}, {"seconds_since_last_create": -20.0}),
+        ({"cooldown_seconds": 60}, {"age_seconds": 60.0}),
+        ({"cooldown_seconds": 60}, {"age_seconds": None}),
+        ({"cooldown_seconds": 0}, {"age_seconds": 0.0}),
+        ({"cooldown_seconds": 0}, {"age_seconds": -20.0}),
     ],
 )
 def test_a_limit_not_reached_allows(limits: dict[str, Any], inventory: dict[str, Any]) -> None:
     """One volume, slot or second inside the limit is enough; what is unknown limits nothing."""
     decision = decide(
-        observation_of(TWO_DEVICES, inventory_of(*TWO, **inventory)),
+        observation_of(TWO_DEVICES, of_age(inventory)),
         limited(**limits),
         forecast=QUIET,
     )
@@ -123,6 +133,8 @@ volumes = st.lists(
         size_bytes=st.integers(1, 100).map(lambda gib: gib * GIB),
         state=st.sampled_from(["in-use", "available", "creating", *sorted(DEAD_VOLUME_STATES)]),
         attached_to=st.sampled_from(["", "i-0123456789abcdef0", "i-elsewhere"]),
+        foreign=st.sampled_from(["", "restored from snap-1"]),
+        age_seconds=st.none() | st.floats(0, 200),
     ),
     unique_by=lambda volume: volume.growth,
     max_size=6,
@@ -145,7 +157,6 @@ readings = st.builds(reading_of, st.integers(1, 4000), st.floats(0, 1), devices=
     reading=readings,
     limits=limits,
     slots=st.none() | st.integers(-2, 30),
-    age=st.none() | st.floats(0, 200),
     wanted=st.none() | st.integers(0, 65536).map(lambda gib: gib * GIB),
 )
 def test_no_growth_exceeds_a_limit(
@@ -153,13 +164,13 @@ def test_no_growth_exceeds_a_limit(
     reading: Any,
     limits: Limits,
     slots: int | None,
-    age: float | None,
     wanted: int | None,
 ) -> None:
     """Whatever the world looks like and whoever asks, a growth stays within every limit."""
-    inventory = inventory_of(*present, slots_free=slots, seconds_since_last_create=age)
+    inventory = inventory_of(*present, slots_free=slots)
+    seen = observation_of(reading, inventory)
     decision = decide(
-        observation_of(reading, inventory),
+        seen,
         GrowthPolicy(limits=limits),
         forecast=QUIET,
         wanted_bytes=wanted,
@@ -167,10 +178,14 @@ def test_no_growth_exceeds_a_limit(
     if isinstance(decision, Grow):
         assert decision.size_bytes % GIB == 0
         assert decision.size_bytes > 0
-        assert inventory.managed_bytes + decision.size_bytes <= limits.total_bytes
-        assert limits.volumes is None or len(present) < limits.volumes
+        alive = [v for v in present if v.state not in DEAD_VOLUME_STATES]
+        devices = [volume for volume in alive if seen.is_device(volume)]
+        total_bytes = sum(volume.size_bytes for volume in devices)
+        assert total_bytes + decision.size_bytes <= limits.total_bytes
+        assert limits.volumes is None or len(devices) < limits.volumes
         assert slots is None or slots > 0
-        assert age is None or age >= limits.cooldown_seconds
+        ages = [v.age_seconds for v in devices if v.age_seconds is not None]
+        assert min(ages, default=inf) >= limits.cooldown_seconds
         assert decision.growth not in {volume.growth for volume in present}
 
 

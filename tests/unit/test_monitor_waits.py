@@ -193,7 +193,7 @@ def test_what_cannot_start_is_a_condition(watch: Watch) -> None:
     assert 2 <= watch.growths.attempts <= 6
 
 
-@pytest.mark.parametrize("others", [[], [Cause.DENIED], [Cause.VOLUME_ERROR, Cause.UNPROTECTED]])
+@pytest.mark.parametrize("others", [[], [Cause.DENIED], [Cause.UNUSED_VOLUMES, Cause.UNPROTECTED]])
 def test_unbalanced_metadata_is_tried_again_later_but_delays_no_growth(
     others: list[Cause],
 ) -> None:

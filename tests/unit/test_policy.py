@@ -20,13 +20,8 @@ from ebs_autoscale.model import (
     Hold,
     Stage,
 )
-from ebs_autoscale.policy.decision import (
-    decide,
-    next_growth,
-    stage_of,
-    steps_for,
-    unfinished,
-)
+from ebs_autoscale.policy import next_growth, waiting
+from ebs_autoscale.policy.decision import decide, stage_of, steps_for
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.resize.growth import observe
@@ -112,7 +107,7 @@ LOOSE: dict[str, Any] = {
         ({"attachment_state": "attaching", "hidden": True}, 1, True, Stage.CREATED),
         ({"attachment_state": "attaching"}, 1, True, Stage.CREATED),
         ({"hidden": True}, 1, True, Stage.CREATED),
-        ({"delete_on_termination": False}, 1, True, Stage.CREATED),
+        ({"delete_on_termination": False}, 1, True, Stage.ATTACHED),
         ({"attached_to": "i-elsewhere"}, 1, True, Stage.CREATED),
         ({"attachment_state": "detaching"}, 1, True, Stage.CREATED),
         ({}, 1, True, Stage.ATTACHED),
@@ -140,8 +135,8 @@ def test_only_the_newest_device_can_be_unbalanced() -> None:
     assert stages == [Stage.BALANCED, Stage.ADDED]
 
 
-def test_what_was_begun_comes_first_oldest_first() -> None:
-    """Unfinished growths are finished before any limit, wish or shortage counts, oldest first."""
+def test_what_was_begun_comes_first() -> None:
+    """The unfinished growth is finished before any limit, wish or shortage counts."""
     volumes = (volume_of(1), volume_of(4, **LOOSE), volume_of(3, **LOOSE), volume_of(2))
     decision = decide(
         observation_of(TWO_DEVICES, inventory_of(*volumes, slots_free=0)),
@@ -150,31 +145,17 @@ def test_what_was_begun_comes_first_oldest_first() -> None:
         wanted_bytes=0,
     )
     assert isinstance(decision, Finish)
-    assert (decision.growth.ordinal, decision.stage) == (3, Stage.CREATED)
-    assert "vol-0003 is in-use" in decision.reason
-
-
-def test_what_is_set_aside_is_passed_over() -> None:
-    """A volume set aside is never finished; the next one is, and at last a new one is bought."""
-    inventory = inventory_of(volume_of(1, **LOOSE), volume_of(2, **LOOSE))
-    aside: set[str] = set()
-    ordinals = []
-    for _ in range(3):
-        decision = decide(
-            observation_of(FULL, inventory), GrowthPolicy(), forecast=QUIET, set_aside=aside
-        )
-        assert isinstance(decision, Finish | Grow)
-        ordinals.append(decision.growth.ordinal)
-        aside |= {volume.id for volume in inventory.volumes if volume.growth == decision.growth}
-    assert ordinals == [1, 2, 3]
+    assert (decision.growth.ordinal, decision.stage) == (4, Stage.CREATED)
+    assert "vol-0004 is in-use" in decision.reason
 
 
 @pytest.mark.parametrize("state", sorted(DEAD_VOLUME_STATES))
 def test_dead_volumes_are_not_revived(state: str) -> None:
     """A volume that is gone or broken is nothing to finish, and its name is not used again."""
     inventory = inventory_of(volume_of(1, **(LOOSE | {"state": state})))
-    assert unfinished(observation_of(FULL, inventory)) is None
-    assert next_growth(FULL, inventory).ordinal == 2
+    seen = observation_of(FULL, inventory)
+    assert waiting(seen) is None
+    assert next_growth(seen).ordinal == 2
 
 
 def test_unbalanced_metadata_waits_for_space() -> None:
@@ -209,7 +190,8 @@ def test_a_name_is_never_given_twice(devices: int, bought: int, hidden: int) -> 
     ordinals = range(1, min(bought, devices - 1) + 1)
     visible = [volume_of(ordinal) for ordinal in ordinals if ordinal <= bought - hidden]
     reading = reading_of(100, 5, devices=devices)
-    assert next_growth(reading, inventory_of(*visible)).ordinal not in ordinals
+    seen = observation_of(reading, inventory_of(*visible))
+    assert next_growth(seen).ordinal not in ordinals
 
 
 GROWTH = GrowthId(FILESYSTEM, 7)
