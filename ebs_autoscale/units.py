@@ -121,10 +121,10 @@ def quoted(text: str) -> str:
 def printable(text: str) -> str:
     """Text of unknown origin on one line, as any terminal, log or JSON parser can take it.
 
-    A control character or half a surrogate pair, which stands for a byte that is no UTF-8, is
-    escaped; what is very long is shortened.
+    A tab becomes a space; another control character, or half a surrogate pair, which stands for a
+    byte that is no UTF-8, is escaped; what is very long is shortened.
     """
-    text = " / ".join(text[: _PRINTED_MAX + 1].splitlines())
+    text = " / ".join(text[: _PRINTED_MAX + 1].splitlines()).replace("\t", " ")
     if not text.isprintable():
         text = "".join(
             letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")

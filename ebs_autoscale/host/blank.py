@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ebs_autoscale.errors import Cause, CommandFailed, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GIB, MIB
 
@@ -23,8 +23,8 @@ IsLeftover = Callable[[bytes, int], bool]
 # EBS answers in milliseconds. A volume that takes longer than this is impaired; waiting on would
 # cost more than another volume.
 _WRITE_TIMEOUT_SECONDS = 20.0
-# Where a filesystem puts its superblock.
-_WRITTEN_BLOCK = ("bs=4096", "seek=16", "count=1")
+# Where BTRFS puts its superblock.
+_WRITTEN_BLOCK = ("bs=4096", "skip=16", "seek=16", "count=1")
 
 
 def signature_of(node: Path) -> str:
@@ -67,24 +67,29 @@ def _inspected_ranges(size_bytes: int) -> list[tuple[int, int]]:
 
 
 def require_writable(name: str) -> None:
-    """Write zeros to a device that was verified to be blank; raises Unfit where that fails.
+    """Write a block of the device as it is. Raises Unfit if that fails, Transient without a device.
 
-    By a process: one that waits for a device in the kernel cannot be killed, only left behind.
+    It changes nothing, so that whatever else refuses a device with content still finds it. By a
+    process: one that waits for a device in the kernel cannot be killed, only left behind.
     """
+    node = Path("/dev", name)
+    if not node.is_block_device():
+        raise Transient(f"there is no block device {node} (yet)", cause=Cause.ADD)
     argv = [
         "dd",
-        "if=/dev/zero",
-        f"of=/dev/{name}",
+        f"if={node}",
+        f"of={node}",
         *_WRITTEN_BLOCK,
+        "iflag=direct",
         "oflag=direct,sync",
-        "conv=notrunc",
+        "conv=notrunc,nocreat",
     ]
     try:
         run(argv, timeout_seconds=_WRITE_TIMEOUT_SECONDS)
     except CommandFailed as error:
-        how = f"does not accept a write within {_WRITE_TIMEOUT_SECONDS:.0f} s"
+        how = f"did not respond within {_WRITE_TIMEOUT_SECONDS:.0f} s"
         if error.status is not None:
-            how = f"refuses to be written: {error.stderr.strip().splitlines()[0]}"
+            how = f"cannot be read and written: {error.stderr.strip().splitlines()[0]}"
         raise Unfit(
             f"{name} {how}",
             hint="nothing was added; detach and delete the volume (see dmesg)",

@@ -40,6 +40,6 @@ def test_the_unit_from_its_installation_to_its_failure(box: Box, wheels: Path) -
     assert unit_line(box)["verdict"] == "ok"
 
     box.write(config, "mountpoint: mnt\n")
-    box.exec("systemctl", "kill", "--signal=KILL", "ebs-autoscale")
+    box.exec("systemctl", "restart", "ebs-autoscale", check=False)
     box.wait_until(lambda: "exit-code" in unit_line(box)["sentence"], "the failure")
     assert unit_line(box)["verdict"] == "fail"

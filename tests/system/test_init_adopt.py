@@ -42,7 +42,7 @@ def test_a_predecessors_filesystem_is_adopted(bare_host: BareHost, loop: LoopFac
 
     ran = bare_host.init("--device", device.node)
     assert ran.returncode == 0, ran.stderr
-    assert f"`{old}`" in ran.stderr
+    assert f"`{' '.join(old.split())}`" in ran.stderr
     bare_host.assert_ready()
     assert (bare_host.mountpoint / "kept").read_text("utf-8") == "yes"
     assert FSTAB.read_text("utf-8").startswith("# first\nUUID=")

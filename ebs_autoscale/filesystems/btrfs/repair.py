@@ -28,9 +28,15 @@ def adding_process(path: str) -> tuple[str, int] | None:
             continue
         try:
             argv = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")[:-1]
+            is_ours = folder.stat().st_uid == os.geteuid()
         except OSError:
             continue
-        if len(argv) == len(wanted) and [*argv[:4], argv[5]] == [*wanted[:4], wanted[5]]:
+        # Any user can start a process with these arguments.
+        if (
+            is_ours
+            and len(argv) == len(wanted)
+            and [*argv[:4], argv[5]] == [*wanted[:4], wanted[5]]
+        ):
             return argv[4].removeprefix("/dev/"), int(folder.name)
     return None
 
