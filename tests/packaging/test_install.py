@@ -25,28 +25,29 @@ def listed(tree: Path) -> set[str]:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Some of what a host has before the installation."""
-    for folder in ("etc/logrotate.d", "usr/local/bin", "opt"):
+    for folder in ("etc/logrotate.d", "usr/bin", "opt"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "etc/logrotate.d/apt").write_text("# another package\n")
     return tmp_path
 
 
 def test_uninstall_leaves_what_was_there(tree: Path) -> None:
-    """After two installs and an uninstall the files are those from before."""
+    """After two installs and an uninstall the files are those from before; the program runs."""
+    where = ("APPDIR=/opt/elsewhere", "PREFIX=/usr")
     before = listed(tree)
-    make("install", tree)
+    make("install", tree, *where)
     installed = listed(tree)
-    make("install", tree)
+    require_final_paths(tree)
+    make("install", tree, *where)
     assert installed == listed(tree)
-    make("uninstall", tree)
+    make("uninstall", tree, *where)
     assert listed(tree) == before
-    make("uninstall", tree)
+    make("uninstall", tree, *where)
     assert listed(tree) == before
 
 
-def test_installed_files_name_their_final_paths(tree: Path) -> None:
+def require_final_paths(tree: Path) -> None:
     """No installed file names the folder it was staged in, and the program runs."""
-    make("install", tree, "APPDIR=/opt/elsewhere", "PREFIX=/usr")
     program = tree / "opt/elsewhere/bin/ebs-autoscale"
     assert program.read_text().splitlines()[0] == "#!/opt/elsewhere/bin/python"
     link = tree / "usr/bin/ebs-autoscale"
@@ -58,6 +59,7 @@ def test_installed_files_name_their_final_paths(tree: Path) -> None:
     )
     assert named.stdout.split() == [str(tree / "opt/elsewhere/made-by-install")]
     python = tree / "opt/elsewhere/bin/python"
-    argv = [str(python), "-I", "-m", "ebs_autoscale", "--version"]
+    # Without writing bytecode, which `listed` would see.
+    argv = [str(python), "-I", "-B", "-m", "ebs_autoscale", "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ebs-autoscale ")
