@@ -232,8 +232,9 @@ def _add_iam_policy(commands: "_Verbs") -> None:
         commands,
         "iam-policy",
         "print the least-privilege IAM policy for the instance's role",
-        "Print the least-privilege IAM policy for the instance's role. It allows volumes as the "
-        "configuration asks for; without a configuration file, as by default.",
+        "Print the least-privilege IAM policy for the instance's role. It allows volumes of the "
+        "type, size, IOPS and encryption that the configuration asks for; without a configuration "
+        "file, of the default ones.",
     )
     policy.add_argument(
         "--kms-key",

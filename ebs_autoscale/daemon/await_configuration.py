@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ebs_autoscale import config
-from ebs_autoscale.clock import Clock
+from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import ConfigInvalid, Problem
 from ebs_autoscale.host import systemd
 from ebs_autoscale.host.sd_notify import Notifier
@@ -27,7 +27,7 @@ _LASTING_ERRORS = {
 
 
 def await_configuration(
-    path: Path, *, clock: Clock, notifier: Notifier, emit: Callable[[Event], None]
+    path: Path, *, clock: SystemClock, notifier: Notifier, emit: Callable[[Event], None]
 ) -> tuple[str, config.Settings]:
     """The text of the configuration and its settings, once there is a valid one.
 
@@ -39,6 +39,8 @@ def await_configuration(
     patient_until = clock.now_seconds() + REPLACED_WITHIN_SECONDS
     waits = False
     while True:
+        # The look is all that a reload asks for. A wake-up that is not taken would end every sleep.
+        clock.take_wake_up()
         try:
             found = _read(path)
         except ConfigInvalid as error:

@@ -24,7 +24,7 @@ from ebs_autoscale.errors import (
     Problem,
     Stopped,
 )
-from ebs_autoscale.host import paths
+from ebs_autoscale.host import paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.process import detached
 from ebs_autoscale.host.requirements import require_fit_host
@@ -123,6 +123,7 @@ class Daemon:
         self._emit = Sinks(LogSink())
         self._conditions = Conditions(clock, self._emit)
         self._unwritten: Problem | None = None
+        self._is_restarted: bool | None = None
 
     def handle_signals(self) -> None:
         """From now on a signal is a request, taken up when it is safe."""
@@ -249,8 +250,15 @@ class Daemon:
         self._config_text, self._settings = text, settings
 
     def _leave_if_replaced(self) -> None:
-        """Make room for the program that is installed now, where systemd starts it."""
-        if self._notifier.is_service and self._installation.is_replaced():
+        """Make room for the program that is installed now, if systemd starts it.
+
+        A unit of an older version, or an operator's own, may restart it only after a failure.
+        """
+        if not (self._notifier.is_service and self._installation.is_replaced()):
+            return
+        if self._is_restarted is None:
+            self._is_restarted = systemd.is_always_restarted()
+        if self._is_restarted:
             sentence = "another version of the program was installed: restarting with it"
             self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
             raise Stopped

@@ -92,12 +92,22 @@ def is_running() -> bool:
 
 def was_restarted() -> bool:
     """Whether systemd has started this service again by itself; also if systemd does not say."""
+    return _own_property("NRestarts") != "0"
+
+
+def is_always_restarted() -> bool:
+    """Whether systemd starts this service again after it has ended without a failure."""
+    return _own_property("Restart") == "always"
+
+
+def _own_property(name: str) -> str:
+    """A property of the service that this process belongs to; empty if there is no answer."""
     groups = files.read_text(Path("/proc/self/cgroup")).split()
-    names = [Path(group).name for group in groups if group.endswith(".service")]
+    services = [Path(group).name for group in groups if group.endswith(".service")]
     try:
-        return not names or _property("NRestarts", names[0]) != "0"
+        return _property(name, services[0]) if services else ""
     except EbsAutoscaleError:
-        return True
+        return ""
 
 
 def mount_unit(mountpoint: str) -> str:

@@ -30,6 +30,7 @@ from tests.boxes.seen import (
 pytestmark = pytest.mark.kernel
 
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/test.conf"
+ONLY_ON_FAILURE = f"/etc/systemd/system/{UNIT}.d/older.conf"
 KILLS = 20
 
 
@@ -97,8 +98,18 @@ def assert_goes_on_without_a_growth(box: Box, daemon: str) -> None:
 
 
 def assert_follows_the_installed_program(box: Box, daemon: str) -> None:
-    """A daemon whose program is replaced makes room for the new one."""
-    box.exec("sh", "-c", "touch /opt/ebs-autoscale/lib/python3*/site-packages/ebs_autoscale/*.py")
+    """A daemon whose program is replaced makes room for the new one, if that would be started."""
+    install = "touch /opt/ebs-autoscale/lib/python3*/site-packages/ebs_autoscale/*.py"
+    box.write(ONLY_ON_FAILURE, "[Service]\nRestart=on-failure\n")
+    box.exec("systemctl", "daemon-reload")
+    box.exec("sh", "-c", install)
+    wait_event(box, EventKind.CONDITION_BEGAN, CAUSE=Cause.REPLACED.value)
+    assert (state(box), shown(box, "MainPID")) == ("active", daemon)
+    box.exec("rm", ONLY_ON_FAILURE)
+    box.exec("systemctl", "daemon-reload")
+    box.exec("systemctl", "restart", UNIT)
+    daemon = shown(box, "MainPID")
+    box.exec("sh", "-c", install)
     wait_restart(box, daemon)
 
 
