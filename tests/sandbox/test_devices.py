@@ -283,3 +283,15 @@ def test_a_stopped_sandbox_leaves_nothing(tmp_path: Path) -> None:
     assert not by_id(volume_id).is_symlink()
     eventually(lambda: not is_bound(seen.node, tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restored_volume_has_the_content_of_its_snapshot(start: Start) -> None:
+    """The bytes of the snapshot are on the device when it first appears, zeros elsewhere."""
+    rig = start(block_devices="nitro")
+    volume_id = rig.control.put_volume(1, tags={}, content={65536: b"somebody's"})
+    rig.control.advance(1)
+    rig.attach(volume_id)
+    rig.control.advance(1)
+    with by_id(volume_id).open("rb") as device:
+        device.seek(65535)
+        assert device.read(12) == b"\0somebody's\0"

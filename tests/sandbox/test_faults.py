@@ -108,6 +108,35 @@ def test_a_stuck_transition_never_ends(rig: Rig) -> None:
     assert seen.state == "available"
 
 
+def test_a_volume_can_fail(rig: Rig) -> None:
+    """A failed volume ends in the state error, cannot be attached and can be deleted."""
+    rig.control.add_fault(FaultRule(kind=FaultKind.FAILED, action="CreateVolume", times=1))
+    failed, good = rig.create(), rig.create()
+    rig.control.advance(1)
+    states = (rig.seen(failed).state, rig.seen(good).state)
+    assert states == ("error", "available")
+    with refused("IncorrectState"):
+        rig.attach(failed)
+    rig.ec2.delete_volume(VolumeId=failed)
+    rig.control.advance(1)
+    assert rig.is_gone(failed)
+
+
+def test_somebody_can_undo_a_call(rig: Rig) -> None:
+    """A volume is deleted once it is created, or detached once it is attached."""
+    rig.control.add_fault(FaultRule(kind=FaultKind.UNDONE, action="CreateVolume", times=1))
+    rig.control.add_fault(FaultRule(kind=FaultKind.UNDONE, action="AttachVolume", times=1))
+    deleted, detached = rig.create(), rig.create()
+    rig.control.advance(1)
+    assert rig.is_gone(deleted)
+    rig.attach(detached)
+    rig.control.advance(1)
+    assert rig.seen(detached).state == "available"
+    rig.attach(detached)
+    rig.control.advance(1)
+    assert rig.seen(detached).attachment_state == "attached"
+
+
 def test_rules_count_and_end(rig: Rig) -> None:
     """A rule skips its first calls, causes the configured number of faults, and can be cleared."""
     rig.control.add_fault(FaultRule(kind=FaultKind.ERROR, code="InternalError", after=1, times=2))

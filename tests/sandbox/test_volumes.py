@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from ec2_sandbox.errors import InputInvalid
+from ec2_sandbox.faults import FaultKind, FaultRule
 from types_boto3_ec2.type_defs import FilterTypeDef
 
 from tests.sandbox.conftest import Rig, Start, refused
@@ -164,7 +166,9 @@ def test_a_bad_key_lets_the_volume_vanish(start: Start) -> None:
         ({"AvailabilityZoneId": "use1-az1"}, "InvalidParameterCombination", "AvailabilityZoneId"),
         ({"KmsKeyId": "some"}, "InvalidParameterDependency", "Encrypted"),
         ({"ClientToken": "x" * 65}, "InvalidParameterValue", "64"),
-        ({"SnapshotId": "snap-1"}, "UnsupportedOperation", "SnapshotId"),
+        ({"MultiAttachEnabled": True}, "UnsupportedOperation", "MultiAttachEnabled"),
+        ({"SnapshotId": "snap-1"}, "InvalidSnapshotID.Malformed", "snap-1"),
+        ({"SnapshotId": "snap-0123456789abcdef0"}, "InvalidSnapshot.NotFound", "snap-0"),
         (
             {"TagSpecifications": [{"ResourceType": "instance", "Tags": []}]},
             "InvalidParameterValue",
@@ -273,3 +277,34 @@ def test_a_dry_run_with_a_token_leaves_no_memory(rig: Rig) -> None:
     with refused("DryRunOperation"):
         rig.create(DryRun=True, ClientToken="t", Size=5)
     rig.create(ClientToken="t", Size=6)
+
+
+def test_a_snapshot_is_restored(rig: Rig) -> None:
+    """A volume is as large as its snapshot, or larger, never smaller; it names its snapshot."""
+    snapshot_id = rig.control.put_snapshot(4, {})
+    zone = "us-east-1a"
+    volume = rig.ec2.create_volume(AvailabilityZone=zone, SnapshotId=snapshot_id)
+    assert (volume["Size"], volume["SnapshotId"]) == (4, snapshot_id)
+    larger = rig.create(Size=5, SnapshotId=snapshot_id)
+    listed: list[FilterTypeDef] = [{"Name": "snapshot-id", "Values": [snapshot_id]}]
+    found = {each["VolumeId"] for each in rig.ec2.describe_volumes(Filters=listed)["Volumes"]}
+    assert found == {volume["VolumeId"], larger}
+    with refused("InvalidParameterValue", saying="smaller"):
+        rig.create(Size=3, SnapshotId=snapshot_id)
+
+
+def test_an_operator_is_bound_by_nothing(rig: Rig) -> None:
+    """An operator's volume has the tags given; faults, policy and journal are the program's."""
+    rig.control.set_policy({"Version": "2012-10-17", "Statement": []})
+    rig.control.add_fault(FaultRule(kind=FaultKind.ERROR))
+    volume_id = rig.control.put_volume(3, tags={"a": "b"})
+    restored = rig.control.put_volume(3, tags={}, content={})
+    rig.control.advance(1)
+    volumes = rig.control.operate("DescribeVolumes", VolumeIds=[volume_id, restored])["Volumes"]
+    assert [bool(volume["SnapshotId"]) for volume in volumes] == [False, True]
+    assert volumes[0]["Tags"] == [{"Key": "a", "Value": "b"}]
+    rig.control.operate("DeleteVolume", VolumeId=volume_id)
+    rig.control.advance(1)
+    with pytest.raises(InputInvalid, match=r"InvalidVolume\.NotFound"):
+        rig.control.operate("DeleteVolume", VolumeId=volume_id)
+    assert rig.control.calls() == []

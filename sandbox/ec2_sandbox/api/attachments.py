@@ -54,7 +54,14 @@ def attach_volume(world: World, request: Request) -> Effect:
     stuck = request.stuck or _collides(world, device)
 
     def effect() -> dict[str, Any] | None:
-        transitions.begin_attach(world, volume, attachment, stuck=stuck, ghost=request.ghost)
+        transitions.begin_attach(
+            world,
+            volume,
+            attachment,
+            stuck=stuck,
+            ghost=request.ghost,
+            undone=request.undone,
+        )
         return _shown(world, volume, AttachmentState.ATTACHING)
 
     return effect

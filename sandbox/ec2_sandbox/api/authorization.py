@@ -64,6 +64,9 @@ def _create(world: World, params: Mapping[str, Any]) -> Iterator[Access]:
         if name in params:
             context[f"ec2:volume{name.lower()}"] = (str(params[name]),)
     yield Access(action="ec2:CreateVolume", resource=resource, context=context)
+    if source := params.get("SnapshotId"):
+        snapshot = _arn(world, "ec2", f"snapshot/{source}")
+        yield Access(action="ec2:CreateVolume", resource=snapshot, context=_of_caller(world))
     if given:
         tagging = {**_of_caller(world), **_request_tags(given)}
         tagging["ec2:createaction"] = ("CreateVolume",)

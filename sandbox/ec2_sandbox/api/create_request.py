@@ -7,7 +7,7 @@ from typing import Any
 
 from ec2_sandbox.api import validation
 from ec2_sandbox.errors import ApiError
-from ec2_sandbox.world.state import Shape, TokenUse, Volume, VolumeState, World
+from ec2_sandbox.world.state import Shape, Snapshot, TokenUse, Volume, VolumeState, World
 
 # EC2 user guide, "Ensuring idempotency in Amazon EC2 API requests": zones are not compared.
 _NOT_COMPARED = frozenset({"ClientToken", "DryRun", "AvailabilityZone", "AvailabilityZoneId"})
@@ -37,12 +37,28 @@ def check_outpost(world: World, params: Mapping[str, Any]) -> None:
         raise ApiError("InvalidParameterValue", f"The Outpost '{outpost}' does not exist.")
 
 
-def wanted_shape(params: Mapping[str, Any]) -> Shape:
-    """The requested type, size and performance, with the defaults of the type."""
-    if "Size" not in params:
+def snapshot(world: World, params: Mapping[str, Any]) -> Snapshot | None:
+    """The snapshot that the volume is restored from."""
+    if "SnapshotId" not in params:
+        return None
+    snapshot_id = validation.well_formed(params["SnapshotId"], "snap")
+    if snapshot_id not in world.snapshots:
+        raise ApiError("InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist.")
+    return world.snapshots[snapshot_id]
+
+
+def wanted_shape(params: Mapping[str, Any], source: Snapshot | None = None) -> Shape:
+    """The requested type, size and performance; defaults are those of the type and the snapshot."""
+    if "Size" not in params and source is None:
         raise ApiError("MissingParameter", "The request must contain the parameter size/snapshotId")
     type_name = params.get("VolumeType", "gp2")  # the default of EC2
-    size = validation.size_gib(params["Size"], type_name=type_name)
+    least = source.size_gib if source else 0
+    size = validation.size_gib(params.get("Size", least), type_name=type_name)
+    if size < least:
+        raise ApiError(
+            "InvalidParameterValue",
+            f"Volume of {size}GiB is smaller than its snapshot, expect size >= {least}GiB",
+        )
     return shape_of(type_name, size, params.get("Iops"), params.get("Throughput"))
 
 

@@ -9,11 +9,17 @@ from ec2_sandbox.world.state import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Parsed parameters, and the fault that is injected into the effect."""
+    """Parsed parameters, and the fault that is injected into the effect.
+
+    Whom the `policy` of the role does not concern is an operator.
+    """
 
     params: Mapping[str, Any]
     stuck: bool = False
     ghost: bool = False
+    failed: bool = False
+    undone: bool = False
+    is_operator: bool = False
 
 
 Effect = Callable[[], dict[str, Any] | None]

@@ -32,7 +32,7 @@ def volume(world: World, each: Volume) -> Element:
     return {
         "VolumeId": each.id,
         "Size": each.shape.size_gib,
-        "SnapshotId": "",
+        "SnapshotId": each.snapshot.id if each.snapshot else "",
         "AvailabilityZone": world.settings.zone,
         "OutpostArn": each.outpost_arn or None,
         "State": each.state,

@@ -12,6 +12,7 @@ from ec2_sandbox.errors import ApiError
 _DEVICE_NAME = re.compile(r"(/dev/)?(sd[a-z]|sda[12]|xvd[a-z]|xvd[a-c][a-z]|xvdd[a-x])")
 _ID = {
     "vol": (re.compile(r"vol-([0-9a-f]{8}|[0-9a-f]{17})"), "InvalidVolumeID.Malformed"),
+    "snap": (re.compile(r"snap-([0-9a-f]{8}|[0-9a-f]{17})"), "InvalidSnapshotID.Malformed"),
     "i": (re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})"), "InvalidInstanceID.Malformed"),
 }
 _TOKEN_LENGTH = 64
@@ -55,7 +56,7 @@ _GP2_IOPS = (100, 16000)
 
 
 def well_formed(value: str, kind: str) -> str:
-    """Return an id of this kind (`vol` or `i`) unchanged; raises ApiError ….Malformed."""
+    """Return an id of this kind (`vol`, `snap` or `i`) unchanged; raises ApiError ….Malformed."""
     pattern, code = _ID[kind]
     if not pattern.fullmatch(value):
         raise ApiError(code, f'Invalid id: "{value}"')

@@ -1,6 +1,5 @@
 """Actions that create, describe and delete volumes."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,8 +9,9 @@ from ec2_sandbox.api.request import Effect, Request
 from ec2_sandbox.errors import ApiError
 from ec2_sandbox.world import transitions
 from ec2_sandbox.world.state import Volume, VolumeState, World
+from ec2_sandbox.world.transitions import CreateEnding
 
-_UNSUPPORTED = ("SnapshotId", "MultiAttachEnabled", "VolumeInitializationRate")
+_UNSUPPORTED = ("MultiAttachEnabled", "VolumeInitializationRate")
 _FACETS: filters.Facets[Volume] = {
     "volume-id": lambda volume: [volume.id],
     "status": lambda volume: [volume.state],
@@ -22,7 +22,7 @@ _FACETS: filters.Facets[Volume] = {
     "fast-restored": lambda _: filters.words(False),  # noqa: FBT003 -- a value, no flag
     "operator.managed": lambda _: filters.words(False),  # noqa: FBT003 -- a value, no flag
     "operator.principal": lambda _: [],
-    "snapshot-id": lambda _: [],
+    "snapshot-id": lambda volume: [volume.snapshot.id] if volume.snapshot else [],
     "attachment.device": lambda volume: _of_attachment(volume, "device"),
     "attachment.status": lambda volume: _of_attachment(volume, "state"),
     "attachment.delete-on-termination": lambda volume: _of_attachment(
@@ -38,7 +38,8 @@ def create_volume(world: World, request: Request) -> Effect:
     validation.client_token(params.get("ClientToken", ""))
     create_request.check_zone(world, params)
     create_request.check_outpost(world, params)
-    shape = create_request.wanted_shape(params)
+    snapshot = create_request.snapshot(world, params)
+    shape = create_request.wanted_shape(params, snapshot)
     key_arn = create_request.key_arn(world, params)
     tags = create_request.tags(params)
     # EC2 checks the quota before the client token (EBS CSI driver, pkg/cloud/cloud.go), and not in
@@ -54,9 +55,10 @@ def create_volume(world: World, request: Request) -> Effect:
         volume.encrypted = key_arn is not None
         volume.kms_key_arn = key_arn
         volume.outpost_arn = params.get("OutpostArn", "")
+        volume.snapshot = snapshot
         create_request.remember(world, params, volume)
-        fails = bool(params.get("KmsKeyId")) and not _key_works(world, params, key_arn)
-        transitions.begin_create(world, volume, fails=fails, stuck=request.stuck)
+        ending = _ending(world, request, key_arn)
+        transitions.begin_create(world, volume, ending=ending, stuck=request.stuck)
         return responses.volume(world, volume)
 
     return effect
@@ -89,13 +91,20 @@ def delete_volume(world: World, request: Request) -> Effect:
         )
     if volume.state is VolumeState.DELETING:
         return lambda: None
-    _require_available(volume)
+    if volume.state is not VolumeState.ERROR:
+        _require_available(volume)
     return partial(transitions.begin_delete, world, volume, stuck=request.stuck)
 
 
-def _key_works(world: World, params: Mapping[str, Any], key_arn: str | None) -> bool:
-    refused = params["KmsKeyId"] in world.settings.failing_kms_keys
-    return not refused and may_use_key(world, str(key_arn))
+def _ending(world: World, request: Request, key_arn: str | None) -> CreateEnding:
+    key = request.params.get("KmsKeyId")
+    is_refused = key in world.settings.failing_kms_keys
+    may_use = request.is_operator or may_use_key(world, str(key_arn))
+    if key and (is_refused or not may_use):
+        return CreateEnding.VANISHED
+    if request.failed:
+        return CreateEnding.ERROR
+    return CreateEnding.DELETED if request.undone else CreateEnding.AVAILABLE
 
 
 def _of_attachment(volume: Volume, attribute: str) -> list[str]:

@@ -16,12 +16,22 @@ from ec2_sandbox.settings import BlockDevices
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
 _TRIAL_BYTES = 1024**2
 
+Content = Mapping[int, bytes]
+"""What is on a device, by offset; the rest is zeros."""
+
+NO_CONTENT: Content = {}
+
 
 class BlockDevicePort(Protocol):
     """The block devices that a world needs; device names are those of AttachVolume."""
 
-    def appear(self, volume_id: str, *, size_bytes: int, device_name: str) -> None:
-        """Show an attached volume with its previous content; raises HostUnfit."""
+    def appear(
+        self, volume_id: str, *, size_bytes: int, device_name: str, content: Content = NO_CONTENT
+    ) -> None:
+        """Show an attached volume with its previous content, at first this one.
+
+        Raises HostUnfit.
+        """
 
     def disappear(self, volume_id: str) -> None:
         """Hide a detached volume and keep its content."""
@@ -48,7 +58,9 @@ class BlockDevicePort(Protocol):
 class NoBlockDevices:
     """No block devices at all: only the API is simulated."""
 
-    def appear(self, volume_id: str, *, size_bytes: int, device_name: str) -> None:
+    def appear(
+        self, volume_id: str, *, size_bytes: int, device_name: str, content: Content = NO_CONTENT
+    ) -> None:
         """Do nothing."""
 
     def disappear(self, volume_id: str) -> None:
@@ -105,14 +117,18 @@ class LoopBlockDevices:
         self._dev = dev
         self._backed: dict[str, _Backed] = {}
 
-    def appear(self, volume_id: str, *, size_bytes: int, device_name: str) -> None:
+    def appear(
+        self, volume_id: str, *, size_bytes: int, device_name: str, content: Content = NO_CONTENT
+    ) -> None:
         """Bind the volume's sparse file to a loop device and link it.
 
         Raises HostUnfit when this host has no loop devices or the name is in use.
         """
         if volume_id not in self._backed:
             kind = FailingDevice if self._failing else LoopDevice
-            self._backed[volume_id] = _Backed(kind.create(size_bytes, directory=self._directory))
+            device = kind.create(size_bytes, directory=self._directory)
+            device.write(content)
+            self._backed[volume_id] = _Backed(device)
             if self._next_fault:
                 self.fail(volume_id, self._next_fault)
         backed = self._backed[volume_id]

@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,11 @@ class LoopDevice:
         os.ftruncate(self._file_fd, size_bytes)
         if self.is_bound:
             fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
+
+    def write(self, content: Mapping[int, bytes]) -> None:
+        """Write these bytes at these offsets."""
+        for offset, data in content.items():
+            os.pwrite(self._device_fd, data, offset)
 
     @property
     def is_bound(self) -> bool:

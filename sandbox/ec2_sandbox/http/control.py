@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from ec2_sandbox.api.actions import perform
+from ec2_sandbox.api.request import Request
 from ec2_sandbox.devices.failing import DeviceFault
-from ec2_sandbox.errors import HostUnfit, InputInvalid
+from ec2_sandbox.errors import ApiError, HostUnfit, InputInvalid
 from ec2_sandbox.faults import FaultRule, FaultRules
 from ec2_sandbox.http.response import Response
 from ec2_sandbox.iam.policy import Policy
@@ -22,8 +24,9 @@ class Control:
     """Serves JSON under `/_sandbox/`.
 
     Resources: health, settings, state, journal, faults, policy, clock, `device`, which hides or
-    shows the block device of an attached volume, `device_fault`, which lets it fail, and
-    `credentials`, which can be deleted.
+    shows the block device of an attached volume, `device_fault`, which lets it fail,
+    `credentials`, which can be deleted, `snapshot`, which makes one, and `operator`, which carries
+    out an EC2 action of somebody else: no fault or policy concerns it, and no journal has it.
     """
 
     def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
@@ -41,6 +44,8 @@ class Control:
             ("POST", "policy"): self._set_policy,
             ("POST", "device"): self._show_device,
             ("POST", "device_fault"): self._fail_device,
+            ("POST", "snapshot"): self._make_snapshot,
+            ("POST", "operator"): self._operate,
             ("DELETE", "credentials"): lambda _: self._world.credentials.expire(),
             ("GET", "clock"): lambda _: self._clock(),
             ("POST", "clock"): self._advance,
@@ -55,7 +60,7 @@ class Control:
         try:
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             return _json(handler(json.loads(body) if body else query))
-        except (ValueError, TypeError, KeyError, InputInvalid, HostUnfit) as error:
+        except (ValueError, TypeError, KeyError, InputInvalid, HostUnfit, ApiError) as error:
             return _json({"error": str(error)}, status=400)
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> None:
@@ -82,6 +87,15 @@ class Control:
     def _fail_device(self, wanted: Mapping[str, Any]) -> None:
         with self._world.lock:
             self._world.devices.fail(wanted["volume_id"], DeviceFault(wanted["fault"]))
+
+    def _make_snapshot(self, wanted: Mapping[str, Any]) -> dict[str, str]:
+        content = {int(at): bytes.fromhex(data) for at, data in wanted["content"].items()}
+        with self._world.lock:
+            return {"id": self._world.new_snapshot(wanted["size_gib"], content).id}
+
+    def _operate(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+        request = Request(params=wanted["params"], is_operator=True)
+        return perform(self._world, wanted["action"], request)
 
     def _clock(self) -> dict[str, float]:
         return {"seconds": self._world.timeline.clock.seconds()}
@@ -126,5 +140,7 @@ def _volume(volume: Volume, node: str) -> dict[str, Any]:
 
 def _json(content: Any, *, status: int = 200) -> Response:
     return Response(
-        status=status, body=json.dumps(content).encode(), content_type="application/json"
+        status=status,
+        body=json.dumps(content, default=str).encode(),
+        content_type="application/json",
     )

@@ -94,7 +94,11 @@ class Ec2Endpoint:
         if isinstance(parsed, ApiError):
             return _error(parsed)
         request = Request(
-            params=parsed, stuck=kind is FaultKind.STUCK, ghost=kind is FaultKind.GHOST
+            params=parsed,
+            stuck=kind is FaultKind.STUCK,
+            ghost=kind is FaultKind.GHOST,
+            failed=kind is FaultKind.FAILED,
+            undone=kind is FaultKind.UNDONE,
         )
         try:
             result = perform(self._world, action, request)

@@ -19,12 +19,13 @@ _GIB = 1024**3
 
 
 class VolumeState(StrEnum):
-    """VolumeState of the EC2 API; after `deleting` the volume is gone."""
+    """VolumeState of the EC2 API; after `deleting` the volume is gone, `error` is for good."""
 
     CREATING = "creating"
     AVAILABLE = "available"
     IN_USE = "in-use"
     DELETING = "deleting"
+    ERROR = "error"
 
 
 class AttachmentState(StrEnum):
@@ -76,6 +77,15 @@ class Modification:
     ended_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A snapshot: its `content` by offset, and zeros elsewhere."""
+
+    id: str
+    size_gib: int
+    content: Mapping[int, bytes]
+
+
 @dataclass(slots=True, kw_only=True)
 class Volume:
     """An EBS volume; `ordinal` is its position in the order of creation."""
@@ -90,6 +100,7 @@ class Volume:
     encrypted: bool = False
     kms_key_arn: str | None = None
     outpost_arn: str = ""
+    snapshot: Snapshot | None = None
     tags: dict[str, str] = field(default_factory=dict)
     attachment: Attachment | None = None
     modification: Modification | None = None
@@ -134,6 +145,7 @@ class World:
         self.lock = Condition()
         self.instance = Instance(id=settings.instance_id, tags=dict(settings.instance_tags))
         self.volumes: dict[str, Volume] = {}
+        self.snapshots: dict[str, Snapshot] = {}
         self.tokens: dict[str, TokenUse] = {}
         self.problems: list[str] = []
         document = settings.policy
@@ -163,6 +175,14 @@ class World:
             shape=shape,
             created_at=self.now,
         )
+
+    def new_snapshot(self, size_gib: int, content: Mapping[int, bytes]) -> Snapshot:
+        """Keep a snapshot of a volume that nobody has seen."""
+        snapshot_id = f"snap-0{self._ids.getrandbits(64):016x}"
+        self.snapshots[snapshot_id] = Snapshot(
+            id=snapshot_id, size_gib=size_gib, content=dict(content)
+        )
+        return self.snapshots[snapshot_id]
 
     def is_visible(self, volume: Volume) -> bool:
         """Whether a call at this moment finds the volume: EC2 is eventually consistent."""

@@ -5,6 +5,7 @@ its end, a transition first checks whether the volume is still in the same state
 """
 
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import partial
 
 from ec2_sandbox.errors import SandboxError
@@ -24,20 +25,45 @@ from ec2_sandbox.world.state import (
 _BUSY_CHECK_SECONDS = 1.0
 
 
-def begin_create(world: World, volume: Volume, *, fails: bool, stuck: bool) -> None:
-    """Create a volume; if its key `fails`, it vanishes instead of becoming available."""
+class CreateEnding(Enum):
+    """How the creation of a volume ends: it may vanish, fail, or be deleted by somebody."""
+
+    AVAILABLE = auto()
+    VANISHED = auto()
+    ERROR = auto()
+    DELETED = auto()
+
+
+def begin_create(
+    world: World, volume: Volume, *, ending: CreateEnding = CreateEnding.AVAILABLE, stuck: bool
+) -> None:
+    """Create a volume, which becomes available unless another ending is wanted."""
     settings = world.settings
     volume.visible_at = world.now + world.draw(settings.visibility_seconds)
     volume.steady_at = volume.visible_at + world.draw(settings.flicker_seconds)
     world.volumes[volume.id] = volume
-    ending = partial(_vanish, world, volume) if fails else partial(_become_available, volume)
-    _later(world, settings.create_seconds, ending, stuck=stuck)
+    endings = {
+        CreateEnding.AVAILABLE: partial(_become_available, volume),
+        CreateEnding.VANISHED: partial(_vanish, world, volume),
+        CreateEnding.ERROR: partial(_become_error, volume),
+        CreateEnding.DELETED: partial(_become_deleted, world, volume),
+    }
+    _later(world, settings.create_seconds, endings[ending], stuck=stuck)
 
 
 def begin_attach(
-    world: World, volume: Volume, attachment: Attachment, *, stuck: bool, ghost: bool
+    world: World,
+    volume: Volume,
+    attachment: Attachment,
+    *,
+    stuck: bool,
+    ghost: bool,
+    undone: bool = False,
 ) -> None:
-    """Attach a volume and show its block device, unless it is a `ghost`."""
+    """Attach a volume and show its block device, unless it is a `ghost`.
+
+    If it is `undone`, somebody detaches it at once.
+    """
     volume.state = VolumeState.IN_USE
     volume.attachment = attachment
     if stuck:
@@ -47,6 +73,9 @@ def begin_attach(
         device_seconds = seconds + world.draw(world.settings.device_seconds)
         world.timeline.after(device_seconds, partial(_show, world, volume, attachment))
     world.timeline.after(seconds, partial(_become_attached, attachment))
+    if undone:
+        undo = partial(begin_detach, world, volume, force=False, stuck=False)
+        world.timeline.after(seconds, undo)
 
 
 def begin_detach(world: World, volume: Volume, *, force: bool, stuck: bool) -> None:
@@ -100,6 +129,16 @@ def _become_available(volume: Volume) -> None:
         volume.state = VolumeState.AVAILABLE
 
 
+def _become_error(volume: Volume) -> None:
+    if volume.state is VolumeState.CREATING:
+        volume.state = VolumeState.ERROR
+
+
+def _become_deleted(world: World, volume: Volume) -> None:
+    _become_available(volume)
+    begin_delete(world, volume, stuck=False)
+
+
 def _vanish(world: World, volume: Volume) -> None:
     _try(world, volume, "remove", partial(world.devices.discard, volume.id))
     world.volumes.pop(volume.id, None)
@@ -119,6 +158,7 @@ def _show(world: World, volume: Volume, attachment: Attachment) -> None:
         volume.id,
         size_bytes=volume.size_bytes,
         device_name=attachment.device,
+        content=volume.snapshot.content if volume.snapshot else {},
     )
     _try(world, volume, "show", appear)
 
