@@ -54,15 +54,17 @@ class Outbox(logging.Handler):
             line = self.encoded(record)
         except Exception:  # noqa: BLE001 -- whatever it is, it must not end the tick that tells it
             line = b""
+        is_own = current_thread() is self._thread
         with self._changed:
-            if not line or len(self._waiting) >= WAITING_MAX:
+            # The line that tells of dropped ones is not dropped: its count would be lost with it.
+            if not line or (len(self._waiting) >= WAITING_MAX and not is_own):
                 self._count_dropped()
                 return
             self._waiting.append(line)
             self._start()
             self._changed.notify_all()
             is_alone = len(self._waiting) == 1
-        if self._patient and is_alone and current_thread() is not self._thread:
+        if self._patient and is_alone and not is_own:
             self.flush()
 
     def flush(self) -> None:
