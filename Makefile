@@ -28,7 +28,7 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl 
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz chaos bench bench-fill measure pictures check imports format install \
+.PHONY: help demo test test-unit fuzz chaos hostile bench bench-fill measure pictures check imports format install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -39,7 +39,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
-	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2
+	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
@@ -52,6 +52,10 @@ fuzz: $(VENV)/.dev-ready ## change what comes from outside, for a minute; ARGS='
 
 chaos: tools $(VENV)/.dev-ready ## run 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
+
+hostile: NEEDED = fusermount3:fuse3
+hostile: tools $(VENV)/.dev-ready ## let a hostile user disturb growths for an hour; ARGS='--minutes 5'
+	@exec $(SUDO) $(BIN)/python -m tests.hostile $(ARGS)
 
 measure: tools $(VENV)/.dev-ready ## repeat the measurements in docs/metadata.md (half an hour)
 	@for each in metadata exclusive emergency kills; do \

@@ -59,7 +59,9 @@ class Ground:
     The daemon runs all the time, except between a kill and its next start.
     """
 
-    def __init__(self, folder: Path, *, seed: int) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, latencies: Mapping[str, Any] = LATENCIES
+    ) -> None:
         self._stack = ExitStack()
         self._folder = folder
         self._digests: dict[Path, str] = {}
@@ -75,7 +77,7 @@ class Ground:
             _tool("mkfs.btrfs", "--quiet", self._base.node)
             _tool("mount", self._base.node, str(mountpoint))
             self._stack.callback(self._is_unmounted)
-            settings = SandboxSettings(block_devices="nitro", seed=seed, **LATENCIES)
+            settings = SandboxSettings(block_devices="nitro", seed=seed, **latencies)
             sandbox = self._stack.enter_context(Sandbox.start(settings, directory=store))
             self.host = Host(sandbox, mountpoint=mountpoint, folder=folder)
             self.policy = config.load(self.host.config).policy
