@@ -89,6 +89,9 @@ def require_writable(name: str) -> None:
     except CommandFailed as error:
         how = f"did not respond within {_WRITE_TIMEOUT_SECONDS:.0f} s"
         if error.status is not None:
+            if error.status < 0 or not error.stderr.strip():
+                # Killed, for lack of memory for example: that says nothing about the device.
+                raise Transient(str(error), cause=Cause.ADD) from error
             how = f"cannot be read and written: {error.stderr.strip().splitlines()[0]}"
         raise Unfit(
             f"{name} {how}",

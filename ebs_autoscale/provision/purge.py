@@ -47,7 +47,8 @@ def purge_empty(world: World, say: Callable[[str], object]) -> None:
     try:
         # Read-only first: nothing is written between the look and the unmount.
         _remount("ro", reading.mountpoint)
-        mount = require_empty(reading)
+        # Ours is gone: what has its name now is somebody's file.
+        mount = require_empty(reading, ignored="")
         mark = Mark(reading.filesystem, {v.id: _generation(node) for v, node in managed.items()})
         mark.write(reading.mountpoint)
         _unmount(mount, reading, world.clock)
@@ -146,11 +147,11 @@ def _in_use(point: str, error: CommandFailed) -> Transient:
     )
 
 
-def require_empty(reading: Reading) -> Mount:
+def require_empty(reading: Reading, *, ignored: str = reserve.NAME) -> Mount:
     """The one mount of the filesystem; raises Unfit unless it shows all of it, and no content.
 
-    The reserve file is no content; a subvolume is, mounted or not. With a missing device the
-    filesystem is never empty.
+    A file with the `ignored` name, the reserve, is no content; a subvolume is, mounted or not. With
+    a missing device the filesystem is never empty.
     """
     if lost := missing_device(reading):
         raise Unfit(
@@ -159,7 +160,7 @@ def require_empty(reading: Reading) -> Mount:
             cause=Cause.MISSING_DEVICE,
         )
     mount = _only_mount(reading)
-    content = sorted({path.name for path in Path(mount.point).iterdir()} - {reserve.NAME})
+    content = sorted({path.name for path in Path(mount.point).iterdir()} - {ignored})
     argv = ["btrfs", "subvolume", "list", mount.point]
     content += run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS).splitlines()
     if content:
