@@ -389,8 +389,15 @@ def translated_errors(what: str) -> Iterator[None]:
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
         hint = "check the path to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
         raise Transient(f"{what}: {error}", hint=hint, cause=Cause.EC2_UNREACHABLE) from error
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-        # botocore itself raises ValueError for a date or a number that is none.
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        # botocore itself raises ValueError or RuntimeError for a date or a number that is none.
         reason = f"{type(error).__name__}: {error}"
         raise Transient(
             f"{what}: EC2's answer cannot be understood: {reason:.200}", cause=Cause.EC2_ERROR
