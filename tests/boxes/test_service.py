@@ -191,7 +191,8 @@ def test_a_device_that_is_late(box: Box) -> None:
     """A boot without a volume continues; the volume is named, and mounted when it appears."""
     late = boot_without_newest(box)
     box.sandbox.show_device(late, shown=True)
-    wait_event(box, EventKind.CONDITION_ENDED, CAUSE=Cause.NOT_MOUNTED.value)
+    # A mount that fails is tried again after a minute; devices that hang in another test delay it.
+    wait_event(box, EventKind.CONDITION_ENDED, CAUSE=Cause.NOT_MOUNTED.value, seconds=150)
     assert devices(box) == 2
     fill(box, left=20)
     wait_growth(box, 2)
