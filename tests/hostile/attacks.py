@@ -18,28 +18,17 @@ import socket
 import struct
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from threading import Event
-from typing import Any
 
-from ebs_autoscale.filesystems.btrfs.reserve import NAME as RESERVE_NAME
+from tests.hostile.user import ODD_NAMES, User, checked, mount_fuse
 
 MIB = 1024**2
 
-# Bytes that break lines, terminals and decoders, and names as mountinfo escapes them.
-_NAMES = (
-    *(b"a\rb", b"a\nb", b"\x1b[2J\x1b]0;x\x07", b"\xff\xfe", b"\xed\xa0\x80", b"a\\040b"),
-    *(b" ", b"\t", b"a\x85b", b"\xe2\x80\xa8", b"#", b"'$(id)'", b"-f", b"x" * 255),
-)
 _OURS = ("ebs-autoscale", "btrfs", "systemd", "journald")
-_HELD_MAX = 150
-_CHILDREN_MAX = 24
-_FUSE_MOUNTS_MAX = 40
 _FALLOC_KEEP_SIZE = 1
 _IN_ALL_EVENTS = 0xFFF
 _PR_SET_NAME = 15
@@ -49,125 +38,34 @@ _SUBVOLUME_CREATE, _SNAPSHOT_CREATE, _SYNC = 0x5000940E, 0x50009401, 0x9408
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(slots=True)
-class User:
-    """The attacking user: where it may write, whom it knows of, and what it holds open."""
-
-    mountpoint: Path
-    outside: Path
-    pid: int
-    address: tuple[str, int]
-    dice: Random
-    held: deque[Any] = field(default_factory=lambda: deque(maxlen=_HELD_MAX))
-    descriptors: deque[int] = field(default_factory=deque)
-    children: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-    mounts: int = 0
-
-    @property
-    def own(self) -> Path:
-        """The folder in the filesystem that is this user's."""
-        return self.mountpoint / "theirs"
-
-    @property
-    def reserve(self) -> Path:
-        """The name of the emergency reserve."""
-        return self.mountpoint / RESERVE_NAME
-
-    def new(self, folder: Path | None = None) -> Path:
-        """A name that nothing has."""
-        return (folder or self.own) / f"{self.dice.getrandbits(64):x}"
-
-    def odd(self, folder: Path) -> Path:
-        """A name with bytes that nobody expects, in a folder of its own."""
-        parent = self.new(folder)
-        parent.mkdir()
-        return parent / os.fsdecode(self.dice.choice(_NAMES))
-
-    def hold(self, fd: int) -> int:
-        """Keep it open; the oldest one is closed when there are many."""
-        self.descriptors.append(fd)
-        if len(self.descriptors) > _HELD_MAX:
-            os.close(self.descriptors.popleft())
-        return fd
-
-    def spawn(self, *argv: str, program: str = "/bin/sleep") -> None:
-        """Run a program under any name; the oldest one ends when there are many."""
-        if len(self.children) >= _CHILDREN_MAX:
-            child = self.children.pop(0)
-            child.kill()
-            child.wait()
-        self.children.append(
-            subprocess.Popen(
-                argv, executable=program, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-        )
-
-    def take_reserve_name(self) -> Path:
-        """Move away what has the reserve's name, which needs a mountpoint of this user's."""
-        argv = ["fusermount3", "-u", "-z", "--", str(self.reserve)]
-        subprocess.run(argv, check=False, capture_output=True, timeout=10)
-        with suppress(FileNotFoundError):
-            self.reserve.rename(self.new())
-        return self.reserve
-
-
-def _libc(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
-
-
-def _mount_fuse(user: User, point: Path) -> None:
-    """Mount a filesystem that never answers; see fusermount3(1) and mount.fuse3(8)."""
-    if user.mounts >= _FUSE_MOUNTS_MAX:
-        raise OSError(errno.EMFILE, "enough of them")
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(5)
-        done = subprocess.run(
-            [b"fusermount3", b"-o", b"fsname=ebs-autoscale", b"--", os.fsencode(point)],
-            env={"_FUSE_COMMFD": str(theirs.fileno()), "PATH": "/usr/bin:/bin"},
-            pass_fds=[theirs.fileno()],
-            capture_output=True,
-            check=False,
-            timeout=10,
-        )
-        if done.returncode:
-            raise OSError(errno.EPERM, done.stderr.decode(errors="replace").strip())
-        # Closing it would end the mount, so it is kept for good.
-        socket.recv_fds(ours, 1, 1)
-    user.mounts += 1
-
-
 def mount_inside(user: User) -> None:
     """A mount with an odd name, below its own folder."""
     point = user.odd(user.own)
     point.mkdir()
-    _mount_fuse(user, point)
+    mount_fuse(user, point)
 
 
 def mount_in_mountpoint(user: User) -> None:
     """A mount with an odd name, right in the mountpoint."""
-    point = user.mountpoint / os.fsdecode(user.dice.choice(_NAMES))
+    point = user.mountpoint / os.fsdecode(user.dice.choice(ODD_NAMES))
     with suppress(FileExistsError):
         point.mkdir()
-    _mount_fuse(user, point)
+    mount_fuse(user, point)
 
 
 def mount_outside(user: User) -> None:
     """A mount outside the filesystem whose name starts as the mountpoint's does."""
-    name = os.fsencode(user.mountpoint.name) + user.dice.choice(_NAMES)[:200]
+    name = os.fsencode(user.mountpoint.name) + user.dice.choice(ODD_NAMES)[:200]
     point = user.outside / os.fsdecode(name)
     with suppress(FileExistsError):
         point.mkdir()
-    _mount_fuse(user, point)
+    mount_fuse(user, point)
 
 
 def mount_on_reserve(user: User) -> None:
     """A mount that has the reserve's name."""
     user.take_reserve_name().mkdir()
-    _mount_fuse(user, user.reserve)
+    mount_fuse(user, user.reserve)
 
 
 def mount_in_namespace(user: User) -> None:
@@ -294,7 +192,7 @@ def sparse_file(user: User) -> None:
 def allocated_file(user: User) -> None:
     """Space that is only reserved, partly beyond the end of the file."""
     with user.new().open("wb") as file:
-        _libc(
+        checked(
             _LIBC.fallocate(
                 file.fileno(), _FALLOC_KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(8 * MIB)
             )
@@ -338,7 +236,7 @@ def synced_often(user: User) -> None:
     try:
         for _ in range(20):
             (user.own / "synced").write_bytes(os.urandom(4096))
-            _libc(_LIBC.syncfs(fd))
+            checked(_LIBC.syncfs(fd))
     finally:
         os.close(fd)
 
@@ -354,9 +252,9 @@ def attributes(user: User) -> None:
 
 def watches(user: User) -> None:
     """Watches on everything that can be opened."""
-    fd = user.hold(_libc(_LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)))
+    fd = user.hold(checked(_LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)))
     for path in (user.mountpoint, Path("/run/ebs-autoscale"), Path("/etc"), Path("/dev"), user.own):
-        _libc(_LIBC.inotify_add_watch(fd, os.fsencode(path), _IN_ALL_EVENTS))
+        checked(_LIBC.inotify_add_watch(fd, os.fsencode(path), _IN_ALL_EVENTS))
 
 
 def locks_everywhere(user: User) -> None:
@@ -465,7 +363,7 @@ def swapped_folders(user: User) -> None:
     link.symlink_to(user.dice.choice(("/", "/dev", "/run/ebs-autoscale", str(link))))
     for _ in range(200):
         # RENAME_EXCHANGE of renameat2(2)
-        _libc(_LIBC.renameat2(-100, os.fsencode(folder), -100, os.fsencode(link), 2))
+        checked(_LIBC.renameat2(-100, os.fsencode(folder), -100, os.fsencode(link), 2))
 
 
 def privileged_tools(user: User) -> None:
