@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import EbsAutoscaleError, Problem
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem
 from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
@@ -133,26 +133,42 @@ class World:
         """Tell what is being waited for; shown by `status`, not logged."""
         self._emit(volume, EventKind.STEP_PROGRESS, sentence, level=Level.DEBUG)
 
-    def tell(self, volume: Volume, sentence: str) -> None:
-        """Tell what was done beside the plan."""
-        self._emit(volume, EventKind.TENDED, sentence)
+    def tell(
+        self, volume: Volume, sentence: str, *, cause: Cause | None = None, hint: str = ""
+    ) -> None:
+        """Tell what was done beside the plan; with a cause, a warning."""
+        level = Level.WARNING if cause else Level.INFO
+        self._emit(volume, EventKind.TENDED, sentence, level=level, cause=cause, hint=hint)
 
     def warn(self, volume: Volume, sentence: str, error: EbsAutoscaleError) -> None:
         """Tell what went wrong without ending the growth; `error` has the cause and the hint."""
+        self._emit(
+            volume,
+            EventKind.WARNING,
+            sentence,
+            level=Level.WARNING,
+            cause=error.cause,
+            hint=error.hint,
+        )
+
+    def _emit(
+        self,
+        volume: Volume,
+        kind: EventKind,
+        sentence: str,
+        *,
+        level: Level,
+        cause: Cause | None = None,
+        hint: str = "",
+    ) -> None:
         self.emit(
             Event(
-                kind=EventKind.WARNING,
+                kind=kind,
                 sentence=sentence,
-                hint=error.hint,
-                level=Level.WARNING,
-                cause=error.cause,
+                level=level,
+                cause=cause,
+                hint=hint,
                 volume=volume.id,
                 growth=str(volume.growth),
             )
         )
-
-    def _emit(
-        self, volume: Volume, kind: EventKind, sentence: str, level: Level = Level.INFO
-    ) -> None:
-        growth = str(volume.growth)
-        self.emit(Event(kind=kind, sentence=sentence, level=level, volume=volume.id, growth=growth))

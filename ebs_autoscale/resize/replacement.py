@@ -7,7 +7,6 @@ from ebs_autoscale.errors import Cause, EbsAutoscaleError, Reaction
 from ebs_autoscale.model import Observation, Volume
 from ebs_autoscale.policy import Tried, unfinished
 from ebs_autoscale.resize.ports import World
-from ebs_autoscale.telemetry import Event, EventKind, Level
 
 # How many volumes a growth leaves to the operator before it gives up: when volume after volume
 # turns out so, creating more is no answer.
@@ -77,10 +76,10 @@ def delete_new(volume: Volume, failure: EbsAutoscaleError, world: World) -> bool
         world.cloud.delete(volume)
     except EbsAutoscaleError as error:
         sentence = f"{volume.id} could not be deleted: {error.what}"
-        _tell(volume, sentence, error.hint or failure.hint, failure.cause, world)
+        world.tell(volume, sentence, cause=failure.cause, hint=error.hint or failure.hint)
         return False
     sentence = f"deleted {volume.id}, which was of no use: {failure.what}"
-    _tell(volume, sentence, failure.hint, failure.cause, world)
+    world.tell(volume, sentence, cause=failure.cause, hint=failure.hint)
     return True
 
 
@@ -108,9 +107,9 @@ def _put_back(error: EbsAutoscaleError, volume: Volume, seen: Observation, world
         world.cloud.detach(replace(volume, attached_to=seen.inventory.instance_id))
     except EbsAutoscaleError as failure:
         sentence = f"{volume.id} stays attached: {failure.what}"
-        _tell(volume, sentence, failure.hint, error.cause, world)
+        world.tell(volume, sentence, cause=error.cause, hint=failure.hint)
         return
-    _tell(volume, f"detached {volume.id}, which is not blank", "", error.cause, world)
+    world.tell(volume, f"detached {volume.id}, which is not blank", cause=error.cause)
 
 
 def _alike(cause: Cause, volume: Volume, seen: Observation, tried: Tried, world: World) -> set[str]:
@@ -163,17 +162,3 @@ def _is_foreign(volume: Volume, seen: Observation, world: World) -> bool:
             return False
     except EbsAutoscaleError as error:
         return error.cause in _IS_FOREIGN
-
-
-def _tell(volume: Volume, sentence: str, hint: str, cause: Cause, world: World) -> None:
-    world.emit(
-        Event(
-            kind=EventKind.TENDED,
-            sentence=sentence,
-            hint=hint,
-            level=Level.WARNING,
-            cause=cause,
-            volume=volume.id,
-            growth=str(volume.growth),
-        )
-    )
