@@ -9,6 +9,7 @@ from ebs_autoscale.errors import Cause
 
 MIB = 1024**2
 GIB = 1024**3
+SYSFS_SECTOR_BYTES = 512  # whatever the sector size of the device
 
 # EC2 volumes in these states are gone or can never be used again.
 DEAD_VOLUME_STATES = frozenset({"deleting", "deleted", "error"})

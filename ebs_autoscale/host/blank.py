@@ -11,6 +11,7 @@ from ebs_autoscale.model import GIB, MIB
 # Filesystems, arrays and partition tables keep their headers in the first or last MiB; the copies
 # of BTRFS' superblock are elsewhere.
 _EDGE_BYTES = 4 * MIB
+BTRFS_SUPERBLOCK_AT = 64 * 1024
 BTRFS_SUPERBLOCK_COPIES_AT = (64 * MIB, 256 * GIB)
 _SUPERBLOCK_BYTES = 4096
 
@@ -23,8 +24,6 @@ IsLeftover = Callable[[bytes, int], bool]
 # EBS answers in milliseconds. A volume that takes longer than this is impaired; waiting on would
 # cost more than another volume.
 _WRITE_TIMEOUT_SECONDS = 20.0
-# Where BTRFS puts its superblock.
-_WRITTEN_BLOCK = ("bs=4096", "skip=16", "seek=16", "count=1")
 
 
 def signature_of(node: Path) -> str:
@@ -79,7 +78,10 @@ def require_writable(name: str) -> None:
         "dd",
         f"if={node}",
         f"of={node}",
-        *_WRITTEN_BLOCK,
+        f"bs={_SUPERBLOCK_BYTES}",
+        f"skip={BTRFS_SUPERBLOCK_AT // _SUPERBLOCK_BYTES}",
+        f"seek={BTRFS_SUPERBLOCK_AT // _SUPERBLOCK_BYTES}",
+        "count=1",
         "iflag=direct",
         "oflag=direct,sync",
         "conv=notrunc,nocreat",

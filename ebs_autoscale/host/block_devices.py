@@ -13,14 +13,13 @@ from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transi
 from ebs_autoscale.host import blank
 from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.process import users_of
-from ebs_autoscale.model import Volume
+from ebs_autoscale.model import SYSFS_SECTOR_BYTES, Volume
 
 _EBS_MODEL = "Amazon Elastic Block Store"
 _BY_ID = "nvme-Amazon_Elastic_Block_Store_"
 # Not `nvme1c1n1`: with multipath, the kernel's path to the namespace `nvme1n1`, of the same serial.
 _NAMESPACE = re.compile(r"nvme\d+n\d+")
-_BTRFS_UUID_AT = 65536 + 32  # after the checksum of the first superblock
-_SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
+_BTRFS_UUID_AT = blank.BTRFS_SUPERBLOCK_AT + 32  # after the checksum of the first superblock
 # Some AMIs map the root volume as /dev/sda1, and old guests have /dev/xvda1 without /dev/xvda.
 _NAMES = re.compile(r"((?:sd|xvd)[a-z]{1,2})\d*")
 
@@ -66,7 +65,7 @@ class BlockDevices:
 
     def size_of(self, name: str) -> int:
         """The size of the device in bytes; 0 when there is none."""
-        return int(self._attribute(name, "size") or 0) * _SECTOR_BYTES
+        return int(self._attribute(name, "size") or 0) * SYSFS_SECTOR_BYTES
 
     def is_encrypted(self, name: str) -> bool:
         """Whether it is the open side of dm-crypt, such as LUKS."""

@@ -5,11 +5,10 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from ebs_autoscale.host.blank import BTRFS_SUPERBLOCK_COPIES_AT
+from ebs_autoscale.host.blank import BTRFS_SUPERBLOCK_AT, BTRFS_SUPERBLOCK_COPIES_AT
 
 # https://btrfs.readthedocs.io/en/latest/dev/On-disk-format.html
-SUPERBLOCK_AT = 64 * 1024
-_SUPERBLOCKS_AT = (SUPERBLOCK_AT, *BTRFS_SUPERBLOCK_COPIES_AT)
+_SUPERBLOCKS_AT = (BTRFS_SUPERBLOCK_AT, *BTRFS_SUPERBLOCK_COPIES_AT)
 
 # Every tree node and every superblock begins with a checksum and the filesystem's UUID.
 _UUID = slice(32, 48)
@@ -48,7 +47,7 @@ def read_superblock(node: str) -> Superblock | None:
     try:
         # Pages that an earlier read left in the cache may be out of date.
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        head = os.pread(fd, _HEAD_BYTES, SUPERBLOCK_AT)
+        head = os.pread(fd, _HEAD_BYTES, BTRFS_SUPERBLOCK_AT)
     finally:
         os.close(fd)
     if len(head) < _HEAD_BYTES or head[_MAGIC] != _COMPLETE:
@@ -78,7 +77,7 @@ def uuid_left_by_mkfs(node: str) -> str:
 
     Those are the superblock and the nodes of the first chunk. Raises OSError.
     """
-    places = (SUPERBLOCK_AT, *range(_FIRST_CHUNK_AT, 2 * _FIRST_CHUNK_AT, _NODE_BYTES))
+    places = (BTRFS_SUPERBLOCK_AT, *range(_FIRST_CHUNK_AT, 2 * _FIRST_CHUNK_AT, _NODE_BYTES))
     fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, Allocated
+from ebs_autoscale.model import SYSFS_SECTOR_BYTES
 
 SYSFS = Path("/sys/fs/btrfs")
 """Has a folder for each mounted filesystem, in whatever mount namespace."""
 
-_SECTOR_BYTES = 512  # the unit of sysfs, whatever the sector size of the device
 # In the order in which bytes move from one counter to the next, so that a byte is counted twice
 # rather than not at all (measured: in the opposite order a reading was off by GiB).
 _COUNTERS = (
@@ -106,7 +106,7 @@ class BtrfsSysfs:
         block device goes, and the filesystem's link to it leads nowhere (measured on 6.1).
         """
         try:
-            return int(self._read(f"devices/{name}/size")) * _SECTOR_BYTES
+            return int(self._read(f"devices/{name}/size")) * SYSFS_SECTOR_BYTES
         except OSError:
             return 0
 
