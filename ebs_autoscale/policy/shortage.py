@@ -7,6 +7,7 @@ from math import floor, inf
 
 from ebs_autoscale.model import GIB, MIB, Reading
 from ebs_autoscale.policy.forecast import Forecast
+from ebs_autoscale.policy.health import FULL_BYTES
 from ebs_autoscale.policy.settings import AUTO_LEAD_TIME, GrowthPolicy, LadderStep
 from ebs_autoscale.units import format_size
 
@@ -26,10 +27,10 @@ METADATA_HEADROOM_MIN_BYTES = 256 * MIB
 METADATA_BYTES_PER_SECOND = 30_000_000
 
 
-# With less than this, writes fail: data goes by chunks, and metadata sees ENOSPC near 4 MiB.
-FULL_SHARE = 1 / 1000
-FULL_BYTES = 16 * MIB
-FULL_METADATA_BYTES = 4 * MIB
+# With less data than this, some writers fail already, and a rate no longer shows: data goes by
+# chunks.
+ALMOST_FULL_SHARE = 1 / 1000
+ALMOST_FULL_BYTES = 16 * MIB
 
 
 class Resource(Enum):
@@ -83,10 +84,10 @@ def seconds_until_full(reading: Reading, forecast: Forecast) -> float:
 
     A full filesystem shows no rate: its writers fail.
     """
-    full_bytes = max(FULL_BYTES, reading.size_bytes * FULL_SHARE)
+    almost_full_bytes = max(ALMOST_FULL_BYTES, reading.size_bytes * ALMOST_FULL_SHARE)
     if (
-        reading.available_bytes <= full_bytes
-        or reading.metadata_headroom_bytes <= FULL_METADATA_BYTES
+        reading.available_bytes <= almost_full_bytes
+        or reading.metadata_headroom_bytes <= FULL_BYTES
     ):
         return 0.0
     rate = forecast.fill_bytes_per_second
