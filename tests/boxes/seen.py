@@ -12,6 +12,7 @@ from tests.system.bench import CONFIG as SMALL
 
 UNIT = "ebs-autoscale.service"
 CONFIG_PATH = "/etc/ebs-autoscale/config.yaml"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/test.conf"
 
 
 def configure(

@@ -14,6 +14,7 @@ from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
 from tests.boxes.seen import (
     CONFIG_PATH,
+    DROP_IN,
     UNIT,
     configure,
     count_events,
@@ -29,7 +30,6 @@ from tests.boxes.seen import (
 
 pytestmark = pytest.mark.kernel
 
-DROP_IN = f"/etc/systemd/system/{UNIT}.d/test.conf"
 ONLY_ON_FAILURE = f"/etc/systemd/system/{UNIT}.d/older.conf"
 KILLS = 20
 

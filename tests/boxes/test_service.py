@@ -13,6 +13,7 @@ from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
 from tests.boxes.seen import (
     CONFIG_PATH,
+    DROP_IN,
     UNIT,
     configure,
     count_events,
@@ -28,8 +29,6 @@ from tests.boxes.seen import (
 )
 
 pytestmark = pytest.mark.kernel
-
-DROP_IN = f"/etc/systemd/system/{UNIT}.d/test.conf"
 
 
 @pytest.fixture
