@@ -27,16 +27,13 @@ def adding_process(path: str) -> tuple[str, int] | None:
         if not folder.name.isdigit():
             continue
         try:
+            # Any user can start a process with these arguments.
+            if folder.stat().st_uid != os.geteuid():
+                continue
             argv = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")[:-1]
-            is_ours = folder.stat().st_uid == os.geteuid()
         except OSError:
             continue
-        # Any user can start a process with these arguments.
-        if (
-            is_ours
-            and len(argv) == len(wanted)
-            and [*argv[:4], argv[5]] == [*wanted[:4], wanted[5]]
-        ):
+        if len(argv) == len(wanted) and [*argv[:4], argv[5]] == [*wanted[:4], wanted[5]]:
             return argv[4].removeprefix("/dev/"), int(folder.name)
     return None
 
