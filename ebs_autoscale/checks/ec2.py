@@ -176,13 +176,13 @@ class Look:
         else:
             yield from self._permission_lines(volumes)
         if isinstance(instance, EbsAutoscaleError):
-            yield _unknown("slots", "cannot count the free attachment slots", instance)
+            yield _unknown("slots", "free attachment slots are not known", instance)
         else:
             yield slots_line(instance.slots_free, len(volumes))
         yield from self._tag_lines(instance)
         if isinstance(owned, EbsAutoscaleError):
-            yield _unknown("quota", f"cannot add up the {kind} storage of this instance", owned)
-            yield _unknown("leftovers", "cannot look for orphaned volumes", owned)
+            yield _unknown("quota", f"the {kind} storage of this instance is not known", owned)
+            yield _unknown("leftovers", "orphaned volumes are not known", owned)
         else:
             yield quota_line(owned, kind)
             instance_id = self._cloud.identity.instance_id
@@ -211,7 +211,7 @@ class Look:
         if not self._settings.volume.copy_instance_tags:
             return
         if isinstance(instance, EbsAutoscaleError):
-            yield _unknown("tags", "cannot read the tags of this instance", instance)
+            yield _unknown("tags", "the tags of this instance are not known", instance)
         else:
             requests = self._cloud.requests
             copied = requests.copied_tags(instance.instance_tags)
@@ -220,7 +220,7 @@ class Look:
     def _predecessor_lines(self) -> Iterator[Line]:
         found = self._predecessors.result
         if isinstance(found, EbsAutoscaleError):
-            yield _unknown("leftovers", "cannot look for volumes of the older script", found)
+            yield _unknown("leftovers", "volumes of the older script are not known", found)
         elif found and not self._settings.adopt:
             names = ", ".join(volume.id for volume in found)
             hint = "set `adopt: true` to manage them, or delete those that are not needed"
