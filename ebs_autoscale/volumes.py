@@ -166,16 +166,18 @@ class Ec2Volumes:
                 match error.cause:
                     case Cause.TOKEN_SPENT:
                         continue
-                    case Cause.TOKEN_MISMATCH if searched:
-                        continue
                     # EC2 checks quotas before idempotency, so the repetition of a create that
-                    # succeeded can be answered so; and a token may be used up by that create.
-                    case Cause.TOKEN_MISMATCH | Cause.QUOTA:
-                        if found := self._find(growth):
+                    # succeeded can be answered so. What is not listed yet is found by the next
+                    # growth: this call has created nothing.
+                    case Cause.QUOTA:
+                        if found := self._listed(growth):
                             return found
-                        if error.cause is Cause.QUOTA:
-                            raise
-                        # No create succeeds with such a token: searching again is pointless.
+                        raise
+                    # What has used up the token may not be listed yet. No create succeeds with
+                    # such a token: searching again is pointless.
+                    case Cause.TOKEN_MISMATCH:
+                        if not searched and (found := self._find(growth)):
+                            return found
                         searched = True
                     case _:
                         raise
@@ -308,13 +310,17 @@ class Ec2Volumes:
         """Search for the growth's volume by its tags, as long as EC2 may not list it yet."""
         deadline = self._clock.now_seconds() + VISIBLE_AFTER_SECONDS
         while True:
-            for volume in self._list(growth.filesystem):
-                is_alive = volume.state not in DEAD_VOLUME_STATES
-                if volume.growth == growth and is_alive and not volume.foreign:
-                    return volume
-            if self._clock.now_seconds() > deadline:
-                return None
+            found = self._listed(growth)
+            if found or self._clock.now_seconds() > deadline:
+                return found
             self._clock.sleep(4.0)
+
+    def _listed(self, growth: GrowthId) -> Volume | None:
+        for volume in self._list(growth.filesystem):
+            is_alive = volume.state not in DEAD_VOLUME_STATES
+            if volume.growth == growth and is_alive and not volume.foreign:
+                return volume
+        return None
 
     def _list(self, filesystem: str) -> list[Volume]:
         return self._describe(

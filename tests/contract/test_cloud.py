@@ -201,13 +201,19 @@ def test_visibility_takes_time(start: Start) -> None:
 
 @pytest.mark.parametrize("visible_seconds", [0.0, 8.0])
 def test_a_quota_hides_no_volume(start: Start, visible_seconds: float) -> None:
-    """At the quota a growth that has its volume gets it; for another an operator must act."""
+    """At the quota a growth that has its volume gets it; for another an operator must act.
+
+    No time passes: the refusal created nothing, and what is not listed yet is found by a later try.
+    """
     with start(Conditions(quota_volumes=1, visible_seconds=visible_seconds)) as tested:
         volume = create(tested)
-        assert create(tested).id == volume.id
+        began = tested.clock.now_seconds()
         with pytest.raises(Unfit) as caught:
             create(tested, NEXT_GROWTH)
         assert caught.value.cause is Cause.QUOTA
+        assert tested.clock.now_seconds() == began
+        tested.clock.sleep(visible_seconds)
+        assert create(tested).id == volume.id
         assert tested.count() == 1
 
 
