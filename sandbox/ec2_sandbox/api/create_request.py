@@ -130,18 +130,19 @@ def replayed(world: World, params: Mapping[str, Any]) -> Volume | None:
     remembered = world.tokens.get(params.get("ClientToken", ""))
     if remembered is None or world.now - remembered.at > world.settings.token_memory_seconds:
         return None
+    # Which of the two EC2 looks at first is not documented; this order is the harder one to meet.
+    if remembered.params != _compared(params):
+        raise ApiError(
+            "IdempotentParameterMismatch",
+            "Arguments on this idempotent request are inconsistent with arguments used in "
+            "previous request(s).",
+        )
     volume = world.volumes.get(remembered.volume_id)
     if volume is None or volume.state is VolumeState.DELETING:
         raise ApiError(
             "IdempotentParameterMismatch",
             "The client token you have provided is associated with a resource that is already "
             "deleted. Please use a different client token.",
-        )
-    if remembered.params != _compared(params):
-        raise ApiError(
-            "IdempotentParameterMismatch",
-            "Arguments on this idempotent request are inconsistent with arguments used in "
-            "previous request(s).",
         )
     return volume
 
