@@ -67,6 +67,11 @@ def proposed_fstab() -> Path:
     return RUNTIME_DIRECTORY / "fstab.init"
 
 
+def init_mark(mountpoint: str) -> Path:
+    """Has the UUID for which an `init` that has not ended may have created a volume."""
+    return status_file(mountpoint).with_suffix(".init")
+
+
 def purge_mark(mountpoint: str) -> Path:
     """Exists while `uninstall --purge-empty` is under way, or was interrupted."""
     return status_file(mountpoint).with_suffix(".purge")

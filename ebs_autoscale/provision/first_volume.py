@@ -1,12 +1,13 @@
 """The first volume of a filesystem that does not exist yet: created as growth 0."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from uuid import UUID, uuid4, uuid5
 
 from ebs_autoscale.errors import Cause, Refused, Transient, Unfit
 from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
     AttachVolume,
     CreateVolume,
     Finish,
@@ -16,20 +17,51 @@ from ebs_autoscale.model import (
     Reading,
     Rebalance,
     Refuse,
+    Volume,
 )
 from ebs_autoscale.policy import Forecast, GrowthPolicy, decide, describe
 from ebs_autoscale.resize import Attached, World, carry_out
 
-# Drawn once at random and never changed: two runs of `init` must find the same filesystem.
+# Drawn once at random and never changed: filesystems of earlier versions have such UUIDs.
 _NAMESPACE = UUID("b2a1d9b4-3c5e-4f0e-9a57-6f2f0f3c8e11")
 
 FIRST = 0
 """The ordinal of the first volume; growths count from 1."""
 
 
-def uuid_for(*parts: str) -> str:
-    """The UUID that a filesystem will have, known before anything of it exists (law 4)."""
-    return str(uuid5(_NAMESPACE, "\n".join(parts)))
+def choose_uuid(
+    known: Iterable[str], volumes: Iterable[Volume], *, owner: str, mountpoint: str
+) -> str:
+    """The UUID for a filesystem here, before anything of it exists (law 4).
+
+    One that was begun keeps the UUID that its first volume has, or else one that is `known` from
+    its line in fstab or from an interrupted run. Any other gets one that no filesystem had before:
+    EC2 remembers the client tokens of an earlier one, the kernel its devices, and later volumes of
+    it may be left.
+    """
+    begun = [
+        volume.growth.filesystem
+        for volume in begun_here(volumes, owner, mountpoint)
+        if volume.growth.ordinal == FIRST
+    ]
+    ours = (uuid for uuid in (*begun, *known) if _is_ours(uuid, owner, mountpoint))
+    return next(ours, None) or new_uuid(owner, mountpoint)
+
+
+def begun_here(volumes: Iterable[Volume], owner: str, mountpoint: str) -> list[Volume]:
+    """The volumes of filesystems that this instance's `init` began on this mountpoint."""
+    return [
+        volume
+        for volume in volumes
+        if volume.state not in DEAD_VOLUME_STATES
+        and not volume.foreign
+        and _is_ours(volume.growth.filesystem, owner, mountpoint)
+    ]
+
+
+def _is_ours(uuid: str, *parts: str) -> bool:
+    """Whether `init` made this UUID of these parts; earlier versions made it of nothing else."""
+    return is_made_of(uuid, *parts) or uuid == str(uuid5(_NAMESPACE, "\n".join(parts)))
 
 
 def new_uuid(*parts: str) -> str:
@@ -38,8 +70,12 @@ def new_uuid(*parts: str) -> str:
 
 
 def is_made_of(uuid: str, *parts: str) -> bool:
-    """Whether `new_uuid` made it of the same parts."""
-    return _marked(UUID(uuid).bytes[:8], parts) == uuid
+    """Whether `new_uuid` made it of the same parts; any text may be asked about."""
+    try:
+        chosen = UUID(uuid).bytes[:8]
+    except ValueError:
+        return False
+    return _marked(chosen, parts) == uuid
 
 
 def _marked(chosen: bytes, parts: tuple[str, ...]) -> str:

@@ -2,19 +2,26 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebs_autoscale import config
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit, with_hint
+from ebs_autoscale.errors import (
+    Cause,
+    CommandFailed,
+    EbsAutoscaleError,
+    Transient,
+    Unfit,
+    with_hint,
+)
 from ebs_autoscale.filesystems.btrfs import mkfs
 from ebs_autoscale.filesystems.btrfs.mount import filesystem_at, trigger_automount
 from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
 from ebs_autoscale.host import files, paths, systemd
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.fstab import FSTAB, with_line
+from ebs_autoscale.host.fstab import FSTAB, uuid_at, with_line
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.host.paths import escape_path
 from ebs_autoscale.host.trusted_path import trusted_path
@@ -28,7 +35,7 @@ from ebs_autoscale.provision.existing_device import (
     is_source_of,
     require_no_copy,
 )
-from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
+from ebs_autoscale.provision.first_volume import NoFilesystem, choose_uuid, obtain
 from ebs_autoscale.resize import MAPPING_PATIENCE_SECONDS, Attached, World, protect
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
@@ -90,6 +97,7 @@ class Initialisation:
         self._warn_of_other_device(names)
         self._ensure_fstab(filesystem.uuid, names)
         self._ensure_config()
+        paths.init_mark(mountpoint).unlink(missing_ok=True)
         self._tell(systemd.enable_service(mountpoint=mountpoint, config_path=path))
 
     def _provide_filesystem(self) -> None:
@@ -119,10 +127,14 @@ class Initialisation:
 
         settings, mountpoint = self._setup.settings, self._setup.mountpoint
         identity = Imds(self._clock).identity()
-        uuid = uuid_for(identity.owner, mountpoint)
-        self._prepare_mountpoint(uuid, frozenset())
-        nothing_yet = NoFilesystem(uuid, mountpoint)
+        nothing_yet = NoFilesystem("", mountpoint)
         world = world_of(settings, nothing_yet, self._clock, self._emit, identity)
+        known = [files.read_text(paths.init_mark(mountpoint))]
+        known += [uuid_at(files.read_text(FSTAB), mountpoint)]
+        owned = world.cloud.owned()
+        uuid = choose_uuid(known, owned, owner=identity.owner, mountpoint=mountpoint)
+        self._prepare_mountpoint(uuid, frozenset())
+        world = replace(world, filesystem=NoFilesystem(uuid, mountpoint))
         volume, name = self._obtain(world, uuid)
         if volume.size_bytes != self._setup.size_bytes:
             sizes = f"{format_size(volume.size_bytes)}, not {format_size(self._setup.size_bytes)}"
@@ -149,18 +161,25 @@ class Initialisation:
         def before_create() -> None:
             require_no_copy(Candidate(name="a new volume", filesystem=uuid, is_formatted=False))
             self._ensure_config()
+            # A new volume may be missing from lists for seconds.
+            files.replace(mark, uuid)
 
         path, settings = self._setup.config_path, self._setup.settings
+        mark = paths.init_mark(settings.mountpoint)
         existed = config.exists(path)
         try:
             return obtain(
                 world, settings.policy, self._setup.size_bytes, before_create=before_create
             )
+        except Transient:
+            # The call may have had its effect.
+            raise
         except EbsAutoscaleError:
             # Nothing was created: nothing stays.
             with suppress(EbsAutoscaleError):
                 if not existed and not world.cloud.inventory(uuid).volumes:
                     path.unlink(missing_ok=True)
+                    mark.unlink(missing_ok=True)
             raise
 
     def _prepare_mountpoint(self, uuid: str, names: frozenset[str]) -> None:

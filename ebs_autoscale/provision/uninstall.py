@@ -12,8 +12,7 @@ from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.host.trusted_path import trusted_path
-from ebs_autoscale.model import DEAD_VOLUME_STATES
-from ebs_autoscale.provision.first_volume import NoFilesystem, uuid_for
+from ebs_autoscale.provision.first_volume import NoFilesystem, begun_here
 from ebs_autoscale.provision.purge import (
     Mark,
     finish,
@@ -23,6 +22,7 @@ from ebs_autoscale.provision.purge import (
 )
 from ebs_autoscale.telemetry import LogSink
 from ebs_autoscale.units import counted
+from ebs_autoscale.volumes import VISIBLE_AFTER_SECONDS
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 
 _IMDS_PATIENCE_SECONDS = 5.0
@@ -64,6 +64,8 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         _name_volumes_of_init(settings)
     _remove_config(config_path)
     paths.purge_mark(settings.mountpoint).unlink(missing_ok=True)
+    if purge:
+        paths.init_mark(settings.mountpoint).unlink(missing_ok=True)
     if devices and not purge:
         print(f"kept {settings.mountpoint}: mounted, with its data on {counted(devices, 'volume')}")
         print(f"      to mount it after a reboot: {mount_by}")
@@ -108,15 +110,18 @@ def _name_volumes_of_init(settings: Settings) -> None:
     clock = SystemClock()
     try:
         identity = Imds(clock).identity(patience_seconds=_IMDS_PATIENCE_SECONDS)
-        uuid = uuid_for(identity.owner, settings.mountpoint)
-        found = cloud_of(settings, clock, identity).inventory(uuid).volumes
+        cloud = cloud_of(settings, clock, identity)
+        found = begun_here(cloud.owned(), identity.owner, settings.mountpoint)
+        if not found and paths.init_mark(settings.mountpoint).exists():
+            print(f"waiting {VISIBLE_AFTER_SECONDS:.0f} s for what an interrupted `init` created")
+            clock.sleep(VISIBLE_AFTER_SECONDS)
+            found = begun_here(cloud.owned(), identity.owner, settings.mountpoint)
     except EbsAutoscaleError as error:
         print(f"cannot ask EC2 whether `init` has left a volume: {error}")
         return
     for volume in found:
-        if volume.state not in DEAD_VOLUME_STATES:
-            print(f"kept {volume.id}, {volume.state}, which `init` created and which costs money")
-            print(f"      `init {settings.mountpoint}` uses it; otherwise delete it in EC2")
+        print(f"kept {volume.id}, {volume.state}, which `init` created and which costs money")
+        print(f"      `init {settings.mountpoint}` uses it; otherwise delete it in EC2")
 
 
 def _remove_fstab_lines(uuid: str, mountpoint: str, *, is_purged: bool) -> str:

@@ -18,6 +18,10 @@ class Cloud(Protocol):
         """What EC2 says about this instance and the volumes of the filesystem."""
         ...
 
+    def owned(self) -> tuple[Volume, ...]:
+        """The volumes of this instance, of all filesystems."""
+        ...
+
     def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:
         """Create the growth's volume, once, however often it is asked for."""
         ...

@@ -74,6 +74,11 @@ class SimulatedCloud:
                 slots_free=None if self.slots is None else self.slots - len(names),
             )
 
+    def owned(self) -> tuple[Volume, ...]:
+        """What is visible of all filesystems."""
+        with self._at.call("owned"):
+            return tuple(self._shown(volume) for volume in self.volumes if self._seen(volume))
+
     def create(self, growth: GrowthId, size_bytes: int, inventory: Inventory) -> Volume:  # noqa: ARG002 -- as in Cloud
         """The living volume of the growth, else a new one."""
         with self._at.call("create"):

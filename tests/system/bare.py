@@ -47,6 +47,17 @@ class BareHost:
             check=False,
         )
 
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run another verb to its end, with the default configuration file."""
+        return subprocess.run(
+            [sys.executable, "-I", "-m", "ebs_autoscale", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
     def start(self, *arguments: str, **environment: str) -> psutil.Popen:
         """Start it; for tests that kill it."""
         return psutil.Popen(

@@ -4,14 +4,12 @@ import fcntl
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.model import InitStep, StepKind
-from ebs_autoscale.provision.first_volume import uuid_for
 from tests.system.bare import CONFIG, FSTAB, CloudHost
 from tests.unit.samples import policy_of
 
@@ -26,7 +24,6 @@ def test_init(cloud_host: CloudHost) -> None:
     assert ran.returncode == 0, ran.stderr
     cloud_host.assert_ready()
     assert [volume.size_gib for volume in cloud_host.volumes()] == [20]
-    assert cloud_host.uuid == uuid_for(cloud_host.sandbox.instance_arn, str(cloud_host.mountpoint))
     assert cloud_host.metadata_profile == "dup"
     assert set(re.findall(r"step=(\w+)", ran.stderr)) == STEPS
     assert f"--config {CONFIG} run --detach" in ran.stderr
@@ -45,19 +42,11 @@ def test_the_daemon_knows_its_first_volume(cloud_host: CloudHost) -> None:
     """The volume of `init` is a device like any other, so that the next growth is growth 1."""
     assert cloud_host.init("--size", "2GiB").returncode == 0
     cloud_host.assert_ready()
-    argv = [sys.executable, "-I", "-m", "ebs_autoscale"]
-
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        environment = cloud_host.environment
-        return subprocess.run(
-            [*argv, *arguments], env=environment, capture_output=True, text=True, check=False
-        )
-
-    found = json.loads(run("plan", "--json").stdout)
+    found = json.loads(cloud_host.run("plan", "--json").stdout)
     # Less than the 10 GiB that are to be available by default.
     assert (found["decision"], found["growth"]) == ("grow", f"{cloud_host.uuid[:8]}-1")
-    assert run("check").returncode == 0
-    ran = run("grow", "--size", "1GiB")
+    assert cloud_host.run("check").returncode == 0
+    ran = cloud_host.run("grow", "--size", "1GiB")
     assert ran.returncode == 0, ran.stderr
     growths = {volume.tags["ebs-autoscale:growth"]: volume for volume in cloud_host.volumes()}
     assert growths.keys() == {"0", "1"}
@@ -147,3 +136,19 @@ def test_a_volume_with_content_is_left_alone(cloud_host: CloudHost) -> None:
     assert len(cloud_host.volumes()) == 1
     assert not cloud_host.mounts
     subprocess.run(["e2fsck", "-fn", node], check=True, capture_output=True)
+
+
+def test_made_anew_after_a_purge(cloud_host: CloudHost) -> None:
+    """Another filesystem on the mountpoint, of another size, has nothing of the earlier one.
+
+    Neither its client tokens, which EC2 refuses, nor its UUID, under which the kernel may still
+    know its devices.
+    """
+    uuids = set()
+    for size in ("1GiB", "2GiB"):
+        assert cloud_host.init("--size", size).returncode == 0
+        cloud_host.assert_ready()
+        uuids.add(cloud_host.uuid)
+        ran = cloud_host.run("uninstall", "--purge-empty")
+        assert ran.returncode == 0, ran.stderr
+    assert len(uuids) == len(cloud_host.sandbox.calls("CreateVolume")) == 2

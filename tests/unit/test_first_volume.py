@@ -1,15 +1,14 @@
 """The first volume of a filesystem: there is one, however often it is asked for."""
 
 from dataclasses import replace
-from uuid import UUID
 
 import pytest
 
 from ebs_autoscale.errors import Cause, Refused
-from ebs_autoscale.model import GIB, GrowthId
+from ebs_autoscale.model import GIB, GrowthId, Volume
 from ebs_autoscale.policy import next_growth
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
-from ebs_autoscale.provision.first_volume import NoFilesystem, obtain, uuid_for
+from ebs_autoscale.provision.first_volume import NoFilesystem, choose_uuid, new_uuid, obtain
 from ebs_autoscale.resize import observe
 from tests.simulated.clock import Killed
 from tests.simulated.world import SimulatedWorld
@@ -17,12 +16,65 @@ from tests.simulated.world import SimulatedWorld
 OWNER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"
 
 
-def test_a_uuid_that_never_changes() -> None:
-    """The UUID depends on instance and mountpoint alone, and is the same in every version."""
-    name = uuid_for(OWNER, "/scratch")
-    assert name == "1786edb8-522e-5536-96ac-0fb546f6e8d0"
-    assert UUID(name).version == 5
-    assert len({name, uuid_for(OWNER, "/a"), uuid_for("", "/scratch")}) == 3
+UUIDS = {
+    "ours": new_uuid(OWNER, "/scratch"),
+    "marked": new_uuid(OWNER, "/scratch"),
+    # As earlier versions made it; it depends on instance and mountpoint alone.
+    "old": "1786edb8-522e-5536-96ac-0fb546f6e8d0",
+    "other mountpoint": new_uuid(OWNER, "/a"),
+    "other instance": new_uuid("", "/scratch"),
+    "no UUID": "x" * 300,
+    "nothing": "",
+}
+OTHERS = ["other mountpoint", "other instance", "no UUID", "nothing"]
+
+
+@pytest.mark.parametrize(
+    ("volumes", "known", "chosen"),
+    [
+        ([], [], "new"),
+        ([], OTHERS, "new"),
+        ([(name, 0, "available") for name in OTHERS], [], "new"),
+        # An interrupted run, or a filesystem that is not mounted.
+        ([("ours", 0, "available")], [], "ours"),
+        ([("old", 0, "in-use")], [], "old"),
+        ([("ours", 0, "creating")], ["marked"], "ours"),
+        ([], ["nothing", "marked"], "marked"),
+        ([], ["marked", "old"], "marked"),
+        # An earlier filesystem, and what a purge has left of it.
+        ([("ours", 0, "deleting")], [], "new"),
+        ([("ours", 0, "error")], [], "new"),
+        ([("ours", 3, "available")], [], "new"),
+    ],
+)
+def test_the_uuid_for_a_filesystem(
+    volumes: list[tuple[str, int, str]], known: list[str], chosen: str
+) -> None:
+    """What was begun keeps its UUID; any other filesystem gets one that none had before."""
+    found = [
+        Volume(id="vol-1", growth=GrowthId(UUIDS[name], ordinal), size_bytes=GIB, state=state)
+        for name, ordinal, state in volumes
+    ]
+    texts = [UUIDS[name] for name in known]
+    uuid, again = (choose_uuid(texts, found, owner=OWNER, mountpoint="/scratch") for _ in range(2))
+    if chosen == "new":
+        assert uuid != again
+        assert uuid not in UUIDS.values()
+        assert choose_uuid([uuid], [], owner=OWNER, mountpoint="/scratch") == uuid
+    else:
+        assert uuid == again == UUIDS[chosen]
+
+
+def test_a_copy_names_no_filesystem() -> None:
+    """A volume restored from a snapshot does not give its UUID to another one."""
+    copy = Volume(
+        id="vol-1",
+        growth=GrowthId(UUIDS["ours"], 0),
+        size_bytes=GIB,
+        state="available",
+        foreign="restored",
+    )
+    assert choose_uuid([], [copy], owner=OWNER, mountpoint="/scratch") != UUIDS["ours"]
 
 
 @pytest.fixture
