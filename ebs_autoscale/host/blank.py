@@ -39,7 +39,9 @@ def signature_of(node: Path) -> str:
             return ""
         raise
     fields = dict(line.split("=", 1) for line in found.split("\n") if "=" in line)
-    kind = fields.get("TYPE") or fields.get("PTTYPE") or "something that blkid recognises"
+    # A partition table can be beside a filesystem whose first sectors are free.
+    kinds = [fields[name] for name in ("TYPE", "PTTYPE") if name in fields]
+    kind = " and ".join(kinds) or "something that blkid recognises"
     uuid = fields.get("UUID") or fields.get("PTUUID")
     return f"{kind}, UUID {uuid}" if uuid else kind
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
@@ -12,11 +12,20 @@ from ebs_autoscale.filesystems.btrfs import reserve
 from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host import files, paths
+from ebs_autoscale.host.blank import signature_of
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
-from ebs_autoscale.model import DEAD_VOLUME_STATES, Reading, Volume
+from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
+    AttachVolume,
+    Inventory,
+    Observation,
+    Reading,
+    Volume,
+)
 from ebs_autoscale.policy import missing_device
-from ebs_autoscale.resize import World
+from ebs_autoscale.provision.first_volume import NoFilesystem
+from ebs_autoscale.resize import Attached, World, carry_out
 from ebs_autoscale.volumes import wait_detached
 
 _TOOL_TIMEOUT_SECONDS = 120.0
@@ -102,23 +111,53 @@ def interrupted(mountpoint: str) -> Mark | None:
 
 
 def finish(mark: Mark, world: World, say: Callable[[str], object]) -> None:
-    """Delete the volumes of a filesystem that was empty; nothing was written to them since."""
+    """Delete the volumes of a filesystem that was empty; nothing was written to them since.
+
+    Each is looked at before any is deleted, also one that is detached: where it has been since is
+    not known, so it is attached again. Raises Unfit that names what must not be deleted.
+    """
     generations = mark.volumes or {}
+    inventory = world.cloud.inventory(mark.filesystem)
     doomed = [
-        (volume, world.block_devices.node_of(volume))
-        for volume in world.cloud.inventory(mark.filesystem).volumes
+        _attached(volume, inventory, world)
+        for volume in inventory.volumes
         if volume.id in generations and volume.state not in DEAD_VOLUME_STATES
     ]
     for volume, node in doomed:
-        if node and _generation(node) != generations[volume.id]:
+        if not _is_as_seen(node, mark.filesystem, generations[volume.id]):
             raise Unfit(
                 f"{volume.id} ({node}) was written to after it was seen to be empty",
-                hint="mount its filesystem and look what it contains; it was not deleted",
+                hint=f"see `wipefs /dev/{node}`, mount it and look what it contains; it was not "
+                "deleted",
                 cause=Cause.NOT_EMPTY,
             )
     for volume, _ in doomed:
         _delete(volume, world)
         say(f"deleted {volume.id}")
+
+
+def _attached(volume: Volume, inventory: Inventory, world: World) -> Attached:
+    """The volume with its block device; it is attached if it is not."""
+    if node := world.block_devices.node_of(volume):
+        return Attached(volume, node)
+    if volume.attachment_state == "detaching":
+        volume = wait_detached(world.cloud, volume, world.clock) or volume
+    gone = NoFilesystem(volume.growth.filesystem, "")
+    seen = Observation(reading=gone.read(), inventory=inventory)
+    plan = (AttachVolume(growth=volume.growth),)
+    return carry_out(plan, volume, seen, replace(world, filesystem=gone))
+
+
+def _is_as_seen(node: str, filesystem: str, generation: int) -> bool:
+    """Whether the device still has this filesystem, in this generation, and nothing beside it.
+
+    A partition table leaves the superblock as it is.
+    """
+    try:
+        found = signature_of(Path("/dev", node))
+    except CommandFailed:
+        return False
+    return found == f"btrfs, UUID {filesystem}" and _generation(node) == generation
 
 
 def _generation(node: str) -> int:

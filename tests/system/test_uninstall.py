@@ -11,12 +11,14 @@ from typing import Literal, cast
 
 import psutil
 import pytest
+from ec2_sandbox.client import VolumeSeen
 from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.fstab import line_for
+from tests.signatures import gpt
 from tests.system.bare import kill
-from tests.system.bench import Host, create_volume, until
+from tests.system.bench import GIB, Host, create_volume, until
 
 pytestmark = pytest.mark.kernel
 
@@ -277,16 +279,37 @@ def test_what_is_written_in_the_window_is_kept(host: Host, fstab: Path, tool: st
 
 
 def test_what_is_written_after_an_interruption_is_kept(host: Host, fstab: Path) -> None:
-    """A filesystem that was used after its purge was interrupted is not deleted."""
+    """A volume that was used after its purge was interrupted is not deleted.
+
+    It is detached, as after a use elsewhere, so that only attaching it shows what is on it.
+    """
     assert host.run("grow").returncode == 0
     node = f"/dev/{host.read().devices[0].name}"
     reached = hold(host, "umount", f'{shutil.which("umount")} "$@" || exit')
     kill_when(host, reached.exists)
+
+    def refused(volume: VolumeSeen) -> str:
+        """What is on the volume after a purge that refuses to delete it."""
+        assert host.ask_ec2("DetachVolume", volume.id)
+        until(lambda: host.volumes()[0].state == "available", "the detach")
+        done = host.run("uninstall", "--purge-empty")
+        assert (done.returncode, volume.id in done.stderr) == (5, True), done.stderr
+        return f"/dev/{host.volumes()[0].node}"
+
+    (volume,) = host.volumes()
+    # Beside the superblock, which has not changed.
+    table = gpt(volume.size_gib * GIB)
+    with Path(f"/dev/{volume.node}").open("r+b") as device:
+        device.write(table)
+    grown = refused(volume)
+    with Path(grown).open("r+b") as device:
+        device.write(bytes(len(table)))
+
+    subprocess.run(["btrfs", "device", "scan", grown], check=True)
     subprocess.run(["mount", node, str(host.mountpoint)], check=True)
     (host.mountpoint / "result").write_text("of thirty hours")
     subprocess.run(["umount", str(host.mountpoint)], check=True)
-    done = host.run("uninstall", "--purge-empty")
-    assert done.returncode == 5, done.stdout
+    subprocess.run(["btrfs", "device", "scan", refused(volume)], check=True)
     subprocess.run(["mount", node, str(host.mountpoint)], check=True)
     assert host.run("uninstall", "--purge-empty").returncode == 5
     assert (host.mountpoint / "result").exists()
