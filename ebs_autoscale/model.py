@@ -129,12 +129,33 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What volumes of one kind cost, an estimate: US dollars a month, linear in their size.
+
+    `usd_fixed` is for provisioned IOPS and throughput, `basis` says whose prices these are.
+    """
+
+    usd_per_gib: float
+    usd_fixed: float = 0.0
+    basis: str = "at list price"
+
+    def usd_per_month(self, size_bytes: int) -> float:
+        """What a volume of this size costs."""
+        return self.usd_fixed + size_bytes / GIB * self.usd_per_gib
+
+    def words(self, size_bytes: int) -> str:
+        """The same for people."""
+        return f"about {self.usd_per_month(size_bytes):.2f} USD a month {self.basis}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """What EC2 says about this instance and the volumes of one filesystem.
 
     `volumes` have our three owner tags and this filesystem; `device_names` are all names taken
     on the instance, ours or not. `slots_free` is None when the instance type's limit is not known.
-    `cards` are the EBS cards, least loaded first, empty when the type has only one.
+    `cards` are the EBS cards, least loaded first, empty when the type has only one. `price` is that
+    of a new volume, None where it was not asked for.
     `outpost_arn` is empty for an instance in an AWS Region.
     """
 
@@ -142,6 +163,7 @@ class Inventory:
     volumes: tuple[Volume, ...]
     device_names: frozenset[str]
     slots_free: int | None
+    price: Price | None = None
     cards: tuple[int, ...] = ()
     instance_tags: Mapping[str, str] = field(default_factory=dict)
     outpost_arn: str = ""
@@ -211,7 +233,10 @@ class Rebalance(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSpec:
-    """What kind of volume a growth creates; None leaves the choice to EC2's default."""
+    """What kind of volume a growth creates; None leaves the choice to EC2's default.
+
+    `price_factor` is what the operator pays as a multiple of the list price.
+    """
 
     type: str = "gp3"
     iops: int | None = None
@@ -221,6 +246,7 @@ class VolumeSpec:
     delete_on_termination: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     copy_instance_tags: bool = False
+    price_factor: float = 1.0
 
 
 class DecisionKind(StrEnum):

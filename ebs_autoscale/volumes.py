@@ -30,6 +30,7 @@ from ebs_autoscale.ec2.responses import (
     tags_of,
     volume_of,
 )
+from ebs_autoscale.ec2.volume_types import price_of
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         EbsInstanceBlockDeviceSpecificationTypeDef,
         FilterTypeDef,
         InstanceTypeDef,
+        VolumeResponseTypeDef,
         VolumeTypeDef,
     )
 
@@ -149,6 +151,7 @@ class Ec2Volumes:
                 instance_id=self.identity.instance_id,
                 volumes=(),
                 device_names=frozenset(m["DeviceName"] for m in mappings if "DeviceName" in m),
+                price=price_of(self.requests.spec, self.identity.region),
                 slots_free=slots_free(kind, instance),
                 cards=cards_by_load(kind, instance),
                 instance_tags=tags_of(instance.get("Tags", [])),
@@ -203,11 +206,8 @@ class Ec2Volumes:
         zone = self.identity.availability_zone
         with translated_errors(f"cannot create a volume of {size_bytes // GIB} GiB in {zone}"):
             answer = self.ec2.create_volume(**request)
-            return (
-                None
-                if answer.get("State") in DEAD_VOLUME_STATES
-                else volume_of(answer, growth, self.identity)
-            )
+            is_dead = answer.get("State") in DEAD_VOLUME_STATES
+            return None if is_dead else self._volume(answer, growth)
 
     def predecessors(self) -> tuple[Volume, ...]:
         """Volumes that an older autoscaler created for this instance and that are not ours yet."""
@@ -217,7 +217,7 @@ class Ec2Volumes:
         found = self._found(filters)
         with translated_errors("cannot list volumes"):
             return tuple(
-                volume_of(answer, GrowthId("", 0), self.identity)
+                self._volume(answer, GrowthId("", 0))
                 for answer in found
                 if OWNER_TAG not in tags_of(answer.get("Tags", []))
             )
@@ -340,14 +340,13 @@ class Ec2Volumes:
         """
         found, now = self._found(filters), self._clock.wall_seconds()
         with translated_errors("cannot list volumes"):
+            ours = [(self._volume(v, growth), v) for v in found if (growth := growth_of(v))]
             return [
-                replace(
-                    volume_of(volume, growth, self.identity),
-                    age_seconds=now - volume["CreateTime"].timestamp(),
-                )
-                for volume in found
-                if (growth := growth_of(volume))
+                replace(volume, age_seconds=now - v["CreateTime"].timestamp()) for volume, v in ours
             ]
+
+    def _volume(self, answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId) -> Volume:
+        return volume_of(answer, growth, self.identity, self.requests.spec.price_factor)
 
     def _found(self, filters: Sequence[FilterTypeDef]) -> list[VolumeTypeDef]:
         with translated_errors("cannot list volumes"):

@@ -78,28 +78,34 @@ def growth_of(answer: VolumeTypeDef) -> GrowthId | None:
 
 
 def volume_of(
-    answer: VolumeTypeDef | VolumeResponseTypeDef, growth: GrowthId, identity: Identity
+    answer: VolumeTypeDef | VolumeResponseTypeDef,
+    growth: GrowthId,
+    identity: Identity,
+    price_factor: float,
 ) -> Volume:
-    """The volume as a value; raises KeyError for an answer that lacks an essential field."""
+    """The volume as a value. Raises KeyError for an answer that lacks an essential field."""
     attachments = answer.get("Attachments", [])
     here = [each for each in attachments if each.get("InstanceId") == identity.instance_id]
     attachment: VolumeAttachmentTypeDef = (here or attachments or [{}])[0]
+    size_bytes = answer["Size"] * GIB
+    price = list_price(
+        answer.get("VolumeType", ""),
+        identity.region,
+        iops=answer.get("Iops"),
+        mib_per_second=answer.get("Throughput"),
+        factor=price_factor,
+    )
     return Volume(
         id=answer["VolumeId"],
         growth=growth,
-        size_bytes=answer["Size"] * GIB,
+        size_bytes=size_bytes,
         state=answer["State"],
         attached_to=attachment.get("InstanceId", ""),
         device_name=attachment.get("Device", ""),
         attachment_state=attachment.get("State", ""),
         delete_on_termination=attachment.get("DeleteOnTermination", False),
         foreign=_foreign(answer, identity),
-        usd_per_month=list_price(
-            answer.get("VolumeType", ""),
-            answer["Size"] * GIB,
-            iops=answer.get("Iops"),
-            mib_per_second=answer.get("Throughput"),
-        ),
+        usd_per_month=price.usd_per_month(size_bytes) if price else None,
     )
 
 

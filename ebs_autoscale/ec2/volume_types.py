@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ebs_autoscale.model import GIB, VolumeSpec
+from ebs_autoscale.model import Price, VolumeSpec
 
 HOURS_PER_MONTH = 730.0
 
@@ -45,9 +45,8 @@ class VolumeType:
 
 
 # Sizes, IOPS and throughput: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
-# List prices of us-east-1, noted in November 2026: https://aws.amazon.com/ebs/pricing/. Other
-# Regions differ by a third at most. io2 is cheaper above 32,000 IOPS, and `standard` is billed per
-# request as well; both are left out.
+# List prices of us-east-1 as on https://aws.amazon.com/ebs/pricing/ in November 2026. `standard` is
+# billed per request as well, which is left out.
 VOLUME_TYPES = {
     "gp3": VolumeType(
         min_gib=1,
@@ -90,10 +89,48 @@ VOLUME_TYPES = {
 }
 
 
-def usd_per_month(volume: VolumeSpec, size_bytes: int) -> float:
-    """What a volume of this size costs a month at list price, provisioned performance included."""
+PRICED_REGION = "us-east-1"
+
+# List prices of gp3, in US dollars a month for a GiB, from the same page. In each Region the other
+# prices are within a tenth of those of us-east-1 times this one's ratio.
+_GP3_USD_PER_GIB = {
+    "af-south-1": 0.1047,
+    "ap-east-1": 0.1056,
+    "ap-northeast-1": 0.096,
+    "ap-northeast-2": 0.0912,
+    "ap-northeast-3": 0.096,
+    "ap-south-1": 0.0912,
+    "ap-southeast-1": 0.096,
+    "ap-southeast-2": 0.096,
+    "ca-central-1": 0.088,
+    "eu-central-1": 0.0952,
+    "eu-north-1": 0.0836,
+    "eu-south-1": 0.0924,
+    "eu-west-1": 0.088,
+    "eu-west-2": 0.0928,
+    "eu-west-3": 0.0928,
+    "me-south-1": 0.0968,
+    "sa-east-1": 0.152,
+    "us-east-1": 0.08,
+    "us-east-2": 0.08,
+    "us-west-1": 0.096,
+    "us-west-2": 0.08,
+}
+
+
+def usd_per_month(volume: VolumeSpec, size_bytes: int, region: str = "") -> float:
+    """What a volume of this size costs a month, provisioned performance included."""
+    return price_of(volume, region).usd_per_month(size_bytes)
+
+
+def price_of(volume: VolumeSpec, region: str = "") -> Price:
+    """The price of volumes as configured; for a Region without prices here, that of us-east-1."""
     price = list_price(
-        volume.type, size_bytes, iops=volume.iops, mib_per_second=volume.throughput_mib_per_second
+        volume.type,
+        region,
+        iops=volume.iops,
+        mib_per_second=volume.throughput_mib_per_second,
+        factor=volume.price_factor,
     )
     if price is None:
         raise ValueError(f"unknown volume type {volume.type!r}")
@@ -101,14 +138,24 @@ def usd_per_month(volume: VolumeSpec, size_bytes: int) -> float:
 
 
 def list_price(
-    name: str, size_bytes: int, *, iops: int | None, mib_per_second: int | None
-) -> float | None:
-    """The same by the figures that EC2 shows of a volume; None for a type without a price here."""
-    if (offer := VOLUME_TYPES.get(name)) is None:
+    kind: str, region: str, *, iops: int | None, mib_per_second: int | None, factor: float = 1.0
+) -> Price | None:
+    """The price by the figures that EC2 shows of a volume; None for a type without a price here."""
+    if (offer := VOLUME_TYPES.get(kind)) is None:
         return None
-    return (
-        size_bytes / GIB * offer.usd_per_gib
-        + max(0, (iops or 0) - offer.included_iops) * offer.usd_per_iops
-        + max(0, (mib_per_second or 0) - offer.included_mib_per_second)
-        * offer.usd_per_mib_per_second
-    )
+    basis = "list price" if region in _GP3_USD_PER_GIB else f"the list price of {PRICED_REGION}"
+    basis = f"at {basis}" if factor == 1 else f"at {factor:g} times {basis}"
+    base = _GP3_USD_PER_GIB[PRICED_REGION]
+    factor *= _GP3_USD_PER_GIB.get(region, base) / base
+    paid_mib = max(0, (mib_per_second or 0) - offer.included_mib_per_second)
+    fixed = _paid_iops(kind, iops or 0) * offer.usd_per_iops
+    fixed += paid_mib * offer.usd_per_mib_per_second
+    return Price(usd_per_gib=offer.usd_per_gib * factor, usd_fixed=fixed * factor, basis=basis)
+
+
+def _paid_iops(kind: str, iops: int) -> float:
+    """The IOPS that are paid for; those of io2 are cheaper above 32,000 and 64,000."""
+    if kind != "io2":
+        return max(0, iops - VOLUME_TYPES[kind].included_iops)
+    first, second, third = min(iops, 32_000), min(iops - 32_000, 32_000), iops - 64_000
+    return first + max(0, second) * 0.0455 / 0.065 + max(0, third) * 0.032 / 0.065

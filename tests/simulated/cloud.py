@@ -6,7 +6,7 @@ from math import inf
 
 from ebs_autoscale.ec2.requests import DEVICE_NAMES
 from ebs_autoscale.errors import Cause, NameTaken, Transient, Unfit
-from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume
+from ebs_autoscale.model import GIB, GrowthId, Inventory, Price, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 
 INSTANCE = "i-0123456789abcdef0"
@@ -61,6 +61,7 @@ class SimulatedCloud:
         self.all_blank = True
         self.slots: int | None = 27
         self.quota_volumes = inf
+        self.price = Price(usd_per_gib=0.08)
 
     def inventory(self, filesystem: str) -> Inventory:
         """What is visible of the filesystem's volumes."""
@@ -72,6 +73,7 @@ class SimulatedCloud:
                 volumes=tuple(self._shown(volume) for volume in shown),
                 device_names=frozenset(names),
                 slots_free=None if self.slots is None else self.slots - len(names),
+                price=self.price,
             )
 
     def owned(self) -> tuple[Volume, ...]:

@@ -9,6 +9,7 @@ from ebs_autoscale.model import (
     GrowthId,
     Inventory,
     Observation,
+    Price,
     Reading,
     Volume,
     VolumeSpec,
@@ -17,6 +18,7 @@ from ebs_autoscale.model import (
 MIB = 1024**2
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
 INSTANCE = "i-0123456789abcdef0"
+GP3 = Price(usd_per_gib=0.08)
 
 
 def reading_of(
@@ -53,6 +55,7 @@ def volume_of(ordinal: int, **changes: Any) -> Volume:
         "attachment_state": "attached",
         "delete_on_termination": True,
     }
+    values["usd_per_month"] = GP3.usd_per_month(changes.get("size_bytes", 20 * GIB))
     return Volume(**{**values, **changes})
 
 
@@ -63,6 +66,7 @@ def inventory_of(*volumes: Volume, **changes: Any) -> Inventory:
         "volumes": volumes,
         "device_names": frozenset(volume.device_name for volume in volumes),
         "slots_free": 20,
+        "price": GP3,
     }
     return Inventory(**{**values, **changes})
 
