@@ -81,6 +81,6 @@ def test_every_type_has_a_price_everywhere() -> None:
 )
 def test_a_volume_costs_what_ec2_shows(shown: dict[str, Any], usd: float | None) -> None:
     """Not what is configured now: the volume may be older. An unknown type has no price."""
-    answer = {"VolumeId": "vol-1", "Size": 100, "State": "in-use", **shown}
-    volume = volume_of(answer, GrowthId("f", 1), ELSEWHERE, 1.0)  # type: ignore[arg-type] -- EC2's answer, less than whole
+    answer: Any = {"VolumeId": "vol-1", "Size": 100, "State": "in-use", **shown}
+    volume = volume_of(answer, GrowthId("f", 1), ELSEWHERE, 1.0)
     assert volume.usd_per_month == (None if usd is None else pytest.approx(usd))
