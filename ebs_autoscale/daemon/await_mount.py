@@ -5,12 +5,11 @@ from pathlib import Path
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.daemon.worker import OURSELVES
-from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Problem
-from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem, Stopped
 from ebs_autoscale.filesystems.btrfs.mount import filesystem_at
-from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices, scan
+from ebs_autoscale.filesystems.btrfs.scan import Sighting
 from ebs_autoscale.host import files, fstab, systemd
-from ebs_autoscale.host.command import run
+from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.host.trusted_path import trusted_path
 from ebs_autoscale.telemetry import Conditions, Event, EventKind, State, View
 
@@ -22,7 +21,9 @@ MOUNT_RETRY_SECONDS = 60.0
 
 # Large filesystems read their block groups and replay a log: minutes in the worst case.
 _MOUNT_TIMEOUT_SECONDS = 600.0
-_LOOK_TIMEOUT_SECONDS = 60.0
+# A look takes half a second.
+_LOOK_SLICES = 25
+_LOOK_SLICE_SECONDS = 0.2
 _ASK_TIMEOUT_SECONDS = 180.0
 
 
@@ -51,7 +52,8 @@ class MountWaiter:
         self._mounted_at_seconds = float("-inf")
         self._away = ""
         self._detail = ""
-        self._copy: Problem | None = None
+        self._problem: Problem | None = None
+        self._looking: Question | None = None
 
     def advance(self, verify: Callable[[], object]) -> View | None:
         """Do what is due to get it mounted: None once `verify` accepts the mount, else the view."""
@@ -61,7 +63,7 @@ class MountWaiter:
             if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and self._is_due():
                 self._detail = self._bring_back()
             sentence = "; ".join(filter(None, [error.what, self._detail]))
-            problem = self._copy or Problem(error.cause, sentence, error.hint)
+            problem = self._problem or Problem(error.cause, sentence, error.hint)
             self._conditions.raised(problem)
             self._conditions.only({problem.key})
             return View(
@@ -83,32 +85,51 @@ class MountWaiter:
     def _bring_back(self) -> str:
         """Mount it if fstab lists it and all devices are present; returns what prevents that.
 
-        Not while a copy is visible, which the kernel might mount instead.
+        Not while a copy is visible, which the kernel might mount instead, nor while a device that
+        may be one does not respond.
         """
-        self._copy = None
+        self._problem = None
         try:
             uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
                 return f"no line of {fstab.FSTAB} mounts it by UUID"
-            present = self._present_devices(uuid)
-            if not present.complete:
-                return f"{uuid}: {present.sentence}{self._which_is_away(uuid)}"
-            if copies := copies_of(uuid):
-                self._copy = copies[0].problem
+            seen = self._look(uuid)
+            self._problem = seen.copy if seen else self._unresponsive()
+            if not seen or seen.copy:
                 return ""
+            if not seen.present.complete:
+                return f"{uuid}: {seen.present.sentence}{self._which_is_away(uuid)}"
             trusted_path(self._mountpoint)
             return self._mount(uuid)
         except EbsAutoscaleError as error:
             return str(error)
 
-    def _present_devices(self, uuid: str) -> PresentDevices:
-        scan(timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping)
-        try:
-            return present_devices(
-                uuid, timeout_seconds=_LOOK_TIMEOUT_SECONDS, stopping=self._stopping
-            )
-        except CommandFailed:
-            return PresentDevices()
+    def _look(self, uuid: str) -> Sighting | None:
+        """What is on this host; None while a block device keeps the one process that looks."""
+        if self._looking:
+            if self._looking.answer(wait_seconds=0) is None:
+                return None
+            # That answer is out of date by now.
+            self._looking = None
+        looking = Sighting.asked(uuid)
+        for _ in range(_LOOK_SLICES):
+            if answer := looking.answer(wait_seconds=_LOOK_SLICE_SECONDS):
+                return Sighting.of(answer)
+            if self._stopping():
+                looking.drop()
+                raise Stopped
+        self._looking = looking
+        return None
+
+    def _unresponsive(self) -> Problem:
+        process_id = self._looking.process_id if self._looking else 0
+        return Problem(
+            Cause.DEVICE_UNREADABLE,
+            f"cannot tell whether {self._mountpoint} may be mounted: a block device of this host "
+            f"does not respond to process {process_id}, which reads them all",
+            f"find the device with `ls -l /proc/{process_id}/fd` and `dmesg`, then detach its "
+            "volume by force or reboot the instance",
+        )
 
     def _mount(self, uuid: str) -> str:
         """Never with `degraded`: a missing device of single data would be lost for good."""

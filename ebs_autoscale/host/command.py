@@ -24,7 +24,7 @@ _IGNORING_SIGNALS = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
 _POLL_SECONDS = 0.2
 # A balance finishes its chunk first. Measured at 125 MiB/s: 5 s for 256 MiB of metadata, up to
 # 20 s for 1 GiB.
-_TERMINATE_GRACE_SECONDS = 30.0
+_CANCEL_GRACE_SECONDS = 30.0
 _KILL_GRACE_SECONDS = 10.0
 
 
@@ -75,6 +75,11 @@ class Question:
     def __init__(self, argv: Sequence[str]) -> None:
         self._process = _start(argv)
         self._answer: str | None = None
+
+    @property
+    def process_id(self) -> int:
+        """The process that looks."""
+        return self._process.pid
 
     @classmethod
     def of_module(cls, module: str, *arguments: str) -> "Question":
@@ -161,7 +166,7 @@ def _finish(
 def _terminate(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
-        process.communicate(timeout=_TERMINATE_GRACE_SECONDS)
+        process.communicate(timeout=_KILL_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         _end(process)
 
@@ -175,7 +180,7 @@ def _end(process: subprocess.Popen[str], cancel: Callable[[], object] | None = N
             cancel()
         else:
             process.kill()
-        grace_seconds = _TERMINATE_GRACE_SECONDS if cancel else _KILL_GRACE_SECONDS
+        grace_seconds = _CANCEL_GRACE_SECONDS if cancel else _KILL_GRACE_SECONDS
         return process.communicate(timeout=grace_seconds)[1]
     except subprocess.TimeoutExpired:
         # It is in an uninterruptible system call, as with a volume that does not respond, or its

@@ -115,7 +115,7 @@ time.sleep(600)
 
 def test_a_stop_kills_what_does_not_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool that ignores SIGTERM is killed after a while."""
-    monkeypatch.setattr(command, "_TERMINATE_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(command, "_KILL_GRACE_SECONDS", 0.2)
     script = f"""
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

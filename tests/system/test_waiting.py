@@ -1,12 +1,13 @@
 """`run --wait`: a filesystem that is not mounted yet, and what it lacks."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
 import psutil
 import pytest
+from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 
 from ebs_autoscale.host.fstab import line_for
 from tests.system.bench import Daemon, Host, events_in, find_event, until
@@ -114,4 +115,22 @@ def test_a_reload_while_it_waits(host: Host, fstab: Path) -> None:
         assert sum(process.cpu_times()[:2]) - before < 0.5
         subprocess.run(["mount", node, str(host.mountpoint)], check=True)
         daemon.wait_event("started")
+        end(host, daemon)
+
+
+def test_a_device_of_the_host_hangs(
+    host: Host, fstab: Path, failing_loop: Callable[[int], FailingDevice]
+) -> None:
+    """One process waits for a device that does not respond; the daemon says so.
+
+    Nothing is mounted meanwhile: the device may be a copy. Once it responds, all goes on.
+    """
+    fstab.write_text(line_for(unmount(host), str(host.mountpoint)) + "\n")
+    device = failing_loop(1024**2)
+    device.fail(DeviceFault.READS_HANG)
+    with host.daemon("--wait") as daemon:
+        daemon.wait_event("condition_began", cause="device unreadable")
+        assert not host.mountpoint.is_mount()
+        device.fail(DeviceFault.NONE)
+        daemon.wait_event("tended", containing=str(host.mountpoint))
         end(host, daemon)

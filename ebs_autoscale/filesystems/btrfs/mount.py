@@ -7,20 +7,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
+from ebs_autoscale.filesystems.btrfs import superblock
 from ebs_autoscale.filesystems.btrfs.ioctl import (
     FilesystemInfo,
     filesystem_info,
     is_read_only_subvolume,
 )
 from ebs_autoscale.filesystems.btrfs.repair import mount_hint, remount_command
-from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 
 # Python starts in 0.1 s, and a device that responds does so in milliseconds.
-_REMOUNT_WAIT_SECONDS = 1.0
+_QUESTION_WAIT_SECONDS = 1.0
 _NEEDS_BTRFS = "correct `mountpoint` in the configuration, or create one with `ebs-autoscale init`"
 
 _AUTOMOUNT_TIMEOUT_SECONDS = 20.0
@@ -52,6 +52,7 @@ class BtrfsMount:
         self._verified: tuple[Mount, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._remount: Question | None = None
+        self._gone: Question | None = None
         trigger_automount(self._table, self.path)
         with self.opened(read_only=read_only) as mount:
             self.uuid = mount.info.uuid
@@ -70,8 +71,7 @@ class BtrfsMount:
             mount = self._verify_filesystem(fd)
             if not read_only:
                 self._verify_writable(mount)
-            if mounts is not self._verified:
-                self._verify_devices()
+            if mounts is not self._verified and self._verify_devices():
                 self._verified = mounts
             yield mount
         finally:
@@ -123,22 +123,30 @@ class BtrfsMount:
                 cause=Cause.COPY,
             )
 
-    def _verify_devices(self) -> None:
+    def _verify_devices(self) -> bool:
         """Raise Unfit if a copy was mounted instead of the devices of the last mount.
 
-        A device that was removed has no superblock any more.
+        A device that was removed has no superblock any more. Read by another process; False while
+        that waits for a device.
         """
         names = _names_in(self.uuid) if self._names else frozenset()
-        for name in sorted(self._names - names):
-            with suppress(OSError):
-                if superblock_uuid(f"/dev/{name}") == self.uuid:
-                    raise Unfit(
-                        f"{_shown(self.path)} is mounted without {name}, which still belongs to "
-                        f"{self.uuid}: a copy of it was mounted instead",
-                        hint="unmount it, detach the copy, and mount it again",
-                        cause=Cause.COPY,
-                    )
+        if gone := sorted(self._names - names):
+            wait_seconds = 0.0
+            if self._gone is None:
+                self._gone = Question.of_module(superblock.__name__, self.uuid, *gone)
+                wait_seconds = _QUESTION_WAIT_SECONDS
+            if (answer := self._gone.answer(wait_seconds=wait_seconds)) is None:
+                return False
+            self._gone = None
+            if answer:
+                raise Unfit(
+                    f"{_shown(self.path)} is mounted without {', '.join(answer.split())}, which "
+                    f"still belongs to {self.uuid}: a copy was mounted instead",
+                    hint="unmount it, detach the copy, and mount it again",
+                    cause=Cause.COPY,
+                )
         self._names = names
+        return True
 
     def _not_mounted(self) -> Unfit:
         os.close(self._open())  # raises when the folder itself is missing
@@ -224,7 +232,7 @@ class BtrfsMount:
         wait_seconds = 0.0
         if self._remount is None:
             self._remount = Question.of_module(__name__, _shown(self.path), uuid)
-            wait_seconds = _REMOUNT_WAIT_SECONDS
+            wait_seconds = _QUESTION_WAIT_SECONDS
         try:
             return self._remount.answer(wait_seconds=wait_seconds) or ""
         except CommandFailed:

@@ -2,7 +2,9 @@
 
 import os
 import struct
+import sys
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ebs_autoscale.host.blank import BTRFS_SUPERBLOCK_AT, BTRFS_SUPERBLOCK_COPIES_AT
@@ -108,3 +110,15 @@ def is_left_by_mkfs(content: bytes, at: int, *, filesystem: str) -> bool:
             return False
     head = content[: -at % _NODE_BYTES]
     return head.count(0) == len(head)
+
+
+def main(filesystem: str, *names: str) -> None:
+    """`python -m` this module: print which of these devices have a superblock of the filesystem."""
+    for name in names:
+        with suppress(OSError):
+            if superblock_uuid(f"/dev/{name}") == filesystem:
+                print(name)  # noqa: T201 -- the answer of a process
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
