@@ -20,13 +20,15 @@ from urllib.parse import urlsplit
 
 from ebs_autoscale.host.mountinfo import parse
 from ebs_autoscale.telemetry import EventKind
-from tests.chaos.campaign import GROWTHS_MAX
 from tests.chaos.ground import Ground, wait
-from tests.hostile.meddler import KINDS, Meddler
+from tests.hostile.meddler import ATTACHED_MAX, KINDS, Meddler
 from tests.system.bench import events_in
 
 RATIO_MAX = 1.5
 UNDISTURBED = 5
+
+# 27 slots, less those of foreign volumes and those that a round needs that grows twice.
+GROWTHS_MAX = 23 - ATTACHED_MAX
 
 # About what EC2 takes, and always the same, so that a difference comes from the attacks.
 LATENCIES: Mapping[str, Any] = {
@@ -107,12 +109,13 @@ def _play(ground: Ground, tally: Tally, *, dice: Random, until: float) -> None:
     precious = _precious(ground)
     for _ in range(UNDISTURBED):
         tally.undisturbed.append(_growth(ground, tally))
-    meddler = Meddler(ground.host)
+    meddler = Meddler(ground.host, dice)
     kinds: list[str] = []
     with _attacker(ground, tally, seed=dice.getrandbits(32)) as uid:
         while ground.growths < GROWTHS_MAX and monotonic() < until and not tally.wrongs:
-            kinds = kinds or dice.sample(KINDS, len(KINDS))
+            kinds = kinds or dice.sample(list(KINDS), len(KINDS))
             meddler.make(kinds.pop())
+            _settle(ground, tally)
             # Sometimes the mountpoint is the user's own, sometimes open to all.
             _give(ground.host.mountpoint, *dice.choice(((uid, 0o755), (uid, 0o755), (0, 0o1777))))
             Event().wait(PAUSE_SECONDS)
@@ -121,6 +124,12 @@ def _play(ground: Ground, tally: Tally, *, dice: Random, until: float) -> None:
     _verdict(ground, tally, meddler)
     if _facts(precious[0]) != precious[1]:
         tally.wrongs.append(f"{precious[0]} of root's was changed")
+
+
+def _settle(ground: Ground, tally: Tally) -> None:
+    """Wait for the growth that a removed device may have led to."""
+    if not wait(lambda: not ground.low and not ground.daemon.children(), seconds=GROWTH_SECONDS):
+        tally.wrongs.append(f"short of space {GROWTH_SECONDS:.0f} s after a deed: {ground.low}")
 
 
 def _growth(ground: Ground, tally: Tally) -> float:
