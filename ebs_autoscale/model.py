@@ -56,6 +56,8 @@ class Reading:
     data chunks, minus what is reserved or dirty, plus what can still be allocated.
     `used_bytes` is what they have written or reserved, dirty bytes included; a growth
     does not change it.
+    `dirty_bytes` of these wait in the page cache; it takes up to `cache_bytes` of all filesystems
+    before it makes writers wait for the devices.
     `statvfs_available_bytes` is the figure `df` shows, up to 38 s late under buffered writes.
     `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
     `reserve_bytes` is the data held for emergencies: it counts as used, never as available.
@@ -73,6 +75,8 @@ class Reading:
     metadata_headroom_bytes: int
     metadata_profile: str
     devices: tuple[Device, ...]
+    dirty_bytes: int = 0
+    cache_bytes: int = 0
     reserve_bytes: int = 0
     quota: Quota | None = None
     reserve_fault: str = ""
@@ -112,7 +116,8 @@ class Volume:
     """An EBS volume as EC2 describes it; `attached_to` is an instance id, empty when detached.
 
     `foreign` is why no growth can have created it, such as `restored from snap-1`, else empty.
-    `usd_per_month` is an estimate at list price, None for a type that is not known.
+    `usd_per_month` is an estimate at list price, `bytes_per_second` the most that it takes, both
+    None for a type that is not known.
     """
 
     id: str
@@ -125,6 +130,7 @@ class Volume:
     delete_on_termination: bool = False
     foreign: str = ""
     usd_per_month: float | None = None
+    bytes_per_second: float | None = None
     age_seconds: float | None = field(default=None, compare=False)
 
 

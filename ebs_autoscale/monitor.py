@@ -23,6 +23,7 @@ from ebs_autoscale.policy import (
     Shortage,
     describe_available,
     device_problems,
+    lead_time_seconds,
     missing_device,
     missing_reserve,
     next_action,
@@ -207,7 +208,8 @@ class Monitor:
         except EbsAutoscaleError as error:
             self._without_reading(error)
             return self._policy.polling.max_seconds
-        self._history.add(reading)
+        lead = lead_time_seconds(self._policy, self._history.forecast)
+        self._history.add(reading, lead)
         self._report_problems(reading)
         forecast = self._history.forecast
         shortage = shortage_of(reading, self._policy, forecast)
@@ -367,6 +369,8 @@ class Monitor:
                 self._state = self._state.unfinished()
                 self._activity = ""
                 self._emit(event)
+            case EventKind.THROUGHPUT if event.device and event.bytes_per_second is not None:
+                self._history.learn_throughput(event.device, float(event.bytes_per_second))
             case EventKind.DECIDED:
                 self._on_decision(event)
             case _:

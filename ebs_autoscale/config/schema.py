@@ -15,7 +15,7 @@ from ebs_autoscale.config.yaml_source import (
     parse_mapping,
     root_of,
 )
-from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, bytes_per_second_max
 from ebs_autoscale.errors import Cause, ConfigInvalid
 from ebs_autoscale.model import GIB, MIB, Rebalance, VolumeSpec
 from ebs_autoscale.policy import GrowthPolicy, Limits, Polling, Sizing, Threshold
@@ -173,6 +173,12 @@ def _settings(parsed: Parsed) -> Settings:
         Sizing(**fields[Sizing]),
         sold_min_bytes=offer.min_gib_with(volume.iops) * GIB,
         sold_max_bytes=offer.max_gib * GIB,
+        sold_bytes_per_second=bytes_per_second_max(
+            volume.type,
+            offer.max_gib * GIB,
+            iops=volume.iops,
+            mib_per_second=volume.throughput_mib_per_second,
+        ),
     )
     policy = GrowthPolicy(
         threshold=Threshold(**fields[Threshold]),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG
-from ebs_autoscale.ec2.volume_types import list_price
+from ebs_autoscale.ec2.volume_types import bytes_per_second_max, list_price
 from ebs_autoscale.model import GIB, GrowthId, Identity, Volume
 
 if TYPE_CHECKING:
@@ -87,13 +87,10 @@ def volume_of(
     attachments = answer.get("Attachments", [])
     here = [each for each in attachments if each.get("InstanceId") == identity.instance_id]
     attachment: VolumeAttachmentTypeDef = (here or attachments or [{}])[0]
-    size_bytes = answer["Size"] * GIB
+    kind, size_bytes = answer.get("VolumeType", ""), answer["Size"] * GIB
+    iops, throughput = answer.get("Iops"), answer.get("Throughput")
     price = list_price(
-        answer.get("VolumeType", ""),
-        identity.region,
-        iops=answer.get("Iops"),
-        mib_per_second=answer.get("Throughput"),
-        factor=price_factor,
+        kind, identity.region, iops=iops, mib_per_second=throughput, factor=price_factor
     )
     return Volume(
         id=answer["VolumeId"],
@@ -106,6 +103,9 @@ def volume_of(
         delete_on_termination=attachment.get("DeleteOnTermination", False),
         foreign=_foreign(answer, identity),
         usd_per_month=price.usd_per_month(size_bytes) if price else None,
+        bytes_per_second=bytes_per_second_max(
+            kind, size_bytes, iops=iops, mib_per_second=throughput
+        ),
     )
 
 

@@ -1,13 +1,17 @@
 """EBS volume types: the sizes and performance that EC2 offers, and list prices. Pure."""
 
 from dataclasses import dataclass
+from math import inf
 
-from ebs_autoscale.model import Price, VolumeSpec
+from ebs_autoscale.model import GIB, MIB, Price, VolumeSpec
 
 HOURS_PER_MONTH = 730.0
 
 # gp3 takes at most 0.25 MiB/s for each of its IOPS.
 IOPS_PER_MIB_PER_SECOND = 4
+
+# Above this size bursts of gp2 reach 250 MiB/s.
+_GP2_SMALL_GIB = 170
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +163,25 @@ def _paid_iops(kind: str, iops: int) -> float:
         return max(0, iops - VOLUME_TYPES[kind].included_iops)
     first, second, third = min(iops, 32_000), min(iops - 32_000, 32_000), iops - 64_000
     return first + max(0, second) * 0.0455 / 0.065 + max(0, third) * 0.032 / 0.065
+
+
+def bytes_per_second_max(
+    name: str, size_bytes: int, *, iops: int | None, mib_per_second: int | None
+) -> float | None:
+    """The most that such a volume takes, bursts included; None for a type that is not known here.
+
+    None of the types exceeds it, so that it is a bound and no forecast. Without the figures that
+    EC2 shows of the volume it is the most of the type.
+    """
+    gib = size_bytes / GIB
+    by_iops = inf if iops is None else 0.256 * iops
+    most = {
+        "gp3": mib_per_second or VOLUME_TYPES["gp3"].included_mib_per_second,
+        "gp2": 128 if gib <= _GP2_SMALL_GIB else 250,
+        "io2": min(4000, by_iops),
+        "io1": min(1000, by_iops),
+        "st1": min(500, 250 / 1024 * gib),
+        "sc1": min(250, 80 / 1024 * gib),
+        "standard": 90,
+    }.get(name)
+    return None if most is None else most * MIB

@@ -45,6 +45,7 @@ from ebs_autoscale.policy.settings import (
 from ebs_autoscale.policy.shortage import (
     Shortage,
     describe_available,
+    lead_time_seconds,
     poll_delay_seconds,
     seconds_until_full,
     shortage_of,
@@ -75,6 +76,7 @@ __all__ = [
     "device_problems",
     "failed",
     "is_reserve_affordable",
+    "lead_time_seconds",
     "listed",
     "may_be_device",
     "missing_device",

@@ -1,11 +1,12 @@
 """How fast the filesystem fills, from the latest readings, and how long a growth takes here."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ebs_autoscale.model import Reading
+from ebs_autoscale.policy.peaks import Peaks
 
 # create 1.5 s + attach 2 s + block device 0.5 s at the median, 4 + 10 + 5 s at the 99th
 # percentile (EBS CSI driver's measurements); what our own growths took replaces it.
@@ -32,12 +33,20 @@ class Forecast:
     `fill_bytes_per_second` is the peak, which says when to act; `sustained_bytes_per_second`
     the trend, which says how much is worth creating. Both were seen up to the moment at which
     `used_bytes` were used; once less is used than that, they are no longer true.
+    `devices_bytes_per_second` is the most that the devices take, None where that is not known or
+    was exceeded; `cache_bytes` is what the page cache can take besides. `ceiling_bytes` is what
+    usage stayed below so far as it came back down again and again, None where it did not, and
+    `ceiling_bytes_per_second` how fast that rises.
     """
 
     fill_bytes_per_second: float = 0.0
     sustained_bytes_per_second: float = 0.0
     growth_seconds: float = GROWTH_SECONDS_PRIOR
     used_bytes: int = 0
+    devices_bytes_per_second: float | None = None
+    cache_bytes: int = 0
+    ceiling_bytes: int | None = None
+    ceiling_bytes_per_second: float = 0.0
 
     def after(self, reading: Reading) -> "Forecast":
         """What is left of the forecast at a later reading."""
@@ -45,16 +54,46 @@ class Forecast:
             return self
         return replace(self, fill_bytes_per_second=0.0, sustained_bytes_per_second=0.0)
 
+    def bounded(
+        self,
+        bytes_per_second: float,
+        seconds: float,
+        *,
+        used_bytes: int,
+        new_device_bytes_per_second: float | None = 0.0,
+    ) -> float:
+        """How many bytes can be written in these seconds at this rate, as far as is possible.
+
+        Never more than the page cache and the devices take, nor than usage rose to so far where
+        that came back down again and again. `used_bytes` are used now; the throughput of a new
+        device is None when it is not known.
+        """
+        written = bytes_per_second * seconds
+        devices, new = self.devices_bytes_per_second, new_device_bytes_per_second
+        if devices is not None and new is not None:
+            written = min(written, self.cache_bytes + (devices + new) * seconds)
+        if self.ceiling_bytes is not None and used_bytes <= self.ceiling_bytes:
+            ceiling = self.ceiling_bytes + self.ceiling_bytes_per_second * seconds
+            written = min(written, ceiling - used_bytes)
+        return written
+
 
 class FillHistory:
     """The readings of the longest window, and what a growth takes here; starts from the prior."""
 
     def __init__(self) -> None:
         self._readings: deque[Reading] = deque()
+        self._peaks = Peaks()
+        self._throughputs: Mapping[str, float | None] = {}
+        # What must be in the page cache if programs wrote it and the devices took all they can.
+        self._cached_bytes = 0.0
         self.forecast = Forecast()
 
-    def add(self, reading: Reading) -> None:
+    def add(self, reading: Reading, lead_seconds: float) -> None:
         """Take the newest reading into account."""
+        devices = self._devices_bytes_per_second(reading)
+        self._peaks.add(reading, lead_seconds)
+        ceiling = self._peaks.ceiling(reading.taken_at_seconds)
         self._readings.append(reading)
         self.forget_before(reading.taken_at_seconds - max(FILL_RATE_WINDOWS_SECONDS))
         self.forecast = Forecast(
@@ -62,7 +101,36 @@ class FillHistory:
             sustained_bytes_per_second=sustained_rate(self._readings),
             growth_seconds=self.forecast.growth_seconds,
             used_bytes=reading.used_bytes,
+            devices_bytes_per_second=devices,
+            cache_bytes=max(0, reading.cache_bytes - reading.dirty_bytes),
+            ceiling_bytes=ceiling.used_bytes,
+            ceiling_bytes_per_second=ceiling.bytes_per_second,
         )
+
+    def _devices_bytes_per_second(self, reading: Reading) -> float | None:
+        """The most that the devices take; None if it is not known, or if more was written.
+
+        Space that is used up without being written (by fallocate) gives itself away by being more
+        than the page cache can hold besides what the devices took; so does a device that is faster
+        than EC2 said.
+        """
+        known = self._throughputs
+        self._throughputs = {each.name: known.get(each.name) for each in reading.devices}
+        throughputs = [each for each in self._throughputs.values() if each is not None]
+        if len(throughputs) < len(reading.devices):
+            self._cached_bytes = 0.0
+            return None
+        total = sum(throughputs)
+        if self._readings:
+            last = self._readings[-1]
+            elapsed = reading.taken_at_seconds - last.taken_at_seconds
+            rise = reading.used_bytes - last.used_bytes
+            self._cached_bytes = max(0.0, self._cached_bytes + rise - total * elapsed)
+        return None if self._cached_bytes > reading.cache_bytes else total
+
+    def learn_throughput(self, device: str, bytes_per_second: float) -> None:
+        """The device with this kernel name takes no more than this."""
+        self._throughputs = {**self._throughputs, device: bytes_per_second}
 
     def learn_growth(self, seconds: float) -> None:
         """A growth took this long; one quick growth is no promise, so it counts by half."""
@@ -77,6 +145,8 @@ class FillHistory:
     def forget_readings(self) -> None:
         """Readings are of no use after a gap; how long growths took still is."""
         self._readings.clear()
+        self._peaks = Peaks()
+        self._cached_bytes = 0.0
 
 
 def fill_rate(readings: Sequence[Reading]) -> float:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ebs_autoscale.model import GIB
+from ebs_autoscale.model import GIB, MIB
 
 AUTO_LEAD_TIME = None
 
@@ -33,7 +33,8 @@ class Sizing:
     """How large the next volume is: a share of the present size, or `fixed_bytes` when set.
 
     A ladder (`steps`, ascending by devices) replaces both that and the share of `Threshold`.
-    Outside of the `sold` bounds EC2 has no volume of the configured type at all.
+    Outside of the `sold` bounds EC2 has no volume of the configured type at all, and none of it
+    takes more than `sold_bytes_per_second`; None where that is not known.
     """
 
     percent: float = 50.0
@@ -43,6 +44,7 @@ class Sizing:
     steps: tuple[LadderStep, ...] = ()
     sold_min_bytes: int = GIB
     sold_max_bytes: int = 64 * 1024 * GIB
+    sold_bytes_per_second: float | None = 125 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,11 +72,18 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
     if reading.available_bytes < min_bytes:
         yield f"less than {format_size(min_bytes)}"
     lead = lead_time_seconds(policy, forecast)
-    rate = forecast.fill_bytes_per_second
-    if rate > 0 and lead > 0 and reading.available_bytes / rate < lead:
+    written = _written_bytes(reading, forecast, lead)
+    if reading.available_bytes < written:
+        rate = written / lead
         left = reading.available_bytes / rate
         speed = f"{rate / MIB:.0f} MiB/s"
         yield f"full in {left:.0f} s at {speed}; adding a volume may take {lead:.0f} s"
+
+
+def _written_bytes(reading: Reading, forecast: Forecast, lead_seconds: float) -> float:
+    """What will be written within the lead time, as far as is possible."""
+    rate = forecast.fill_bytes_per_second
+    return forecast.bounded(rate, lead_seconds, used_bytes=reading.used_bytes)
 
 
 def seconds_until_full(reading: Reading, forecast: Forecast) -> float:
@@ -136,7 +143,7 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
     trigger = max(
         reading.size_bytes * available_percent_floor(reading, policy) / 100,
         policy.threshold.available_min_bytes,
-        forecast.fill_bytes_per_second * lead,
+        _written_bytes(reading, forecast, lead),
     )
     fastest = max(ASSUMED_FILL_BYTES_PER_SECOND, forecast.fill_bytes_per_second)
     metadata = reading.metadata_headroom_bytes - _metadata_min_bytes(reading, lead)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from ebs_autoscale.model import GIB, MIB, Reading
 from ebs_autoscale.policy.forecast import Forecast
@@ -58,10 +59,20 @@ def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> I
         share = int(reading.size_bytes * sizing.percent / 100)
         yield Size(share, f"{sizing.percent:g} % of the current size")
     seconds = LEADS_TO_COVER * lead_time_seconds(policy, forecast)
-    yield _written(forecast.sustained_bytes_per_second, seconds, max_bytes=sizing.sold_max_bytes)
+    written = partial(
+        forecast.bounded,
+        seconds=seconds,
+        used_bytes=reading.used_bytes,
+        new_device_bytes_per_second=sizing.sold_bytes_per_second,
+    )
+    sustained, peak = (
+        written(rate)
+        for rate in (forecast.sustained_bytes_per_second, forecast.fill_bytes_per_second)
+    )
+    yield _written(sustained, seconds, max_bytes=sizing.sold_max_bytes)
     # A new burst may end at once, so it asks for no more than the current size. Doubling gives
     # the next growth as much time as this one had.
-    yield _written(forecast.fill_bytes_per_second, seconds, max_bytes=reading.size_bytes)
+    yield _written(peak, seconds, max_bytes=reading.size_bytes)
     percent = available_percent_floor(reading, policy)
     yield Size(
         _missing_bytes(reading, percent, policy.threshold.available_min_bytes),
@@ -69,10 +80,10 @@ def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> I
     )
 
 
-def _written(bytes_per_second: float, seconds: float, *, max_bytes: int) -> Size:
-    speed = f"{bytes_per_second / MIB:.0f} MiB/s"
+def _written(written_bytes: float, seconds: float, *, max_bytes: int) -> Size:
+    speed = f"{written_bytes / seconds / MIB:.0f} MiB/s" if seconds else ""
     return Size(
-        int(min(bytes_per_second * seconds, max_bytes)),
+        int(min(written_bytes, max_bytes)),
         f"{speed} for {seconds:.0f} s, until another volume can be added",
     )
 

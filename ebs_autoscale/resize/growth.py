@@ -93,6 +93,8 @@ def grow_once(
         seen: Observation | None = None
         try:
             seen = observe(world)
+            for each in filter(seen.is_device, seen.inventory.volumes):
+                world.tell_throughput(each, seen.nodes[each.id])
             if world.adopt:
                 seen = adopt_predecessors(seen, world)
             decision = decide(

@@ -144,6 +144,20 @@ class World:
         level = Level.WARNING if cause else Level.INFO
         self._emit(volume, EventKind.TENDED, sentence, level=level, cause=cause, hint=hint)
 
+    def tell_throughput(self, volume: Volume, node: str) -> None:
+        """Tell the most that a device of the filesystem takes, for the loop's forecast."""
+        if volume.bytes_per_second is not None:
+            self.emit(
+                Event(
+                    kind=EventKind.THROUGHPUT,
+                    sentence=f"{node} is {volume.id}",
+                    level=Level.DEBUG,
+                    volume=volume.id,
+                    device=node,
+                    bytes_per_second=volume.bytes_per_second,
+                )
+            )
+
     def warn(self, volume: Volume, sentence: str, error: EbsAutoscaleError) -> None:
         """Tell what went wrong without ending the growth; `error` has the cause and the hint."""
         self._emit(

@@ -88,6 +88,7 @@ def _perform(
             return attached, f"attached {attached.volume.id} as {attached.node}"
         case AddDevice():
             _add(at, world)
+            world.tell_throughput(*at)
             if at.volume.id not in created:
                 # Only now is it known to be ours to delete.
                 protect(at.volume, world, patience_seconds=MAPPING_PATIENCE_SECONDS)

@@ -20,6 +20,7 @@ class EventKind(StrEnum):
     STEP_STARTED = "step_started"
     STEP_DONE = "step_done"
     STEP_PROGRESS = "step_progress"
+    THROUGHPUT = "throughput"
     TENDED = "tended"
     GROWTH_DONE = "growth_done"
     GROWTH_STOPPED = "growth_stopped"
@@ -55,7 +56,8 @@ class Event:
     """Something worth telling: `sentence` says what happened, `hint` what to do about it.
 
     All further fields are for machines, None where they do not apply. `step` is one of `number`
-    of `steps`; `volume` is an EBS volume id, `filesystem` a UUID, `status` an exit status.
+    of `steps`; `volume` is an EBS volume id, `device` a kernel name, `bytes_per_second` the most
+    that it takes, `filesystem` a UUID, `status` an exit status.
     """
 
     kind: EventKind
@@ -69,6 +71,8 @@ class Event:
     number: int | None = None
     steps: int | None = None
     volume: str | None = None
+    device: str | None = None
+    bytes_per_second: float | None = None
     seconds: float | None = None
     cause: Cause | None = None
     status: int | None = None
@@ -136,7 +140,7 @@ class Event:
 
 
 _TOO_MUCH = (OverflowError, RecursionError)
-_TEXTS = ("sentence", "hint", "growth", "volume", "filesystem", "version")
+_TEXTS = ("sentence", "hint", "growth", "volume", "device", "filesystem", "version")
 _FIELDS = tuple(
     name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.alone import alone
 from tests.bench import accuracy, cost, fill, imds, picture, scenarios, storm
+from tests.simulated import programs
 
 
 def main() -> int:
@@ -80,7 +81,14 @@ def _imds(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
     return [f"{each.case}: ENOSPC" for each in found if each.enospc]
 
 
+def _workloads(_folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    for line in programs.table():
+        say(line)
+    return []
+
+
 WHAT = {
+    "workloads": _workloads,
     "cost": _cost,
     "accuracy": _accuracy,
     "scenarios": _scenarios,

@@ -83,11 +83,13 @@ class SlowGrowths:
             self._decide()
         elif isinstance(self._decision, Grow):
             self.life.volumes.append(self._decision.size_bytes)
+            self._tell_throughputs()
             seconds = self.life.growth_seconds
             self._end(EventKind.GROWTH_DONE, decision=DecisionKind.GROW, seconds=seconds)
 
     def _decide(self) -> None:
         life = self.life
+        self._tell_throughputs()
         decision = decide(life.observation(), life.policy, forecast=self._forecast)
         match decision:
             case Hold(reason):
@@ -98,6 +100,19 @@ class SlowGrowths:
             case Grow():
                 self._decision = decision
                 life.decided.append((life.clock.now_seconds(), decision, life.read()))
+
+    def _tell_throughputs(self) -> None:
+        if self.life.device_bytes_per_second is None:
+            return
+        for device in self.life.read().devices:
+            self._unsaid.append(
+                Event(
+                    kind=EventKind.THROUGHPUT,
+                    sentence="as EC2 shows it",
+                    device=device.name,
+                    bytes_per_second=self.life.device_bytes_per_second,
+                )
+            )
 
     def _end(self, kind: EventKind, sentence: str = "", **fields: Any) -> None:
         self.running = False
@@ -128,6 +143,7 @@ class Life:
         self.volumes: list[int] = []
         self.used_bytes = 0.0
         self.rate = 0.0
+        self.device_bytes_per_second: float | None = None
         self.start_seconds, self.growth_seconds = 1.0, 5.0
         self.enospc_at: list[float] = []
         self.decided: list[tuple[float, Grow, Reading]] = []

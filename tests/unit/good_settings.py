@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.model import GIB, Rebalance, VolumeSpec
+from ebs_autoscale.model import GIB, MIB, Rebalance, VolumeSpec
 from ebs_autoscale.policy.settings import (
     GrowthPolicy,
     LadderStep,
@@ -53,7 +53,7 @@ GOOD = {
         DEFAULT,
         policy=GrowthPolicy(
             threshold=Threshold(lead_time_seconds=0.0),
-            sizing=Sizing(percent=200.0, sold_min_bytes=20 * GIB),
+            sizing=Sizing(percent=200.0, sold_min_bytes=20 * GIB, sold_bytes_per_second=500 * MIB),
         ),
         volume=VolumeSpec(iops=10_000, throughput_mib_per_second=500),
     ),
@@ -86,8 +86,9 @@ GOOD = {
                 fixed_bytes=100 * GIB,
                 min_bytes=64 * GIB,
                 max_bytes=2048 * GIB,
-                # The smallest volume with 20,000 IOPS.
+                # The smallest volume with 20,000 IOPS, and the most that it takes.
                 sold_min_bytes=20 * GIB,
+                sold_bytes_per_second=4000 * MIB,
             ),
             limits=Limits(volumes=12, total_bytes=20 * 1024 * GIB, cooldown_seconds=300.0),
             polling=Polling(min_seconds=0.05, max_seconds=30.0),

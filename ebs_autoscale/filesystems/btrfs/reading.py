@@ -60,6 +60,9 @@ def reading_of(
         ),
         # Taking or releasing the reserve does not count as writing.
         used_bytes=max(0, used_bytes - held.data_bytes),
+        # What is dirty is only reserved until write-back allocates it.
+        dirty_bytes=data.may_use_bytes,
+        cache_bytes=sysfs.dirty_limit_bytes(),
         statvfs_available_bytes=statvfs.f_bavail * statvfs.f_frsize,
         metadata_headroom_bytes=metadata_headroom_bytes(metadata, unallocated),
         metadata_profile=metadata.profile,

@@ -128,6 +128,17 @@ class BtrfsSysfs:
         except FileNotFoundError:
             return None
 
+    def dirty_limit_bytes(self) -> int:
+        """The most that may be dirty in the page cache of all filesystems together.
+
+        Beyond it writers wait for the devices. The kernel counts only memory that can be dirty, so
+        it may be less. Source: https://docs.kernel.org/admin-guide/sysctl/vm.html
+        """
+        if limit := int(self._read("/proc/sys/vm/dirty_bytes")):
+            return limit
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return memory * int(self._read("/proc/sys/vm/dirty_ratio")) // 100
+
     def _flag(self, devid: int, name: str, default: str) -> str:
         try:
             return self._read(f"devinfo/{devid}/{name}")
@@ -156,7 +167,8 @@ class BtrfsSysfs:
             with suppress(OSError):
                 return os.pread(fd, 4096, 0).decode("ascii").strip()
             self._forget()
-        fd = os.open(f"{self._folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        path = name if name.startswith("/") else f"{self._folder}/{name}"
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._fds[name] = fd
         return os.pread(fd, 4096, 0).decode("ascii").strip()
 
