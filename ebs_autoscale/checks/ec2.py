@@ -313,7 +313,10 @@ def orphan_lines(
     for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.uuid, *mounted}):
         names = listed([v for v in owned if v.growth.filesystem == filesystem], instance_id)
         what = f"volumes of filesystem {filesystem}, which is not mounted: {names}"
-        hint = "mount it, or delete the volumes if their data is not needed"
+        hint = (
+            "mount it, or run `init` again if that was interrupted; if their data is not needed, "
+            "delete the volumes"
+        )
         yield Line("leftovers", "warn", what, hint)
 
 

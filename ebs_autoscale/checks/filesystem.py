@@ -202,7 +202,8 @@ def fstab_lines(
         yield Line("fstab", "ok", f"a mount unit mounts {mountpoint}")
     elif not entries:
         what = f"no line for {mountpoint}: it is not mounted at boot"
-        yield Line("fstab", "warn", what, f"add {wanted}")
+        hint = f"add {wanted}" if mounted else f"run `ebs-autoscale init {mountpoint}`"
+        yield Line("fstab", "warn", what, hint)
     elif len(entries) > 1:
         what = f"{counted(len(entries), 'line')} for {mountpoint}"
         yield Line("fstab", "warn", what, f"keep only {wanted}")

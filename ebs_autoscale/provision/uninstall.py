@@ -26,6 +26,7 @@ from ebs_autoscale.volumes import VISIBLE_AFTER_SECONDS
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 
 _IMDS_PATIENCE_SECONDS = 5.0
+_LOOK_EVERY_SECONDS = 2.0
 
 
 def uninstall(config_path: Path, *, purge: bool) -> int:
@@ -56,7 +57,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         if mark:
             _finish_purge(settings, mark)
         else:
-            _remove_reserve(settings)
+            _remove_reserve(settings, uuid)
             if purge:
                 _purge(settings)
         mount_by = _remove_fstab_lines(uuid, settings.mountpoint, is_purged=purge)
@@ -81,14 +82,16 @@ def _uuid_and_devices(settings: Settings) -> tuple[str, int]:
     return reading.filesystem, len(reading.devices)
 
 
-def _remove_reserve(settings: Settings) -> None:
+def _remove_reserve(settings: Settings, uuid: str) -> None:
     """Remove the reserve file; when that fails the rest is removed all the same."""
+    if not uuid:
+        return
     try:
         filesystem = filesystem_of(settings, SystemClock())
         if done := filesystem.keep_reserve(0):
             print(f"{done} in {settings.mountpoint}")
     except EbsAutoscaleError as error:
-        print(f"cannot remove the emergency reserve: {error}")
+        print(f"cannot remove the emergency reserve: {error.what}")
 
 
 def _purge(settings: Settings) -> None:
@@ -112,9 +115,12 @@ def _name_volumes_of_init(settings: Settings) -> None:
         identity = Imds(clock).identity(patience_seconds=_IMDS_PATIENCE_SECONDS)
         cloud = cloud_of(settings, clock, identity)
         found = begun_here(cloud.owned(), identity.owner, settings.mountpoint)
-        if not found and paths.init_mark(settings.mountpoint).exists():
-            print(f"waiting {VISIBLE_AFTER_SECONDS:.0f} s for what an interrupted `init` created")
-            clock.sleep(VISIBLE_AFTER_SECONDS)
+        deadline = clock.now_seconds() + VISIBLE_AFTER_SECONDS
+        while not found and paths.init_mark(settings.mountpoint).exists():
+            if clock.now_seconds() > deadline:
+                break
+            # What it asked for as it was interrupted may not be listed yet.
+            clock.sleep(_LOOK_EVERY_SECONDS)
             found = begun_here(cloud.owned(), identity.owner, settings.mountpoint)
     except EbsAutoscaleError as error:
         print(f"cannot ask EC2 whether `init` has left a volume: {error}")
