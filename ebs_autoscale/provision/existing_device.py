@@ -65,12 +65,19 @@ def inspect(name: str, *, filesystem: str, size_bytes: int, clock: Clock) -> Can
             return Candidate(name=name, filesystem=found or filesystem, is_formatted=bool(found))
 
 
-def inspect_given(device: str, settings: Settings, clock: SystemClock) -> Candidate:
+def inspect_given(
+    device: str,
+    settings: Settings,
+    clock: SystemClock,
+    *,
+    require_usable: Callable[[str], None],
+) -> Candidate:
     """The device that the operator named, if it is blank or its filesystem is ours.
 
     A filesystem is ours if it has a UUID that we have made for this device here, if fstab mounts it
     at this mountpoint, or if the tags of its volume say so, also those of an older autoscaler. EC2
-    is asked only for the tags. Raises Unfit that says what was found.
+    is asked only for the tags. Raises Unfit that says what was found, or what `require_usable`
+    raises about its UUID, which comes first.
     """
     block_devices = BlockDevices()
     name = block_devices.name_of(device)
@@ -82,6 +89,7 @@ def inspect_given(device: str, settings: Settings, clock: SystemClock) -> Candid
     size_bytes = block_devices.size_of(name)
     candidate = inspect(name, filesystem=uuid, size_bytes=size_bytes, clock=clock)
     require_no_copy(candidate)
+    require_usable(candidate.filesystem)
     if not candidate.is_formatted or is_made_of(candidate.filesystem, *parts):
         return candidate
     if _is_in_fstab(candidate, settings.mountpoint):

@@ -117,8 +117,12 @@ class Initialisation:
         self._mount(candidate)
 
     def _given_device(self) -> Candidate:
-        candidate = inspect_given(self._setup.device or "", self._setup.settings, self._clock)
-        self._require_only_setup(candidate.filesystem)
+        candidate = inspect_given(
+            self._setup.device or "",
+            self._setup.settings,
+            self._clock,
+            require_usable=self._require_only_setup,
+        )
         self._prepare_mountpoint(candidate.filesystem, frozenset({candidate.name}))
         return candidate
 

@@ -120,8 +120,12 @@ def test_a_filesystem_has_one_setup(bare_host: BareHost, loop: LoopFactory) -> N
         subprocess.run([*argv, str(second)], check=True)
         assert f" {bare_host.mountpoint} " in refused(bare_host, at=second)
         subprocess.run(["umount", str(second)], check=True)
+    # Not mounted, it is set up all the same.
     subprocess.run(["umount", str(bare_host.mountpoint)], check=True)
-    assert uuid_of(device) in refused(bare_host, "--device", device.node, at=second)
+    assert f" {bare_host.mountpoint} " in refused(bare_host, "--device", device.node, at=second)
+    subprocess.run(["mount", device.node, str(second)], check=True)
+    assert f" {bare_host.mountpoint} " in refused(bare_host, at=second)
+    subprocess.run(["umount", str(second)], check=True)
 
 
 def test_a_stale_name_in_fstab(bare_host: BareHost, loop: LoopFactory) -> None:
