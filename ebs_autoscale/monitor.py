@@ -127,6 +127,7 @@ class Monitor:
         emit: Callable[[Event], None],
         publish: Callable[[View], None],
     ) -> None:
+        self.reload_command = "systemctl reload ebs-autoscale"
         self._filesystem = filesystem
         self._growths = growths
         self._policy = policy
@@ -338,7 +339,7 @@ class Monitor:
         delay = self._state.retry_in_seconds(now, seconds_left=self._seconds_left)
         when = f"next retry in {delay:.0f} s"
         if delay >= WORTH_A_RELOAD_SECONDS:
-            when += "; `systemctl reload ebs-autoscale` retries at once"
+            when += f"; `{self.reload_command}` retries at once"
         self._raise(replace(problem, sentence=f"{problem.sentence} ({when})"))
 
     def _raise(self, problem: Problem, level: Level = Level.ERROR) -> None:

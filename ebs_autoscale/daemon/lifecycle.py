@@ -199,6 +199,9 @@ class Daemon:
             monitor.set_policy(self._settings.policy)
             monitor.set_reserve(self._settings.reserve_bytes)
 
+        monitor.reload_command = systemd.reload_command(
+            self._config_path, pid=os.getpid(), is_running=systemd.is_running()
+        )
         monitor.set_reserve(self._settings.reserve_bytes)
         self._tell_start(filesystem)
         metadata.start()

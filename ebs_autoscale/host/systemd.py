@@ -1,5 +1,6 @@
 """systemd: names and state of units, and our units installed, enabled and removed."""
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,17 @@ def unit_of(config_path: Path, mountpoint: str) -> str:
     """The unit that uses this file for this mountpoint; empty when none does."""
     is_named_for_it = config_path.name in {"config.yaml", f"{paths.escape_path(mountpoint)}.yaml"}
     return unit_of_config(config_path) if is_named_for_it else ""
+
+
+def reload_command(config_path: Path, *, pid: int, is_running: bool) -> str:
+    """What has the daemon `pid` read this file again, with or without systemd running it."""
+    unit = unit_of_config(config_path) if is_running else ""
+    # An escaped mountpoint contains backslashes.
+    return (
+        f"systemctl reload {shlex.quote(unit.removesuffix('.service'))}"
+        if unit
+        else (f"kill -HUP {pid}")
+    )
 
 
 def require_usable_units(*, mountpoint: str, config_path: Path) -> None:

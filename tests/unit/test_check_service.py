@@ -1,11 +1,12 @@
 """What systemd says of our units, and what `check` says of them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ebs_autoscale.checks.service import unit_line
-from ebs_autoscale.host.systemd import Unit, parse_show, unit_of_config
+from ebs_autoscale.host.systemd import Unit, parse_show, reload_command, unit_of_config
 
 UNIT = "ebs-autoscale.service"
 INSTANCE = "ebs-autoscale@scratch.service"
@@ -142,3 +143,19 @@ def test_verdicts(unit: Unit, verdict: str, named: str, hint: str) -> None:
 def test_which_unit_reads_a_file(path: str, name: str) -> None:
     """The unit depends on the path alone, so that an invalid file has one, too."""
     assert unit_of_config(Path(path)) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "is_running", "command"),
+    [
+        ("config", True, "systemctl reload ebs-autoscale"),
+        ("scratch", True, "systemctl reload ebs-autoscale@scratch"),
+        (r"srv-my\x2down", True, r"systemctl reload 'ebs-autoscale@srv-my\x2down'"),
+        ("../other", True, "kill -HUP 7"),
+        ("scratch", False, "kill -HUP 7"),
+    ],
+)
+def test_how_to_reload_a_daemon(name: str, *, is_running: bool, command: str) -> None:
+    """The command is for the daemon that says it, in words that a shell takes."""
+    path = Path(os.path.normpath(f"/etc/ebs-autoscale/{name}.yaml"))
+    assert reload_command(path, pid=7, is_running=is_running) == command
