@@ -1,6 +1,7 @@
 """`check`: run every check, each within a time limit, and print one line for each finding."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, failed
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit
+from ebs_autoscale.host.trusted_path import changeable_part
 from ebs_autoscale.units import json_text
 
 # The operator waits for all of it. The host answers in milliseconds unless something hangs. EC2 and
@@ -60,7 +62,7 @@ def _lines(config_path: Path) -> Iterator[Line]:
     mount = Check("mount", partial(_look_at, seen, clock))
     daemon = Check("daemon", partial(service.daemon, mountpoint))
 
-    yield Line("config", "ok", f"{config_path}: {mountpoint}")
+    yield _config_line(config_path, mountpoint)
     yield from _lines_of(on_host, clock, until_seconds)
     try:
         [seen] = mount.results(clock, until_seconds=until_seconds)
@@ -72,6 +74,15 @@ def _lines(config_path: Path) -> Iterator[Line]:
     until_seconds = clock.now_seconds() + EC2_PATIENCE_SECONDS
     cloud = Check("ec2", lambda: ec2.lines(settings, seen, clock))
     yield from _lines_of([cloud], clock, until_seconds)
+
+
+def _config_line(path: Path, mountpoint: str) -> Line:
+    """A valid configuration, and whether only root decides what it says."""
+    with suppress(OSError, EbsAutoscaleError):
+        if part := changeable_part(path):
+            what = f"{path}: {mountpoint}, but others than root can change {part}"
+            return Line("config", "warn", what, f"run `chown root {part}; chmod go-w {part}`")
+    return Line("config", "ok", f"{path}: {mountpoint}")
 
 
 def _look_at(expected: FilesystemSeen, clock: SystemClock) -> list[FilesystemSeen]:

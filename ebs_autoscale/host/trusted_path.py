@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 from ebs_autoscale.errors import Cause, Unfit
 
@@ -10,8 +11,39 @@ _LINKS_MAX = 40
 _WRITABLE_FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
+class _ChangeableError(Exception):
+    """Others than root can change what is in the folder of this name."""
+
+
 def trusted_path(path: str) -> str:
-    """The path without symlinks; raises Unfit if others than root can change where it leads.
+    """The path without symlinks; raises Unfit if others than root can change where it leads."""
+    try:
+        return _followed(path)
+    except _ChangeableError as error:
+        folder = error.args[0]
+        raise Unfit(
+            f"others than root can change what {folder} contains, and so what would be mounted on",
+            hint="choose a mountpoint in a directory that only root can change, such as /scratch, "
+            f"or run `chown root {folder}; chmod go-w {folder}`",
+            cause=Cause.MOUNTPOINT,
+        ) from error
+
+
+def changeable_part(path: Path) -> str:
+    """The file, or the folder above it, that others than root can change; empty if there is none.
+
+    Raises Unfit for a path that cannot be followed, and OSError.
+    """
+    try:
+        found = os.lstat(_followed(str(path)))
+    except _ChangeableError as error:
+        return str(error.args[0])
+    is_root_s = found.st_uid == 0 and not found.st_mode & _WRITABLE_FOR_OTHERS
+    return "" if is_root_s else str(path)
+
+
+def _followed(path: str) -> str:
+    """The path without symlinks; raises _ChangeableError, and Unfit.
 
     In each folder on the way only root may create, rename or remove what comes next: the folder is
     root's, and not writable for others (an ACL shows in the bits of the group), or sticky and what
@@ -50,7 +82,7 @@ def _names_in(path: str) -> list[str]:
 
 
 def _look(folder: str, name: str) -> str:
-    """The target of a symlink in the folder, empty if it is none; raises Unfit and OSError."""
+    """The target of a symlink in the folder, empty if it is none; raises OSError, too."""
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         holder, found = os.fstat(fd), None
@@ -69,9 +101,4 @@ def _require_only_root_changes(
     is_kept = holder.st_mode & stat.S_ISVTX and (found is None or found.st_uid == 0)
     if holder.st_uid == 0 and (is_kept or not holder.st_mode & _WRITABLE_FOR_OTHERS):
         return
-    raise Unfit(
-        f"others than root can change what {folder} contains, and so what would be mounted on",
-        hint="choose a mountpoint in a directory that only root can change, such as /scratch, or "
-        f"run `chown root {folder}; chmod go-w {folder}`",
-        cause=Cause.MOUNTPOINT,
-    )
+    raise _ChangeableError(folder)

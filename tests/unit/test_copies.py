@@ -11,7 +11,7 @@ from ebs_autoscale.errors import Unfit
 from ebs_autoscale.filesystems.btrfs.copies import copies_among
 from ebs_autoscale.filesystems.btrfs.superblock import Superblock
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.host.trusted_path import trusted_path
+from ebs_autoscale.host.trusted_path import changeable_part, trusted_path
 from ebs_autoscale.model import GIB, Device
 from ebs_autoscale.policy import remarks_of
 from ebs_autoscale.provision.first_volume import is_made_of, new_uuid
@@ -100,6 +100,23 @@ def test_paths_that_others_change(tmp_path: Path, kind: str) -> None:
             (folder / "below").touch()
     with pytest.raises(Unfit):
         trusted_path(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_a_configuration_that_others_change(tmp_path: Path) -> None:
+    """What is named is the file, or the folder above it that others can change."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "config.yaml"
+    path.touch()
+    assert changeable_part(path) == ""
+    for part, mode in ((path, 0o666), (folder, 0o775)):
+        before = part.stat().st_mode
+        part.chmod(mode)
+        assert changeable_part(path) == str(part)
+        part.chmod(before)
+    os.chown(path, NOBODY, 0)
+    assert changeable_part(path) == str(path)
 
 
 def test_what_to_know_about_devices() -> None:
