@@ -145,7 +145,10 @@ def _add_init(commands: "_Verbs") -> None:
         "filesystem of ebs-autoscale or of the older script",
     )
     init.add_argument(
-        "--size", metavar="SIZE", type=_size, help="size of the volume to create (default: 20GiB)"
+        "--size",
+        metavar="SIZE",
+        type=_size,
+        help="size of the volume to create (default: 20GiB, or growth.max if that is less)",
     )
     init.set_defaults(verb=verbs.init)
 
