@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ebs_autoscale import __version__, config
 from ebs_autoscale.clock import SystemClock
-from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, usd_per_month
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
@@ -22,12 +22,14 @@ from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse, VolumeSpec
 from ebs_autoscale.policy import Forecast, decide, describe, steps_for
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
-from ebs_autoscale.units import json_text
+from ebs_autoscale.units import format_size, json_text
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 
 if TYPE_CHECKING:
+    from ebs_autoscale.model import Reading
     from ebs_autoscale.provision import Setup
     from ebs_autoscale.resize import World
+    from ebs_autoscale.simulation import Scenario
 
 # The largest volume of any type (EC2 API reference, CreateVolume).
 VOLUME_MAX_BYTES = 64 * 1024 * GIB
@@ -122,11 +124,11 @@ def _wanted_bytes(size_bytes: int | None) -> int:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print the decision, its reason and its steps."""
-    settings = config.load(arguments.config)
     if arguments.simulate:
-        return _simulate(settings, arguments)
+        return _simulate(arguments)
     from ebs_autoscale.resize import observe
 
+    settings = config.load(arguments.config)
     require_fit_host()
     clock = SystemClock()
     world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
@@ -156,21 +158,47 @@ def _forecast_of_daemon(settings: config.Settings) -> Forecast:
     return daemon.view.forecast if daemon else Forecast()
 
 
-def _simulate(settings: config.Settings, arguments: argparse.Namespace) -> int:
+def _simulate(arguments: argparse.Namespace) -> int:
     """Print what the policy would do for a steady writer; asks the filesystem at most."""
     from ebs_autoscale import simulation
 
     scenario = simulation.parse_scenario(arguments.simulate)
-    if scenario.size_bytes:
-        start = simulation.empty(scenario.size_bytes)
-    else:
-        start = filesystem_of(settings, SystemClock()).read()
-    course = simulation.simulate(scenario, start, settings.policy)
+    path: Path = arguments.config
+    settings, assumed = _settings_or_default(path), f"the configuration in {path}"
+    if not settings.mountpoint:
+        assumed = f"the default configuration, since there is no {path}"
+    start, origin = _start_of(scenario, settings, path)
+    found = simulation.report(scenario, start, settings.policy, settings.volume, (assumed, origin))
     if arguments.json:
-        print(json.dumps(simulation.as_json(scenario, course, settings.volume), indent=1))
+        print(json.dumps(simulation.as_json(found), indent=1))
     else:
-        print("\n".join(simulation.as_text(scenario, course, settings.volume)))
-    return Exit.SUCCESS
+        print(simulation.as_text(found))
+    return Exit.SUCCESS if found.course.full_at_seconds is None else Exit.REFUSED
+
+
+def _start_of(scenario: "Scenario", settings: config.Settings, path: Path) -> tuple["Reading", str]:
+    """The filesystem that the simulation starts from, and what there is to say about it."""
+    from ebs_autoscale import simulation
+
+    volume, mountpoint = settings.volume, settings.mountpoint
+    if scenario.size_bytes is None and mountpoint:
+        try:
+            reading = filesystem_of(settings, SystemClock()).read()
+        except EbsAutoscaleError as error:
+            error.hint += "; or simulate an empty filesystem of your own: size=100GiB"
+            raise
+        return reading, f"the devices of {mountpoint} are volumes as configured, of no growth"
+    if scenario.size_bytes is not None:
+        _require_offered("--simulate: size", scenario.size_bytes, volume, path)
+    size_bytes = _first_size_bytes(scenario.size_bytes, settings)
+    size = format_size(size_bytes)
+    usd = usd_per_month(volume, size_bytes)
+    origin = (
+        f"an empty filesystem on one volume of {size}, which itself costs {usd:.2f} USD a month"
+    )
+    if scenario.size_bytes is None:
+        origin += "; size=100GiB for another"
+    return simulation.empty(size_bytes), origin
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -224,7 +252,7 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         raise ConfigInvalid(what, cause=Cause.USAGE)
     size_bytes = _first_size_bytes(arguments.size, settings)
     if not arguments.device:
-        _require_offered(size_bytes, settings.volume, path)
+        _require_offered("--size", size_bytes, settings.volume, path)
     return Setup(
         # As the kernel's mount table has it.
         settings=replace(settings, mountpoint=mountpoint),
@@ -242,7 +270,7 @@ def _first_size_bytes(wanted_bytes: int | None, settings: config.Settings) -> in
     return min(FIRST_SIZE_BYTES, settings.policy.sizing.max_bytes // GIB * GIB)
 
 
-def _require_offered(size_bytes: int, volume: VolumeSpec, path: Path) -> None:
+def _require_offered(option: str, size_bytes: int, volume: VolumeSpec, path: Path) -> None:
     """Raise ConfigInvalid for a size that EC2 does not have with this type and these IOPS."""
     offer = VOLUME_TYPES[volume.type]
     min_gib, max_gib = offer.min_gib_with(volume.iops), offer.max_gib
@@ -252,7 +280,7 @@ def _require_offered(size_bytes: int, volume: VolumeSpec, path: Path) -> None:
     if volume.iops:
         kind, keys = f"{kind} with volume.iops: {volume.iops}", "volume.iops or volume.type"
     raise ConfigInvalid(
-        f"--size {size_bytes // GIB} GiB: {kind} can have {min_gib} to {max_gib} GiB",
+        f"{option} {format_size(size_bytes)}: {kind} can have {min_gib} to {max_gib} GiB",
         hint=f"choose a size in that range, or change {keys} in {path}",
         cause=Cause.USAGE,
     )
@@ -285,8 +313,7 @@ def iam_policy(arguments: argparse.Namespace) -> int:
     from ebs_autoscale.ec2 import iam
 
     path: Path = arguments.config
-    # For most it is the first command, on a workstation.
-    settings = config.load(path) if config.exists(path) else config.Settings(mountpoint="")
+    settings = _settings_or_default(path)
     volume, key = settings.volume, arguments.kms_key
     if key is None and volume.kms_key_id not in {None, "alias/aws/ebs"}:
         if iam.is_key_arn(volume.kms_key_id):
@@ -305,6 +332,11 @@ def iam_policy(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(document, indent=2))
     return Exit.SUCCESS
+
+
+def _settings_or_default(path: Path) -> config.Settings:
+    """The defaults, without a mountpoint, where there is no file: most workstations have none."""
+    return config.load(path) if config.exists(path) else config.Settings(mountpoint="")
 
 
 def demo(arguments: argparse.Namespace) -> int:

@@ -168,9 +168,21 @@ def _settings(parsed: Parsed) -> Settings:
             value = parsed.values[key.path]
             fields[key.of] |= {key.field: value} if key.field else value
     volume = VolumeSpec(**fields[VolumeSpec])
+    sizing = offered(Sizing(**fields[Sizing]), volume)
+    policy = GrowthPolicy(
+        threshold=Threshold(**fields[Threshold]),
+        sizing=_adjust_bounds(sizing, parsed),
+        limits=Limits(**fields[Limits]),
+        polling=Polling(**fields[Polling]),
+    )
+    return Settings(**({"mountpoint": ""} | fields[Settings]), policy=policy, volume=volume)
+
+
+def offered(sizing: Sizing, volume: VolumeSpec) -> Sizing:
+    """The same within what EC2 offers of volumes of this kind."""
     offer = VOLUME_TYPES[volume.type]
-    sizing = replace(
-        Sizing(**fields[Sizing]),
+    return replace(
+        sizing,
         sold_min_bytes=offer.min_gib_with(volume.iops) * GIB,
         sold_max_bytes=offer.max_gib * GIB,
         sold_bytes_per_second=bytes_per_second_max(
@@ -180,13 +192,6 @@ def _settings(parsed: Parsed) -> Settings:
             mib_per_second=volume.throughput_mib_per_second,
         ),
     )
-    policy = GrowthPolicy(
-        threshold=Threshold(**fields[Threshold]),
-        sizing=_adjust_bounds(sizing, parsed),
-        limits=Limits(**fields[Limits]),
-        polling=Polling(**fields[Polling]),
-    )
-    return Settings(**({"mountpoint": ""} | fields[Settings]), policy=policy, volume=volume)
 
 
 def _adjust_bounds(sizing: Sizing, parsed: Parsed) -> Sizing:

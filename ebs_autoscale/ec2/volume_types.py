@@ -94,6 +94,7 @@ VOLUME_TYPES = {
 
 
 PRICED_REGION = "us-east-1"
+PRICE_SOURCE = "https://aws.amazon.com/ebs/pricing/ in November 2026"
 
 # List prices of gp3, in US dollars a month for a GiB, from the same page. In each Region the other
 # prices are within a tenth of those of us-east-1 times this one's ratio.
@@ -185,3 +186,24 @@ def bytes_per_second_max(
         "standard": 90,
     }.get(name)
     return None if most is None else most * MIB
+
+
+def sustained_bytes_per_second(volume: VolumeSpec, size_bytes: int) -> float:
+    """What such a volume takes for as long as one likes: without the bursts of some types.
+
+    Source: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
+    """
+    gib = size_bytes / GIB
+    baseline = {
+        "gp2": max(100, 3 * gib) / IOPS_PER_MIB_PER_SECOND,
+        "st1": 40 / 1024 * gib,
+        "sc1": 12 / 1024 * gib,
+        "standard": 40,
+    }.get(volume.type, inf)
+    most = bytes_per_second_max(
+        volume.type,
+        size_bytes,
+        iops=volume.iops,
+        mib_per_second=volume.throughput_mib_per_second,
+    )
+    return min(most or inf, baseline * MIB)

@@ -1,14 +1,18 @@
-"""What the policy does for a steady writer: when it grows, by how much, at what price. Pure."""
+"""What the policy does for a steady writer: when it grows, and by how much. Pure."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
 
-from ebs_autoscale.ec2.volume_types import HOURS_PER_MONTH, usd_per_month
-from ebs_autoscale.errors import Cause, ConfigInvalid, with_hint
+from ebs_autoscale.ec2.volume_types import sustained_bytes_per_second, usd_per_month
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import (
+    Decision,
     Device,
     Grow,
     GrowthId,
+    Hold,
     Inventory,
     Observation,
     Reading,
@@ -16,66 +20,47 @@ from ebs_autoscale.model import (
     Volume,
     VolumeSpec,
 )
-from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide, describe
-from ebs_autoscale.units import counted, format_size, parse_size
+from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide
+from ebs_autoscale.simulation.room import Room, room_of
+from ebs_autoscale.simulation.scenario import Scenario
 
-# Exact to a second for up to a day, and never long to wait for.
-_TICK_SECONDS = 1.0
-_TICKS_MAX = 100_000
-_HOURS_MAX = 24 * 366
+# No instance takes more volumes, the root volume included:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
+ATTACHMENTS_MAX = 128
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """A steady writer; `size_bytes` is of an empty filesystem, None stands for the mounted one."""
-
-    rate_bytes_per_second: float
-    seconds: float
-    size_bytes: int | None = None
+# With less, nothing fits.
+_FULL_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Created:
-    """A volume that was created; `total_bytes` is the size of the filesystem with it."""
+    """A volume that was created; `total_bytes` is the size of the filesystem with it.
+
+    `bytes_per_second` is what was written when it was created, `usd_per_month` what all volumes
+    created so far cost.
+    """
 
     at_seconds: float
     size_bytes: int
     total_bytes: int
+    bytes_per_second: float
+    usd_per_month: float
     reason: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Course:
-    """What happened; `full_at_seconds` is when the writer got ENOSPC, None if it never did."""
+    """What happened; `full_at_seconds` is when the writer got ENOSPC, None if it never did.
+
+    `rates` are the rates of writing, each with the second from which on it was true.
+    """
 
     created: list[Created] = field(default_factory=list)
+    rates: list[tuple[float, float]] = field(default_factory=list)
+    written_bytes: float = 0.0
     refused: Refuse | None = None
     refused_at_seconds: float = 0.0
     full_at_seconds: float | None = None
-
-
-def parse_scenario(words: Sequence[str]) -> Scenario:
-    """Read `rate=500MiB/s hours=2 size=100GiB`; raises ConfigInvalid with what is wrong."""
-    given = dict(word.partition("=")[::2] for word in words)
-    if unknown := given.keys() - {"rate", "hours", "size"}:
-        raise _invalid(f"unknown: {', '.join(sorted(unknown))}")
-    if missing := {"rate", "hours"} - given.keys():
-        raise _invalid(f"missing: {', '.join(sorted(missing))}")
-    try:
-        hours = float(given["hours"])
-        rate = parse_size(given["rate"].removesuffix("/s"))
-        size = parse_size(given["size"]) if "size" in given else None
-    except ValueError as error:
-        raise _invalid(str(error)) from error
-    if not 0 < hours <= _HOURS_MAX:
-        allowed = f"it must be above 0 and at most {_HOURS_MAX}"
-        raise _invalid(f"hours={given['hours']} is out of range; {allowed}")
-    return Scenario(rate_bytes_per_second=rate, seconds=hours * 3600, size_bytes=size)
-
-
-def _invalid(what: str) -> ConfigInvalid:
-    hint = "for example: --simulate rate=500MiB/s hours=2 (and size=100GiB for an empty filesystem)"
-    return ConfigInvalid(f"--simulate: {what}", hint=hint, cause=Cause.USAGE)
 
 
 def empty(size_bytes: int) -> Reading:
@@ -95,131 +80,171 @@ def empty(size_bytes: int) -> Reading:
     )
 
 
-def simulate(scenario: Scenario, start: Reading, policy: GrowthPolicy) -> Course:
-    """Let the writer write to the end or to ENOSPC; each growth takes the usual time.
+def simulate(
+    scenario: Scenario, start: Reading, policy: GrowthPolicy, volume: VolumeSpec
+) -> Course:
+    """Let the writer write to the end or to ENOSPC, as fast as the devices take it.
 
-    Attachment slots are not known here: only a number in `limits.volumes` limits the volumes.
+    Each growth takes the usual time. All devices are taken to be volumes like `volume`, of no burst
+    and without a page cache: they end within minutes. EC2 is not asked, so that the only volume
+    known from the start is that of an empty filesystem, and the instance is the largest one.
     """
-    course = Course()
-    rate = scenario.rate_bytes_per_second
-    forecast = Forecast(fill_bytes_per_second=rate, sustained_bytes_per_second=rate)
-    tick_seconds = max(_TICK_SECONDS, scenario.seconds / _TICKS_MAX)
-    now = added_at = 0.0
-    while now <= scenario.seconds:
-        added = course.created if now >= added_at else course.created[:-1]
-        reading = _reading(start, added, used_bytes=int(start.used_bytes + rate * now), now=now)
-        if reading.available_bytes <= 0:
-            course.full_at_seconds = now
-            break
-        if now >= added_at:
-            seen = _observation(reading, course.created)
-            match decide(seen, policy, forecast=forecast):
-                case Grow() as growth:
-                    course.created.append(_created(growth, reading))
-                    added_at = now + GROWTH_SECONDS_PRIOR
-                case Refuse() as refusal if course.refused is None:
-                    course.refused, course.refused_at_seconds = refusal, now
-        now += tick_seconds
-    return course
+    simulation = _Simulation(scenario, start, policy, volume)
+    while simulation.goes_on:
+        simulation.advance()
+    return simulation.course
 
 
-def _created(growth: Grow, reading: Reading) -> Created:
-    return Created(
-        at_seconds=reading.taken_at_seconds,
-        size_bytes=growth.size_bytes,
-        total_bytes=reading.size_bytes + growth.size_bytes,
-        reason=growth.reason,
-    )
+class _Simulation:
+    """The filesystem at one moment. Between two events nothing changes but how full it is."""
 
+    def __init__(
+        self, scenario: Scenario, start: Reading, policy: GrowthPolicy, volume: VolumeSpec
+    ) -> None:
+        self._scenario, self._start, self._policy, self._volume = scenario, start, policy, volume
+        self.course = Course()
+        self._now = 0.0
+        self._adding: Created | None = None
+        self._refused_until = 0.0
+        rates = [sustained_bytes_per_second(volume, each.size_bytes) for each in start.devices]
+        self._room = room_of(start, rates)
 
-def _reading(start: Reading, added: Sequence[Created], *, used_bytes: int, now: float) -> Reading:
-    added_bytes = sum(created.size_bytes for created in added)
-    available_bytes = start.available_bytes - (used_bytes - start.used_bytes) + added_bytes
-    count = len(start.devices)
-    devices = tuple(
-        Device(
-            devid=count + i,
-            name=f"simulated{i}",
-            size_bytes=created.size_bytes,
-            unallocated_bytes=created.size_bytes,
+    @property
+    def goes_on(self) -> bool:
+        return self.course.full_at_seconds is None and self._now < self._scenario.seconds
+
+    @property
+    def _rate(self) -> float:
+        return min(self._scenario.rate_bytes_per_second, self._room.bytes_per_second)
+
+    def advance(self) -> None:
+        """Go to the next event, or to the next decision if that is earlier."""
+        if not self.course.rates or self.course.rates[-1][1] != self._rate:
+            self.course.rates.append((self._now, self._rate))
+        event_at = self._next_event_at()
+        if self._adding is None and self._now >= self._refused_until:
+            seconds = range(ceil(event_at - self._now))
+            later = bisect_left(
+                seconds, x=True, key=lambda s: not isinstance(self._decide(s), Hold)
+            )
+            if later < len(seconds):
+                self._go_to(self._now + later)
+                self._act(self._decide())
+                return
+        self._go_to(event_at)
+        if self._room.available_bytes < _FULL_BYTES:
+            self.course.full_at_seconds = self._now
+        elif self._adding and self._now >= self._adding.at_seconds + GROWTH_SECONDS_PRIOR:
+            size_bytes = self._adding.size_bytes
+            rate = sustained_bytes_per_second(self._volume, size_bytes)
+            self._room = self._room.with_device(size_bytes, rate)
+            self._adding = None
+
+    def _next_event_at(self) -> float:
+        events = [
+            self._scenario.seconds,
+            self._now + self._room.available_bytes / self._rate,
+            # No sooner, or time could stand still.
+            self._now + max(1.0, self._room.bytes_until_more / self._rate),
+        ]
+        if self._adding:
+            events.append(self._adding.at_seconds + GROWTH_SECONDS_PRIOR)
+        if self._refused_until > self._now:
+            events.append(self._refused_until)
+        return min(events)
+
+    def _go_to(self, at_seconds: float) -> None:
+        written_bytes = self._rate * (at_seconds - self._now)
+        self.course.written_bytes += written_bytes
+        self._room = self._room.after(written_bytes)
+        self._now = at_seconds
+
+    def _decide(self, later_seconds: float = 0.0) -> Decision:
+        rate, devices = self._rate, self._room.devices
+        forecast = Forecast(
+            fill_bytes_per_second=rate,
+            sustained_bytes_per_second=rate,
+            devices_bytes_per_second=sum(each.bytes_per_second for each in devices),
         )
-        for i, created in enumerate(added, start=1)
-    )
-    return Reading(
-        filesystem=start.filesystem,
-        mountpoint=start.mountpoint,
-        taken_at_seconds=now,
-        size_bytes=start.size_bytes + added_bytes,
-        available_bytes=available_bytes,
-        used_bytes=used_bytes,
-        statvfs_available_bytes=available_bytes,
-        metadata_headroom_bytes=start.metadata_headroom_bytes + added_bytes,
-        metadata_profile=start.metadata_profile,
-        devices=(*start.devices, *devices),
-    )
+        return decide(self._seen(later_seconds), self._policy, forecast=forecast)
 
+    def _act(self, decision: Decision) -> None:
+        created = self.course.created
+        match decision:
+            case Grow(size_bytes=size_bytes, reason=reason):
+                usd = created[-1].usd_per_month if created else 0.0
+                total_bytes = created[-1].total_bytes if created else self._start.size_bytes
+                self._adding = Created(
+                    at_seconds=self._now,
+                    size_bytes=size_bytes,
+                    total_bytes=total_bytes + size_bytes,
+                    bytes_per_second=self._rate,
+                    usd_per_month=usd + usd_per_month(self._volume, size_bytes),
+                    reason=reason,
+                )
+                created.append(self._adding)
+            case Refuse() as refusal:
+                if self.course.refused is None:
+                    self.course.refused, self.course.refused_at_seconds = refusal, self._now
+                # What any other limit refuses it refuses for good.
+                self._refused_until = inf
+                if refusal.limit is Cause.LIMIT_COOLDOWN:
+                    cooldown = self._policy.limits.cooldown_seconds
+                    self._refused_until = (created[-1].at_seconds if created else 0.0) + cooldown
 
-def _observation(reading: Reading, created: Sequence[Created]) -> Observation:
-    volumes = tuple(
-        Volume(
-            id=f"vol-{i}",
-            growth=GrowthId(reading.filesystem, i),
-            size_bytes=each.size_bytes,
-            state="in-use",
-            age_seconds=reading.taken_at_seconds - each.at_seconds,
+    def _seen(self, later_seconds: float) -> Observation:
+        room, now = self._room.after(self._rate * later_seconds), self._now + later_seconds
+        reading = self._reading(room, now)
+        volumes = tuple(self._volumes(now))
+        inventory = Inventory(
+            instance_id="",
+            volumes=volumes,
+            device_names=frozenset(),
+            slots_free=ATTACHMENTS_MAX - 1 - len(reading.devices),
         )
-        for i, each in enumerate(created, start=1)
-    )
-    inventory = Inventory(
-        instance_id="",
-        volumes=volumes,
-        device_names=frozenset(),
-        slots_free=None,
-    )
-    nodes = {volume.id: f"simulated{volume.growth.ordinal}" for volume in volumes}
-    return Observation(reading=reading, inventory=inventory, nodes=nodes)
+        nodes = {
+            volume.id: device.name
+            for volume, device in zip(reversed(volumes), reversed(reading.devices), strict=False)
+        }
+        return Observation(reading=reading, inventory=inventory, nodes=nodes)
 
+    def _reading(self, room: Room, now: float) -> Reading:
+        start, added = self._start, self.course.created
+        added_bytes = sum(created.size_bytes for created in added)
+        sizes = [each.size_bytes for each in start.devices] + [each.size_bytes for each in added]
+        written_bytes = int(start.available_bytes + added_bytes - room.available_bytes)
+        available_bytes = int(room.available_bytes)
+        return replace(
+            start,
+            taken_at_seconds=now,
+            size_bytes=start.size_bytes + added_bytes,
+            available_bytes=available_bytes,
+            used_bytes=start.used_bytes + written_bytes,
+            statvfs_available_bytes=available_bytes,
+            metadata_headroom_bytes=start.metadata_headroom_bytes + added_bytes,
+            devices=tuple(
+                Device(
+                    devid=devid,
+                    name=f"simulated{devid}",
+                    size_bytes=size_bytes,
+                    unallocated_bytes=int(device.unallocated_bytes),
+                )
+                for devid, (size_bytes, device) in enumerate(
+                    zip(sizes, room.devices, strict=True), start=1
+                )
+            ),
+        )
 
-def as_text(scenario: Scenario, course: Course, volume: VolumeSpec) -> Iterator[str]:
-    """The course in lines: each growth, then the costs."""
-    for each in course.created:
-        size, total = format_size(each.size_bytes), format_size(each.total_bytes)
-        yield f"  {_clock(each.at_seconds)}  + {size} to {total}: {each.reason}"
-    if course.refused:
-        line = with_hint(describe(course.refused), course.refused.hint)
-        yield f"  {_clock(course.refused_at_seconds)}  {line}"
-    if course.full_at_seconds is not None:
-        yield f"  {_clock(course.full_at_seconds)}  the filesystem is full: writes fail with ENOSPC"
-    monthly, spent = costs(scenario, course, volume)
-    growths = counted(len(course.created), "growth")
-    created = format_size(sum(each.size_bytes for each in course.created))
-    yield (
-        f"{growths}, {created} created: {monthly:.2f} USD per month at list price, "
-        f"{spent:.2f} USD for these {scenario.seconds / 3600:g} h"
-    )
-
-
-def as_json(scenario: Scenario, course: Course, volume: VolumeSpec) -> dict[str, object]:
-    """The course as values for JSON."""
-    monthly, spent = costs(scenario, course, volume)
-    return {
-        "growths": [asdict(each) for each in course.created],
-        "refused_by": course.refused.limit.value if course.refused else None,
-        "refused_at_seconds": course.refused_at_seconds if course.refused else None,
-        "full_at_seconds": course.full_at_seconds,
-        "usd_per_month": round(monthly, 2),
-        "usd_spent": round(spent, 2),
-    }
-
-
-def costs(scenario: Scenario, course: Course, volume: VolumeSpec) -> tuple[float, float]:
-    """US dollars a month for all volumes, and what they cost within the time simulated."""
-    prices = [usd_per_month(volume, each.size_bytes) for each in course.created]
-    hours = [(scenario.seconds - each.at_seconds) / 3600 for each in course.created]
-    spent = sum(usd * h for usd, h in zip(prices, hours, strict=True)) / HOURS_PER_MONTH
-    return sum(prices), spent
-
-
-def _clock(seconds: float) -> str:
-    whole = int(seconds)
-    return f"{whole // 3600:02}:{whole % 3600 // 60:02}:{whole % 60:02}"
+    def _volumes(self, now: float) -> Iterator[Volume]:
+        """Those that are known: what was created, and the first one of an empty filesystem."""
+        first = [] if self._start.used_bytes else [(0.0, self._start.size_bytes)]
+        created = [(each.at_seconds, each.size_bytes) for each in self.course.created]
+        for ordinal, (at_seconds, size_bytes) in enumerate(first + created, start=1 - len(first)):
+            yield Volume(
+                id=f"vol-{ordinal}",
+                growth=GrowthId(self._start.filesystem, ordinal),
+                size_bytes=size_bytes,
+                state="in-use",
+                usd_per_month=usd_per_month(self._volume, size_bytes),
+                age_seconds=now - at_seconds if ordinal else None,
+            )
