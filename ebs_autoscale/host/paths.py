@@ -57,6 +57,11 @@ def growth_lock(filesystem: str) -> Path:
     return RUNTIME_DIRECTORY / f"{filesystem}.growth.lock"
 
 
+def copies_lock(filesystem: str) -> Path:
+    """Held by the process that looks for copies of its devices; `filesystem` is a UUID."""
+    return RUNTIME_DIRECTORY / f"{filesystem}.copies.lock"
+
+
 def init_lock() -> Path:
     """Held by `init`: one at a time on a host, since each of them changes fstab."""
     return RUNTIME_DIRECTORY / "init.lock"

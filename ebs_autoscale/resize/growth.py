@@ -34,7 +34,6 @@ from ebs_autoscale.resize.upkeep import (
     adopt_predecessors,
     keep_reserve,
     look_after_volumes,
-    warn_of_copies,
 )
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
@@ -60,7 +59,6 @@ def observe(world: World) -> Observation:
     """
     if lost := missing_device(world.filesystem.read()):
         raise Unfit(lost.sentence, hint=lost.hint, cause=lost.cause)
-    warn_of_copies(world)
     inventory = world.cloud.inventory(world.filesystem.uuid)
     # EC2 takes its time, and what was deleted meanwhile makes the growth needless.
     reading = world.filesystem.read()

@@ -56,22 +56,8 @@ def _with(seen: Observation, volume: Volume, node: str) -> Observation:
     return replace(seen, inventory=inventory, nodes=nodes)
 
 
-def warn_of_copies(world: World) -> None:
-    """Name block devices that the next mount might take instead of the filesystem's own."""
-    if problems := world.find_copies(world.filesystem.uuid):
-        world.emit(
-            Event(
-                kind=EventKind.WARNING,
-                sentence="; ".join(problem.sentence for problem in problems),
-                hint=problems[0].hint,
-                level=Level.WARNING,
-                cause=problems[0].cause,
-            )
-        )
-
-
 def look_after_volumes(seen: Observation, tried: Tried, world: World) -> None:
-    """Repair DeleteOnTermination of devices, and report the volumes that are not used."""
+    """Repair DeleteOnTermination of devices, and report unused volumes and copies."""
     for volume in seen.inventory.volumes:
         if volume.attached_to == seen.inventory.instance_id and seen.is_device(volume):
             protect(volume, world)
@@ -83,6 +69,21 @@ def look_after_volumes(seen: Observation, tried: Tried, world: World) -> None:
                 hint=problem.hint,
                 level=Level.WARNING,
                 cause=problem.cause,
+            )
+        )
+    _warn_of_copies(world)
+
+
+def _warn_of_copies(world: World) -> None:
+    """Name block devices that the next mount might take instead of the filesystem's own."""
+    if problems := world.find_copies(world.filesystem.uuid):
+        world.emit(
+            Event(
+                kind=EventKind.WARNING,
+                sentence="; ".join(problem.sentence for problem in problems),
+                hint=problems[0].hint,
+                level=Level.WARNING,
+                cause=problems[0].cause,
             )
         )
 

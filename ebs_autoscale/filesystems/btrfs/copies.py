@@ -7,17 +7,27 @@ copy of a mounted filesystem is mounted under a temporary UUID (6.7 and later), 
 is shown a second time (before).
 """
 
+import json
+import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ebs_autoscale.errors import Cause, Problem
+from ebs_autoscale.errors import Cause, CommandFailed, LockHeld, Problem
 from ebs_autoscale.filesystems.btrfs.superblock import Superblock, read_superblock
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.command import Question
+from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.paths import copies_lock
 
 _BLOCK = Path("/sys/class/block")
+
+# Python starts in 0.1 s, and devices that respond do so in milliseconds.
+_LOOK_WAIT_SECONDS = 5.0
+# An answer has a page at most.
+_PROBLEMS_MAX = 4
 
 
 def devices_of(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Superblock]:
@@ -101,3 +111,41 @@ def copies_among(found: Mapping[str, Superblock], mounted: Collection[str]) -> l
         if original != name:
             copies.append(Copy(name=name, original=original, superblock=superblock))
     return copies
+
+
+def problems_with_copies(filesystem: str) -> list[Problem]:
+    """The problems of `copies_of`, or the one that they cannot be known.
+
+    By another process, of which there is never more than one: any device of the host may hang, and
+    whatever reads it then cannot be ended.
+    """
+    looking = Question.of_module(__name__, filesystem)
+    reason = f"a block device of this host does not respond within {_LOOK_WAIT_SECONDS:.0f} s"
+    try:
+        if answer := looking.answer(wait_seconds=_LOOK_WAIT_SECONDS):
+            return [Problem(Cause.COPY, *problem) for problem in json.loads(answer)]
+    except CommandFailed as error:
+        reason = str(error)
+    looking.drop()
+    return [
+        Problem(
+            Cause.DEVICE_UNREADABLE,
+            f"cannot tell whether a copy of {filesystem} is attached: {reason}",
+            f"see `dmesg`, and which device the process has open that holds "
+            f"{copies_lock(filesystem)} (`ls -l /proc/PID/fd`)",
+        )
+    ]
+
+
+def _answer(filesystem: str) -> str:
+    """JSON of sentences and hints; empty while an earlier look has not ended."""
+    try:
+        with Lock(copies_lock(filesystem)):
+            problems = [copy.problem for copy in copies_of(filesystem)[:_PROBLEMS_MAX]]
+    except LockHeld:
+        return ""
+    return json.dumps([[problem.sentence, problem.hint] for problem in problems])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(_answer(sys.argv[1]))
