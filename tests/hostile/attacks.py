@@ -9,10 +9,8 @@ import encodings.idna  # noqa: F401 -- this user may be unable to read it later
 import errno
 import fcntl
 import json
-import mmap
 import os
 import resource
-import shutil
 import signal
 import socket
 import struct
@@ -24,17 +22,27 @@ from pathlib import Path
 from random import Random
 from threading import Event
 
-from tests.hostile.user import ODD_NAMES, User, checked, mount_fuse
-
-MIB = 1024**2
+from tests.hostile.reserve import ON_RESERVE
+from tests.hostile.user import (
+    MIB,
+    ODD_NAMES,
+    User,
+    checked,
+    create_subvolume,
+    exchange,
+    mount_fuse,
+    snapshot,
+)
 
 _OURS = ("ebs-autoscale", "btrfs", "systemd", "journald")
 _FALLOC_KEEP_SIZE = 1
 _IN_ALL_EVENTS = 0xFFF
 _PR_SET_NAME = 15
-_CLONE_NEWUSER_AND_NS = 0x10000000 | 0x20000
-# linux/btrfs.h
-_SUBVOLUME_CREATE, _SNAPSHOT_CREATE, _SYNC = 0x5000940E, 0x50009401, 0x9408
+_PTRACE_SEIZE = 0x4206
+_PIDFD_GETFD = 438
+_DEFRAGMENT = 0x50009402  # linux/btrfs.h
+# linux/fs.h
+_SET_FLAGS, _COMPRESSED, _NO_COW = 0x40086602, 0x4, 0x800000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -62,12 +70,6 @@ def mount_outside(user: User) -> None:
     mount_fuse(user, point)
 
 
-def mount_on_reserve(user: User) -> None:
-    """A mount that has the reserve's name."""
-    user.take_reserve_name().mkdir()
-    mount_fuse(user, user.reserve)
-
-
 def mount_in_namespace(user: User) -> None:
     """Mounts in a user namespace of its own, one of them over the mountpoint."""
     script = 'mount -t tmpfs none "$0"; exec sleep 3600'
@@ -75,89 +77,18 @@ def mount_in_namespace(user: User) -> None:
     user.spawn(*argv, program="/usr/bin/unshare")
 
 
-def reserve_as_file(user: User) -> None:
-    """A file of its own, with content."""
-    user.take_reserve_name().write_bytes(os.urandom(4096))
-
-
-def reserve_as_empty_file(user: User) -> None:
-    """A file of its own that holds nothing."""
-    user.take_reserve_name().touch()
-
-
-def reserve_as_folder(user: User) -> None:
-    """A folder that is not empty."""
-    (user.take_reserve_name() / "x").mkdir(parents=True)
-
-
-def reserve_as_fifo(user: User) -> None:
-    """A FIFO, which blocks whoever opens it."""
-    os.mkfifo(user.take_reserve_name(), 0o666)
-
-
-def reserve_as_socket(user: User) -> None:
-    """A socket."""
-    listener = socket.socket(socket.AF_UNIX)
-    path = user.take_reserve_name()
-    os.chdir(user.mountpoint)
-    listener.bind(path.name)
-    user.held.append(listener)
-
-
-def reserve_as_link(user: User) -> None:
-    """A symbolic link to a file of root's, or to itself."""
-    target = user.dice.choice((user.outside / "precious", user.reserve, Path("/dev/zero")))
-    user.take_reserve_name().symlink_to(target)
-
-
-def reserve_as_hard_link(user: User) -> None:
-    """A second name of a file of its own."""
-    twin = user.new()
-    twin.touch()
-    os.link(twin, user.take_reserve_name())
-
-
-def reserve_leased(user: User) -> None:
-    """A lease: others wait for 45 s to open it."""
-    fd = os.open(user.take_reserve_name(), os.O_RDWR | os.O_CREAT, 0o600)
-    user.hold(fd)
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-
-
-def reserve_locked(user: User) -> None:
-    """All kinds of locks at once."""
-    file = user.take_reserve_name().open("wb")
-    user.held.append(file)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def reserve_mapped(user: User) -> None:
-    """A mapping that is written to."""
-    with user.take_reserve_name().open("wb+") as file:
-        file.truncate(MIB)
-        mapping = mmap.mmap(file.fileno(), MIB)
-    mapping[:4] = b"mine"
-    user.held.append(mapping)
-
-
-def reserve_executed(user: User) -> None:
-    """A running program: it cannot be opened for writing."""
-    shutil.copy("/bin/sleep", user.take_reserve_name())
-    user.spawn("sleep", "3600", program=str(user.reserve))
-
-
-def reserve_stolen(user: User) -> None:
-    """The reserve under another name; root makes a new one."""
-    user.reserve.rename(user.new())
-
-
-def reserve_opened(user: User) -> None:
-    """The reserve itself: open, chmod, chown, truncate, link, lease."""
-    os.link(user.reserve, user.new())
-    user.reserve.chmod(0o777)
-    user.held.append(user.reserve.open("rb+"))
+def overlay_in_namespace(user: User) -> None:
+    """An overlay with this filesystem below, and another one above it."""
+    folders = [user.new() for _ in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    upper, work, point = map(str, folders)
+    script = (
+        'mount -t overlay none "$3" -o "userxattr,lowerdir=$0,upperdir=$1,workdir=$2" && '
+        'echo x >"$3/x"; exec sleep 3600'
+    )
+    argv = ("unshare", "-Urm", "sh", "-c", script, str(user.mountpoint), upper, work, point)
+    user.spawn(*argv, program="/usr/bin/unshare")
 
 
 def odd_file(user: User) -> None:
@@ -220,14 +151,10 @@ def reflinks(user: User) -> None:
 
 def subvolumes(user: User) -> None:
     """Subvolumes and read-only snapshots, which every user may create."""
-    name = b"s%x" % user.dice.getrandbits(64)
-    fd = os.open(user.own, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.ioctl(fd, _SUBVOLUME_CREATE, bytearray(struct.pack("=q4088s", 0, name)))
-        sub = user.hold(os.open(name, os.O_RDONLY, dir_fd=fd))
-        fcntl.ioctl(fd, _SNAPSHOT_CREATE, bytearray(struct.pack("=q4088s", sub, name + b"-copy")))
-    finally:
-        os.close(fd)
+    path = user.new()
+    create_subvolume(user.own, path.name)
+    user.hold(os.open(path, os.O_RDONLY))
+    snapshot(path, user.own, f"{path.name}-copy")
 
 
 def synced_often(user: User) -> None:
@@ -239,6 +166,19 @@ def synced_often(user: User) -> None:
             checked(_LIBC.syncfs(fd))
     finally:
         os.close(fd)
+
+
+def defragmented(user: User) -> None:
+    """Extents that are written once more, and a file that is compressed."""
+    path = user.new()
+    with path.open("wb") as file:
+        for _ in range(64):
+            file.write(os.urandom(4096))
+            file.flush()
+            os.fsync(file.fileno())
+        fcntl.ioctl(file, _DEFRAGMENT)
+        fcntl.ioctl(file, _SET_FLAGS, struct.pack("=q", _COMPRESSED))
+        file.write(bytes(MIB))
 
 
 def attributes(user: User) -> None:
@@ -258,13 +198,14 @@ def watches(user: User) -> None:
 
 
 def locks_everywhere(user: User) -> None:
-    """An flock on each file of root's that can be opened, and on the mountpoint."""
+    """Locks on each file of root's that can be opened, and on the mountpoint."""
     folders = (Path("/run/ebs-autoscale"), Path("/etc"), Path("/dev"))
     paths = [user.mountpoint, *folders, *(path for each in folders for path in each.iterdir())]
     user.dice.shuffle(paths)
     for path in paths[:60]:
         with suppress(OSError):
             fd = user.hold(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
+            fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -310,6 +251,18 @@ def memory_of_daemon(user: User) -> None:
     user.hold(os.open(f"/proc/{user.pid}/mem", os.O_RDWR))
 
 
+def traced(user: User) -> None:
+    """The daemon by ptrace(2), and its descriptors by pidfd_getfd(2)."""
+    pidfd = user.hold(os.pidfd_open(user.pid))
+    for fd in range(8):
+        with suppress(PermissionError):
+            user.hold(checked(_LIBC.syscall(_PIDFD_GETFD, pidfd, fd, 0)))
+    for name in ("oom_score_adj", "comm", "clear_refs", "coredump_filter"):
+        with suppress(PermissionError):
+            Path(f"/proc/{user.pid}/{name}").write_text("0", "ascii")
+    checked(_LIBC.ptrace(_PTRACE_SEIZE, user.pid, 0, 0))
+
+
 def signals(user: User) -> None:
     """SIGTERM, SIGSTOP and SIGKILL to the daemon, then to everybody."""
     for number in (signal.SIGTERM, signal.SIGSTOP, signal.SIGKILL, signal.SIGHUP):
@@ -341,6 +294,20 @@ def metadata_service(user: User) -> None:
             connection.sendall(b"PUT /latest/api/token HTTP/1.1\r\nHost: x\r\n")
 
 
+def inherited(user: User) -> None:
+    """Flags and permissions that new files in the mountpoint get, where it is this user's."""
+    fd = os.open(user.mountpoint, os.O_RDONLY)
+    try:
+        flags = user.dice.choice((0, _COMPRESSED, _NO_COW))
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("=q", flags))
+    finally:
+        os.close(fd)
+    # See acl(5): everything for the owner, for this user, for the group, within the mask, for all.
+    rules = ((1, -1), (2, os.getuid()), (4, -1), (0x10, -1), (0x20, -1))
+    packed = b"".join(struct.pack("<HHi", tag, 7, who) for tag, who in rules)
+    os.setxattr(user.mountpoint, "system.posix_acl_default", struct.pack("<I", 2) + packed)
+
+
 def closed_folders(user: User) -> None:
     """Folders that only root can enter, and a folder that nobody but their owner can."""
     for mode in (0o000, 0o100, 0o700, 0o7777):
@@ -362,8 +329,7 @@ def swapped_folders(user: User) -> None:
     folder.mkdir()
     link.symlink_to(user.dice.choice(("/", "/dev", "/run/ebs-autoscale", str(link))))
     for _ in range(200):
-        # RENAME_EXCHANGE of renameat2(2)
-        checked(_LIBC.renameat2(-100, os.fsencode(folder), -100, os.fsencode(link), 2))
+        exchange(folder, link)
 
 
 def privileged_tools(user: User) -> None:
@@ -411,24 +377,10 @@ ATTACKS: Mapping[str, tuple[Callable[[User], None], ...]] = {
         mount_inside,
         mount_in_mountpoint,
         mount_outside,
-        mount_on_reserve,
         mount_in_namespace,
+        overlay_in_namespace,
     ),
-    "reserve": (
-        reserve_as_file,
-        reserve_as_empty_file,
-        reserve_as_folder,
-        reserve_as_fifo,
-        reserve_as_socket,
-        reserve_as_link,
-        reserve_as_hard_link,
-        reserve_leased,
-        reserve_locked,
-        reserve_mapped,
-        reserve_executed,
-        reserve_stolen,
-        reserve_opened,
-    ),
+    "reserve": ON_RESERVE,
     "files": (
         odd_file,
         deep_folders,
@@ -439,7 +391,9 @@ ATTACKS: Mapping[str, tuple[Callable[[User], None], ...]] = {
         reflinks,
         subvolumes,
         synced_often,
+        defragmented,
         attributes,
+        inherited,
         closed_folders,
         closed_mountpoint,
         swapped_folders,
@@ -452,6 +406,7 @@ ATTACKS: Mapping[str, tuple[Callable[[User], None], ...]] = {
         priorities,
         processors,
         memory_of_daemon,
+        traced,
         signals,
         sockets,
         metadata_service,

@@ -2,8 +2,10 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 from collections import deque
 from contextlib import suppress
@@ -19,6 +21,13 @@ ODD_NAMES = (
     *(b"a\rb", b"a\nb", b"\x1b[2J\x1b]0;x\x07", b"\xff\xfe", b"\xed\xa0\x80", b"a\\040b"),
     *(b" ", b"\t", b"a\x85b", b"\xe2\x80\xa8", b"#", b"'$(id)'", b"-f", b"x" * 255),
 )
+MIB = 1024**2
+
+# linux/btrfs.h
+_SUBVOLUME_CREATE, _SNAPSHOT_CREATE = 0x5000940E, 0x50009401
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _HELD_MAX = 150
 _CHILDREN_MAX = 24
 _FUSE_MOUNTS_MAX = 40
@@ -92,6 +101,34 @@ def checked(result: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files exchange their names; see renameat2(2)."""
+    names = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+    checked(_LIBC.renameat2(*names, _RENAME_EXCHANGE))
+
+
+def create_subvolume(folder: Path, name: str) -> None:
+    """Create a subvolume, which any user may do in a folder of their own."""
+    _call_with_name(folder, _SUBVOLUME_CREATE, 0, name)
+
+
+def snapshot(subvolume: Path, folder: Path, name: str) -> None:
+    """Take a snapshot, which any user may do of a subvolume of their own."""
+    fd = os.open(subvolume, os.O_RDONLY)
+    try:
+        _call_with_name(folder, _SNAPSHOT_CREATE, fd, name)
+    finally:
+        os.close(fd)
+
+
+def _call_with_name(folder: Path, request: int, argument: int, name: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(fd, request, bytearray(struct.pack("=q4088s", argument, name.encode())))
+    finally:
+        os.close(fd)
 
 
 def mount_fuse(user: User, point: Path) -> None:
