@@ -59,11 +59,12 @@ class Peaks:
 
     def __init__(self) -> None:
         self._peaks: deque[_Peak] = deque(maxlen=REMEMBERED_MAX)
-        self._rise = _Rise(0.0, 0, 0, 0.0)
+        self._rise: _Rise | None = None
 
     def add(self, reading: Reading, lead_seconds: float) -> None:
         """Take the newest reading into account."""
-        used, now, rise = reading.used_bytes, reading.taken_at_seconds, self._rise
+        used, now = reading.used_bytes, reading.taken_at_seconds
+        rise = self._rise or _Rise(now, used, used, now)
         if used > rise.top_bytes:
             rise = replace(rise, top_bytes=used, top_at_seconds=now)
         matters = rise.height_bytes >= RISE_SHARE * reading.available_bytes

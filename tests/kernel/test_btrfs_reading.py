@@ -98,6 +98,9 @@ def test_buffered_writes_count_at_once(loop: Loop, btrfs_at: Btrfs, clock: Clock
     missed = before.available_bytes - after.available_bytes
     assert 199 * MIB <= missed <= 216 * MIB
     assert before.statvfs_available_bytes - after.statvfs_available_bytes < 100 * MIB
+    assert before.dirty_bytes < after.dirty_bytes < min(201 * MIB, after.cache_bytes)
+    os.sync()
+    assert filesystem.read().dirty_bytes <= before.dirty_bytes
 
 
 def test_metadata_headroom_ends_where_metadata_does(

@@ -6,7 +6,7 @@ from math import inf
 
 from ebs_autoscale.ec2.requests import DEVICE_NAMES
 from ebs_autoscale.errors import Cause, NameTaken, Transient, Unfit
-from ebs_autoscale.model import GIB, GrowthId, Inventory, Price, Volume
+from ebs_autoscale.model import GIB, MIB, GrowthId, Inventory, Price, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 
 INSTANCE = "i-0123456789abcdef0"
@@ -197,6 +197,7 @@ class SimulatedCloud:
             delete_on_termination=volume.protected_at < inf,
             foreign=volume.foreign,
             usd_per_month=volume.size_bytes / GIB * 0.08,
+            bytes_per_second=125 * MIB,
             age_seconds=self._age(volume),
         )
 

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
-from ebs_autoscale.model import GIB, DecisionKind, GrowthId, Inventory, Rebalance, StepKind
+from ebs_autoscale.model import GIB, MIB, DecisionKind, GrowthId, Inventory, Rebalance, StepKind
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.resize.growth import Outcome, grow_once
@@ -45,6 +45,17 @@ def whole_growth() -> SimulatedWorld:
 
 
 UNDISTURBED = whole_growth()
+
+
+def test_a_growth_tells_what_its_devices_take() -> None:
+    """The loop learns the throughput of a new device as it is added, and of all at each look."""
+    world = whole_growth()
+    node = node_name(world.cloud.volumes[0])
+    for told in range(1, 3):
+        found = [event for event in world.events if event.kind is EventKind.THROUGHPUT]
+        assert [event.device for event in found] == told * [node]
+        assert {event.bytes_per_second for event in found} == {125 * MIB}
+        assert world.grow() is Outcome.HELD
 
 
 def test_a_whole_growth() -> None:

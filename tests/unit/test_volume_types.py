@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ebs_autoscale.cli.parser import main
 from ebs_autoscale.config.schema import Settings, parse
-from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
+from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, bytes_per_second_max
 from ebs_autoscale.errors import ConfigInvalid
+from ebs_autoscale.model import GIB, MIB
 
 
 def settings_of(volume: dict[str, Any], growth: dict[str, str]) -> Settings:
@@ -112,3 +113,29 @@ def test_init_refuses_a_size_that_ec2_does_not_have(
     said = capfd.readouterr().err
     assert "--size" in said
     assert f"change {keys} in {path}" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "gib", "iops", "throughput", "mib_per_second"),
+    [
+        ("gp3", 20, 3000, 125, 125),
+        ("gp3", 20, None, None, 125),
+        ("gp3", 500, 8000, 2000, 2000),
+        ("gp2", 170, 510, None, 128),
+        ("gp2", 171, 513, None, 250),
+        ("io1", 100, 1000, None, 256),
+        ("io1", 4000, 64_000, None, 1000),
+        ("io2", 100, None, None, 4000),
+        ("st1", 1024, None, None, 250),
+        ("st1", 16_384, None, None, 500),
+        ("sc1", 1024, None, None, 80),
+        ("standard", 1, None, None, 90),
+        ("gp9", 20, 3000, 125, None),
+    ],
+)
+def test_the_most_that_a_volume_takes(
+    kind: str, gib: int, iops: int | None, throughput: int | None, mib_per_second: float | None
+) -> None:
+    """Bursts are included, and without the figures of the volume it is the most of its type."""
+    found = bytes_per_second_max(kind, gib * GIB, iops=iops, mib_per_second=throughput)
+    assert found == (None if mib_per_second is None else pytest.approx(mib_per_second * MIB))
