@@ -221,6 +221,10 @@ class BlockDevices:
         try:
             found = blank.signature_of(self._dev / name)
         except CommandFailed as error:
+            if error.status is None:
+                # A read of our own would not end either, and nothing could end it.
+                what = f"{name} does not respond: {error}"
+                raise Unfit(what, hint=_UNREADABLE_HINT, cause=Cause.DEVICE_UNREADABLE) from error
             # Where the device cannot be read, reading it says so more clearly.
             with self._claimed(name) as fd:
                 blank.content_at(fd, size_bytes=size_bytes)

@@ -139,8 +139,9 @@ def written_to(seen: Observation, world: World) -> list[str]:
         for volume in unfinished(seen)
         if (node := seen.nodes.get(volume.id))
         and volume.delete_on_termination
-        and not was_device_of(node, seen.reading.filesystem)
+        # First: only what responds can be read here.
         and _is_foreign(volume, seen, world)
+        and not was_device_of(node, seen.reading.filesystem)
     ]
 
 

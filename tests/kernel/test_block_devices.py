@@ -7,11 +7,14 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
+from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 from ec2_sandbox.devices.loop import LoopDevice, attach
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
+from ebs_autoscale.host import blank
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GrowthId, Volume
@@ -187,3 +190,20 @@ def test_found_by_its_requested_name(loop: Loop) -> None:
         assert nodes.node_of(wanted) == device.name
         assert nodes.names_present() == {f"/dev/{alias}"}
         link.unlink()
+
+
+# A process that hangs in the kernel is left behind.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_does_not_respond_is_not_read(
+    failing_loop: Callable[[int], FailingDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finds out: a read of our own would keep us in the kernel for good."""
+    monkeypatch.setattr(blank, "_BLKID_TIMEOUT_SECONDS", 0.5)
+    device = failing_loop(64 * MIB)
+    device.fail(DeviceFault.READS_HANG)
+    rescue = Timer(5, device.fail, [DeviceFault.NONE])
+    rescue.start()
+    with pytest.raises(Unfit) as caught:
+        BlockDevices().require_blank(device.name, size_bytes=device.size_bytes)
+    rescue.cancel()
+    assert caught.value.cause is Cause.DEVICE_UNREADABLE
