@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from ec2_sandbox.devices.loop import LoopDevice, attach, set_read_only
+from ec2_sandbox.devices.loop import LoopDevice, attach, remove_unused, set_read_only
 from ec2_sandbox.errors import HostUnfit
 
 # linux/loop.h
@@ -68,7 +68,8 @@ class FailingDevice(LoopDevice):
         folder_fd = _own_filesystem(size_bytes, directory)
         below = LoopDevice.create(size_bytes, directory=Path(f"/proc/self/fd/{folder_fd}"))
         fd = os.open(below.node, os.O_RDWR | os.O_CLOEXEC)
-        name, device_fd = attach(fd)
+        # A look at all block devices of a host must not wait for those of other tests.
+        name, device_fd = attach(fd, unshared=True)
         # Else a write ends in the page cache of the device below.
         fcntl.ioctl(device_fd, _LOOP_SET_DIRECT_IO, 1)
         device = cls(name, device_fd=device_fd, file_fd=fd)
@@ -119,6 +120,7 @@ class FailingDevice(LoopDevice):
             return
         self.fail(DeviceFault.NONE)
         super().close()
+        remove_unused(self.name)
         self._below.close()
         os.close(self._folder_fd)
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 import stat
 import struct
 import tempfile
@@ -17,6 +18,8 @@ from ec2_sandbox.errors import HostUnfit
 # linux/loop.h
 _LOOP_SET_CAPACITY = 0x4C07
 _LOOP_CONFIGURE = 0x4C0A  # Linux 5.8
+_LOOP_CTL_ADD = 0x4C80
+_LOOP_CTL_REMOVE = 0x4C81
 _LOOP_CTL_GET_FREE = 0x4C82
 _LO_FLAGS_AUTOCLEAR = 4
 _BLKROSET = 0x125D  # linux/fs.h
@@ -27,6 +30,9 @@ _LOOP_CONFIG = struct.Struct("=2I 52x I 176x 64x")
 # Between GET_FREE and CONFIGURE another process may take the same device. Eight concurrent test
 # runs needed 3 attempts at most; a hundred failures have another reason.
 _ATTEMPTS = 100
+
+# GET_FREE counts from 0.
+_UNSHARED_NUMBERS = (10_000, 1_000_000)
 
 
 class LoopDevice:
@@ -137,13 +143,16 @@ def set_read_only(device_fd: int, *, on: bool) -> None:
     fcntl.ioctl(device_fd, _BLKROSET, struct.pack("=i", on))
 
 
-def attach(file_fd: int) -> tuple[str, int]:
-    """Give an open file or block device a loop device: its name and descriptor."""
+def attach(file_fd: int, *, unshared: bool = False) -> tuple[str, int]:
+    """Give an open file or block device a loop device: its name and descriptor.
+
+    The name of an `unshared` one is not in the /dev of other namespaces, where it was never used.
+    """
     config = _LOOP_CONFIG.pack(file_fd, 0, _LO_FLAGS_AUTOCLEAR)
     control_fd = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(_ATTEMPTS):
-            number = fcntl.ioctl(control_fd, _LOOP_CTL_GET_FREE)
+            number = _added(control_fd) if unshared else fcntl.ioctl(control_fd, _LOOP_CTL_GET_FREE)
             device_fd = os.open(_node(number), os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.ioctl(device_fd, _LOOP_CONFIGURE, config)
@@ -157,6 +166,21 @@ def attach(file_fd: int) -> tuple[str, int]:
     finally:
         os.close(control_fd)
     raise OSError(errno.EBUSY, f"no free loop device in {_ATTEMPTS} attempts")
+
+
+def _added(control_fd: int) -> int:
+    while True:
+        number = random.randrange(*_UNSHARED_NUMBERS)  # noqa: S311 -- a name, not a secret
+        with suppress(FileExistsError):
+            return int(fcntl.ioctl(control_fd, _LOOP_CTL_ADD, number))
+
+
+def remove_unused(name: str) -> None:
+    """Take back the name of an unshared loop device, once nothing uses it any more."""
+    control_fd = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    with suppress(OSError):
+        fcntl.ioctl(control_fd, _LOOP_CTL_REMOVE, int(name.removeprefix("loop")))
+    os.close(control_fd)
 
 
 def _node(number: int) -> Path:

@@ -23,9 +23,7 @@ _MS_PRIVATE = 0x40000
 # linux/capability.h: mounts and loop devices need SYS_ADMIN, nodes need MKNOD
 _CAPABILITIES = {21: "CAP_SYS_ADMIN", 27: "CAP_MKNOD"}
 
-_NODES = re.compile(
-    r"null|zero|full|random|urandom|tty|kmsg|fuse|loop-control|btrfs-control|loop\d+"
-)
+_NODES = re.compile(r"null|zero|full|random|urandom|tty|kmsg|fuse|loop-control|btrfs-control")
 _LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -48,7 +46,8 @@ def missing_requirement(filesystem: str = "") -> str:
 def enter_private_namespace(*, folders: Iterable[Path] = (), leave_threads: bool = False) -> None:
     """Move this process and its future children to a mount namespace of their own.
 
-    In it, /dev is a private tmpfs with the nodes that block devices need and an empty disk/by-id;
+    In it, /dev is a private tmpfs with the nodes that are needed to make block devices, without any
+    block device of the host, and an empty disk/by-id;
     each of the `folders`, created if necessary, is covered by a tmpfs as well. Nodes, links,
     mounts and files made there disappear with the last process in the namespace.
 
