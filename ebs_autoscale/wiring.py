@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.filesystems.btrfs.copies import problems_with_copies
+from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity, Reading, RoleCredentials
 from ebs_autoscale.policy import Remark, remarks_of
@@ -57,7 +57,7 @@ def world_of(
         reserve_bytes=settings.reserve_bytes,
         delete_on_termination=settings.volume.delete_on_termination,
         adopt=settings.adopt,
-        find_copies=problems_with_copies,
+        find_copies=lambda uuid: [copy.problem for copy in copies_of(uuid)],
     )
 
 

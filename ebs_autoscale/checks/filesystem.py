@@ -83,10 +83,15 @@ def expected(mountpoint: str) -> FilesystemSeen:
 def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     """Look at the expected filesystem, mounted or not."""
     seen = _look(before, clock)
-    copies = copies_of(seen.uuid) if seen.uuid else []
     remarks = remarks_on(seen.reading) if seen.reading else []
-    problems = tuple(copy.problem for copy in copies)
-    return replace(seen, copies=problems, remarks=tuple(remarks))
+    return replace(seen, copies=tuple(_copies(seen.uuid)), remarks=tuple(remarks))
+
+
+def _copies(uuid: str) -> list[Problem]:
+    try:
+        return [copy.problem for copy in copies_of(uuid)] if uuid else []
+    except EbsAutoscaleError as error:
+        return [Problem.of_error(error)]
 
 
 def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:

@@ -6,8 +6,9 @@ from pathlib import Path
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.daemon.worker import OURSELVES
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem, Stopped
+from ebs_autoscale.filesystems.btrfs.copies import unresponsive
 from ebs_autoscale.filesystems.btrfs.mount import filesystem_at
-from ebs_autoscale.filesystems.btrfs.scan import Sighting
+from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, Sighting
 from ebs_autoscale.host import files, fstab, systemd
 from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.host.trusted_path import trusted_path
@@ -94,42 +95,36 @@ class MountWaiter:
             if not uuid:
                 return f"no line of {fstab.FSTAB} mounts it by UUID"
             seen = self._look(uuid)
-            self._problem = seen.copy if seen else self._unresponsive()
-            if not seen or seen.copy:
+            if isinstance(seen, Problem):
+                self._problem = seen
                 return ""
-            if not seen.present.complete:
-                return f"{uuid}: {seen.present.sentence}{self._which_is_away(uuid)}"
+            if not seen.complete:
+                return f"{uuid}: {seen.sentence}{self._which_is_away(uuid)}"
             trusted_path(self._mountpoint)
             return self._mount(uuid)
         except EbsAutoscaleError as error:
             return str(error)
 
-    def _look(self, uuid: str) -> Sighting | None:
-        """What is on this host; None while a block device keeps the one process that looks."""
+    def _look(self, uuid: str) -> PresentDevices | Problem:
+        """Its devices on this host, or why it must not be mounted.
+
+        One process looks at a time, however long a block device keeps it.
+        """
         if self._looking:
             if self._looking.answer(wait_seconds=0) is None:
-                return None
+                return unresponsive()
             # That answer is out of date by now.
             self._looking = None
         looking = Sighting.asked(uuid)
         for _ in range(_LOOK_SLICES):
             if answer := looking.answer(wait_seconds=_LOOK_SLICE_SECONDS):
-                return Sighting.of(answer)
+                seen = Sighting.of(answer)
+                return seen.copy or seen.present
             if self._stopping():
                 looking.drop()
                 raise Stopped
         self._looking = looking
-        return None
-
-    def _unresponsive(self) -> Problem:
-        process_id = self._looking.process_id if self._looking else 0
-        return Problem(
-            Cause.DEVICE_UNREADABLE,
-            f"cannot tell whether {self._mountpoint} may be mounted: a block device of this host "
-            f"does not respond to process {process_id}, which reads them all",
-            f"find the device with `ls -l /proc/{process_id}/fd` and `dmesg`, then detach its "
-            "volume by force or reboot the instance",
-        )
+        return unresponsive()
 
     def _mount(self, uuid: str) -> str:
         """Never with `degraded`: a missing device of single data would be lost for good."""

@@ -76,11 +76,6 @@ class Question:
         self._process = _start(argv)
         self._answer: str | None = None
 
-    @property
-    def process_id(self) -> int:
-        """The process that looks."""
-        return self._process.pid
-
     @classmethod
     def of_module(cls, module: str, *arguments: str) -> "Question":
         """Ask a module of this program, run as a command."""

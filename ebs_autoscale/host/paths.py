@@ -57,9 +57,9 @@ def growth_lock(filesystem: str) -> Path:
     return RUNTIME_DIRECTORY / f"{filesystem}.growth.lock"
 
 
-def copies_lock(filesystem: str) -> Path:
-    """Held by the process that looks for copies of its devices; `filesystem` is a UUID."""
-    return RUNTIME_DIRECTORY / f"{filesystem}.copies.lock"
+def devices_lock() -> Path:
+    """Held by the process that reads all block devices: one of them may not respond."""
+    return RUNTIME_DIRECTORY / "devices.lock"
 
 
 def init_lock() -> Path:

@@ -27,6 +27,8 @@ from ebs_autoscale.wiring import cloud_of
 _CLAIM_PATIENCE_SECONDS = 5.0
 _LOOK_EVERY_SECONDS = 0.2
 _FINDFS_TIMEOUT_SECONDS = 60.0
+# A volume that EBS has stalled for a moment is no reason to refuse.
+_COPIES_WAIT_SECONDS = 30.0
 _IMDS_PATIENCE_SECONDS = 10.0
 
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
@@ -106,10 +108,10 @@ def inspect_given(
 def require_no_copy(candidate: Candidate) -> None:
     """Raise Unfit if another block device has the UUID, and is not another device of it."""
     if candidate.is_formatted:
-        for copy in copies_of(candidate.filesystem):
+        for copy in copies_of(candidate.filesystem, wait_seconds=_COPIES_WAIT_SECONDS):
             raise Unfit(copy.problem.sentence, hint=copy.problem.hint, cause=Cause.COPY)
         return
-    for name in devices_of(candidate.filesystem):
+    for name in devices_of(candidate.filesystem, wait_seconds=_COPIES_WAIT_SECONDS):
         raise Unfit(
             f"{name} already has the UUID {candidate.filesystem}, which {candidate.name} would get",
             hint=f"to use it, run `init` again with `--device /dev/{name}`; otherwise detach it",

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import EbsAutoscaleError, Problem
 from ebs_autoscale.model import Observation, Volume
 from ebs_autoscale.policy import (
     Forecast,
@@ -57,35 +57,38 @@ def _with(seen: Observation, volume: Volume, node: str) -> Observation:
 
 
 def look_after_volumes(seen: Observation, tried: Tried, world: World) -> None:
-    """Repair DeleteOnTermination of devices, and report unused volumes and copies."""
+    """Repair DeleteOnTermination of devices; report volumes that are not used, and copies."""
     for volume in seen.inventory.volumes:
         if volume.attached_to == seen.inventory.instance_id and seen.is_device(volume):
             protect(volume, world)
     if problem := unused_volumes(seen, tried):
-        world.emit(
-            Event(
-                kind=EventKind.WARNING,
-                sentence=problem.sentence,
-                hint=problem.hint,
-                level=Level.WARNING,
-                cause=problem.cause,
-            )
-        )
-    _warn_of_copies(world)
+        _warn(problem, world)
+    if problem := _copies(world):
+        _warn(problem, world)
 
 
-def _warn_of_copies(world: World) -> None:
-    """Name block devices that the next mount might take instead of the filesystem's own."""
-    if problems := world.find_copies(world.filesystem.uuid):
-        world.emit(
-            Event(
-                kind=EventKind.WARNING,
-                sentence="; ".join(problem.sentence for problem in problems),
-                hint=problems[0].hint,
-                level=Level.WARNING,
-                cause=problems[0].cause,
-            )
+def _copies(world: World) -> Problem | None:
+    """The block devices that the next mount might take instead of the filesystem's own."""
+    try:
+        problems = world.find_copies(world.filesystem.uuid)
+    except EbsAutoscaleError as error:
+        return Problem.of_error(error)
+    if not problems:
+        return None
+    sentence = "; ".join(problem.sentence for problem in problems)
+    return replace(problems[0], sentence=sentence)
+
+
+def _warn(problem: Problem, world: World) -> None:
+    world.emit(
+        Event(
+            kind=EventKind.WARNING,
+            sentence=problem.sentence,
+            hint=problem.hint,
+            level=Level.WARNING,
+            cause=problem.cause,
         )
+    )
 
 
 def keep_reserve(world: World, policy: GrowthPolicy, forecast: Forecast) -> None:

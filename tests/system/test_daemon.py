@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 
 from tests.system.bench import MIB, Host, events_in, until
 
@@ -29,22 +28,6 @@ def test_grows_and_says_so(host: Host) -> None:
         assert volume.encrypted
         assert daemon.stop() == 0
     assert host.leaked() == []
-
-
-def test_a_device_of_the_host_hangs(
-    host: Host, failing_loop: Callable[[int], FailingDevice]
-) -> None:
-    """A device that is none of ours, and does not respond, is told; it delays no growth."""
-    host.fill(25)
-    device = failing_loop(1024**2)
-    device.fail(DeviceFault.READS_HANG)
-    with host.daemon() as daemon:
-        try:
-            daemon.wait_event("growth_done", seconds=15)
-            daemon.wait_event("condition_began", cause="device unreadable", seconds=15)
-        finally:
-            device.fail(DeviceFault.NONE)
-        assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("shown_as", ["nitro", "xen"])

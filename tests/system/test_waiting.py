@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
@@ -134,3 +135,21 @@ def test_a_device_of_the_host_hangs(
         device.fail(DeviceFault.NONE)
         daemon.wait_event("tended", containing=str(host.mountpoint))
         end(host, daemon)
+
+
+def test_a_device_of_others_hangs(host: Host, failing_loop: Callable[[int], FailingDevice]) -> None:
+    """A growth adds its volume, and no verb waits for a device that has nothing to do with it."""
+    host.fill(25)
+    device = failing_loop(1024**2)
+    device.fail(DeviceFault.READS_HANG)
+    with ThreadPoolExecutor() as pool:
+        ran = {verb: pool.submit(host.run, verb, seconds=25) for verb in ("grow", "check")}
+        grown, checked = ran["grow"].result(), ran["check"].result()
+    device.fail(DeviceFault.NONE)
+    assert grown.returncode == 0
+    name = Path(device.node).name
+    assert [line for line in grown.stderr.splitlines() if name in line and "unreadable" in line]
+    assert [
+        line for line in checked.stdout.splitlines() if line.startswith("fail") and name in line
+    ]
+    assert (host.devices, host.leaked()) == (2, [])

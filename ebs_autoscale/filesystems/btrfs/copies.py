@@ -8,42 +8,95 @@ is shown a second time (before).
 """
 
 import json
+import os
 import sys
-from collections.abc import Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ebs_autoscale.errors import Cause, CommandFailed, LockHeld, Problem
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Problem, Unfit
 from ebs_autoscale.filesystems.btrfs.superblock import Superblock, read_superblock
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import Question
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.paths import copies_lock
+from ebs_autoscale.host.paths import devices_lock
 
 _BLOCK = Path("/sys/class/block")
 
-# Python starts in 0.1 s, and devices that respond do so in milliseconds.
-_LOOK_WAIT_SECONDS = 5.0
-# An answer has a page at most.
-_PROBLEMS_MAX = 4
+# Python starts in 0.1 s, and a device that responds does so in milliseconds.
+WAIT_SECONDS = 3.0
+_LOCK_POLL_SECONDS = 0.1
 
 
-def devices_of(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Superblock]:
+def devices_of(filesystem: str, *, wait_seconds: float = WAIT_SECONDS) -> dict[str, Superblock]:
     """The block devices with a superblock of this filesystem, mounted or not, by kernel name.
 
     Without those beneath another block device, such as the paths of a multipath device. A device
-    that cannot be read is left out. Reads every block device of the host.
+    that cannot be read is left out. Raises Unfit when one does not respond: every block device of
+    the host is read, by a process that no signal ends while it waits for a device, and of which
+    there is never more than one.
     """
+    question = Question.of_module(__name__, filesystem)
+    answer = question.answer(wait_seconds=wait_seconds)
+    if answer is None:
+        problem = unresponsive()
+        question.drop()
+        raise Unfit(problem.sentence, hint=problem.hint, cause=problem.cause)
+    return {name: Superblock(**fields) for name, fields in json.loads(answer).items()}
+
+
+def unresponsive() -> Problem:
+    """Which device keeps the process that reads all of them, and what to do about it."""
+    names = ", ".join(_open_devices()) or "a block device"
+    return Problem(
+        Cause.DEVICE_UNREADABLE,
+        f"{names} of this host does not respond, and may be a copy of a device of the filesystem",
+        "see `dmesg`, and the volume's status in EC2; detach the volume by force, or reboot the "
+        "instance",
+    )
+
+
+def _open_devices() -> Iterator[str]:
+    with suppress(EbsAutoscaleError, OSError):
+        process_id = files.read_text(devices_lock()).strip()
+        for link in sorted(Path(f"/proc/{process_id}/fd").iterdir()):
+            target = str(link.readlink())
+            if target.startswith("/dev/") and target != os.devnull:
+                yield target.removeprefix("/dev/")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other process reads the devices; without a lock where this user has none."""
+    while True:
+        try:
+            lock = Lock(devices_lock())
+        except LockHeld:
+            SystemClock().sleep(_LOCK_POLL_SECONDS)
+        except Unfit:
+            yield
+            return
+        else:
+            with lock:
+                yield
+            return
+
+
+def read_devices(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Superblock]:
+    """What `devices_of` returns, read by this process: for as long as a device takes."""
     found = {}
-    for folder in sorted(block.iterdir()):
-        if next(folder.glob("holders/*"), None):
-            continue
-        with suppress(OSError):
-            superblock = read_superblock(f"/dev/{folder.name}")
-            if superblock and superblock.filesystem == filesystem:
-                found[folder.name] = superblock
+    with _alone():
+        for folder in sorted(block.iterdir()):
+            if next(folder.glob("holders/*"), None):
+                continue
+            with suppress(OSError):
+                superblock = read_superblock(f"/dev/{folder.name}")
+                if superblock and superblock.filesystem == filesystem:
+                    found[folder.name] = superblock
     return found
 
 
@@ -85,16 +138,21 @@ class Copy:
         )
 
 
-def copies_of(filesystem: str) -> list[Copy]:
+def copies_of(filesystem: str, *, wait_seconds: float = WAIT_SECONDS) -> list[Copy]:
     """The copies of its devices that this host shows, whether it is mounted or not.
 
-    Reads every block device of the host, so never in the loop.
+    Raises Unfit when a block device does not respond.
     """
+    return copies_in(devices_of(filesystem, wait_seconds=wait_seconds), filesystem)
+
+
+def copies_in(found: Mapping[str, Superblock], filesystem: str) -> list[Copy]:
+    """The copies among these devices of a filesystem, with their volumes."""
     mounted = {path.name for path in (SYSFS / filesystem).glob("devices/*")}
     block_devices = BlockDevices()
     return [
         replace(copy, volume=block_devices.volume_id_of(copy.name))
-        for copy in copies_among(devices_of(filesystem), mounted)
+        for copy in copies_among(found, mounted)
     ]
 
 
@@ -113,39 +171,6 @@ def copies_among(found: Mapping[str, Superblock], mounted: Collection[str]) -> l
     return copies
 
 
-def problems_with_copies(filesystem: str) -> list[Problem]:
-    """The problems of `copies_of`, or the one that they cannot be known.
-
-    By another process, of which there is never more than one: any device of the host may hang, and
-    whatever reads it then cannot be ended.
-    """
-    looking = Question.of_module(__name__, filesystem)
-    reason = f"a block device of this host does not respond within {_LOOK_WAIT_SECONDS:.0f} s"
-    try:
-        if answer := looking.answer(wait_seconds=_LOOK_WAIT_SECONDS):
-            return [Problem(Cause.COPY, *problem) for problem in json.loads(answer)]
-    except CommandFailed as error:
-        reason = str(error)
-    looking.drop()
-    return [
-        Problem(
-            Cause.DEVICE_UNREADABLE,
-            f"cannot tell whether a copy of {filesystem} is attached: {reason}",
-            f"see `dmesg`, and which device the process has open that holds "
-            f"{copies_lock(filesystem)} (`ls -l /proc/PID/fd`)",
-        )
-    ]
-
-
-def _answer(filesystem: str) -> str:
-    """JSON of sentences and hints; empty while an earlier look has not ended."""
-    try:
-        with Lock(copies_lock(filesystem)):
-            problems = [copy.problem for copy in copies_of(filesystem)[:_PROBLEMS_MAX]]
-    except LockHeld:
-        return ""
-    return json.dumps([[problem.sentence, problem.hint] for problem in problems])
-
-
 if __name__ == "__main__":
-    sys.stdout.write(_answer(sys.argv[1]))
+    seen = read_devices(sys.argv[1])
+    json.dump({name: asdict(superblock) for name, superblock in seen.items()}, sys.stdout)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, CommandFailed, Problem
-from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.filesystems.btrfs.copies import copies_in, read_devices
 from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.units import counted
 
@@ -84,7 +84,7 @@ class Sighting:
 
 def _answer(filesystem: str) -> str:
     # First, so that a device that does not respond is found open in this process.
-    copies = [copy.problem for copy in copies_of(filesystem)]
+    copies = [copy.problem for copy in copies_in(read_devices(filesystem), filesystem)]
     scan(timeout_seconds=_LOOK_TIMEOUT_SECONDS)
     present = PresentDevices()
     with suppress(CommandFailed):
