@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -188,3 +189,27 @@ def test_errors_that_force_it_read_only_are_still_told(
     assert f"{device.name} (devid 1): " in capsys.readouterr().out
     lines = check.lines(check.look(check.expected(str(path)), SystemClock()))
     assert [line.verdict for line in lines if device.name in line.sentence] == ["warn"]
+
+
+def test_a_commit_that_hangs_delays_no_reading(
+    loop: Loop, failing_loop: Failing, btrfs_at: Btrfs, clock: Clock
+) -> None:
+    """While a device keeps the kernel from ending a commit, the loop and a new daemon read on."""
+    device = failing_loop(256 * MIB)
+    # Metadata is on the other one, so that the commit hangs where it writes the superblocks.
+    path = btrfs_at(loop(512 * MIB), device, mkfs=("-m", "single", "-d", "single"))
+    filesystem = BtrfsFilesystem(str(path), clock=clock)
+    filesystem.read()
+    (path / "file").write_bytes(b"x")
+    device.fail(DeviceFault.WRITES_HANG)
+    with subprocess.Popen(["btrfs", "filesystem", "sync", str(path)]) as commit:
+        try:
+            for _ in range(20):
+                Event().wait(0.1)
+                began = time.monotonic()
+                BtrfsFilesystem(str(path), clock=clock).read()
+                assert time.monotonic() - began < 1
+                assert filesystem.read().devices[0].errors == (0, 0, 0, 0, 0)
+            assert commit.poll() is None
+        finally:
+            device.fail(DeviceFault.NONE)

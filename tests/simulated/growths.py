@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem
-from ebs_autoscale.filesystems.btrfs.ioctl import FilesystemInfo
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import GIB, DecisionKind, Device, Reading, Stage, StepKind
 from ebs_autoscale.monitor import Monitor
@@ -125,7 +124,7 @@ def open_root() -> Iterator[OpenMount]:
     """The root of this host, in the place of a filesystem that does not exist."""
     fd = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield OpenMount(fd=fd, info=FilesystemInfo(uuid="", highest_devid=1, node_bytes=16384))
+        yield OpenMount(fd=fd, uuid="")
     finally:
         os.close(fd)
 

@@ -1,37 +1,30 @@
-"""BTRFS ioctls, without a subprocess."""
+"""BTRFS ioctls, without a subprocess.
 
+None of a reading waits for a commit. FS_INFO and DEV_STATS take device_list_mutex, which a commit
+holds while it writes the superblocks, and SUBVOL_GETFLAGS a lock that others hold while they wait
+for a commit; what they tell is in sysfs, statfs(2) and access(2).
+"""
+
+import ctypes
 import errno
 import fcntl
 import os
 import struct
-import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 # linux/btrfs.h
-_FS_INFO = 0x8400941F
 _DEV_INFO = 0xD000941E
 _ADD_DEV = 0x5000940A
-_DEV_STATS = 0xC4089434
 _BALANCE_PROGRESS = 0x84009422
 _TREE_SEARCH = 0xD0009411
 _INO_LOOKUP = 0xD0009412
 _INO_LOOKUP_SIZE = 4096
-_SUBVOL_GETFLAGS = 0x80089419
-_SUBVOL_READ_ONLY = 1 << 1
-_GET_SUBVOL_INFO = 0x81F8943C
-_SUBVOL_INFO_SIZE = 504
-_SUBVOL_INFO_FLAGS_AT = 288
-_FS_INFO_HEAD = struct.Struct("=QQ16sI")
-_FS_INFO_SIZE = 1024
 _DEV_INFO_HEAD = struct.Struct("=Q16sQQ")
 _DEV_INFO_SIZE = 4096
 _DEV_INFO_PATH_AT = 3072
 _VOL_ARGS = struct.Struct("=q4088s")
 _BLANK_HEAD_BYTES = 128 * 1024
-_DEV_STATS_HEAD = struct.Struct("=QQQ5Q")
-_DEV_STATS_SIZE = 1032
 _BALANCE_SIZE = 1024
 _BALANCE_STATE_AT = 8
 _BALANCE_STATE_RUNNING = 1
@@ -56,15 +49,6 @@ _MAX = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilesystemInfo:
-    """The filesystem that an open file is in; `node_bytes` is the size of its tree nodes."""
-
-    uuid: str
-    highest_devid: int
-    node_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceInfo:
     """A device as the filesystem accounts for it; `path` is empty when it is missing."""
 
@@ -74,46 +58,26 @@ class DeviceInfo:
     path: str
 
 
-def filesystem_info(fd: int) -> FilesystemInfo | None:
-    """The filesystem that `fd` is in; None when it is not BTRFS."""
-    reply = bytearray(_FS_INFO_SIZE)
+def subvolume_of(fd: int) -> int | None:
+    """The id of the subvolume that a folder is in; None when it is not in BTRFS.
+
+    Needs no privilege.
+    """
+    question = bytearray(_INO_LOOKUP_SIZE)
+    struct.pack_into("=QQ", question, 0, 0, _FIRST_FREE_OBJECT)
     try:
-        fcntl.ioctl(fd, _FS_INFO, reply)
+        fcntl.ioctl(fd, _INO_LOOKUP, question)
     except OSError as error:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             return None
         raise
-    highest, _, fsid, nodesize = _FS_INFO_HEAD.unpack_from(reply)
-    return FilesystemInfo(
-        uuid=str(uuid.UUID(bytes=fsid)),
-        highest_devid=highest,
-        node_bytes=nodesize,
-    )
-
-
-def is_read_only_subvolume(fd: int) -> bool:
-    """Whether nobody can write to the subvolume of this folder, though the mount is read-write."""
-    flags = bytearray(8)
-    try:
-        fcntl.ioctl(fd, _SUBVOL_GETFLAGS, flags)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            return False
-        # Not the root of the subvolume: a folder of it is mounted. Linux 4.18.
-        answer = bytearray(_SUBVOL_INFO_SIZE)
-        with suppress(OSError):
-            fcntl.ioctl(fd, _GET_SUBVOL_INFO, answer)
-        # The flags of the root item, where read-only is the lowest bit.
-        return bool(answer[_SUBVOL_INFO_FLAGS_AT] & 1)
-    return bool(struct.unpack("=Q", flags)[0] & _SUBVOL_READ_ONLY)
-
-
-def subvolume_of(fd: int) -> int:
-    """The id of the subvolume that a folder is in; needs no privilege."""
-    question = bytearray(_INO_LOOKUP_SIZE)
-    struct.pack_into("=QQ", question, 0, 0, _FIRST_FREE_OBJECT)
-    fcntl.ioctl(fd, _INO_LOOKUP, question)
     return int(struct.unpack_from("=Q", question)[0])
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether nobody can write to this folder: the mount, the filesystem or the subvolume."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.faccessat(fd, b".", os.W_OK, 0) != 0 and ctypes.get_errno() == errno.EROFS
 
 
 def parent_qgroups(fd: int, qgroup: int) -> list[int]:
@@ -153,23 +117,6 @@ def device_info(fd: int, devid: int) -> DeviceInfo | None:
         size_bytes=size_bytes,
         path=os.fsdecode(bytes(question[_DEV_INFO_PATH_AT:]).split(b"\0", 1)[0]),
     )
-
-
-def device_errors(fd: int, devid: int) -> tuple[int, ...]:
-    """The device's error counters since they were last reset, see `model.Device`.
-
-    They are kept on disk. Empty when the kernel does not report them. Needs no privilege.
-    """
-    question = bytearray(_DEV_STATS_SIZE)
-    struct.pack_into("=QQ", question, 0, devid, 5)
-    try:
-        fcntl.ioctl(fd, _DEV_STATS, question)
-    except OSError as error:
-        # The device was just removed, or the kernel does not support it: the reading goes on.
-        if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOTTY, errno.EPERM):
-            return ()
-        raise
-    return _DEV_STATS_HEAD.unpack_from(question)[3:]
 
 
 def add_device(fd: int, node: str) -> None:

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import superblock
-from ebs_autoscale.filesystems.btrfs.ioctl import (
-    FilesystemInfo,
-    filesystem_info,
-    is_read_only_subvolume,
-)
+from ebs_autoscale.filesystems.btrfs.ioctl import is_read_only
 from ebs_autoscale.filesystems.btrfs.repair import mount_hint, remount_command
-from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS, uuid_at
 from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
@@ -31,7 +27,7 @@ class OpenMount:
     """A verified mount; valid while the descriptor is open."""
 
     fd: int
-    info: FilesystemInfo
+    uuid: str
 
 
 class BtrfsMount:
@@ -55,7 +51,7 @@ class BtrfsMount:
         self._gone: Question | None = None
         trigger_automount(self._table, self.path)
         with self.opened(read_only=read_only) as mount:
-            self.uuid = mount.info.uuid
+            self.uuid = mount.uuid
             self._require_own_uuid()
             self._names = _names_in(self.uuid)
 
@@ -172,28 +168,28 @@ class BtrfsMount:
             raise _cannot_open(self.path, error) from error
 
     def _verify_filesystem(self, fd: int) -> OpenMount:
-        found = filesystem_info(fd)
-        if found is None:
+        found = uuid_at(fd)
+        if not found:
             raise Unfit(
                 f"{_shown(self.path)} is hidden by another mount, which is not BTRFS",
                 hint=f"find it with `findmnt --target {_shown(self.path)}` and unmount it",
                 cause=Cause.NOT_BTRFS,
             )
-        if self.uuid not in ("", found.uuid):
+        if self.uuid not in ("", found):
             raise Unfit(
-                f"filesystem {found.uuid} is mounted on {_shown(self.path)} instead of {self.uuid}",
+                f"filesystem {found} is mounted on {_shown(self.path)} instead of {self.uuid}",
                 hint="mount the right one again, or restart the service to watch this one",
                 cause=Cause.OTHER_FILESYSTEM,
             )
-        return OpenMount(fd=fd, info=found)
+        return OpenMount(fd=fd, uuid=found)
 
     def _verify_writable(self, mount: OpenMount) -> None:
         if os.fstatvfs(mount.fd).f_flag & os.ST_RDONLY:
-            raise self._read_only(mount.info.uuid)
+            raise self._read_only(mount.uuid)
         if self._remount:
             self._remount.drop()
             self._remount = None
-        if is_read_only_subvolume(mount.fd):
+        if is_read_only(mount.fd):
             path = _shown(self.path)
             raise Unfit(
                 f"the subvolume that is mounted on {path} is read-only",
@@ -262,10 +258,9 @@ def filesystem_at(path: str) -> str:
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                found = filesystem_info(fd)
+                return uuid_at(fd)
             finally:
                 os.close(fd)
-            return found.uuid if found else ""
     return fstab.uuid_at(files.read_text(fstab.FSTAB), path)
 
 

@@ -21,7 +21,7 @@ def tightest_quota(mount: OpenMount, sysfs: BtrfsSysfs) -> Quota | None:
 
 def _qgroups(fd: int, sysfs: BtrfsSysfs) -> Iterator[int]:
     """The subvolume's quota group and all that it is in; none where quotas are off."""
-    pending, seen = [subvolume_of(fd)], set[int]()
+    pending, seen = [subvolume_of(fd) or 0], set[int]()
     while pending:
         qgroup = pending.pop()
         if qgroup in seen or sysfs.qgroup(_name(qgroup, "_")) is None:

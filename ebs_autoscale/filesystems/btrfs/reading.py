@@ -12,7 +12,6 @@ from ebs_autoscale.filesystems.btrfs.chunks import (
 from ebs_autoscale.filesystems.btrfs.ioctl import (
     DeviceInfo,
     balance,
-    device_errors,
     device_info,
 )
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
@@ -41,13 +40,13 @@ def reading_of(
             break
     held = reserve.held(mount.fd)
     used_bytes = data.used_bytes + data.reserved_bytes + data.may_use_bytes
-    devices = _devices(mount.fd, found, sysfs)
+    devices = _devices(found, sysfs)
     unallocated = [d.unallocated_bytes for d in devices if d.writable and not d.missing]
     raw_bytes = sum(device.size_bytes for device in devices if device.writable)
     # What was missing at the mount has no block groups that can be written.
     torn_off = {device.devid for device in devices if device.missing and device.name}
     return Reading(
-        filesystem=mount.info.uuid,
+        filesystem=mount.uuid,
         mountpoint=mountpoint,
         taken_at_seconds=now_seconds,
         size_bytes=statvfs.f_blocks * statvfs.f_frsize,
@@ -87,7 +86,7 @@ def exclusive_operation(mount: OpenMount, sysfs: BtrfsSysfs) -> str:
 
 def devices_of(mount: OpenMount, sysfs: BtrfsSysfs) -> tuple[Device, ...]:
     """The devices by ascending devid; also of a filesystem that is read-only. Raises OSError."""
-    return _devices(mount.fd, _device_infos(mount, sysfs), sysfs)
+    return _devices(_device_infos(mount, sysfs), sysfs)
 
 
 def devices_at(mountpoint: str) -> tuple[Device, ...]:
@@ -98,18 +97,17 @@ def devices_at(mountpoint: str) -> tuple[Device, ...]:
 
 
 def _device_infos(mount: OpenMount, sysfs: BtrfsSysfs) -> list[DeviceInfo]:
-    devids = sysfs.devids() or range(1, mount.info.highest_devid + 1)
-    return [info for devid in devids if (info := device_info(mount.fd, devid))]
+    return [info for devid in sysfs.devids() if (info := device_info(mount.fd, devid))]
 
 
-def _devices(fd: int, found: Sequence[DeviceInfo], sysfs: BtrfsSysfs) -> tuple[Device, ...]:
+def _devices(found: Sequence[DeviceInfo], sysfs: BtrfsSysfs) -> tuple[Device, ...]:
     mounted = [info for info in found if info.path and not sysfs.is_missing(info.devid)]
     names: dict[int, str | None] = {info.devid: "" for info in mounted}
     names |= _names_of(mounted, sysfs)
-    return tuple(_device(fd, info, names.get(info.devid), sysfs) for info in found)
+    return tuple(_device(info, names.get(info.devid), sysfs) for info in found)
 
 
-def _device(fd: int, info: DeviceInfo, name: str | None, sysfs: BtrfsSysfs) -> Device:
+def _device(info: DeviceInfo, name: str | None, sysfs: BtrfsSysfs) -> Device:
     """The device; `name` is None for one that was missing at the mount, "" if it is not known."""
     # A block device that became smaller than the filesystem's share of it is no longer whole.
     is_torn_off = name and sysfs.capacity_bytes(name) < info.size_bytes
@@ -124,7 +122,7 @@ def _device(fd: int, info: DeviceInfo, name: str | None, sysfs: BtrfsSysfs) -> D
         unallocated_bytes=unallocated if is_writable else 0,
         missing=name is None or bool(is_torn_off),
         writable=is_writable,
-        errors=device_errors(fd, info.devid),
+        errors=sysfs.errors(info.devid),
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.chunks import reserve_metadata_bytes
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
+from ebs_autoscale.filesystems.btrfs.sysfs import node_bytes_of
 from ebs_autoscale.model import MIB, Reading
 from ebs_autoscale.units import format_size
 
@@ -115,7 +116,7 @@ class Reserve:
                 if not data_bytes:
                     released = release(mount.fd)
                     return f"released the reserve of {format_size(released)}" if released else ""
-                taken = take(mount.fd, data_bytes, node_bytes=mount.info.node_bytes)
+                taken = take(mount.fd, data_bytes, node_bytes=node_bytes_of(mount.uuid))
                 return f"reserved {format_size(data_bytes)} for emergencies" if taken else ""
         except FileExistsError as error:
             raise Unfit(

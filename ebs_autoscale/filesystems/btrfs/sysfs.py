@@ -1,10 +1,13 @@
 """What sysfs says about one BTRFS filesystem; readable without privileges."""
 
 import os
+import struct
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, Allocated
+from ebs_autoscale.filesystems.btrfs.ioctl import subvolume_of
 from ebs_autoscale.model import SYSFS_SECTOR_BYTES
 
 SYSFS = Path("/sys/fs/btrfs")
@@ -20,6 +23,7 @@ _COUNTERS = (
     "bytes_used",
     "total_bytes",
 )
+_FSID = struct.Struct(">4I")
 _QGROUP = (
     "limit_flags",
     "max_referenced",
@@ -30,6 +34,32 @@ _QGROUP = (
     "rsv_meta_pertrans",
     "rsv_meta_prealloc",
 )
+
+
+def uuid_at(fd: int) -> str:
+    """The UUID of the BTRFS that a folder is in; empty when it is in none.
+
+    statfs(2) tells the UUID, folded, and the id of the subvolume (fs/btrfs/super.c, btrfs_statfs);
+    sysfs tells which UUIDs there are.
+    """
+    subvolume = subvolume_of(fd)
+    if subvolume is None:
+        return ""
+    folded = os.fstatvfs(fd).f_fsid ^ (subvolume >> 32) ^ ((subvolume & 0xFFFFFFFF) << 32)
+    return next((name for name in os.listdir(SYSFS) if _folded(name) == folded), "")  # noqa: PTH208 -- runs each tick
+
+
+def node_bytes_of(filesystem: str) -> int:
+    """The size of the filesystem's tree nodes."""
+    return int((SYSFS / filesystem / "nodesize").read_text("ascii"))
+
+
+def _folded(name: str) -> int | None:
+    try:
+        first, second, third, fourth = _FSID.unpack(uuid.UUID(name).bytes)
+    except ValueError:
+        return None
+    return int((second ^ fourth) << 32 | (first ^ third))
 
 
 class BtrfsSysfs:
@@ -80,16 +110,12 @@ class BtrfsSysfs:
         return frozenset(os.listdir(f"{self._folder}/devices"))  # noqa: PTH208 -- runs each tick
 
     def devids(self) -> tuple[int, ...]:
-        """The devids of all devices, seed devices included; empty before Linux 5.6.
+        """The devids of all devices, seed devices included.
 
-        The ioctl's count leaves seed devices out, and devids have gaps where devices were removed.
         Without the target of a running replace: it has devid 0 until it takes that of the device
         that it replaces.
         """
-        try:
-            present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
-        except FileNotFoundError:
-            return ()
+        present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
         return tuple(sorted(int(devid) for devid in present if devid != "0"))
 
     def device_number(self, name: str) -> str:
@@ -109,6 +135,15 @@ class BtrfsSysfs:
             return int(self._read(f"devices/{name}/size")) * SYSFS_SECTOR_BYTES
         except OSError:
             return 0
+
+    def errors(self, devid: int) -> tuple[int, ...]:
+        """The device's error counters since they were last reset, see `model.Device`.
+
+        They are kept on disk. Empty before Linux 5.14, and when the kernel could not read them.
+        """
+        lines = self._flag(devid, "error_stats", "").split("\n")
+        counts = [line.rpartition(" ")[2] for line in lines]
+        return tuple(map(int, counts)) if all(map(str.isdigit, counts)) else ()
 
     def is_missing(self, devid: int) -> bool:
         """Whether it was missing when the filesystem was mounted; always False before Linux 5.6."""
