@@ -14,7 +14,7 @@ from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale.errors import EbsAutoscaleError
 from tests.boxes.box import Box
-from tests.boxes.tree import Tree, build_wheel, cached_tree, why_no_tree
+from tests.boxes.tree import Tree, build_wheel, cached_tree, made_once, why_no_tree
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -36,24 +36,38 @@ def tree() -> Tree:
 
 
 @pytest.fixture(scope="session")
-def wheels(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for `--find-links`: the wheels of this checkout and of its dependencies."""
-    folder = tmp_path_factory.mktemp("wheels")
-    build_wheel(_PROJECT, folder)
-    shutil.copytree(tree.wheels, folder, dirs_exist_ok=True)
-    return folder
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run, for what is made once for all its workers."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def program(tree: Tree, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheels(tree: Tree, shared: Path) -> Path:
+    """A folder for `--find-links`: the wheels of this checkout and of its dependencies."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(tree.wheels, folder)
+        build_wheel(_PROJECT, folder)
+
+    return made_once(shared / "wheels", make)
+
+
+@pytest.fixture(scope="session")
+def program(tree: Tree, wheels: Path, shared: Path) -> Path:
     """The program as pip installs it in a box, to be copied to /opt/ebs-autoscale."""
     app = "/opt/ebs-autoscale"
-    with Box(tree) as box:
-        box.copy_in(wheels, "/root")
-        box.exec("python3", "-m", "venv", app, timeout=120)
-        argv = ["install", "--no-index", f"--find-links=/root/{wheels.name}", "ebs-autoscale"]
-        box.exec(f"{app}/bin/pip", *argv, timeout=180)
-        return box.copy_out(app, tmp_path_factory.mktemp("program"))
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        with Box(tree) as box:
+            box.copy_in(wheels, "/root")
+            box.exec("python3", "-m", "venv", app, timeout=120)
+            argv = ["install", "--no-index", f"--find-links=/root/{wheels.name}", "ebs-autoscale"]
+            box.exec(f"{app}/bin/pip", *argv, timeout=180)
+            box.copy_out(app, folder)
+
+    return made_once(shared / "program", make) / "ebs-autoscale"
 
 
 @pytest.fixture

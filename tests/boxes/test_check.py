@@ -6,26 +6,23 @@ from pathlib import Path
 import pytest
 
 from tests.boxes.box import Box
+from tests.boxes.conftest import MakeBox
 
 pytestmark = pytest.mark.kernel
 
 _UNITS = Path(__file__).parents[2] / "systemd"
-_FOLDER = "/opt/ebs-autoscale"
 
 
 def unit_line(box: Box) -> dict[str, str]:
     """The line of `check` about the unit."""
-    shown = box.exec(f"{_FOLDER}/bin/ebs-autoscale", "check", "--json", check=False).stdout
+    shown = box.exec("ebs-autoscale", "check", "--json", check=False).stdout
     lines: list[dict[str, str]] = json.loads(shown)
     return next(line for line in lines if line["name"] == "unit")
 
 
-def test_the_unit_from_its_installation_to_its_failure(box: Box, wheels: Path) -> None:
+def test_the_unit_from_its_installation_to_its_failure(make_host: MakeBox) -> None:
     """The unit is reported as absent, not enabled, running, and failed."""
-    box.copy_in(wheels, "/root")
-    box.exec("python3", "-m", "venv", _FOLDER, timeout=120)
-    source = f"--find-links=/root/{wheels.name}"
-    box.exec(f"{_FOLDER}/bin/pip", "install", "--no-index", source, "ebs-autoscale", timeout=120)
+    box = make_host()
     assert unit_line(box)["verdict"] == "warn"
     for path in _UNITS.glob("*.service"):
         box.write(f"/etc/systemd/system/{path.name}", path.read_text("utf-8"))

@@ -49,13 +49,13 @@ def cached_tree(project: Path) -> Tree:
     Parallel test runs make it once; what a killed run left is made again. Raises CommandFailed when
     the mirror or the package index does not answer.
     """
-    root = _cached(f"{_suite()}-{_digest(*PACKAGES)}", _build)
+    root = made_once(CACHE / f"{_suite()}-{_digest(*PACKAGES)}", _build)
     dependencies = tomllib.loads((project / "pyproject.toml").read_text())["project"][
         "dependencies"
     ]
     python = next((root / "usr/bin").glob("python3.*[0-9]")).name.removeprefix("python")
-    wheels = _cached(
-        f"wheels-{_digest(*dependencies, python)}",
+    wheels = made_once(
+        CACHE / f"wheels-{_digest(*dependencies, python)}",
         lambda folder: _download(dependencies, python, folder),
     )
     return Tree(root, wheels)
@@ -72,11 +72,12 @@ def build_wheel(project: Path, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _cached(name: str, make: Callable[[Path], None]) -> Path:
-    place = CACHE / name
-    with _locked(name):
+def made_once(place: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, once for all processes that ask for it."""
+    place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _locked(place.with_name(f"{place.name}.lock")):
         if not place.exists():
-            unfinished = CACHE / f"{name}.unfinished"
+            unfinished = place.with_name(f"{place.name}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             make(unfinished)
             unfinished.rename(place)
@@ -84,9 +85,8 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
-    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fd = os.open(CACHE / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _locked(lock: Path) -> Iterator[None]:
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
