@@ -18,7 +18,8 @@ from ebs_autoscale.telemetry import Conditions, Event, EventKind, State, View
 LOOK_EVERY_SECONDS = 10.0
 # EC2 is asked which volume is away: three calls, and only while a device is.
 ASK_EVERY_SECONDS = 900.0
-MOUNT_RETRY_SECONDS = 60.0
+# A mount that has failed is tried again at the next look, and then after twice as long each time.
+MOUNT_RETRY_MAX_SECONDS = 60.0
 
 # Large filesystems read their block groups and replay a log: minutes in the worst case.
 _MOUNT_TIMEOUT_SECONDS = 600.0
@@ -50,7 +51,7 @@ class MountWaiter:
         self._stopping = stopping
         self._conditions = Conditions(clock, emit)
         self._looked_at_seconds = self._asked_at_seconds = float("-inf")
-        self._mounted_at_seconds = float("-inf")
+        self._try_soon()
         self._away = ""
         self._detail = ""
         self._problem: Problem | None = None
@@ -99,6 +100,7 @@ class MountWaiter:
                 self._problem = seen
                 return ""
             if not seen.complete:
+                self._try_soon()
                 return f"{uuid}: {seen.sentence}{self._which_is_away(uuid)}"
             trusted_path(self._mountpoint)
             return self._mount(uuid)
@@ -126,12 +128,20 @@ class MountWaiter:
         self._looking = looking
         return unresponsive()
 
+    def _try_soon(self) -> None:
+        """A mount is tried at the next look and, if it fails, less and less often."""
+        self._mount_at_seconds, self._mount_pause_seconds = float("-inf"), LOOK_EVERY_SECONDS
+
     def _mount(self, uuid: str) -> str:
-        """Never with `degraded`: a missing device of single data would be lost for good."""
-        now = self._clock.now_seconds()
-        if now - self._mounted_at_seconds < MOUNT_RETRY_SECONDS:
+        """Never with `degraded`: a missing device of single data would be lost for good.
+
+        The kernel knows a new device before udevd has told systemd, whose mount then fails.
+        """
+        now = self._looked_at_seconds
+        if now < self._mount_at_seconds:
             return self._detail
-        self._mounted_at_seconds = now
+        self._mount_at_seconds = now + self._mount_pause_seconds
+        self._mount_pause_seconds = min(2 * self._mount_pause_seconds, MOUNT_RETRY_MAX_SECONDS)
         argv = ["mount", self._mountpoint]
         if systemd.is_running():
             # The daemon has mounts of its own; systemd mounts for all.

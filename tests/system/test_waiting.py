@@ -10,7 +10,9 @@ import psutil
 import pytest
 from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 
+from ebs_autoscale.daemon.await_mount import MountWaiter
 from ebs_autoscale.host.fstab import line_for
+from tests.simulated.clock import SimulatedClock
 from tests.system.bench import Daemon, Host, events_in, find_event, until
 
 pytestmark = pytest.mark.kernel
@@ -83,6 +85,33 @@ def test_waits_for_an_operator_to_mount_it(host: Host, fstab: Path) -> None:
         told = [event for event in events_in(daemon.log) if event.get("cause") == "not mounted"]
         assert [event["event"] for event in told] == ["condition_began", "condition_ended"]
         end(host, daemon)
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(0, 10), (7, 60)])
+def test_a_mount_that_fails_is_tried_again(
+    host: Host, fstab: Path, failures: int, seconds: int
+) -> None:
+    """Ten seconds after the first attempt, then less and less often, but once a minute."""
+    right = line_for(unmount(host), str(host.mountpoint)) + "\n"
+    fstab.write_text(right.replace("defaults", "defaults,subvol=absent"))
+    clock = SimulatedClock()
+    waiter = MountWaiter(
+        str(host.mountpoint),
+        config_path=host.config,
+        clock=clock,
+        emit=lambda _event: None,
+        stopping=lambda: False,
+    )
+    for _ in range(failures):
+        assert waiter.advance(host.read)
+        clock.sleep(60)
+    assert waiter.advance(host.read)
+    fstab.write_text(right)
+    for _ in range(seconds // 10):
+        assert not host.mountpoint.is_mount()
+        clock.sleep(10)
+        waiter.advance(host.read)
+    assert host.mountpoint.is_mount()
 
 
 def test_stopped_while_it_waits(host: Host, fstab: Path) -> None:
