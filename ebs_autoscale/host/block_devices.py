@@ -285,7 +285,7 @@ _NOT_USABLE_HINT = "it was not changed: inspect it with `lsblk`, or use another 
 _CLAIMED_HINT = (
     "have that process leave EBS volumes alone, for multipathd by `blacklist { device { vendor "
     '"NVME" product "Amazon Elastic Block Store" } }` in /etc/multipath.conf and `multipathd '
-    "reconfigure`; the next growth then uses this volume"
+    "reconfigure`; the next growth then uses the volume that was created last"
 )
 _UNREADABLE_HINT = (
     "it was not changed: see `dmesg` and the volume's status checks in EC2, then detach and delete "

@@ -246,6 +246,27 @@ def test_the_size_is_proved_before_the_add(world: SimulatedWorld) -> None:
     assert odd not in world.filesystem.devices
 
 
+@pytest.mark.parametrize(
+    ("cause", "bound"),
+    [
+        (Cause.CLAIMED, 2),
+        (Cause.DEVICE, 2),
+        (Cause.DEVICE_UNREADABLE, 3),
+        (Cause.UNWRITABLE, 3),
+        (Cause.SIZE, 3),
+    ],
+)
+def test_volumes_of_no_use_are_bounded(world: SimulatedWorld, cause: Cause, bound: int) -> None:
+    """Growth after growth finds each volume of no use; once it is not, the last one is added."""
+    world.fail("add_device", Unfit("of no use", cause=cause), times=inf)
+    for _ in range(5):
+        assert world.grow() is Outcome.UNFIT
+        assert len(world.cloud.volumes) == bound
+    world.at.faults.clear()
+    assert world.grow() is Outcome.DONE
+    assert len(world.cloud.volumes) == bound
+
+
 def test_buying_stops_when_nothing_is_ever_blank(world: SimulatedWorld) -> None:
     """Volume after volume with something on it ends in a bounded number of purchases."""
     world.cloud.all_blank = False
