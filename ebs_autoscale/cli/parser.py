@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 from traceback import format_exc
 from typing import TYPE_CHECKING
@@ -60,6 +60,10 @@ def _open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if isinstance(sys.stdout, TextIOWrapper):
+        if isinstance(sys.stdout.buffer, FileIO):
+            # With PYTHONUNBUFFERED, every `print` could fail; with a buffer, it is the last flush.
+            fd, encoding = sys.stdout.fileno(), sys.stdout.encoding
+            sys.stdout = open(fd, "w", encoding=encoding, closefd=False)  # noqa: SIM115 -- lasts
         # File names and mount sources have any byte.
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -103,11 +103,12 @@ def test_a_detached_daemon_without_room_for_its_files(host: Host) -> None:
 
 def test_output_that_cannot_be_written(host: Host) -> None:
     """A closed, broken or full output is no traceback, and no other file takes its place."""
-    for verb, (redirection, code) in product(
-        ("status", "iam-policy"),
+    python, *options = host.argv
+    for (verb, *buffering), (redirection, code) in product(
+        (("status",), ("iam-policy",), ("iam-policy", "-u")),
         ((">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 1), ("| true", 0)),
     ):
-        argv = " ".join([*host.argv, verb])
+        argv = " ".join([python, *buffering, *options, verb])
         script = f"set -o pipefail; {argv} {redirection}"
         done = subprocess.run(
             ["bash", "-c", script], env=host.environment, capture_output=True, check=False
