@@ -33,9 +33,12 @@ def test_a_block_device_that_is_gone_has_no_size(folder: Path, tmp_path: Path) -
 
 
 def test_devices_of_old_kernels(folder: Path) -> None:
-    """Before Linux 5.6 no device is known to be missing, and all are writable."""
+    """Before Linux 5.6 devids are tried, no device is known as missing, and all are writable."""
     found = BtrfsSysfs("uuid")
-    assert (found.devids(), found.is_missing(1), found.is_writable(1)) == ((), False, True)
+    assert {1, 2, 128} < set(found.devids())
+    assert (found.is_missing(1), found.is_writable(1), found.errors(1)) == (False, True, ())
+    with pytest.raises(FileNotFoundError):
+        BtrfsSysfs("gone").devids()
     for devid in ("0", "2", "10"):
         (folder / "devinfo" / devid).mkdir(parents=True)
     (folder / "devinfo/2/writeable").write_text("0\n")

@@ -24,6 +24,8 @@ _COUNTERS = (
     "total_bytes",
 )
 _FSID = struct.Struct(">4I")
+# An instance has 128 volumes at most, and each removed device leaves a gap.
+_LIKELY_DEVIDS = tuple(range(1, 1000))
 _QGROUP = (
     "limit_flags",
     "max_referenced",
@@ -112,10 +114,15 @@ class BtrfsSysfs:
     def devids(self) -> tuple[int, ...]:
         """The devids of all devices, seed devices included.
 
-        Without the target of a running replace: it has devid 0 until it takes that of the device
-        that it replaces.
+        Before Linux 5.6 every devid that is likely, of which the ioctl knows some. Without the
+        target of a running replace: it has devid 0 until it takes that of the device that it
+        replaces.
         """
-        present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
+        try:
+            present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
+        except FileNotFoundError:
+            self.names()  # raises when the filesystem is gone
+            return _LIKELY_DEVIDS
         return tuple(sorted(int(devid) for devid in present if devid != "0"))
 
     def device_number(self, name: str) -> str:
