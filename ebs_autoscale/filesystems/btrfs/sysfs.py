@@ -75,6 +75,7 @@ class BtrfsSysfs:
     def __init__(self, uuid: str) -> None:
         self._folder = f"{SYSFS}/{uuid}"
         self._fds: dict[str, int] = {}
+        self._memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # Set by mkfs and never changed.
         self._data_kind = "mixed" if Path(self._folder, "allocation/mixed").exists() else "data"
 
@@ -178,8 +179,7 @@ class BtrfsSysfs:
         """
         if limit := int(self._read("/proc/sys/vm/dirty_bytes")):
             return limit
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return memory * int(self._read("/proc/sys/vm/dirty_ratio")) // 100
+        return self._memory_bytes * int(self._read("/proc/sys/vm/dirty_ratio")) // 100
 
     def _flag(self, devid: int, name: str, default: str) -> str:
         try:
