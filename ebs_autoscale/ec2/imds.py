@@ -31,7 +31,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 REFUSALS_BELIEVED = 4
 
 TOKEN_TTL_SECONDS = 21600
-# Credentials, the longest answer, have about 1.5 KiB.
+# Credentials, the longest answer, have about 1.5 KiB; headers included.
 ANSWER_MAX_BYTES = 64 * 1024
 
 _TOKEN = "/latest/api/token"  # noqa: S105 -- a path
@@ -180,13 +180,13 @@ class Imds:
         try:
             with closing(connection):
                 connection.request(method, self._url.path.rstrip("/") + path, headers=dict(headers))
-                response = connection.getresponse()
-                body = response.read(ANSWER_MAX_BYTES)
-                self._on_date(response.getheader("Date", ""))
-                # Set only while something of the announced length is left.
-                if response.length:
-                    raise http.client.IncompleteRead(b"", response.length)
-                return response.status, body.decode()
+                with connection.getresponse() as response:
+                    body = response.read(ANSWER_MAX_BYTES)
+                    self._on_date(response.getheader("Date", ""))
+                    # Set only while something of the announced length is left.
+                    if response.length:
+                        raise http.client.IncompleteRead(b"", response.length)
+                    return response.status, body.decode()
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, TimeoutError):
                 self._deadline_seconds = min(2 * self._deadline_seconds, self._longest_seconds)
@@ -195,7 +195,7 @@ class Imds:
 
 
 class _BoundedConnection(http.client.HTTPConnection):
-    """A connection whose answer has to be complete in time, however its bytes trickle in."""
+    """A connection whose answer has to be complete in time and bytes, however it is framed."""
 
     def __init__(self, url: SplitResult, clock: Clock, seconds: float) -> None:
         # Without a port http.client would take the end of an IPv6 address for it.
@@ -210,7 +210,10 @@ class _BoundedConnection(http.client.HTTPConnection):
 
 
 class _BoundedSocket(socket.socket):
-    """A connected socket each of whose reads waits for what is left of the time."""
+    """A connected socket that stops reading when the time is over or the answer too long.
+
+    http.client itself reads interim answers, trailers and a chunk of size -1 to their end.
+    """
 
     def __init__(self, connected: socket.socket, clock: Clock, ends_at_seconds: float) -> None:
         timeout = connected.gettimeout()
@@ -218,14 +221,19 @@ class _BoundedSocket(socket.socket):
         self.settimeout(timeout)
         self._clock = clock
         self._ends_at_seconds = ends_at_seconds
+        self._left_bytes = ANSWER_MAX_BYTES
 
     def recv_into(self, *arguments: Any) -> int:
-        """Receive; raises TimeoutError once the time is over."""
+        """Receive; raises TimeoutError once the time is over, HTTPException beyond the length."""
         left = self._ends_at_seconds - self._clock.now_seconds()
         if left <= 0:
             raise TimeoutError("timed out")
         self.settimeout(left)
-        return super().recv_into(*arguments)
+        count = super().recv_into(*arguments)
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise http.client.HTTPException(f"longer than {ANSWER_MAX_BYTES} bytes")
+        return count
 
 
 def _endpoint(environment: Mapping[str, str]) -> SplitResult:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.ec2.imds import (
     PATIENCE_SECONDS,
     REFUSALS_BELIEVED,
@@ -49,7 +49,7 @@ class Service(ThreadingHTTPServer):
 
     `troubles` are answered first, each to the next request for its path: a status with a body, or
     bytes instead of an answer. `late_seconds` passes before each answer, `drip_seconds` before
-    each byte of it.
+    each byte of it. `endless` is repeated after bytes; None ends the connection, b"" keeps it open.
     """
 
     daemon_threads = True
@@ -60,6 +60,7 @@ class Service(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.troubles: list[tuple[str, int, bytes] | tuple[str, bytes]] = []
         self.late_seconds = self.drip_seconds = 0.0
+        self.endless: bytes | None = None
         self.token = "first"  # noqa: S105 -- no secret
         self.content = {
             DOCUMENT: json.dumps(GOOD).encode(),
@@ -86,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             trouble = self.server.troubles.pop(0)
             if isinstance(trouble[1], bytes):
                 self.wfile.write(trouble[1])
+                self.go_on()
             else:
                 self.answer(*trouble[1:])
         elif self.path == TOKEN:
@@ -111,6 +113,13 @@ class Handler(BaseHTTPRequestHandler):
             self.server.released.wait(self.server.drip_seconds)
             self.wfile.write(answer[begin : begin + step])
 
+    def go_on(self) -> None:
+        """Send more until the client no longer waits, or say nothing more."""
+        while self.server.endless:
+            self.wfile.write(self.server.endless)
+        if self.server.endless is not None:
+            self.server.released.wait()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- named by the base
         """Log nothing."""
 
@@ -127,7 +136,7 @@ def service() -> Iterator[Service]:
         thread.join()
 
 
-def imds_of(service: Service, clock: SimulatedClock | None = None, **environment: str) -> Imds:
+def imds_of(service: Service, clock: Clock | None = None, **environment: str) -> Imds:
     """A client of the service."""
     endpoint = f"http://127.0.0.1:{service.server_port}"
     patient = 30.0  # a machine under load is no bad answer
@@ -180,6 +189,8 @@ BAD_ANSWERS = (
     b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nshort",
     b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
     b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000,
     b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
@@ -317,6 +328,47 @@ def test_a_dripping_answer_is_bounded(service: Service, drip_seconds: float) -> 
     with pytest.raises(Unfit, match="timed out"):
         client.identity(patience_seconds=0)
     assert clock.now_seconds() - began < 2
+
+
+ANSWERS_WITHOUT_END = (
+    (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 9000),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b"x" * 9000),
+    (b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9000),
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0", b"0" * 9000),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", b"x" * 9000),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", b"x" * 9000),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: trailer\r\n"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", b"1\r\nx\r\n"),
+)
+
+
+@pytest.mark.parametrize(("begin", "rest"), ANSWERS_WITHOUT_END)
+def test_an_answer_without_end_is_bounded(service: Service, begin: bytes, rest: bytes) -> None:
+    """However it is framed, it is given up at a length, and at the deadline if it just stops."""
+    service.troubles, service.endless = [(TOKEN, begin)] * 2, rest
+    clock = SystemClock()
+    began = clock.now_seconds()
+    with pytest.raises(Unfit, match=r"longer than|65536 bytes|IncompleteRead") as caught:
+        imds_of(service, clock).identity(patience_seconds=0)
+    assert caught.value.cause is Cause.IMDS
+    assert clock.now_seconds() - began < 10
+    service.endless = b""
+    endpoint = {ENDPOINT: f"http://127.0.0.1:{service.server_port}"}
+    with pytest.raises(Unfit, match="timed out"):
+        Imds(clock, endpoint, first_deadline_seconds=0.05).identity(patience_seconds=0)
+    assert clock.now_seconds() - began < 10
+
+
+@pytest.mark.parametrize("framing", ["", "Transfer-Encoding: chunked\r\n"])
+def test_an_answer_is_never_cut(service: Service, framing: str) -> None:
+    """One that is too long is an error, even where its beginning alone would be a good answer."""
+    text = b"aws\n".ljust(70000)
+    body = b"11170\r\n" + text + b"\r\n0\r\n\r\n" if framing else text
+    service.troubles = [(PARTITION, f"HTTP/1.1 200 OK\r\n{framing}\r\n".encode() + body)]
+    with pytest.raises(Unfit, match="longer than 65536 bytes"):
+        imds_of(service, AWS_METADATA_SERVICE_NUM_ATTEMPTS="1").identity()
 
 
 def test_no_answer_is_a_timeout(service: Service) -> None:
