@@ -60,9 +60,8 @@ def kernel_line(release: str, filesystems: str, builtin: str, modules: str) -> L
     else:
         what += " with BTRFS"
     if _version(release) < (5, 10):
-        hazard = "before 5.10, a balance or replace by another process cannot be detected"
-        hint = "use Linux 5.10 or later; until then, run no balance or replace while it runs"
-        return Line("kernel", "warn", f"{what}: {hazard}", hint)
+        lacks = "before 5.10, BTRFS does not show its devices and operations in sysfs"
+        return Line("kernel", "fail", f"{what}: {lacks}", "use Linux 5.10 or later")
     if _version(release) < (5, 17):
         what += "; before 5.17, no device can be added while a balance is paused"
     return Line("kernel", "ok", what)

@@ -24,8 +24,6 @@ _COUNTERS = (
     "total_bytes",
 )
 _FSID = struct.Struct(">4I")
-# An instance has 128 volumes at most, and each removed device leaves a gap.
-_LIKELY_DEVIDS = tuple(range(1, 1000))
 _QGROUP = (
     "limit_flags",
     "max_referenced",
@@ -69,7 +67,7 @@ class BtrfsSysfs:
 
     Files stay open and are read again, which saves a third of the cost of a tick. Open sysfs files
     do not prevent an unmount; after the next mount they fail with ENODEV and are opened again.
-    Source: https://btrfs.readthedocs.io/en/latest/ch-sysfs.html
+    Source: https://btrfs.readthedocs.io/en/latest/ch-sysfs.html. Needs Linux 5.10.
     """
 
     def __init__(self, uuid: str) -> None:
@@ -98,15 +96,8 @@ class BtrfsSysfs:
         return self._profile(self._data_kind)
 
     def exclusive_operation(self) -> str:
-        """The running exclusive operation; always `none` before Linux 5.10.
-
-        Before 5.17 a paused balance is `balance`, too.
-        """
-        try:
-            return self._read("exclusive_operation")
-        except FileNotFoundError:
-            self._read("allocation/global_rsv_size")  # raises when the filesystem is gone
-            return "none"
+        """The running exclusive operation, else `none`; before Linux 5.17 a paused balance is one."""
+        return self._read("exclusive_operation")
 
     def names(self) -> frozenset[str]:
         """The kernel names of the devices."""
@@ -115,15 +106,10 @@ class BtrfsSysfs:
     def devids(self) -> tuple[int, ...]:
         """The devids of all devices, seed devices included.
 
-        Before Linux 5.6 every devid that is likely, of which the ioctl knows some. Without the
-        target of a running replace: it has devid 0 until it takes that of the device that it
-        replaces.
+        Without the target of a running replace: it has devid 0 until it takes that of the device
+        that it replaces.
         """
-        try:
-            present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
-        except FileNotFoundError:
-            self.names()  # raises when the filesystem is gone
-            return _LIKELY_DEVIDS
+        present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
         return tuple(sorted(int(devid) for devid in present if devid != "0"))
 
     def device_number(self, name: str) -> str:
@@ -154,18 +140,15 @@ class BtrfsSysfs:
         return tuple(map(int, counts)) if all(map(str.isdigit, counts)) else ()
 
     def is_missing(self, devid: int) -> bool:
-        """Whether it was missing when the filesystem was mounted; always False before Linux 5.6."""
+        """Whether it was missing when the filesystem was mounted."""
         return self._flag(devid, "missing", "0") == "1"
 
     def is_writable(self, devid: int) -> bool:
-        """Whether chunks are allocated on it, unlike on a seed device; True before Linux 5.6."""
+        """Whether chunks are allocated on it, unlike on a seed device."""
         return self._flag(devid, "writeable", "1") == "1"
 
     def qgroup(self, name: str) -> dict[str, int] | None:
-        """The counters of a quota group such as `0_256`, in bytes; None when there is none.
-
-        Always None before Linux 5.9.
-        """
+        """The counters of a quota group such as `0_256`, in bytes; None when there is none."""
         try:
             return {each: int(self._read(f"qgroups/{name}/{each}")) for each in _QGROUP}
         except FileNotFoundError:
