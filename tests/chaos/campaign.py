@@ -17,6 +17,7 @@ from ebs_autoscale.model import DecisionKind
 from ebs_autoscale.telemetry import EventKind
 from tests.chaos.ground import Ground, wait
 from tests.chaos.interference import interfere
+from tests.chaos.meddler import Meddler
 from tests.chaos.weather import Deed, Storm, Victim, storm_of
 
 # 27 slots minus the root volume, minus some for a round that grows twice.
@@ -50,6 +51,8 @@ class Tally:
     files: int = 0
     leaked: int = 0
     doubled: int = 0
+    touched: int = 0
+    foreign: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     storms: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
@@ -94,6 +97,7 @@ class Tally:
             yield "converged", f"after {middle:.1f} s at the median, {most:.1f} s at most"
         yield "leaked volumes", str(self.leaked)
         yield "double volumes", str(self.doubled)
+        yield "touched", f"{self.touched} of {_counted(self.foreign)}"
         yield (
             "verified",
             f"{self.filesystems} filesystems: {self.files} checksums, scrub, btrfs check",
@@ -180,21 +184,26 @@ class _Theatre:
     def _play_on(self, ground: Ground) -> bool:
         """Fill this filesystem and verify it; returns False when nothing is left to do."""
         wrongs: list[str] = []
+        meddler = Meddler(ground)
         goes_on = True
         while goes_on and not wrongs and ground.growths < GROWTHS_MAX:
             goes_on = not self._is_over and self._tally.has_begun_round()
-            if goes_on and (wrong := self._round(ground)):
+            if goes_on and (wrong := self._round(ground, meddler)):
                 wrongs = [wrong]
         log = ground.daemon.log
         with self._tally.lock:
             self._tally.leaked += len(ground.leaked())
             self._tally.doubled += ground.doubled()
+            touched = meddler.touched()
+            self._tally.touched += len(touched)
+            self._tally.foreign.update(meddler.kinds)
             calls = ground.host.sandbox.calls()
             self._tally.struck.update(
                 call.outcome if call.fault == "error" else call.fault
                 for call in calls
                 if call.fault
             )
+        wrongs += touched
         if not wrongs:
             wrongs = ground.verify()
             with self._tally.lock:
@@ -206,15 +215,19 @@ class _Theatre:
     def _note_wrong(self, wrongs: list[str], log: str) -> None:
         self._tally.note_wrong(f"host {self._folder.name}", wrongs, log)
 
-    def _round(self, ground: Ground) -> str:
+    def _round(self, ground: Ground, meddler: Meddler) -> str:
         """Play one storm; returns what was wrong afterwards."""
         storm = storm_of(self._dice, number=next(self._tally.numbers))
         before = ground.growths
+        if storm.foreign and storm.foreign.early:
+            meddler.bring(storm.foreign, self._dice)
         for rule in storm.faults:
             ground.host.sandbox.add_fault(rule)
         ground.make_low()
+        if storm.foreign and not storm.foreign.early:
+            meddler.bring(storm.foreign, self._dice)
         self._rage(ground, storm)
-        ground.host.sandbox.clear_faults()
+        ground.end_storm()
         began = monotonic()
         if not storm.patient and not wait(lambda: not ground.unrest(), seconds=CALM_SECONDS):
             self._kill(ground, Victim.BOTH)

@@ -15,9 +15,11 @@ import psutil
 from ebs_autoscale_demo.filesystem import scrub
 from ec2_sandbox.client import Sandbox, VolumeSeen
 from ec2_sandbox.devices.loop import LoopDevice
+from ec2_sandbox.faults import FaultKind
 from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config
+from ebs_autoscale.ec2.requests import GROWTH_TAG
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import DecisionKind
 from ebs_autoscale.policy import Forecast, shortage_of
@@ -67,6 +69,8 @@ class Ground:
         self._digests: dict[Path, str] = {}
         self._fillings = 0
         self._heard = 0
+        self._stuck: set[str] = set()
+        self.removed = 0
         mountpoint = folder / "scratch"
         mountpoint.mkdir(parents=True)
         shm = Path("/dev/shm")
@@ -117,8 +121,8 @@ class Ground:
 
     @property
     def growths(self) -> int:
-        """How many volumes were added."""
-        return self.host.devices - 1
+        """How many volumes were added, with those that an operator has removed since."""
+        return self.host.devices - 1 + self.removed
 
     def make_low(self) -> None:
         """Begin a round: allocate space until a volume of 1 GiB is needed and enough."""
@@ -189,8 +193,8 @@ class Ground:
 
     def _disorder(self) -> str:
         reading = self.host.read()
-        volumes = self.host.volumes()
-        ordinals = Counter(volume.tags["ebs-autoscale:growth"] for volume in volumes)
+        volumes = self._volumes()
+        ordinals = Counter(volume.tags[GROWTH_TAG] for volume in volumes)
         if outside := [_named(v) for v in volumes if not reading.has_device(v.node)]:
             return f"not in the filesystem: {', '.join(outside)}"
         if double := [ordinal for ordinal, count in ordinals.items() if count > 1]:
@@ -203,12 +207,29 @@ class Ground:
 
     def leaked(self) -> list[VolumeSeen]:
         """Our volumes that are not in the filesystem."""
-        return self.host.leaked()
+        reading = self.host.read()
+        return [volume for volume in self._volumes() if not reading.has_device(volume.node)]
+
+    def _volumes(self) -> list[VolumeSeen]:
+        """Our volumes, without those that EC2 creates for ever: nobody can delete them."""
+        return [
+            volume
+            for volume in self.host.volumes()
+            if volume.state != "creating" or volume.tags[GROWTH_TAG] not in self._stuck
+        ]
+
+    def end_storm(self) -> None:
+        """Let EC2 work again; what it has not completed by then it never will."""
+        self.host.sandbox.clear_faults()
+        for call in self.host.sandbox.calls("CreateVolume"):
+            if call.fault == FaultKind.STUCK:
+                tags = {t["Key"]: t["Value"] for t in call.params["TagSpecifications"][0]["Tags"]}
+                self._stuck.add(tags[GROWTH_TAG])
 
     def doubled(self) -> int:
         """How many volumes belong to a growth that has another one."""
-        volumes = self.host.volumes()
-        return len(volumes) - len({v.tags["ebs-autoscale:growth"] for v in volumes})
+        volumes = self._volumes()
+        return len(volumes) - len({v.tags[GROWTH_TAG] for v in volumes})
 
     def verify(self) -> list[str]:
         """End the daemon, read all files, scrub, unmount and check; returns what was wrong."""

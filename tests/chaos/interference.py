@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 from ec2_sandbox.client import VolumeSeen
+from ec2_sandbox.errors import InputInvalid
 
 from tests.chaos.ground import Ground, wait
 from tests.chaos.weather import Deed
@@ -35,7 +36,11 @@ def _victims(ground: Ground, deed: Deed) -> list[VolumeSeen]:
 def _do(ground: Ground, deed: Deed, volume: VolumeSeen) -> bool:
     """Whether EC2 accepted it."""
     action = {Deed.DETACH: "DetachVolume", Deed.DELETE: "DeleteVolume"}[deed]
-    return ground.host.ask_ec2(action, volume.id)
+    try:
+        ground.host.sandbox.operate(action, VolumeId=volume.id)
+    except InputInvalid:
+        return False
+    return True
 
 
 @contextmanager

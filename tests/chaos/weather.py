@@ -9,12 +9,23 @@ from ec2_sandbox.faults import IMDS, FaultKind, FaultRule
 
 from ebs_autoscale.model import DecisionKind, StepKind
 
-# In one of this many rounds an attachment is stuck or brings no block device. The growth waits 90 s
-# before it detaches the volume.
+# In three of this many rounds a volume is stuck: while it is created, while it is attached, or
+# without a block device. The growth waits 90 s before it detaches a volume.
 STUCK_EVERY = 80
 
 # One of this many rounds has to recover without a restart, however long the daemon's waits are.
 PATIENT_EVERY = 50
+
+# In this share of the rounds a volume appears that looks like ours and is not.
+FOREIGN_SHARE = 0.3
+
+KINDS = ("restored", "restored newest", "copied", "removed", "another filesystem", "far", "plain")
+"""With our tags: from a snapshot, with an old or the next ordinal; with the tags of a device; with
+the ordinal of a device that was removed; of another filesystem; with an ordinal far above. And one
+without tags. None of them is in a position to be the volume of the newest growth."""
+
+TAKEN_OUT = "taken out"
+"""What was a device, and not the newest one, until an operator removed it."""
 
 MUTATIONS = ("CreateVolume", "AttachVolume", "ModifyInstanceAttribute")
 ACTIONS = (*MUTATIONS, "DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
@@ -58,6 +69,20 @@ class Deed(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """A volume that looks like ours and is not, see Meddler; it comes before or in a growth."""
+
+    kind: str
+    attached: bool
+    early: bool
+
+    @property
+    def name(self) -> str:
+        """The name of this storm."""
+        return f"foreign: {self.kind}{' and attached' if self.attached else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
     """SIGKILL this many seconds after the moment, or after the storm if that never comes."""
 
@@ -74,6 +99,7 @@ class Storm:
     faults: tuple[FaultRule, ...]
     kills: tuple[Kill, ...]
     deed: Deed
+    foreign: Foreign | None
     patient: bool
     seconds: float
 
@@ -136,37 +162,60 @@ _FAULTS: Mapping[str, tuple[int, Callable[[Random], FaultRule]]] = {
     "quota": (2, lambda _: _rule(_ERROR, "CreateVolume", 1, "VolumeLimitExceeded")),
     "capacity": (2, lambda _: _rule(_ERROR, "CreateVolume", 1, "InsufficientVolumeCapacity")),
     "token burned": (1, lambda _: _rule(_ERROR, "CreateVolume", 1, "IdempotentParameterMismatch")),
+    "ends in error": (3, lambda dice: _rule(FaultKind.FAILED, "CreateVolume", dice.randint(1, 2))),
+    "deleted at once": (2, lambda _: _rule(FaultKind.UNDONE, "CreateVolume")),
+    "detached at once": (2, lambda _: _rule(FaultKind.UNDONE, "AttachVolume")),
     "slots": (2, lambda _: _rule(_ERROR, "AttachVolume", 1, "AttachmentLimitExceeded")),
 }
 
 
 def storm_of(dice: Random, *, number: int) -> Storm:
     """The storm of this round; `number` counts the rounds of all hosts, from 0."""
-    if number % STUCK_EVERY in {STUCK_EVERY // 4, STUCK_EVERY * 3 // 4}:
-        kind = FaultKind.STUCK if number % STUCK_EVERY < STUCK_EVERY // 2 else FaultKind.GHOST
-        return _stuck(kind)
+    if stuck := _STUCK.get(number % STUCK_EVERY):
+        return _stuck(*stuck)
     weights = [weight for weight, _ in _FAULTS.values()]
     names = dict.fromkeys(dice.choices(list(_FAULTS), weights, k=dice.randint(0, 2)))
     faults = tuple(_FAULTS[name][1](dice) for name in names)
     deed = dice.choices(list(Deed), (80, 10, 10))[0]
+    foreign = _foreign(dice) if dice.random() < FOREIGN_SHARE else None
     kills = tuple(_kill(dice) for _ in range(dice.choices((0, 1, 2), (20, 60, 20))[0]))
     return Storm(
-        names=(*names, *(() if deed is Deed.NONE else (deed.value,))),
+        names=(
+            *names,
+            *(() if deed is Deed.NONE else (deed.value,)),
+            *((foreign.name,) if foreign else ()),
+        ),
         faults=faults,
         # An operator has to know which volume is no device yet, so nothing is killed meanwhile.
         kills=kills if deed is Deed.NONE else (),
         deed=deed,
+        foreign=foreign,
         patient=number % PATIENT_EVERY == PATIENT_EVERY - 1,
         seconds=dice.uniform(1.5, 5.0),
     )
 
 
-def _stuck(kind: FaultKind) -> Storm:
+_STUCK: Mapping[int, tuple[FaultKind, str]] = {
+    STUCK_EVERY // 4: (FaultKind.STUCK, "AttachVolume"),
+    STUCK_EVERY // 2: (FaultKind.STUCK, "CreateVolume"),
+    STUCK_EVERY * 3 // 4: (FaultKind.GHOST, "AttachVolume"),
+}
+
+
+def _foreign(dice: Random) -> Foreign:
+    kind = dice.choice((*KINDS, TAKEN_OUT, TAKEN_OUT))
+    if kind == TAKEN_OUT:
+        return Foreign(kind=kind, attached=False, early=True)
+    return Foreign(kind=kind, attached=dice.random() < 0.3, early=dice.random() < 0.5)
+
+
+def _stuck(kind: FaultKind, action: str) -> Storm:
     return Storm(
-        names=(kind.value,),
-        faults=(_rule(kind, "AttachVolume"),),
+        names=(f"{kind} {action}",),
+        faults=(_rule(kind, action),),
         kills=(),
         deed=Deed.NONE,
+        foreign=None,
         patient=True,
         seconds=6.0,
     )

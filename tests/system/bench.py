@@ -7,12 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from http import HTTPStatus
-from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
 
 import boto3
 import psutil
@@ -167,6 +164,8 @@ class Host:
         self.mountpoint = mountpoint
         self.folder = folder
         self.config = folder / "config.yaml"
+        # The ids of volumes with our tags that others have made, or taken out of the filesystem.
+        self.others: set[str] = set()
         # Each has a pipe of its own, for good.
         self._clock = SystemClock()
         self.environment = {
@@ -217,20 +216,6 @@ class Host:
             if process.poll() is None:
                 daemon.kill()
 
-    def ask_ec2(self, action: str, volume_id: str) -> bool:
-        """Do to a volume what an operator does from the console; whether EC2 agreed.
-
-        Without boto3, whose clients cost half a second each.
-        """
-        form = urlencode({"Action": action, "VolumeId": volume_id, "Version": "2016-11-15"})
-        address = urlsplit(self.sandbox.endpoint_url).netloc
-        connection = HTTPConnection(address, timeout=10)
-        try:
-            connection.request("GET", f"/?{form}")
-            return connection.getresponse().status == HTTPStatus.OK
-        finally:
-            connection.close()
-
     def status(self) -> dict[str, Any]:
         """What `status --json` says."""
         found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
@@ -254,9 +239,9 @@ class Host:
             os.posix_fallocate(file.fileno(), 0, int(wanted))
 
     def volumes(self) -> list[VolumeSeen]:
-        """The volumes that carry our tags, whatever has become of them."""
+        """The volumes that carry our tags, whatever has become of them; not those of others."""
         found = self.sandbox.state().volumes
-        return [volume for volume in found if "ebs-autoscale:owner" in volume.tags]
+        return [v for v in found if "ebs-autoscale:owner" in v.tags and v.id not in self.others]
 
     def leaked(self) -> list[VolumeSeen]:
         """The volumes of ours that are not in the filesystem."""

@@ -58,7 +58,7 @@ def test_names_the_missing_volume(host: Host, fstab: Path) -> None:
     assert host.run("grow").returncode == 0
     [volume] = host.volumes()
     fstab.write_text(line_for(unmount(host), str(host.mountpoint)) + "\n")
-    assert host.ask_ec2("DetachVolume", volume.id)
+    host.sandbox.operate("DetachVolume", VolumeId=volume.id)
     until(lambda: host.volumes()[0].state == "available", "the device's end")
     with host.daemon("--wait") as daemon:
         daemon.wait_event("condition_began", cause="not mounted", containing=volume.id)
