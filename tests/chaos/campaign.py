@@ -51,6 +51,7 @@ class Tally:
     files: int = 0
     leaked: int = 0
     doubled: int = 0
+    reported: int = 0
     touched: int = 0
     foreign: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
@@ -97,6 +98,7 @@ class Tally:
             yield "converged", f"after {middle:.1f} s at the median, {most:.1f} s at most"
         yield "leaked volumes", str(self.leaked)
         yield "double volumes", str(self.doubled)
+        yield "reported", f"{self.reported} that ended in error in a growth that was killed"
         yield "touched", f"{self.touched} of {_counted(self.foreign)}"
         yield (
             "verified",
@@ -194,6 +196,7 @@ class _Theatre:
         with self._tally.lock:
             self._tally.leaked += len(ground.leaked())
             self._tally.doubled += ground.doubled()
+            self._tally.reported += ground.reported()
             touched = meddler.touched()
             self._tally.touched += len(touched)
             self._tally.foreign.update(meddler.kinds)

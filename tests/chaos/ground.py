@@ -20,7 +20,7 @@ from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config
 from ebs_autoscale.ec2.requests import GROWTH_TAG
-from ebs_autoscale.errors import EbsAutoscaleError
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.model import DecisionKind
 from ebs_autoscale.policy import Forecast, shortage_of
 from ebs_autoscale.telemetry import EventKind
@@ -211,12 +211,25 @@ class Ground:
         return [volume for volume in self._volumes() if not reading.has_device(volume.node)]
 
     def _volumes(self) -> list[VolumeSeen]:
-        """Our volumes, without those that EC2 creates for ever: nobody can delete them."""
+        """Our volumes, without those that EC2 creates for ever: nobody can delete them.
+
+        Also without those that ended in error and that the daemon names: a growth deletes its own
+        at once, and those of a killed one are left to the operator.
+        """
         return [
             volume
             for volume in self.host.volumes()
-            if volume.state != "creating" or volume.tags[GROWTH_TAG] not in self._stuck
+            if not (volume.state == "creating" and volume.tags[GROWTH_TAG] in self._stuck)
+            and not (volume.state == "error" and self._is_reported(volume))
         ]
+
+    def _is_reported(self, volume: VolumeSeen) -> bool:
+        began, cause = EventKind.CONDITION_BEGAN, Cause.UNUSED_VOLUMES
+        return bool(find_event(self.daemon.log, began, containing=volume.id, cause=cause))
+
+    def reported(self) -> int:
+        """How many volumes that ended in error were left to the operator."""
+        return sum(v.state == "error" and self._is_reported(v) for v in self.host.volumes())
 
     def end_storm(self) -> None:
         """Let EC2 work again; what it has not completed by then it never will."""
