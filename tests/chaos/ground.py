@@ -20,7 +20,7 @@ from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config
 from ebs_autoscale.ec2.requests import GROWTH_TAG
-from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.model import DecisionKind
 from ebs_autoscale.policy import Forecast, shortage_of
 from ebs_autoscale.telemetry import EventKind
@@ -224,8 +224,8 @@ class Ground:
         ]
 
     def _is_reported(self, volume: VolumeSeen) -> bool:
-        began, cause = EventKind.CONDITION_BEGAN, Cause.UNUSED_VOLUMES
-        return bool(find_event(self.daemon.log, began, containing=volume.id, cause=cause))
+        # A condition that lasts is not logged again when there is one volume more.
+        return volume.id in str(self.host.status()["daemon"])
 
     def reported(self) -> int:
         """How many volumes that ended in error were left to the operator."""
