@@ -96,7 +96,7 @@ class BtrfsSysfs:
         return self._profile(self._data_kind)
 
     def exclusive_operation(self) -> str:
-        """The running exclusive operation, else `none`; before Linux 5.17 a paused balance is one."""
+        """The running exclusive operation or `none`; before Linux 5.17 a paused balance is one."""
         return self._read("exclusive_operation")
 
     def names(self) -> frozenset[str]:
