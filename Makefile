@@ -53,7 +53,7 @@ fuzz: $(VENV)/.dev-ready ## change what comes from outside, for a minute; ARGS='
 chaos: tools $(VENV)/.dev-ready ## run 500 growths under faults and kill -9 on real BTRFS; ARGS='--seed 7'
 	@exec $(SUDO) $(BIN)/python -m tests.chaos $(ARGS)
 
-hostile: NEEDED = fusermount3:fuse3
+hostile: NEEDED = fusermount3:fuse3 mkfs.ext4:e2fsprogs
 hostile: tools $(VENV)/.dev-ready ## let a hostile user disturb growths for an hour; ARGS='--minutes 5'
 	@exec $(SUDO) $(BIN)/python -m tests.hostile $(ARGS)
 
