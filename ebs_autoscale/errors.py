@@ -69,6 +69,8 @@ class Cause(Enum):
     # Limits of the configuration.
     LIMIT_VOLUMES = "limits.volumes", Exit.REFUSED, _RECHECK
     LIMIT_TOTAL = "limits.total", Exit.REFUSED, _RECHECK
+    LIMIT_MONTHLY = "limits.monthly", Exit.REFUSED, _RECHECK
+    LIMIT_SIZE = "growth.max", Exit.REFUSED, _RECHECK
     LIMIT_COOLDOWN = "limits.cooldown", Exit.REFUSED, Backoff(30.0, 30.0, _URGENT)
     VOLUME_TYPE = "volume.type", Exit.REFUSED
 

@@ -275,13 +275,14 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grow:
-    """Start a new growth."""
+    """Start a new growth; `usd_per_month` is what its volume costs, None where it is not known."""
 
     kind: ClassVar = DecisionKind.GROW
 
     growth: GrowthId
     size_bytes: int
     reason: str
+    usd_per_month: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

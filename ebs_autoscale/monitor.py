@@ -154,6 +154,8 @@ class Monitor:
         self._activity = ""
         self._decided = ""
         self._growths_done = 0
+        self._cost: tuple[float | None, str] = (None, "")
+        self._cost_devices: int | None = None
         self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
 
     def set_policy(self, policy: GrowthPolicy) -> None:
@@ -219,6 +221,7 @@ class Monitor:
             self._look_after_reserve(reading)
             self._act(shortage)
         self._heartbeat(reading)
+        self._check_cost(reading)
         self._publish(self._view(reading, shortage.sentence if shortage else ""))
         if self._growths.running:
             return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
@@ -348,6 +351,8 @@ class Monitor:
 
     def _handle(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
+        if event.cost:
+            self._cost, self._cost_devices = (event.usd_per_month, event.cost), None
         match event.kind:
             case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
                 self._activity = event.sentence
@@ -411,8 +416,18 @@ class Monitor:
         sentence = f"watching {reading.mountpoint}: {describe_available(reading)}, {devices}"
         self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, growths=self._growths_done))
 
+    def _check_cost(self, reading: Reading) -> None:
+        """Forget what the volumes cost once an operator has added or removed one."""
+        if self._growths.running:
+            return
+        count = len(reading.devices)
+        if self._cost_devices not in {None, count}:
+            self._cost = (None, "")
+        self._cost_devices = count
+
     def _view(self, reading: Reading | None, shortage: str) -> View:
         state = State.WATCHING if reading else State.UNFIT
+        usd_per_month, cost = self._cost
         return View(
             state=State.GROWING if self._growths.running else state,
             activity=self._activity,
@@ -428,6 +443,8 @@ class Monitor:
             growths_since_start=self._growths_done,
             forecast=self._history.forecast,
             reading=reading,
+            usd_per_month=usd_per_month,
+            cost=cost,
         )
 
     def _emit_bug(self, error: Exception) -> None:

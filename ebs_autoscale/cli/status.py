@@ -6,9 +6,11 @@ from typing import Any
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
+from ebs_autoscale.ec2.volume_types import price_of
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem, Unfit, with_hint
 from ebs_autoscale.filesystems.btrfs.reading import devices_at
 from ebs_autoscale.host import paths
+from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import DecisionKind, Device, Reading
 from ebs_autoscale.policy import (
     Forecast,
@@ -32,7 +34,8 @@ WATCH_EVERY_SECONDS = 1.0
 class FilesystemStatus:
     """What a fresh look at the filesystem says; `progress` is of a balance, else empty.
 
-    `reserve_wanted_bytes` is what `reading.reserve_bytes` would be if it could be held.
+    `reserve_wanted_bytes` is what `reading.reserve_bytes` would be if it could be held. `cost` is
+    of the volumes on this host, as if each had the configured type: only EC2 knows better.
     """
 
     reading: Reading
@@ -42,6 +45,8 @@ class FilesystemStatus:
     operation: str
     progress: str
     remarks: tuple[Remark, ...] = ()
+    usd_per_month: float | None = None
+    cost: str = ""
 
     @property
     def decision(self) -> DecisionKind:
@@ -74,6 +79,15 @@ class Status:
         if self.filesystem:
             return self.filesystem.problems
         return tuple(device_problems(self.mountpoint, self.devices))
+
+    @property
+    def cost(self) -> tuple[float | None, str]:
+        """What the volumes cost, in USD a month and in words: what EC2 told the daemon, if any."""
+        if self.daemon and self.daemon.view.cost:
+            return self.daemon.view.usd_per_month, self.daemon.view.cost
+        return (
+            (self.filesystem.usd_per_month, self.filesystem.cost) if self.filesystem else (None, "")
+        )
 
     @property
     def exit(self) -> Exit:
@@ -132,7 +146,10 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
     # Without such a file, the daemon may only not have made it yet.
     if missing and reading.reserve_fault:
         problems.append(missing)
+    usd_per_month, cost = _cost(settings, reading)
     return FilesystemStatus(
+        usd_per_month=usd_per_month,
+        cost=cost,
         reading=reading,
         reserve_wanted_bytes=wanted_reserve_bytes(configured, reading),
         shortage=shortage_of(reading, settings.policy, forecast),
@@ -141,6 +158,17 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
         remarks=tuple(remarks_on(reading)),
         progress=filesystem.balance_progress() if operation.startswith("balance") else "",
     )
+
+
+def _cost(settings: Settings, reading: Reading) -> tuple[float | None, str]:
+    """What the EBS volumes among the devices cost a month, and the same in words."""
+    names = {device.name: device.size_bytes for device in reading.devices if device.name}
+    sizes = [size for name, size in names.items() if BlockDevices().volume_id_of(name)]
+    if not sizes:
+        return None, ""
+    price = price_of(settings.volume)
+    usd = sum(map(price.usd_per_month, sizes))
+    return usd, f"about {usd:.2f} USD a month {price.basis}, if all are as configured now"
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -173,6 +201,8 @@ def as_dict(status: Status) -> dict[str, Any]:
             **_figures(seen.reading),
             "reserve_wanted_bytes": seen.reserve_wanted_bytes,
         }
+        usd_per_month, found["cost"] = status.cost
+        found["managed_usd_per_month"] = usd_per_month and round(usd_per_month, 2)
     return found
 
 
@@ -200,6 +230,8 @@ def _lines_for_people(status: Status) -> list[str]:
     lines = [f"{status.mountpoint}: {seen.reason}" if seen else str(status.unfit)]
     if seen:
         lines += _lines_of(seen)
+    if words := status.cost[1]:
+        lines.append(f"  volumes      {words}")
     lines += [f"  problem      {problem.line}" for problem in status.problems]
     if daemon is None:
         return [*lines, f"  daemon       {status.daemon_unknown or 'not running'}"]

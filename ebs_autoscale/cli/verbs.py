@@ -20,7 +20,7 @@ from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse, VolumeSpec
-from ebs_autoscale.policy import Forecast, decide, describe, steps_for
+from ebs_autoscale.policy import Forecast, decide, describe, managed_cost, steps_for
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
 from ebs_autoscale.units import format_size, json_text
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
@@ -49,7 +49,8 @@ def grow(arguments: argparse.Namespace) -> int:
     if arguments.request:
         return _grow_for_daemon(arguments)
     settings = config.load(arguments.config)
-    wanted = _wanted_bytes(arguments.size)
+    # 0 stands for the usual size.
+    wanted = _whole_gib(arguments.size or 0)
     require_fit_host()
     clock = _stoppable_clock()
     filesystem = filesystem_of(settings, clock)
@@ -110,10 +111,8 @@ def _stoppable_clock() -> SystemClock:
     return clock
 
 
-def _wanted_bytes(size_bytes: int | None) -> int:
-    """Whole GiB, rounded up; 0 stands for the usual size."""
-    if size_bytes is None:
-        return 0
+def _whole_gib(size_bytes: int) -> int:
+    """Rounded up. Raises ConfigInvalid for more than any volume can have."""
     if size_bytes > VOLUME_MAX_BYTES:
         raise ConfigInvalid(
             f"--size {size_bytes // GIB} GiB: no EBS volume is larger than 64 TiB",
@@ -132,7 +131,9 @@ def plan(arguments: argparse.Namespace) -> int:
     require_fit_host()
     clock = SystemClock()
     world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
-    decision = decide(observe(world), settings.policy, forecast=_forecast_of_daemon(settings))
+    seen = observe(world)
+    decision = decide(seen, settings.policy, forecast=_forecast_of_daemon(settings))
+    cost = managed_cost(seen)
     steps = steps_for(decision)
     if arguments.json:
         found = {
@@ -140,6 +141,9 @@ def plan(arguments: argparse.Namespace) -> int:
             "reason": decision.reason,
             "growth": str(decision.growth) if isinstance(decision, Grow | Finish) else None,
             "size_bytes": decision.size_bytes if isinstance(decision, Grow) else None,
+            "usd_per_month": decision.usd_per_month if isinstance(decision, Grow) else None,
+            "managed_usd_per_month": round(cost.usd_per_month, 2),
+            "cost": cost.words,
             "limit": decision.limit.value if isinstance(decision, Refuse) else None,
             "steps": [{"step": step.kind, "title": step.title} for step in steps],
         }
@@ -149,6 +153,7 @@ def plan(arguments: argparse.Namespace) -> int:
         print(with_hint(describe(decision), hint))
         for number, step in enumerate(steps, start=1):
             print(f"  {number}. {step.title}")
+        print(f"managed volumes now cost {cost.words}")
     return Exit.REFUSED if isinstance(decision, Refuse) else Exit.SUCCESS
 
 
@@ -251,7 +256,8 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         what = "--size cannot be used with --device, which creates no volume"
         raise ConfigInvalid(what, cause=Cause.USAGE)
     size_bytes = _first_size_bytes(arguments.size, settings)
-    if not arguments.device:
+    # What is too large is refused by growth.max, with its price.
+    if not arguments.device and size_bytes < settings.policy.sizing.sold_min_bytes:
         _require_offered("--size", size_bytes, settings.volume, path)
     return Setup(
         # As the kernel's mount table has it.
@@ -264,10 +270,12 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
 
 
 def _first_size_bytes(wanted_bytes: int | None, settings: config.Settings) -> int:
-    """Whole GiB, rounded up; the default is within `growth.max`, as is what the role may create."""
+    """Whole GiB, rounded up; the default is within the limits, as is what the role may create."""
     if wanted_bytes is not None:
-        return -(-wanted_bytes // GIB) * GIB
-    return min(FIRST_SIZE_BYTES, settings.policy.sizing.max_bytes // GIB * GIB)
+        return _whole_gib(wanted_bytes)
+    policy = settings.policy
+    allowed_bytes = min(policy.sizing.max_bytes, policy.limits.total_bytes)
+    return min(FIRST_SIZE_BYTES, allowed_bytes // GIB * GIB)
 
 
 def _require_offered(option: str, size_bytes: int, volume: VolumeSpec, path: Path) -> None:

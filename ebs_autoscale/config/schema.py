@@ -54,6 +54,7 @@ class Key:
 
 
 _SIZE = values.scalar(parse_size)
+_AVAILABLE_MIN = values.scalar(values.available_min)
 _PERCENTAGE = values.scalar(parse_percentage)
 _BOOLEAN = values.scalar(values.boolean)
 _LOG_FORMAT = values.one_of("auto", "journald", "text", "json")
@@ -64,12 +65,15 @@ _COOLDOWN = values.duration(0, 30 * 24 * 3600)
 # The upper bounds of IOPS and throughput only catch typing errors: EC2's own rise over time.
 _IOPS = values.or_null(values.whole_number(100, 10**6))
 _THROUGHPUT = values.or_null(values.whole_number(125, 10**5))
+# Beyond this is a typing error: a host full of the largest volumes costs 700,000 USD a month.
+_USD = values.or_null(values.number(0, 10**7))
+_PRICE_FACTOR = values.number(0, 100)
 _KMS_KEY = values.or_null(values.scalar(values.kms_key_id))
 
 KEYS = (
     Key("mountpoint", values.scalar(values.mountpoint), Settings, "mountpoint"),
     Key("threshold.available", _PERCENTAGE, Threshold, "available_percent"),
-    Key("threshold.available_min", _SIZE, Threshold, "available_min_bytes"),
+    Key("threshold.available_min", _AVAILABLE_MIN, Threshold, "available_min_bytes"),
     Key("threshold.lead_time", values.scalar(values.lead_time), Threshold, "lead_time_seconds"),
     Key("growth.size", values.scalar(values.growth_size), Sizing),
     Key("growth.min", _SIZE, Sizing, "min_bytes"),
@@ -86,6 +90,8 @@ KEYS = (
     Key("limits.volumes", values.whole_number(1, 1000, auto=True), Limits, "volumes"),
     Key("limits.total", _SIZE, Limits, "total_bytes"),
     Key("limits.cooldown", _COOLDOWN, Limits, "cooldown_seconds"),
+    Key("limits.monthly", _USD, Limits, "monthly_usd"),
+    Key("prices.factor", _PRICE_FACTOR, VolumeSpec, "price_factor"),
     Key("metadata.rebalance", values.one_of(*Rebalance, kind=Rebalance), Settings, "rebalance"),
     Key("metadata.reserve", values.scalar(values.reserve), Settings, "reserve_bytes"),
     Key("adopt", _BOOLEAN, Settings, "adopt"),

@@ -77,6 +77,17 @@ def whole_number(minimum: int, maximum: int, *, auto: bool = False) -> Parser:
     return scalar(parse)
 
 
+def number(above: float, maximum: float) -> Parser:
+    """A number within bounds, written with digits and at most one point."""
+
+    def parse(text: str) -> float:
+        if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text) and above < float(text) <= maximum:
+            return float(text)
+        raise ValueError(f"{quoted(text)} is not a number above {above:g} and up to {maximum:.10g}")
+
+    return scalar(parse)
+
+
 def duration(shortest_seconds: float, longest_seconds: float) -> Parser:
     """A duration within bounds, in seconds."""
     return scalar(
@@ -109,6 +120,15 @@ def lead_time(text: str) -> float | None:
     if not text[:1].isdigit():
         raise ValueError(f"{quoted(text)} is not auto, off or a duration (90s)")
     return parse_duration(text, longest_seconds=_LEAD_TIME_MAX_SECONDS)
+
+
+def available_min(text: str) -> int | None:
+    """Bytes; None is auto. Raises ValueError."""
+    if text == "auto":
+        return None
+    if not text[:1].isdigit():
+        raise ValueError(f"{quoted(text)} is neither auto nor a size (10GiB)")
+    return parse_size(text)
 
 
 def reserve(text: str) -> int | None:

@@ -17,12 +17,14 @@ from ebs_autoscale.policy.health import (
     problems_of,
     remarks_of,
 )
+from ebs_autoscale.policy.limits import priced
 from ebs_autoscale.policy.loop import Action, LoopState, Phase, next_action
 from ebs_autoscale.policy.ownership import (
     NOTHING_TRIED,
     Tried,
     failed,
     listed,
+    managed_cost,
     may_be_device,
     next_growth,
     unfinished,
@@ -78,12 +80,14 @@ __all__ = [
     "is_reserve_affordable",
     "lead_time_seconds",
     "listed",
+    "managed_cost",
     "may_be_device",
     "missing_device",
     "missing_reserve",
     "next_action",
     "next_growth",
     "poll_delay_seconds",
+    "priced",
     "problems_of",
     "remarks_of",
     "retry_delay_seconds",

@@ -1,10 +1,6 @@
 """What to do about an observation, and the steps that it takes. Pure."""
 
-from math import inf
-
-from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import (
-    GIB,
     AddDevice,
     AttachVolume,
     BalanceMetadata,
@@ -21,11 +17,11 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.policy.forecast import Forecast
+from ebs_autoscale.policy.limits import priced, refused, sized
 from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, limited, next_growth, waiting
-from ebs_autoscale.policy.settings import GrowthPolicy, Limits
+from ebs_autoscale.policy.settings import GrowthPolicy
 from ebs_autoscale.policy.shortage import describe_available, shortage_of
 from ebs_autoscale.policy.sizing import Size, next_size
-from ebs_autoscale.units import counted, format_size
 
 
 def stage_of(volume: Volume, seen: Observation) -> Stage:
@@ -58,19 +54,20 @@ def decide(
         reason = f"growth {volume.growth} stopped at {stage}: {volume.id} is {volume.state}"
         return Finish(growth=volume.growth, volume_id=volume.id, stage=stage, reason=reason)
     forecast = forecast.after(seen.reading)
+    price = seen.inventory.price
     if wanted_bytes is not None:
-        reason = "requested by an operator"
+        what = f"{priced(wanted_bytes, price)}, " if wanted_bytes else ""
+        reason = f"{what}requested by an operator"
     elif shortage := shortage_of(seen.reading, policy, forecast):
         reason = shortage.sentence
     else:
         return unbalanced_metadata(seen) or Hold(describe_available(seen.reading))
     volumes = limited(seen, tried)
-    slots_free = seen.inventory.slots_free
-    if refusal := _refused(volumes, slots_free, policy.limits, reason=reason):
+    if refusal := refused(volumes, seen.inventory.slots_free, policy.limits, reason=reason):
         return refusal
-    size = Size(wanted_bytes, "") if wanted_bytes else next_size(seen.reading, policy, forecast)
+    size = Size(wanted_bytes) if wanted_bytes else next_size(seen.reading, policy, forecast)
     growth = next_growth(seen, tried)
-    return _sized(volumes, policy, growth, reason=reason, size=size)
+    return sized(size, volumes, policy, growth, price=price, reason=reason)
 
 
 def describe(decision: Decision) -> str:
@@ -91,67 +88,6 @@ def unbalanced_metadata(seen: Observation) -> Finish | None:
         stage=Stage.ADDED,
         reason="metadata is not balanced yet",
     )
-
-
-def _refused(
-    volumes: list[Volume], slots_free: int | None, limits: Limits, *, reason: str
-) -> Refuse | None:
-    """The limit that forbids any growth now."""
-    count = len(volumes)
-    if limits.volumes is not None and count >= limits.volumes:
-        return Refuse(
-            limit=Cause.LIMIT_VOLUMES,
-            reason=f"{reason}, but {count} of {counted(limits.volumes, 'volume')} exist already",
-            hint="raise limits.volumes",
-        )
-    if slots_free is not None and slots_free <= 0:
-        return Refuse(
-            limit=Cause.LIMIT_VOLUMES,
-            reason=f"{reason}, but the instance has no free attachment slot",
-            hint="use a larger instance type, or detach volumes that are not needed",
-        )
-    ages = [volume.age_seconds for volume in volumes if volume.age_seconds is not None]
-    # EC2's clock can be ahead of ours.
-    since = max(0.0, min(ages, default=inf))
-    if since < limits.cooldown_seconds:
-        wait = limits.cooldown_seconds - since
-        return Refuse(
-            limit=Cause.LIMIT_COOLDOWN,
-            reason=f"{reason}, but the last volume was created {since:.0f} s ago",
-            hint=f"the cooldown ends in {wait:.0f} s",
-        )
-    return None
-
-
-def _sized(
-    volumes: list[Volume], policy: GrowthPolicy, growth: GrowthId, *, reason: str, size: Size
-) -> Decision:
-    """The growth of this size, capped by limits.total, or why EC2 or that limit forbids it."""
-    sizing, limits = policy.sizing, policy.limits
-    managed_bytes = sum(volume.size_bytes for volume in volumes)
-    if not sizing.sold_min_bytes <= size.size_bytes <= sizing.sold_max_bytes:
-        sold = f"{format_size(sizing.sold_min_bytes)} to {format_size(sizing.sold_max_bytes)}"
-        return Refuse(
-            limit=Cause.VOLUME_TYPE,
-            reason=f"{reason}, but volumes of the configured type and IOPS can have {sold}, "
-            f"not {format_size(size.size_bytes)}",
-            hint="request another size, or change volume.type or volume.iops",
-        )
-    room = (limits.total_bytes - managed_bytes) // GIB * GIB
-    if room < sizing.sold_min_bytes:
-        return Refuse(
-            limit=Cause.LIMIT_TOTAL,
-            reason=f"{reason}, but managed volumes already total "
-            f"{format_size(managed_bytes)} of {format_size(limits.total_bytes)}; the "
-            f"smallest volume of the configured type is {format_size(sizing.sold_min_bytes)}",
-            hint="raise limits.total",
-        )
-    granted = min(size.size_bytes, room)
-    if size.why:
-        reason += f"; {format_size(size.size_bytes)}: {size.why}"
-    if granted < size.size_bytes:
-        reason += f"; capped by limits.total ({format_size(size.size_bytes)} wanted)"
-    return Grow(growth=growth, size_bytes=granted, reason=reason)
 
 
 def steps_for(decision: Decision) -> tuple[Step, ...]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import MIB, Device, Reading
-from ebs_autoscale.policy.settings import Threshold
+from ebs_autoscale.policy.settings import AVAILABLE_MIN_BYTES, Threshold
 from ebs_autoscale.units import counted, format_size
 
 # Ordinary writers get ENOSPC with this much metadata free (measured: 3.73 MiB in each case); with
@@ -73,7 +73,7 @@ def _nearly_used(reading: Reading) -> Problem | None:
     if quota is None or quota.left_bytes >= reading.available_bytes:
         return None
     enough = quota.limit_bytes * default.available_percent / 100
-    if quota.left_bytes >= max(enough, default.available_min_bytes):
+    if quota.left_bytes >= max(enough, AVAILABLE_MIN_BYTES):
         return None
     return Problem(
         Cause.QGROUP_LIMIT,

@@ -4,7 +4,7 @@ A tag says who created a volume at some time, not what is on it: backups restore
 their tags, operators copy them, and remove devices from a filesystem. Pure.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, Problem
@@ -12,6 +12,7 @@ from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     GrowthId,
     Observation,
+    Price,
     Volume,
 )
 from ebs_autoscale.units import counted, format_size
@@ -132,10 +133,10 @@ def listed(volumes: Sequence[Volume], instance_id: str) -> str:
     for volume in volumes:
         standing = ", ".join(_standing(volume, instance_id))
         parts.append(
-            f"{volume.id} ({format_size(volume.size_bytes)}, {_price([volume])}, {standing})"
+            f"{volume.id} ({format_size(volume.size_bytes)}, {_price(volume)}, {standing})"
         )
     if len(volumes) > 1:
-        parts.append(f"{_price(volumes)} in all")
+        parts.append(f"{cost_of(volumes).words} in all")
     return "; ".join(parts)
 
 
@@ -151,6 +152,10 @@ def may_be_device(volume: Volume, seen: Observation) -> bool:
     return is_unknown or seen.is_device(volume)
 
 
+def _price(volume: Volume) -> str:
+    return "price unknown" if volume.usd_per_month is None else cost_of([volume]).words
+
+
 def _standing(volume: Volume, instance_id: str) -> Iterator[str]:
     if volume.foreign:
         yield volume.foreign
@@ -164,11 +169,41 @@ def _standing(volume: Volume, instance_id: str) -> Iterator[str]:
         yield f"attached to {volume.attached_to}"
 
 
-def _price(volumes: Sequence[Volume]) -> str:
-    prices = [volume.usd_per_month for volume in volumes]
-    if None in prices:
-        return "price unknown"
-    return f"about {sum(filter(None, prices)):.2f} USD a month"
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What volumes cost a month, an estimate; those that are `unpriced` come on top."""
+
+    usd_per_month: float
+    unpriced: tuple[str, ...]
+    basis: str = ""
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        words = f"about {self.usd_per_month:.2f} USD a month {self.basis}".rstrip()
+        if not self.unpriced:
+            return words
+        unknown = f"the unknown price of {', '.join(self.unpriced)}"
+        return f"{words} and {unknown}" if self.usd_per_month else unknown
+
+
+def cost_of(volumes: Iterable[Volume], price: Price | None = None) -> Cost:
+    """The sum of the prices that are known; `price` has the words for whose prices they are."""
+    volumes = tuple(volumes)
+    return Cost(
+        sum(volume.usd_per_month or 0.0 for volume in volumes),
+        tuple(volume.id for volume in volumes if volume.usd_per_month is None),
+        price.basis if price else "",
+    )
+
+
+def managed_cost(
+    seen: Observation, tried: Tried = NOTHING_TRIED, created: Mapping[str, Volume] | None = None
+) -> Cost:
+    """What counts against limits.monthly, with the volumes `created` since EC2 was asked."""
+    counted_here = {volume.id: volume for volume in limited(seen, tried)}
+    new = {id_: volume for id_, volume in (created or {}).items() if id_ not in tried.set_aside}
+    return cost_of({**new, **counted_here}.values(), seen.inventory.price)
 
 
 def _ordinals_above_devices(seen: Observation) -> tuple[int, int]:

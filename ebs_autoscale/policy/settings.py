@@ -6,17 +6,31 @@ from ebs_autoscale.model import GIB, MIB
 
 AUTO_LEAD_TIME = None
 
+# Enough for a writer of 2 GB/s while a volume is created, attached and added (5 s).
+AVAILABLE_MIN_BYTES = 10 * GIB
+AVAILABLE_MIN_SHARE = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """Growth is needed when either floor is crossed, or will be before a volume can be added.
 
     `lead_time_seconds` None means auto (what a growth takes, with a margin), 0 means off.
+    `available_min_bytes` None means auto: AVAILABLE_MIN_BYTES, but at most half of the whole.
     """
 
     available_percent: float = 20.0
-    available_min_bytes: int = 10 * GIB
+    available_min_bytes: int | None = None
     lead_time_seconds: float | None = AUTO_LEAD_TIME
+
+    def available_min_of(self, size_bytes: int) -> int:
+        """What must stay available of a filesystem of this size.
+
+        Who chose a first volume of 5 GiB wants to use it, not to have it grow at once.
+        """
+        if self.available_min_bytes is not None:
+            return self.available_min_bytes
+        return min(AVAILABLE_MIN_BYTES, int(size_bytes * AVAILABLE_MIN_SHARE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +63,15 @@ class Sizing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Hard stops. `volumes` None means the instance type's attachment slots decide."""
+    """Hard stops. `volumes` None means the instance type's attachment slots decide.
+
+    `monthly_usd` is what all managed volumes together may cost a month; None is no limit.
+    """
 
     volumes: int | None = None
     total_bytes: int = 16 * 1024 * GIB
     cooldown_seconds: float = 0.0
+    monthly_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

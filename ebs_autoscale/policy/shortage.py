@@ -68,7 +68,7 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
     percent = available_percent_floor(reading, policy)
     if reading.available_percent < percent:
         yield f"less than {percent:g} %"
-    min_bytes = policy.threshold.available_min_bytes
+    min_bytes = policy.threshold.available_min_of(reading.size_bytes)
     if reading.available_bytes < min_bytes:
         yield f"less than {format_size(min_bytes)}"
     lead = lead_time_seconds(policy, forecast)
@@ -142,7 +142,7 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
     lead = lead_time_seconds(policy, forecast)
     trigger = max(
         reading.size_bytes * available_percent_floor(reading, policy) / 100,
-        policy.threshold.available_min_bytes,
+        policy.threshold.available_min_of(reading.size_bytes),
         _written_bytes(reading, forecast, lead),
     )
     fastest = max(ASSUMED_FILL_BYTES_PER_SECOND, forecast.fill_bytes_per_second)

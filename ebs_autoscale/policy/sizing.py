@@ -6,7 +6,11 @@ from functools import partial
 
 from ebs_autoscale.model import GIB, MIB, Reading
 from ebs_autoscale.policy.forecast import Forecast
-from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.settings import (
+    AVAILABLE_MIN_BYTES,
+    AVAILABLE_MIN_SHARE,
+    GrowthPolicy,
+)
 from ebs_autoscale.policy.shortage import (
     available_percent_floor,
     ladder_step_of,
@@ -20,10 +24,15 @@ LEADS_TO_COVER = 2
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A number of bytes, and the words that say where it comes from."""
+    """A number of bytes, and the words that say where it comes from; none if it was requested."""
 
     size_bytes: int
-    why: str
+    why: str = ""
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether an operator wants exactly this size."""
+        return not self.why
 
 
 def next_size(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Size:
@@ -88,17 +97,22 @@ def _written(written_bytes: float, seconds: float, *, max_bytes: int) -> Size:
     )
 
 
-def _missing_bytes(reading: Reading, percent: float, min_bytes: int) -> int:
-    """What has to be added so that neither floor is crossed any more.
+def _missing_bytes(reading: Reading, percent: float, min_bytes: int | None) -> int:
+    """What has to be added so that neither floor is crossed any more."""
+    missing = (AVAILABLE_MIN_BYTES if min_bytes is None else min_bytes) - reading.available_bytes
+    if min_bytes is None:
+        missing = min(missing, _missing_for(100 * AVAILABLE_MIN_SHARE, reading))
+    return max(missing, _missing_for(percent, reading)) if percent < 100 else missing
+
+
+def _missing_for(percent: float, reading: Reading) -> int:
+    """What has to be added so that this share is available.
 
     The added bytes count for the whole as well as for what is available. With a share
     of 100 % nothing would ever be enough.
     """
-    missing = min_bytes - reading.available_bytes
-    if percent < 100:
-        below = reading.size_bytes * percent / 100 - reading.available_bytes
-        missing = max(missing, int(below / (1 - percent / 100)))
-    return missing
+    below = reading.size_bytes * percent / 100 - reading.available_bytes
+    return int(below / (1 - percent / 100))
 
 
 def _whole_gib(size_bytes: int) -> int:

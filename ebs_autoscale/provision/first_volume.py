@@ -19,8 +19,9 @@ from ebs_autoscale.model import (
     Refuse,
     Volume,
 )
-from ebs_autoscale.policy import Forecast, GrowthPolicy, decide, describe
+from ebs_autoscale.policy import Forecast, GrowthPolicy, decide, describe, priced
 from ebs_autoscale.resize import Attached, World, carry_out
+from ebs_autoscale.telemetry import Event, EventKind
 
 # Drawn once at random and never changed: filesystems of earlier versions have such UUIDs.
 _NAMESPACE = UUID("b2a1d9b4-3c5e-4f0e-9a57-6f2f0f3c8e11")
@@ -154,6 +155,9 @@ def obtain(
             return carry_out((AttachVolume(growth=begun.growth),), begun, seen, world)
         case Grow(size_bytes=granted_bytes):
             before_create()
+            words = priced(granted_bytes, inventory.price)
+            sentence = f"the first volume of {reading.mountpoint} will have {words}"
+            world.emit(Event(kind=EventKind.TENDED, sentence=sentence))
             growth = GrowthId(reading.filesystem, FIRST)
             create = CreateVolume(growth=growth, size_bytes=granted_bytes)
             return carry_out((create, AttachVolume(growth=growth)), None, seen, world)

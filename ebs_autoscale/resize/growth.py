@@ -23,6 +23,7 @@ from ebs_autoscale.policy import (
     decide,
     describe,
     failed,
+    managed_cost,
     missing_device,
     steps_for,
     unbalanced_metadata,
@@ -143,13 +144,13 @@ def _execute(
     match decision:
         case Hold():
             look_after_volumes(seen, tried, world)
-            _tell(world, EventKind.DECIDED, describe(decision), decision)
+            _tell(world, EventKind.DECIDED, describe(decision), decision, **_cost(seen, tried))
             return Outcome.HELD
         case Refuse():
             look_after_volumes(seen, tried, world)
-            _tell_refusal(decision, world)
+            _tell_refusal(decision, world, **_cost(seen, tried))
             return Outcome.REFUSED
-    _tell(world, EventKind.DECIDED, describe(decision), decision)
+    _tell(world, EventKind.DECIDED, describe(decision), decision, **_cost(seen, tried))
     began = world.clock.now_seconds()
     try:
         if isinstance(decision, Grow):
@@ -161,7 +162,8 @@ def _execute(
     seconds = round(world.clock.now_seconds() - began, 3)
     look_after_volumes(seen, tried, world)
     sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
-    _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds)
+    cost = _cost(seen, tried, created)
+    _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds, **cost)
     return Outcome.DONE
 
 
@@ -203,7 +205,14 @@ def _volume_of(decision: Grow | Finish, seen: Observation) -> Volume | None:
     return next(v for v in seen.inventory.volumes if v.id == decision.volume_id)
 
 
-def _tell_refusal(refusal: Refuse, world: World) -> None:
+def _cost(
+    seen: Observation, tried: Tried, created: Mapping[str, Volume] | None = None
+) -> dict[str, Any]:
+    cost = managed_cost(seen, tried, created)
+    return {"usd_per_month": round(cost.usd_per_month, 2), "cost": cost.words}
+
+
+def _tell_refusal(refusal: Refuse, world: World, **fields: Any) -> None:
     _tell(
         world,
         EventKind.GROWTH_REFUSED,
@@ -212,6 +221,7 @@ def _tell_refusal(refusal: Refuse, world: World) -> None:
         hint=refusal.hint,
         cause=refusal.limit,
         level=Level.WARNING,
+        **fields,
     )
 
 

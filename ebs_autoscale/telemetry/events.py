@@ -57,7 +57,8 @@ class Event:
 
     All further fields are for machines, None where they do not apply. `step` is one of `number`
     of `steps`; `volume` is an EBS volume id, `device` a kernel name, `bytes_per_second` the most
-    that it takes, `filesystem` a UUID, `status` an exit status.
+    that it takes, `filesystem` a UUID, `status` an exit status. `usd_per_month` is what all managed
+    volumes cost, an estimate, `cost` the same in words.
     """
 
     kind: EventKind
@@ -79,6 +80,8 @@ class Event:
     growths: int | None = None
     filesystem: str | None = None
     version: str | None = None
+    usd_per_month: float | None = None
+    cost: str | None = None
 
     def __post_init__(self) -> None:
         # A mount source or a file name has any byte; each sink can rely on this here.
@@ -140,7 +143,7 @@ class Event:
 
 
 _TOO_MUCH = (OverflowError, RecursionError)
-_TEXTS = ("sentence", "hint", "growth", "volume", "device", "filesystem", "version")
+_TEXTS = ("sentence", "hint", "growth", "volume", "device", "filesystem", "version", "cost")
 _FIELDS = tuple(
     name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}
 )

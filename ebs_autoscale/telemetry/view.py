@@ -27,7 +27,8 @@ class View:
 
     `activity` is what it waits for now, `shortage` why space is short or cannot be measured, each
     empty when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None
-    while there is none. `dropped_log_lines` nobody has read, `dropped_notifications` not systemd.
+    while there is none. `usd_per_month` and `cost` are of all managed volumes by the latest look at
+    EC2. `dropped_log_lines` nobody has read, `dropped_notifications` not systemd.
     """
 
     state: State
@@ -40,6 +41,8 @@ class View:
     reading: Reading | None = None
     dropped_log_lines: int = 0
     dropped_notifications: int = 0
+    usd_per_month: float | None = None
+    cost: str = ""
 
     @property
     def line(self) -> str:
@@ -67,6 +70,8 @@ class View:
             "growth_seconds": round(forecast.growth_seconds, 1),
             "dropped_log_lines": self.dropped_log_lines,
             "dropped_notifications": self.dropped_notifications,
+            "usd_per_month": self.usd_per_month,
+            "cost": self.cost,
         }
 
     @classmethod
@@ -89,6 +94,8 @@ class View:
             ),
             dropped_log_lines=int(report.get("dropped_log_lines", 0)),
             dropped_notifications=int(report.get("dropped_notifications", 0)),
+            usd_per_month=report.get("usd_per_month"),
+            cost=str(report.get("cost", "")),
         )
 
 

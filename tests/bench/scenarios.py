@@ -143,7 +143,8 @@ def _needed(available_bytes: int, size_bytes: int, volumes: Sequence[int]) -> in
     """How many of the volumes were needed for the default thresholds, in hindsight."""
     threshold = GrowthPolicy().threshold
     for count, volume in enumerate((*volumes, 0)):
-        floor = max(size_bytes * threshold.available_percent / 100, threshold.available_min_bytes)
+        share = size_bytes * threshold.available_percent / 100
+        floor = max(share, threshold.available_min_of(size_bytes))
         if available_bytes >= floor:
             return count
         available_bytes += volume

@@ -17,12 +17,14 @@ DEFAULT = Settings(
     mountpoint="/scratch",
     policy=GrowthPolicy(
         threshold=Threshold(
-            available_percent=20.0, available_min_bytes=10 * GIB, lead_time_seconds=None
+            available_percent=20.0, available_min_bytes=None, lead_time_seconds=None
         ),
         sizing=Sizing(
             percent=50.0, fixed_bytes=None, min_bytes=20 * GIB, max_bytes=1024 * GIB, steps=()
         ),
-        limits=Limits(volumes=None, total_bytes=16 * 1024 * GIB, cooldown_seconds=0.0),
+        limits=Limits(
+            volumes=None, total_bytes=16 * 1024 * GIB, cooldown_seconds=0.0, monthly_usd=None
+        ),
         polling=Polling(min_seconds=0.1, max_seconds=5.0),
     ),
     volume=VolumeSpec(
@@ -34,6 +36,7 @@ DEFAULT = Settings(
         delete_on_termination=True,
         tags={},
         copy_instance_tags=False,
+        price_factor=1.0,
     ),
     rebalance=Rebalance.BOUNDED,
     reserve_bytes=None,

@@ -8,23 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebs_autoscale.errors import Cause
+from ebs_autoscale.errors import Cause, Exit
 from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     GIB,
     Grow,
     Inventory,
+    Price,
     Refuse,
     Volume,
 )
+from ebs_autoscale.policy import managed_cost
 from ebs_autoscale.policy.decision import (
     decide,
     steps_for,
 )
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing
+from ebs_autoscale.units import format_size
 from tests.simulated.world import SimulatedWorld
-from tests.unit.samples import inventory_of, observation_of, reading_of, volume_of
+from tests.unit.samples import GP3, inventory_of, observation_of, reading_of, volume_of
 
 QUIET = Forecast()
 
@@ -63,6 +66,8 @@ def of_age(changes: dict[str, Any]) -> Inventory:
         ({"total_bytes": 40 * GIB}, {}, Cause.LIMIT_TOTAL, "40 GiB of 40 GiB"),
         ({"total_bytes": 41 * GIB - 1}, {}, Cause.LIMIT_TOTAL, "40 GiB of 41 GiB"),
         ({"total_bytes": 0}, {}, Cause.LIMIT_TOTAL, "40 GiB of 0 B"),
+        ({"monthly_usd": 3.27}, {}, Cause.LIMIT_MONTHLY, "3.20 USD a month, and limits.monthly"),
+        ({"monthly_usd": 0.01}, {}, Cause.LIMIT_MONTHLY, "0.01 USD"),
         (
             {"cooldown_seconds": 60},
             {"age_seconds": 59.0},
@@ -114,16 +119,107 @@ def test_a_limit_not_reached_allows(limits: dict[str, Any], inventory: dict[str,
     assert isinstance(decision, Grow)
 
 
-def test_the_last_volume_is_capped_by_the_total() -> None:
-    """The size that would cross limits.total is cut to whole GiB that fit, and that is said."""
+@pytest.mark.parametrize("wanted_bytes", [None, 0])
+@pytest.mark.parametrize(
+    ("limits", "key"),
+    [
+        ({"total_bytes": 63 * GIB + 5}, "limits.total"),
+        ({"monthly_usd": 63.9 * 0.08}, "limits.monthly"),
+        ({"monthly_usd": 63 * 0.08, "total_bytes": 64 * GIB}, "limits.monthly"),
+    ],
+)
+def test_the_last_volume_is_capped_by_the_total(
+    limits: dict[str, Any], key: str, wanted_bytes: int | None
+) -> None:
+    """The size that would cross a limit is cut to whole GiB that fit, and that is said."""
     decision = decide(
         observation_of(TWO_DEVICES, inventory_of(*TWO)),
-        limited(total_bytes=63 * GIB + 5),
+        limited(**limits),
         forecast=QUIET,
+        wanted_bytes=wanted_bytes,
     )
     assert isinstance(decision, Grow)
     assert decision.size_bytes == 23 * GIB
-    assert "capped by limits.total (50 GiB wanted)" in decision.reason
+    assert f"capped by {key} (50 GiB wanted: 50 %" in decision.reason
+    assert "23 GiB for about 1.84 USD a month" in decision.reason
+
+
+SIZES = [1, 23, 24, 60, 1024, 1025, 20 * 1024, 64 * 1024]
+
+
+@pytest.mark.parametrize(
+    ("limits", "largest_gib", "keys"),
+    [
+        ({}, 1024, ["growth.max"]),
+        ({"total_bytes": 63 * GIB}, 23, ["limits.total"]),
+        ({"monthly_usd": 5.04}, 23, ["limits.monthly"]),
+        ({"monthly_usd": 5.1, "total_bytes": 64 * GIB}, 23, ["limits.monthly", "limits.total"]),
+        ({"total_bytes": 40 * GIB}, 0, ["limits.total"]),
+    ],
+)
+@pytest.mark.parametrize("wanted_gib", SIZES)
+def test_a_requested_size_is_granted_or_refused(
+    limits: dict[str, Any], largest_gib: int, keys: list[str], wanted_gib: int
+) -> None:
+    """It is never cut down; the refusal names size, price, what would fit, and the keys."""
+    wanted = wanted_gib * GIB
+    seen = observation_of(TWO_DEVICES, inventory_of(*TWO))
+    decision = decide(seen, limited(**limits), forecast=QUIET, wanted_bytes=wanted)
+    if wanted_gib <= largest_gib:
+        assert isinstance(decision, Grow)
+        assert decision.size_bytes == wanted
+        return
+    assert isinstance(decision, Refuse)
+    assert decision.limit.exit is Exit.REFUSED
+    assert decision.limit.value == keys[0]
+    assert f"{format_size(wanted)} for about {wanted_gib * 0.08:.2f} USD" in decision.reason
+    if wanted_gib > 16 * 1024:
+        assert all(key in decision.hint for key in {*keys, "growth.max", "limits.total"})
+    assert keys[0] in decision.hint
+    assert ("at most" in decision.hint) is (largest_gib > 0)
+
+
+IO2 = Price(usd_per_gib=0.125, usd_fixed=65.0)
+
+
+@pytest.mark.parametrize(
+    ("monthly", "price", "size_gib"),
+    [
+        (3.2 + 65 + 0.124, IO2, None),
+        (3.2 + 65 + 0.125, IO2, 1),
+        (3.2 + 65 + 1.25, IO2, 10),
+        (3.2 + 65 + 1000, IO2, 50),
+        (3.2 + 0.08 * 7, GP3, 7),
+        (None, IO2, 50),
+    ],
+)
+def test_the_monthly_limit_counts_provisioned_performance(
+    monthly: float | None, price: Price, size_gib: int | None
+) -> None:
+    """IOPS and throughput are paid for at any size, so they come off first."""
+    seen = observation_of(TWO_DEVICES, inventory_of(*TWO, price=price))
+    decision = decide(seen, limited(monthly_usd=monthly), forecast=QUIET)
+    assert (decision.size_bytes // GIB if isinstance(decision, Grow) else None) == size_gib
+
+
+@pytest.mark.parametrize(("monthly", "is_told"), [(None, False), (100, True)])
+def test_an_unknown_price_is_left_out_and_told(monthly: float | None, *, is_told: bool) -> None:
+    """What is known counts; a growth is not refused for what nobody knows."""
+    strange = replace(TWO[0], usd_per_month=None)
+    seen = observation_of(TWO_DEVICES, inventory_of(strange, TWO[1]))
+    decision = decide(seen, limited(monthly_usd=monthly), forecast=QUIET)
+    assert isinstance(decision, Grow)
+    assert (f"leaves out {strange.id}" in decision.reason) is is_told
+    assert managed_cost(seen).usd_per_month == pytest.approx(1.6)
+
+
+def test_a_script_that_grows_in_a_loop_meets_the_limits() -> None:
+    """However often an operator asks, all volumes together stay within what is configured."""
+    policy, world = limited(monthly_usd=20), SimulatedWorld()
+    for _ in range(12):
+        world.grow(policy, wanted_bytes=0)
+    assert sum(volume.size_bytes for volume in world.cloud.volumes) == 250 * GIB
+    assert world.causes(world.events[-1].kind)[-1] == "limits.monthly"
 
 
 volumes = st.lists(
@@ -146,6 +242,7 @@ limits = st.builds(
     volumes=st.none() | st.integers(0, 8),
     total_bytes=st.integers(0, 600 * GIB),
     cooldown_seconds=st.floats(0, 100),
+    monthly_usd=st.none() | st.floats(0.1, 60),
 )
 
 
@@ -182,6 +279,8 @@ def test_no_growth_exceeds_a_limit(
         devices = [volume for volume in alive if seen.is_device(volume)]
         total_bytes = sum(volume.size_bytes for volume in devices)
         assert total_bytes + decision.size_bytes <= limits.total_bytes
+        usd = (total_bytes + decision.size_bytes) / GIB * 0.08
+        assert limits.monthly_usd is None or usd <= limits.monthly_usd + 1e-6
         assert limits.volumes is None or len(devices) < limits.volumes
         assert slots is None or slots > 0
         ages = [v.age_seconds for v in devices if v.age_seconds is not None]

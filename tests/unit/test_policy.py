@@ -56,11 +56,13 @@ def test_shortage_grows() -> None:
     assert decision == Grow(
         growth=GrowthId(FILESYSTEM, 1),
         size_bytes=50 * GIB,
-        reason="5.0 % (5 GiB) available, less than 20 %; 50 GiB: 50 % of the current size",
+        reason="5.0 % (5 GiB) available, less than 20 %; 50 GiB for about 4.00 USD a month at list "
+        "price: 50 % of the current size",
+        usd_per_month=4.0,
     )
 
 
-@pytest.mark.parametrize(("wanted_gib", "size_gib"), [(0, 50), (7, 7), (4000, 4000)])
+@pytest.mark.parametrize(("wanted_gib", "size_gib"), [(0, 50), (7, 7), (1024, 1024)])
 def test_an_operator_may_grow_at_will(wanted_gib: int, size_gib: int) -> None:
     """A wish is granted without shortage, of the size wished for; 0 is the usual size."""
     decision = decide(
@@ -71,8 +73,9 @@ def test_an_operator_may_grow_at_will(wanted_gib: int, size_gib: int) -> None:
     )
     assert isinstance(decision, Grow)
     assert decision.size_bytes == size_gib * GIB
-    usual = "" if wanted_gib else "; 50 GiB: 50 % of the current size"
-    assert decision.reason == f"requested by an operator{usual}"
+    assert decision.usd_per_month == pytest.approx(size_gib * 0.08)
+    assert f"{decision.usd_per_month:.2f} USD a month at list price" in decision.reason
+    assert "requested by an operator" in decision.reason
 
 
 TWO = (volume_of(1), volume_of(2))

@@ -39,7 +39,11 @@ rates = st.floats(min_value=0, max_value=10 * GIB)
         (40, 10, ""),
         (40, 9.9, " 10 GiB"),
         (40, 7.9, " 20 %"),
-        (10, 9, " 10 GiB"),
+        (20, 10, ""),
+        (20, 9.9, " 10 GiB"),
+        (10, 5, ""),  # half of it, where it is smaller than 20 GiB
+        (10, 4.9, " 5 GiB"),
+        (5, 2.4, " 2.5 GiB"),
         (0, 0, " 20 %"),
     ],
 )
@@ -135,7 +139,7 @@ def test_no_writer_passes_the_trigger_between_two_looks(
         GrowthPolicy(),
         Forecast(fill_bytes_per_second=rate),
     )
-    left = size * share - max(size * 0.2, 10 * GIB)
+    left = size * share - max(size * 0.2, min(10 * GIB, size / 2))
     assert delay == 0.1 or max(rate, 2 * GIB) * delay <= left + 1
 
 

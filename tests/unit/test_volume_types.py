@@ -94,7 +94,6 @@ def test_a_refusal_names_the_key_to_change(
         ({"iops": 16_000}, "31GiB", "volume.iops or volume.type"),
         ({"type": "io1", "iops": 500}, "9GiB", "volume.iops or volume.type"),
         ({"type": "st1"}, "124GiB", "volume.type"),
-        ({"type": "gp2"}, "17TiB", "volume.type"),
     ],
 )
 def test_init_refuses_a_size_that_ec2_does_not_have(
