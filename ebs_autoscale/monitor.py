@@ -351,8 +351,7 @@ class Monitor:
 
     def _handle(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
-        if event.cost:
-            self._cost, self._cost_devices = (event.usd_per_month, event.cost), None
+        self._note_cost(event)
         match event.kind:
             case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
                 self._activity = event.sentence
@@ -415,6 +414,10 @@ class Monitor:
         devices = counted(len(reading.devices), "device")
         sentence = f"watching {reading.mountpoint}: {describe_available(reading)}, {devices}"
         self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, growths=self._growths_done))
+
+    def _note_cost(self, event: Event) -> None:
+        if event.cost:
+            self._cost, self._cost_devices = (event.usd_per_month, event.cost), None
 
     def _check_cost(self, reading: Reading) -> None:
         """Forget what the volumes cost once an operator has added or removed one."""

@@ -39,12 +39,15 @@ def test_init(cloud_host: CloudHost) -> None:
 
 
 def test_the_daemon_knows_its_first_volume(cloud_host: CloudHost) -> None:
-    """The volume of `init` is a device like any other, so that the next growth is growth 1."""
+    """The volume of `init` is a device like any other, so that the next growth is growth 1.
+
+    It was chosen to be used, however small: it does not grow at once.
+    """
     assert cloud_host.init("--size", "2GiB").returncode == 0
     cloud_host.assert_ready()
     found = json.loads(cloud_host.run("plan", "--json").stdout)
-    # Less than the 10 GiB that are to be available by default.
-    assert (found["decision"], found["growth"]) == ("grow", f"{cloud_host.uuid[:8]}-1")
+    assert (found["decision"], found["managed_usd_per_month"]) == ("hold", 0.16)
+    assert json.loads(cloud_host.run("status", "--json").stdout)["managed_usd_per_month"] == 0.16
     assert cloud_host.run("check").returncode == 0
     ran = cloud_host.run("grow", "--size", "1GiB")
     assert ran.returncode == 0, ran.stderr
@@ -67,6 +70,29 @@ def test_a_size_that_the_type_does_not_have(cloud_host: CloudHost) -> None:
     assert ran.returncode == 2
     assert all(each in ran.stderr for each in ("st1", "125", "16384")), ran.stderr
     assert cloud_host.sandbox.journal() == []
+
+
+@pytest.mark.parametrize(
+    ("section", "argv", "key"),
+    [
+        ("", ("--size", "20TiB"), "growth.max"),
+        ("limits: {total: 25GiB}", ("--size", "30GiB"), "limits.total"),
+        ("limits: {monthly: 1}", (), "limits.monthly"),
+    ],
+)
+def test_beyond_a_limit_nothing_is_created(
+    cloud_host: CloudHost, section: str, argv: tuple[str, ...], key: str
+) -> None:
+    """A first volume passes the limits of every growth; a refusal names its price and the key."""
+    if section:
+        CONFIG.parent.mkdir()
+        CONFIG.write_text(f"mountpoint: {cloud_host.mountpoint}\n{section}\n", "utf-8")
+    ran = cloud_host.init(*argv)
+    assert ran.returncode == 4
+    assert key in ran.stderr
+    assert "USD a month" in ran.stderr
+    assert cloud_host.volumes() == []
+    assert CONFIG.exists() is bool(section)
 
 
 @pytest.mark.parametrize("cloud_host", [{"attachment_limit": 1}], indirect=True)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
@@ -205,7 +206,11 @@ def test_plan_on_a_low_filesystem(host: Host) -> None:
     assert found["decision"] == "grow"
     assert found["size_bytes"] == GIB
     assert [step["step"] for step in found["steps"]] == list(StepKind)
-    decision, *steps = ran.stdout.splitlines()
+    decision, *steps, cost = ran.stdout.splitlines()
+    assert found["usd_per_month"] == pytest.approx(0.08)
+    assert found["managed_usd_per_month"] == 0
+    assert "USD a month" in found["reason"]
+    assert found["cost"] in cost
     assert decision == f"grow: {found['reason']}"
     assert "30 %" in decision
     assert [step.split(". ")[1] for step in steps] == [step["title"] for step in found["steps"]]
@@ -223,6 +228,30 @@ def test_limit(host: Host, verb: str) -> None:
     assert ran.returncode == 4
     assert "limits.volumes" in ran.stdout + ran.stderr
     assert len(host.volumes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "argv", "key"),
+    [
+        ({}, ("grow", "--size", "20TiB"), "growth.max"),
+        ({"total": "3GiB"}, ("grow", "--size", "4GiB"), "limits.total"),
+        ({"monthly": 0.2}, ("grow", "--size", "4GiB"), "limits.monthly"),
+        ({"monthly": 0.01}, ("grow",), "limits.monthly"),
+        ({"monthly": 0.01}, ("plan",), "limits.monthly"),
+    ],
+)
+def test_beyond_a_limit_nothing_is_created(
+    host: Host, limits: dict[str, Any], argv: tuple[str, ...], key: str
+) -> None:
+    """Size or price beyond a limit ends with exit 4, the price and the key, before any change."""
+    host.configure(limits=limits)
+    host.fill(20)
+    ran = host.run(*argv)
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 4
+    assert key in said
+    assert "USD a month" in said
+    assert {call.action for call in host.sandbox.calls()} <= READS
 
 
 @pytest.mark.parametrize(

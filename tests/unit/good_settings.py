@@ -52,6 +52,11 @@ GOOD = {
         policy=GrowthPolicy(sizing=Sizing(min_bytes=50 * GIB, max_bytes=50 * GIB)),
         volume=VolumeSpec(tags={"where": "/scratch"}),
     ),
+    "money": replace(
+        DEFAULT,
+        policy=GrowthPolicy(limits=Limits(monthly_usd=199.5)),
+        volume=VolumeSpec(price_factor=0.9),
+    ),
     "throughput": replace(
         DEFAULT,
         policy=GrowthPolicy(

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.model import GIB, StepKind
+from ebs_autoscale.model import GIB, DecisionKind, StepKind
 from ebs_autoscale.monitor import (
     BOOT_SPREAD_SECONDS,
     BUGS_IN_A_ROW_MAX,
@@ -15,9 +15,10 @@ from ebs_autoscale.monitor import (
 from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
 from ebs_autoscale.telemetry.events import EventKind
-from ebs_autoscale.telemetry.view import State
+from ebs_autoscale.telemetry.view import State, View
 from tests.simulated.clock import SimulatedClock
 from tests.simulated.growths import Watch, balancing, done, held, said
+from tests.unit.samples import reading_of
 
 HOUR = 3600.0
 
@@ -212,6 +213,19 @@ def test_a_decision_is_told_when_it_changes(watch: Watch) -> None:
     watch.growths.course = done
     watch.look_for(60)
     assert watch.told(EventKind.DECIDED) == ["hold: 50 % available", "grow: little available"]
+
+
+def test_the_cost_is_known_until_a_device_comes_otherwise(watch: Watch) -> None:
+    """What the latest growth found is shown; an operator's growth, which it has not seen, ends it."""
+    cost = {"usd_per_month": 3.2, "cost": "about 3.20 USD a month"}
+    hold = said(EventKind.DECIDED, decision=DecisionKind.HOLD, **cost)
+    watch.growths.course = lambda: [(0.5, hold)]
+    watch.look_for(60)
+    assert (watch.view.usd_per_month, watch.view.cost) == (3.2, "about 3.20 USD a month")
+    assert View.from_report(watch.view.report()).cost == watch.view.cost
+    watch.listed = reading_of(100, 50, devices=2).devices
+    watch.look_for(10)
+    assert (watch.view.usd_per_month, watch.view.cost) == (None, "")
 
 
 def test_a_growth_is_looked_after_often(watch: Watch) -> None:

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from ebs_autoscale.config import parse
 from ebs_autoscale.ec2.responses import volume_of
 from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, list_price, price_of, usd_per_month
+from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
 
 ELSEWHERE = Identity(
@@ -84,3 +86,14 @@ def test_a_volume_costs_what_ec2_shows(shown: dict[str, Any], usd: float | None)
     answer: Any = {"VolumeId": "vol-1", "Size": 100, "State": "in-use", **shown}
     volume = volume_of(answer, GrowthId("f", 1), ELSEWHERE, 1.0)
     assert volume.usd_per_month == (None if usd is None else pytest.approx(usd))
+
+
+@pytest.mark.parametrize("key", ["limits: {monthly: %s}", "prices: {factor: %s}"])
+@pytest.mark.parametrize(
+    "value",
+    ["0", "-5", ".nan", "nan", ".inf", "1e3", "99999999", "0x10", "1_000", "[1]", "''", "yes"],
+)
+def test_what_is_no_amount_is_a_mistake(key: str, value: str) -> None:
+    """Neither nothing, nor less, nor what a typing error makes of a number."""
+    with pytest.raises(ConfigInvalid, match=r"number|single value"):
+        parse(f"mountpoint: /scratch\n{key % value}\n", name="it")
