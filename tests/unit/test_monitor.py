@@ -216,9 +216,9 @@ def test_a_decision_is_told_when_it_changes(watch: Watch) -> None:
 
 
 def test_the_cost_is_known_until_a_device_comes_otherwise(watch: Watch) -> None:
-    """What the latest growth found is shown; an operator's growth, which it has not seen, ends it."""
-    cost = {"usd_per_month": 3.2, "cost": "about 3.20 USD a month"}
-    hold = said(EventKind.DECIDED, decision=DecisionKind.HOLD, **cost)
+    """What the latest growth found is shown, until an operator grows: that it has not seen."""
+    words, is_held = "about 3.20 USD a month", DecisionKind.HOLD
+    hold = said(EventKind.DECIDED, decision=is_held, usd_per_month=3.2, cost=words)
     watch.growths.course = lambda: [(0.5, hold)]
     watch.look_for(60)
     assert (watch.view.usd_per_month, watch.view.cost) == (3.2, "about 3.20 USD a month")
