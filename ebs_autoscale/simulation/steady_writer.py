@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
-from ebs_autoscale.ec2.volume_types import sustained_bytes_per_second, usd_per_month
+from ebs_autoscale.ec2.volume_types import price_of, sustained_bytes_per_second, usd_per_month
 from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import (
     Decision,
@@ -201,6 +201,8 @@ class _Simulation:
             volumes=volumes,
             device_names=frozenset(),
             slots_free=ATTACHMENTS_MAX - 1 - len(reading.devices),
+            # In the reasons only where they matter: the table has a column for them.
+            price=price_of(self._volume) if self._policy.limits.monthly_usd else None,
         )
         nodes = {
             volume.id: device.name

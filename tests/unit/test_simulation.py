@@ -153,6 +153,16 @@ def test_a_limit_ends_in_enospc() -> None:
     assert as_json(found)["refused_by"] == "limits.total"
 
 
+def test_a_limit_of_the_costs() -> None:
+    """What all volumes cost stays within `limits.monthly`, the first one included."""
+    found = reported("rate=100MiB/s hours=2 size=20GiB", VolumeSpec(), monthly_usd=10.0)
+    created = found.course.created
+    first_usd = usd_per_month(VolumeSpec(), 20 * GIB)
+    assert 10 - first_usd - 0.08 < created[-1].usd_per_month <= 10 - first_usd
+    assert as_json(found)["refused_by"] == "limits.monthly"
+    assert found.course.full_at_seconds is not None
+
+
 @pytest.mark.parametrize(
     ("words", "cooldown_seconds"),
     [("rate=1MiB/s hours=48", 45_000.0), ("rate=20KiB/s hours=2000", 2_300_000.0)],
