@@ -68,6 +68,10 @@ class View:
             "fill_bytes_per_second": _whole_mib(forecast.fill_bytes_per_second),
             "sustained_bytes_per_second": _whole_mib(forecast.sustained_bytes_per_second),
             "growth_seconds": round(forecast.growth_seconds, 1),
+            "devices_bytes_per_second": forecast.devices_bytes_per_second,
+            "cache_bytes": _whole_mib(forecast.cache_bytes),
+            "ceiling_bytes": forecast.ceiling_bytes,
+            "ceiling_bytes_per_second": _whole_mib(forecast.ceiling_bytes_per_second),
             "dropped_log_lines": self.dropped_log_lines,
             "dropped_notifications": self.dropped_notifications,
             "usd_per_month": self.usd_per_month,
@@ -78,7 +82,7 @@ class View:
     def from_report(cls, report: Mapping[str, Any]) -> "View":
         """What `report` told; raises KeyError, ValueError or TypeError for anything else.
 
-        A report of an older version has no rates, and counts nothing that was dropped.
+        A report of an older version has no rates and bounds, and counts nothing that was dropped.
         """
         return cls(
             state=State(report["state"]),
@@ -91,6 +95,10 @@ class View:
                 fill_bytes_per_second=float(report.get("fill_bytes_per_second", 0)),
                 sustained_bytes_per_second=float(report.get("sustained_bytes_per_second", 0)),
                 growth_seconds=float(report["growth_seconds"]),
+                devices_bytes_per_second=_number(report.get("devices_bytes_per_second")),
+                cache_bytes=int(report.get("cache_bytes", 0)),
+                ceiling_bytes=_number(report.get("ceiling_bytes")),
+                ceiling_bytes_per_second=float(report.get("ceiling_bytes_per_second", 0)),
             ),
             dropped_log_lines=int(report.get("dropped_log_lines", 0)),
             dropped_notifications=int(report.get("dropped_notifications", 0)),
@@ -99,5 +107,9 @@ class View:
         )
 
 
-def _whole_mib(bytes_per_second: float) -> int:
-    return round(bytes_per_second / MIB) * MIB
+def _whole_mib(size_bytes: float) -> int:
+    return round(size_bytes / MIB) * MIB
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
