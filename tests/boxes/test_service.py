@@ -1,6 +1,7 @@
 """The daemon under real systemd: watched, reloaded, stopped, and back after every boot."""
 
 import json
+import re
 from pathlib import Path
 from time import monotonic
 
@@ -55,11 +56,13 @@ def test_a_growth_and_boots(box: Box) -> None:
 
 
 def test_the_watchdog_restarts_it(box: Box) -> None:
-    """A daemon that hangs is restarted by systemd."""
+    """A daemon that hangs is restarted by systemd, without a core dump: it has credentials."""
     box.write(DROP_IN, "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
     box.exec("systemctl", "daemon-reload")
     box.exec("systemctl", "restart", UNIT)
     stopped = shown(box, "MainPID")
+    [core] = re.findall("Max core file size .*", box.read(f"/proc/{stopped}/limits"))
+    assert core.split()[-3:] == ["0", "0", "bytes"]
     box.exec("kill", "-STOP", stopped)
     box.wait_until(lambda: shown(box, "NRestarts") == "1", "a restart")
     box.wait_until(lambda: state(box) == "active", "the service again")
