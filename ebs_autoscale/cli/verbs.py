@@ -62,10 +62,9 @@ def grow(arguments: argparse.Namespace) -> int:
 def _grow_for_daemon(arguments: argparse.Namespace) -> int:
     """Grow if that is needed, as the daemon's child; every failure is an event."""
     from ebs_autoscale.daemon import EventPipe, GrowthRequest
-    from ebs_autoscale.host.process import die_with_parent, prefer_as_victim
+    from ebs_autoscale.host.process import die_with_parent
 
     die_with_parent(signal.SIGTERM)
-    prefer_as_victim()
     clock = _stoppable_clock()
     try:
         request = GrowthRequest.read(sys.stdin.buffer)

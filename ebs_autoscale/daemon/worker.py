@@ -14,7 +14,7 @@ from ebs_autoscale.clock import Clock
 from ebs_autoscale.daemon.metadata import InstanceMetadata
 from ebs_autoscale.errors import Cause, Problem, Unfit
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.process import uninterruptible_wait
+from ebs_autoscale.host.process import prefer_as_victim, uninterruptible_wait
 from ebs_autoscale.model import Identity, RoleCredentials, StepKind
 from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry import Event, EventKind, Level
@@ -188,6 +188,8 @@ class GrowthProcess:
                 raise Unfit(f"cannot start a growth: {error}", cause=Cause.PROCESS) from error
             finally:
                 os.close(write_end)
+        # At once: by the time that it could say so itself, it has used memory.
+        prefer_as_victim(self._process.pid)
         self._heard_at_seconds = self._clock.now_seconds()
         self._stopped_at_seconds = None
         self._ended = False

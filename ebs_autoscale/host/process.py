@@ -74,10 +74,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def prefer_as_victim() -> None:
-    """Have the kernel kill this process before its parent when memory is short: proc(5)."""
+def prefer_as_victim(pid: int) -> None:
+    """Have the kernel kill this child process before us when memory is short: proc(5).
+
+    20 % of the memory in question, also of the limit in our unit, outweigh what we use.
+    """
+    score = Path(f"/proc/{pid}/oom_score_adj")
     with suppress(OSError, ValueError):
-        _OOM_SCORE.write_text(f"{min(1000, int(_OOM_SCORE.read_text()) + 100)}")
+        score.write_text(f"{min(1000, int(score.read_text()) + 200)}")
 
 
 def uninterruptible_wait(pid: int) -> str:
