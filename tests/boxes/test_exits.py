@@ -4,6 +4,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -32,6 +34,8 @@ pytestmark = pytest.mark.kernel
 
 ONLY_ON_FAILURE = f"/etc/systemd/system/{UNIT}.d/older.conf"
 KILLS = 20
+APP = "/opt/ebs-autoscale"
+VERSION = "99.0"
 
 
 @pytest.fixture
@@ -63,7 +67,28 @@ def systemd_stopped(box: Box) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_whatever_ends_it(box: Box) -> None:
+def another_version(wheels: Path, folder: Path) -> Path:
+    """The wheel of this checkout, but with VERSION."""
+    [source] = wheels.glob("ebs_autoscale-*.whl")
+    old, new = source.name.split("-")[1], VERSION
+    target = folder / source.name.replace(old, new)
+    with ZipFile(source) as wheel, ZipFile(target, "w") as copy:
+        for name in wheel.namelist():
+            copy.writestr(
+                name.replace(old, new), wheel.read(name).replace(old.encode(), new.encode())
+            )
+    return target
+
+
+def install(box: Box, wheel: str) -> None:
+    """Replace the installed program as `make install` does."""
+    pip = (f"{APP}/bin/python", "-m", "pip", "-qq", "--disable-pip-version-check")
+    options = ("--no-compile", "--no-deps", "--no-index", "--force-reinstall")
+    box.exec(*pip, "install", *options, wheel)
+    box.exec(f"{APP}/bin/python", "-m", "compileall", "-q", f"{APP}/lib", "-x", "/(boto|pip)")
+
+
+def test_whatever_ends_it(box: Box, wheels: Path, tmp_path: Path) -> None:
     """No signal to the daemon, its growth or both is the end of it; only `systemctl stop` is."""
     box.exec("kill", "-TERM", before := shown(box, "MainPID"))  # as earlyoom does
     wait_restart(box, before)
@@ -80,6 +105,10 @@ def test_whatever_ends_it(box: Box) -> None:
     assert (state(box), shown(box, "Result")) == ("inactive", "success")
     box.exec("systemctl", "start", UNIT)
     assert_goes_on_without_a_growth(box, shown(box, "MainPID"))
+    [old], new = wheels.glob("ebs_autoscale-*.whl"), another_version(wheels, tmp_path)
+    for wheel in (old, new):
+        box.copy_in(wheel, "/root")
+    assert_follows_the_installed_program(box, f"/root/{old.name}", f"/root/{new.name}")
 
 
 def assert_goes_on_without_a_growth(box: Box, daemon: str) -> None:
@@ -94,23 +123,26 @@ def assert_goes_on_without_a_growth(box: Box, daemon: str) -> None:
     wait_event(box, EventKind.CONDITION_BEGAN, CAUSE=Cause.DIED.value)
     wait_growth(box, 2)
     assert shown(box, "MainPID") == daemon
-    assert_follows_the_installed_program(box, daemon)
 
 
-def assert_follows_the_installed_program(box: Box, daemon: str) -> None:
+def assert_follows_the_installed_program(box: Box, old: str, new: str) -> None:
     """A daemon whose program is replaced makes room for the new one, if that would be started."""
-    install = "touch /opt/ebs-autoscale/lib/python3*/site-packages/ebs_autoscale/*.py"
+    daemon = shown(box, "MainPID")
     box.write(ONLY_ON_FAILURE, "[Service]\nRestart=on-failure\n")
     box.exec("systemctl", "daemon-reload")
-    box.exec("sh", "-c", install)
+    install(box, new)
     wait_event(box, EventKind.CONDITION_BEGAN, CAUSE=Cause.REPLACED.value)
     assert (state(box), shown(box, "MainPID")) == ("active", daemon)
     box.exec("rm", ONLY_ON_FAILURE)
     box.exec("systemctl", "daemon-reload")
     box.exec("systemctl", "restart", UNIT)
     daemon = shown(box, "MainPID")
-    box.exec("sh", "-c", install)
+    wait_event(box, EventKind.STARTED, VERSION=VERSION)
+    install(box, old)
     wait_restart(box, daemon)
+    fill(box, left=20)
+    wait_growth(box, 3)
+    assert count_events(box, EventKind.STARTED, VERSION=VERSION) == 1
 
 
 def test_what_is_away_for_a_moment(box: Box) -> None:
