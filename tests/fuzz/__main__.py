@@ -2,17 +2,39 @@
 
 import argparse
 import os
+import resource
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from time import monotonic
 
 from tests.fuzz.targets import Target, targets
 
+# For one attempt; a machine under load takes tens of milliseconds and a few MiB.
+_LONGEST_SECONDS = 20.0
+_MOST_KIB = 128 * 1024
+
 # What parsers have stumbled over: escapes, numbers without end, other scripts, control bytes.
 _PIECES = (
     *(b"", b"\0", b"\n", b" ", b"\t", b"\\", b"\\0", b"\\777", b'"', b"<", b">", b"{", b"[" * 3000),
-    *(b"-1", b"0", b"9" * 5000, b"1e999", b"NaN", b"Infinity", b"null", b"[]", b"{}", b"true"),
+    *(
+        b"-1",
+        b"0",
+        b"\xff" * 8,
+        b"\r\n",
+        b"\r\n\r\n",
+        b"chunked",
+        b"9" * 5000,
+        b"1e999",
+        b"NaN",
+        b"Infinity",
+        b"null",
+        b"[]",
+        b"{}",
+        b"true",
+    ),
     *(
         b"\xff\xfe",
         b"\xed\xa0\x80",
@@ -90,13 +112,42 @@ def _in_turn(known: dict[str, Target]) -> Iterator[tuple[int, str]]:
 def _tried(target: Target, random: Random) -> str:
     samples, parse, declared = target
     content = changed(random.choice(samples), random)
+    began_seconds, began_kib = monotonic(), _peak_kib()
     try:
-        parse(content)
+        with _bounded():
+            parse(content)
     except declared:
-        return ""
+        pass
     except Exception as error:  # noqa: BLE001 -- it is what this looks for
         return f"{type(error).__name__}: {str(error)[:200]}, from {content[:3000]!r}"
+    seconds, kib = monotonic() - began_seconds, _peak_kib() - began_kib
+    if seconds > _LONGEST_SECONDS or kib > _MOST_KIB:
+        return f"took {seconds:.1f} s and {kib} KiB, from {content[:3000]!r}"
     return ""
+
+
+class _NoEnd(BaseException):
+    """A parser used the processor for too long; nobody handles this by mistake."""
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise _NoEnd
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_SECONDS)
+    try:
+        yield
+    except _NoEnd as error:
+        raise RuntimeError("does not end") from error
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def use_no_real_account() -> None:

@@ -18,11 +18,17 @@ from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.errors import EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs import scan
-from ebs_autoscale.filesystems.btrfs.superblock import is_left_by_mkfs, read_superblock
+from ebs_autoscale.filesystems.btrfs.superblock import (
+    is_left_by_mkfs,
+    read_superblock,
+    uuid_left_by_mkfs,
+)
 from ebs_autoscale.host import fstab, mountinfo, systemd
 from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
 from ebs_autoscale.telemetry import Event, running_daemon
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
+from tests.fuzz.http import RAW_ANSWERS, RawService
+from tests.fuzz.kernel import IOCTL_ANSWERS, SYSFS_FILES, SysfsReading, ioctls
 from tests.simulated.clock import SimulatedClock
 from tests.unit.samples import FILESYSTEM, inventory_of, volume_of
 
@@ -185,31 +191,51 @@ class _FuzzedEc2:
                 continue
 
 
+def _in_file(file: Path, parse: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def written(content: bytes) -> object:
+        file.write_bytes(content)
+        return parse(file)
+
+    return written
+
+
+def _kernel_targets(folder: Path) -> dict[str, Target]:
+    device = folder / "device"
+    return {
+        "superblock": (
+            (SUPERBLOCK,),
+            _in_file(device, lambda path: read_superblock(str(path))),
+            (),
+        ),
+        "superblock left by mkfs": (
+            (SUPERBLOCK,),
+            _in_file(device, lambda path: uuid_left_by_mkfs(str(path))),
+            (),
+        ),
+        "mkfs": (
+            (SUPERBLOCK,),
+            lambda content: is_left_by_mkfs(content, 0, filesystem=FILESYSTEM),
+            (),
+        ),
+        "ioctls": (IOCTL_ANSWERS, ioctls, ()),
+        "sysfs": ((SYSFS_FILES,), SysfsReading(folder / "sysfs"), (OSError,)),
+    }
+
+
 @contextmanager
 def targets() -> Iterator[dict[str, Target]]:
     """All parsers by name; AWS credentials have to be in the environment."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "file")
-
-        def in_file(parse: Callable[[Path], object]) -> Callable[[bytes], object]:
-            def written(content: bytes) -> object:
-                file.write_bytes(content)
-                return parse(file)
-
-            return written
-
-        yield {
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RawService(endless=False) as service,
+        RawService(endless=True) as endless_service,
+    ):
+        yield _kernel_targets(Path(folder)) | {
             "mountinfo": ((MOUNTINFO,), mountinfo.parse, ()),
             "fstab": ((FSTAB,), _text(_fstab), OURS),
             "systemctl show": ((SHOW_UNIT,), _text(systemd.parse_show), OURS),
             "btrfs filesystem show": ((SHOW_BTRFS,), _text(scan.parse_show), OURS),
-            "superblock": ((SUPERBLOCK,), in_file(lambda path: read_superblock(str(path))), ()),
-            "mkfs": (
-                (SUPERBLOCK,),
-                lambda content: is_left_by_mkfs(content, 0, filesystem=FILESYSTEM),
-                (),
-            ),
-            "status file": ((STATUS,), in_file(running_daemon), OURS),
+            "status file": ((STATUS,), _in_file(Path(folder, "status"), running_daemon), OURS),
             "event": ((EVENT,), lambda content: Event.from_json(content.decode()), (ValueError,)),
             "growth request": (
                 (REQUEST,),
@@ -228,4 +254,6 @@ def targets() -> Iterator[dict[str, Target]]:
             ),
             "EC2": (EC2_ANSWERS, _FuzzedEc2(), ()),
             "IMDS": ((IDENTITY_DOCUMENT, CREDENTIALS), _imds, ()),
+            "HTTP answers of IMDS": (RAW_ANSWERS, service, ()),
+            "endless HTTP answers of IMDS": (RAW_ANSWERS, endless_service, ()),
         }

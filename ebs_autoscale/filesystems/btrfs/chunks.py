@@ -169,5 +169,6 @@ def _metadata_to_come_bytes(metadata: Allocated, content_bytes: int, filesystem_
 
 
 def _tenth(filesystem_bytes: int) -> int:
-    tenth = filesystem_bytes // _LARGEST_SHARE_OF_FILESYSTEM
+    # Without a device that can be written there is no next chunk, and no size of 0 to divide by.
+    tenth = max(1, filesystem_bytes // _LARGEST_SHARE_OF_FILESYSTEM)
     return -(-tenth // _CHUNK_ROUNDING_BYTES) * _CHUNK_ROUNDING_BYTES

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 _DEV_INFO = 0xD000941E
 _ADD_DEV = 0x5000940A
 _BALANCE_PROGRESS = 0x84009422
-_TREE_SEARCH = 0xD0009411
+_TREE_SEARCH_V2 = 0xC0709411
 _INO_LOOKUP = 0xD0009412
 _INO_LOOKUP_SIZE = 4096
 _DEV_INFO_HEAD = struct.Struct("=Q16sQQ")
@@ -31,8 +31,10 @@ _BALANCE_STATE_RUNNING = 1
 _BALANCE_FILTERS_AT = 16
 _BALANCE_COUNTERS_AT = 424
 _BALANCE_COUNTERS = struct.Struct("=QQQ")  # expected, considered, completed
-_SEARCH_KEY = struct.Struct("=7Q4I32x")
-_SEARCH_SIZE = 4096
+_SEARCH_KEY = struct.Struct("=7Q4I32xQ")  # the size of the buffer behind it comes last
+# Holds any item, which is in one node. For one with more than 122 stripes the first version of the
+# ioctl, whose buffer is smaller, returns nothing.
+_SEARCH_BYTES = 64 * 1024
 _SEARCH_HEADER = struct.Struct("=QQQII")
 
 # linux/btrfs_tree.h
@@ -82,22 +84,15 @@ def is_read_only(fd: int) -> bool:
 
 def parent_qgroups(fd: int, qgroup: int) -> list[int]:
     """The quota groups that this one is in; none without CAP_SYS_ADMIN."""
-    search = bytearray(_SEARCH_SIZE)
-    kinds = (_QGROUP_RELATION, _QGROUP_RELATION)
-    key = (_QUOTA_TREE, qgroup, qgroup, 0, _MAX, 0, _MAX)
-    _SEARCH_KEY.pack_into(search, 0, *key, *kinds, 1024, 0)
     try:
-        fcntl.ioctl(fd, _TREE_SEARCH, search)
+        found = _search(fd, _QUOTA_TREE, qgroup, _QGROUP_RELATION, 0)
     except OSError as error:
         # Quotas were just turned off, or we are an ordinary user.
         if error.errno in (errno.ENOENT, errno.EPERM):
             return []
         raise
     # A relation is recorded for both; an item has no content. The level is in the upper 16 bits.
-    count = _SEARCH_KEY.unpack_from(search)[9]
-    places = (_SEARCH_KEY.size + index * _SEARCH_HEADER.size for index in range(count))
-    others = (_SEARCH_HEADER.unpack_from(search, place)[2] for place in places)
-    return [other for other in others if other >> 48 > qgroup >> 48]
+    return [other for other, _ in found if other >> 48 > qgroup >> 48]
 
 
 def device_info(fd: int, devid: int) -> DeviceInfo | None:
@@ -176,36 +171,45 @@ def balance(fd: int) -> Balance | None:
 
 
 def devids_with_metadata(fd: int) -> frozenset[int]:
-    """The devices that have a stripe of any metadata chunk; needs CAP_SYS_ADMIN."""
-    return frozenset(
-        devid
-        for chunk in _chunks(fd)
-        if _CHUNK_HEAD.unpack_from(chunk)[3] & _BLOCK_GROUP_METADATA
-        for devid in _stripe_devids(chunk)
-    )
+    """The devices that have a stripe of any metadata chunk; needs CAP_SYS_ADMIN. Raises OSError."""
+    return frozenset(devid for chunk in _chunks(fd) for devid in _metadata_devids(chunk))
 
 
-def _stripe_devids(chunk: bytes) -> Iterator[int]:
-    stripe_count = _CHUNK_HEAD.unpack_from(chunk)[7]
-    for index in range(stripe_count):
-        yield _STRIPE.unpack_from(chunk, _CHUNK_HEAD.size + index * _STRIPE.size)[0]
+def _metadata_devids(chunk: bytes) -> Iterator[int]:
+    try:
+        _, _, _, kind, _, _, _, stripe_count, _ = _CHUNK_HEAD.unpack_from(chunk)
+        if kind & _BLOCK_GROUP_METADATA:
+            for index in range(stripe_count):
+                yield _STRIPE.unpack_from(chunk, _CHUNK_HEAD.size + index * _STRIPE.size)[0]
+    except struct.error as error:
+        raise OSError(errno.EIO, f"invalid chunk item of {len(chunk)} bytes") from error
 
 
 def _chunks(fd: int) -> Iterator[bytes]:
     start = 0
-    while True:
-        search = bytearray(_SEARCH_SIZE)
-        # Only one objectid and one type are searched, so the offset alone is the cursor.
-        key = (_CHUNK_TREE, _FIRST_CHUNK, _FIRST_CHUNK, start, _MAX, 0, _MAX)
-        _SEARCH_KEY.pack_into(search, 0, *key, _CHUNK_ITEM, _CHUNK_ITEM, 1024, 0)
-        fcntl.ioctl(fd, _TREE_SEARCH, search)
-        count = _SEARCH_KEY.unpack_from(search)[9]
-        if count == 0:
-            return
-        place = _SEARCH_KEY.size
-        for _ in range(count):
-            _, _, offset, _, length = _SEARCH_HEADER.unpack_from(search, place)
-            place += _SEARCH_HEADER.size
-            yield bytes(search[place : place + length])
-            place += length
-            start = offset + 1
+    while found := _search(fd, _CHUNK_TREE, _FIRST_CHUNK, _CHUNK_ITEM, start):
+        yield from (chunk for _, chunk in found)
+        start = found[-1][0] + 1
+
+
+def _search(fd: int, tree: int, objectid: int, kind: int, start: int) -> list[tuple[int, bytes]]:
+    """Offset and content of the items of one object and kind from `start` on, the first of many.
+
+    As only one object and one kind are searched, the offset is the cursor. Raises OSError.
+    """
+    search = bytearray(_SEARCH_KEY.size + _SEARCH_BYTES)
+    ranges = (objectid, objectid, start, _MAX, 0, _MAX, kind, kind)
+    _SEARCH_KEY.pack_into(search, 0, tree, *ranges, 1024, 0, _SEARCH_BYTES)
+    fcntl.ioctl(fd, _TREE_SEARCH_V2, search)
+    found: list[tuple[int, bytes]] = []
+    place = _SEARCH_KEY.size
+    for _ in range(_SEARCH_KEY.unpack_from(search)[9]):
+        content = place + _SEARCH_HEADER.size
+        if content > len(search):
+            raise OSError(errno.EIO, "invalid answer to a tree search")
+        _, _, offset, _, length = _SEARCH_HEADER.unpack_from(search, place)
+        place = content + length
+        if not start <= offset < _MAX:
+            raise OSError(errno.EIO, f"invalid answer to a tree search: offset {offset}")
+        found.append((offset, bytes(search[content:place])))
+    return found

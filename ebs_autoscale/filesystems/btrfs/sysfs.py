@@ -1,5 +1,6 @@
 """What sysfs says about one BTRFS filesystem; readable without privileges."""
 
+import errno
 import os
 import struct
 import uuid
@@ -12,6 +13,8 @@ from ebs_autoscale.model import SYSFS_SECTOR_BYTES
 
 SYSFS = Path("/sys/fs/btrfs")
 """Has a folder for each mounted filesystem, in whatever mount namespace."""
+
+_LONGEST_NUMBER = 20  # digits, of 64 bits
 
 # In the order in which bytes move from one counter to the next, so that a byte is counted twice
 # rather than not at all (measured: in the opposite order a reading was off by GiB).
@@ -88,7 +91,7 @@ class BtrfsSysfs:
     def totals(self) -> tuple[int, int]:
         """Bytes in data and in metadata chunks."""
         kinds = (self._data_kind, "mixed" if self._data_kind == "mixed" else "metadata")
-        data, metadata = (int(self._read(f"allocation/{kind}/total_bytes")) for kind in kinds)
+        data, metadata = (self._number(f"allocation/{kind}/total_bytes") for kind in kinds)
         return data, metadata
 
     def data_profile(self) -> str:
@@ -126,7 +129,7 @@ class BtrfsSysfs:
         block device goes, and the filesystem's link to it leads nowhere (measured on 6.1).
         """
         try:
-            return int(self._read(f"devices/{name}/size")) * SYSFS_SECTOR_BYTES
+            return self._number(f"devices/{name}/size") * SYSFS_SECTOR_BYTES
         except OSError:
             return 0
 
@@ -150,7 +153,7 @@ class BtrfsSysfs:
     def qgroup(self, name: str) -> dict[str, int] | None:
         """The counters of a quota group such as `0_256`, in bytes; None when there is none."""
         try:
-            return {each: int(self._read(f"qgroups/{name}/{each}")) for each in _QGROUP}
+            return {each: self._number(f"qgroups/{name}/{each}") for each in _QGROUP}
         except FileNotFoundError:
             return None
 
@@ -160,9 +163,9 @@ class BtrfsSysfs:
         Beyond it writers wait for the devices. The kernel counts only memory that can be dirty, so
         it may be less. Source: https://docs.kernel.org/admin-guide/sysctl/vm.html
         """
-        if limit := int(self._read("/proc/sys/vm/dirty_bytes")):
+        if limit := self._number("/proc/sys/vm/dirty_bytes"):
             return limit
-        return self._memory_bytes * int(self._read("/proc/sys/vm/dirty_ratio")) // 100
+        return self._memory_bytes * self._number("/proc/sys/vm/dirty_ratio") // 100
 
     def _flag(self, devid: int, name: str, default: str) -> str:
         try:
@@ -171,7 +174,7 @@ class BtrfsSysfs:
             return default
 
     def _allocated(self, kind: str) -> Allocated:
-        counted = {name: int(self._read(f"allocation/{kind}/{name}")) for name in _COUNTERS}
+        counted = {name: self._number(f"allocation/{kind}/{name}") for name in _COUNTERS}
         return Allocated(
             profile=self._profile(kind),
             total_bytes=counted["total_bytes"],
@@ -180,22 +183,28 @@ class BtrfsSysfs:
             reserved_bytes=counted["bytes_reserved"],
             may_use_bytes=counted["bytes_may_use"],
             readonly_bytes=counted["bytes_readonly"],
-            global_reserve_bytes=int(self._read("allocation/global_rsv_size")),
+            global_reserve_bytes=self._number("allocation/global_rsv_size"),
         )
 
     def _profile(self, kind: str) -> str:
         present = os.listdir(f"{self._folder}/allocation/{kind}")  # noqa: PTH208 -- runs each tick
         return next((name for name in PROFILES if name in present), "single")
 
+    def _number(self, name: str) -> int:
+        text = self._read(name)
+        if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
+            raise OSError(errno.EIO, f"{name} in sysfs is {text!r:.40}")
+        return int(text)
+
     def _read(self, name: str) -> str:
         if (fd := self._fds.get(name)) is not None:
             with suppress(OSError):
-                return os.pread(fd, 4096, 0).decode("ascii").strip()
+                return os.pread(fd, 4096, 0).decode("ascii", "replace").strip()
             self._forget()
         path = name if name.startswith("/") else f"{self._folder}/{name}"
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._fds[name] = fd
-        return os.pread(fd, 4096, 0).decode("ascii").strip()
+        return os.pread(fd, 4096, 0).decode("ascii", "replace").strip()
 
     def _forget(self) -> None:
         fds, self._fds = self._fds, {}
