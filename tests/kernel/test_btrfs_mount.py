@@ -1,10 +1,12 @@
 """Every reading verifies the mount, and each thing that can be wrong has a cause (law 6)."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Protocol
 
 import pytest
@@ -14,6 +16,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.mountinfo import MountTable
 
 pytestmark = pytest.mark.kernel
 
@@ -37,6 +40,41 @@ def mounted(*arguments: str) -> Iterator[None]:
         yield
     finally:
         run(["umount", "--lazy", arguments[-1]], timeout_seconds=60)
+
+
+# What systemd does for x-systemd.automount: linux/auto_fs.h, protocol 5. Only the processes of its
+# own group see what is beneath; all others wait until it has mounted something.
+AUTOMOUNT = """
+import ctypes, fcntl, os, struct, subprocess, sys
+node, path = sys.argv[1:]
+reader, writer = os.pipe()
+options = f"fd={writer},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct"
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"automount", path.encode(), b"autofs", 0, options.encode()):
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.close(writer)
+root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+print("mounted", flush=True)
+while packet := os.read(reader, 304):
+    token = struct.unpack_from("=iiI", packet)[2]
+    ready = node and subprocess.run(["mount", node, path]).returncode == 0
+    fcntl.ioctl(root, 0x9360 if ready else 0x9361, token)
+"""
+
+
+@contextmanager
+def automount(node: str, path: Path) -> Iterator[None]:
+    """A direct automount that mounts this device, or fails without one."""
+    argv = [sys.executable, "-c", AUTOMOUNT, node, str(path)]
+    with Popen(argv, stdout=PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "mounted\n"
+            yield
+        finally:
+            while MountTable().at(str(path)):
+                run(["umount", "--lazy", str(path)], timeout_seconds=60)
+            process.kill()
 
 
 def refusal(action: Callable[[], object]) -> Unfit:
@@ -79,6 +117,27 @@ def test_another_type_of_filesystem_is_named(tmp_path: Path, clock: Clock) -> No
     with mounted("-t", "tmpfs", "scratch", str(tmp_path)):
         error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
     assert (error.cause, "tmpfs" in error.what) == (Cause.NOT_BTRFS, True)
+
+
+def test_an_automount_mounts_it(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+    """A direct automount is triggered at the start, and not by a reading after an unmount."""
+    device = loop(GIB)
+    path = btrfs_at(device)
+    run(["umount", str(path)], timeout_seconds=60)
+    with automount(device.node, path):
+        filesystem = BtrfsFilesystem(str(path), clock=clock)
+        assert filesystem.read().devices[0].name == device.name
+        run(["umount", str(path)], timeout_seconds=60)
+        error = refusal(filesystem.read)
+        assert (error.cause, f"mount {path}" in error.hint) == (Cause.NOT_MOUNTED, True)
+        assert BtrfsFilesystem(str(path), clock=clock).uuid == filesystem.uuid
+
+
+def test_an_automount_that_fails(tmp_path: Path, clock: Clock) -> None:
+    """It is not mounted then, rather than no BTRFS."""
+    with automount("", tmp_path):
+        error = refusal(lambda: BtrfsFilesystem(str(tmp_path), clock=clock))
+    assert error.cause is Cause.NOT_MOUNTED
 
 
 def test_unmounted_later(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
