@@ -11,7 +11,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
-from ebs_autoscale.filesystems.btrfs.reading import devices_at
+from ebs_autoscale.filesystems.btrfs.reading import devices_despite
 from ebs_autoscale.filesystems.btrfs.repair import mount_hint
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host import files
@@ -99,7 +99,7 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
         filesystem = BtrfsFilesystem(before.mountpoint, clock=clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
-        seen = replace(before, error=error, devices=_devices(before.mountpoint, error))
+        seen = replace(before, error=error, devices=devices_despite(error, before.mountpoint))
         if error.cause is Cause.NOT_MOUNTED and seen.uuid:
             seen = replace(seen, present=_present_devices(seen.uuid))
         return seen
@@ -109,14 +109,6 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     except EbsAutoscaleError as error:
         return replace(seen, incomplete=error)
     return seen
-
-
-def _devices(mountpoint: str, error: EbsAutoscaleError) -> tuple[Device, ...]:
-    """The devices of a filesystem that is read-only."""
-    if error.cause is Cause.READ_ONLY:
-        with suppress(EbsAutoscaleError, OSError):
-            return devices_at(mountpoint)
-    return ()
 
 
 def _present_devices(uuid: str) -> PresentDevices:

@@ -1,14 +1,13 @@
 """`status`: space, the next decision and pending retries, with or without a daemon."""
 
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.volume_types import price_of
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem, Unfit, with_hint
-from ebs_autoscale.filesystems.btrfs.reading import devices_at
+from ebs_autoscale.errors import EbsAutoscaleError, Exit, Problem, Unfit, with_hint
+from ebs_autoscale.filesystems.btrfs.reading import devices_despite
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import DecisionKind, Device, Reading
@@ -122,14 +121,7 @@ def look(settings: Settings, clock: SystemClock) -> Status:
     try:
         return replace(status, filesystem=_look_at(settings, clock, forecast))
     except EbsAutoscaleError as error:
-        return replace(status, unfit=error, devices=_devices(settings.mountpoint, error))
-
-
-def _devices(mountpoint: str, error: EbsAutoscaleError) -> tuple[Device, ...]:
-    if error.cause is Cause.READ_ONLY:
-        with suppress(EbsAutoscaleError, OSError):
-            return devices_at(mountpoint)
-    return ()
+        return replace(status, unfit=error, devices=devices_despite(error, settings.mountpoint))
 
 
 def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> FilesystemStatus:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs import reserve
 from ebs_autoscale.filesystems.btrfs.chunks import (
     available_bytes,
@@ -89,11 +91,14 @@ def devices_of(mount: OpenMount, sysfs: BtrfsSysfs) -> tuple[Device, ...]:
     return _devices(_device_infos(mount, sysfs), sysfs)
 
 
-def devices_at(mountpoint: str) -> tuple[Device, ...]:
-    """The devices of the filesystem on this path, read-only or not; raises Unfit or OSError."""
-    mount = BtrfsMount(mountpoint, read_only=True)
-    with mount.opened(read_only=True) as opened:
-        return devices_of(opened, BtrfsSysfs(mount.uuid))
+def devices_despite(error: EbsAutoscaleError, mountpoint: str) -> tuple[Device, ...]:
+    """The devices of a filesystem that has no reading because it is read-only; else none."""
+    if error.cause is Cause.READ_ONLY:
+        with suppress(EbsAutoscaleError, OSError):
+            mount = BtrfsMount(mountpoint, read_only=True)
+            with mount.opened(read_only=True) as opened:
+                return devices_of(opened, BtrfsSysfs(mount.uuid))
+    return ()
 
 
 def _device_infos(mount: OpenMount, sysfs: BtrfsSysfs) -> list[DeviceInfo]:
