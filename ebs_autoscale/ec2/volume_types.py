@@ -96,8 +96,8 @@ VOLUME_TYPES = {
 PRICED_REGION = "us-east-1"
 PRICE_SOURCE = "https://aws.amazon.com/ebs/pricing/ in November 2026"
 
-# List prices of gp3, in US dollars a month for a GiB, from the same page. In each Region the other
-# prices are within a tenth of those of us-east-1 times this one's ratio.
+# List prices of gp3, in US dollars a month for a GiB, from public copies of that page: it shows one
+# Region at a time. All other prices are estimated to differ from those of us-east-1 by this ratio.
 _GP3_USD_PER_GIB = {
     "af-south-1": 0.1047,
     "ap-east-1": 0.1056,
