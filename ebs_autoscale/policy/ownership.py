@@ -80,9 +80,14 @@ def _above_devices(seen: Observation) -> Iterator[Volume]:
 
 
 def next_growth(seen: Observation, tried: Tried = NOTHING_TRIED) -> GrowthId:
-    """The id of the next growth; never one that was seen before, or tried in this run."""
+    """The id of the next growth; never one that was seen before, or tried in this run.
+
+    A restored volume changes nothing: after a crash it may be listed before the volume that was
+    created, which only the client token of the same id finds.
+    """
     first, last = _ordinals_above_devices(seen)
-    ordinals = [v.growth.ordinal for v in seen.inventory.volumes if v.growth.ordinal <= last]
+    known = [volume for volume in seen.inventory.volumes if not volume.foreign]
+    ordinals = [volume.growth.ordinal for volume in known if volume.growth.ordinal <= last]
     return GrowthId(
         seen.reading.filesystem, max([1, first, tried.ordinal + 1, *(o + 1 for o in ordinals)])
     )

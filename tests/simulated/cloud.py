@@ -85,7 +85,9 @@ class SimulatedCloud:
         """The living volume of the growth, else a new one."""
         with self._at.call("create"):
             same = [
-                v for v in self.volumes if v.growth == growth and self._shown(v).state not in DEAD
+                v
+                for v in self.volumes
+                if v.growth == growth and not v.foreign and self._shown(v).state not in DEAD
             ]
             if not same:
                 if len(self.volumes) >= self.quota_volumes:
