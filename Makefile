@@ -41,7 +41,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
 	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
-	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor devices (half a minute)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
