@@ -1,23 +1,25 @@
 """The command line: verbs, options, and errors as exit codes."""
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from io import FileIO, TextIOWrapper
+from itertools import takewhile
 from pathlib import Path
 from traceback import format_exc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ebs_autoscale import __version__
 from ebs_autoscale.cli import verbs
 from ebs_autoscale.errors import EbsAutoscaleError, Exit, Stopped
 from ebs_autoscale.host import paths
 from ebs_autoscale.telemetry import last_words, set_up_logging
-from ebs_autoscale.units import parse_size
+from ebs_autoscale.units import parse_size, quoted
 
 if TYPE_CHECKING:
-    _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 -- has no other name
+    _Verbs = argparse._SubParsersAction["Parser"]  # noqa: SLF001 -- has no other name
 
 _EPILOG = """\
 exit status:
@@ -33,7 +35,10 @@ exit status:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; an expected failure is one line on stderr and an exit code."""
     _open_standard_streams()
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    parser.require_known_options(words)
+    arguments = parser.parse_args(words)
     set_up_logging("auto", arguments.log_level, os.environ)
     verb: Callable[[argparse.Namespace], int] = arguments.verb
     try:
@@ -83,8 +88,49 @@ def _finish_output() -> int | None:
     return None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """Suggests the nearest verb or option instead of a wrong one."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.verbs: dict[str, Parser] = {}
+
+    def options(self) -> dict[str, str]:
+        """Each option of this verb, with its help text."""
+        return {
+            each: action.help or "" for action in self._actions for each in action.option_strings
+        }
+
+    def require_known_options(self, words: Sequence[str]) -> None:
+        """Exit for an option that no verb has, before its value is taken for the verb.
+
+        Also for abbreviations, which would reach the options between our own processes.
+        """
+        parsers = (self, *self.verbs.values())
+        known = {option for parser in parsers for option in parser.options()}
+        for word in takewhile(lambda word: word != "--", words):
+            option = word.partition("=")[0]
+            if option.startswith("--") and option not in known:
+                parser = next((self.verbs[each] for each in words if each in self.verbs), self)
+                offered = [k for k, told in parser.options().items() if told != argparse.SUPPRESS]
+                parser.error(f"unknown option {quoted(option)}{_near(option, offered)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = list(action.choices or ())
+        if action.choices is None or value in choices:
+            return
+        name = action.option_strings[-1] if action.option_strings else "verb"
+        raise argparse.ArgumentError(None, f"unknown {name} {quoted(value)}{_near(value, choices)}")
+
+
+def _near(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, choices, n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; choose from {', '.join(choices)}"
+
+
+def build_parser() -> Parser:
+    """The parser of the command line, from which the shell completion is generated too."""
+    parser = Parser(
         prog="ebs-autoscale",
         description="Grow a mounted BTRFS filesystem on EC2 before it is full.",
         epilog=_EPILOG,
@@ -102,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_uninstall(commands)
     _add_iam_policy(commands)
     _add_demo(commands)
-    for verb in commands.choices.values():
+    parser.verbs = dict(commands.choices)
+    for verb in parser.verbs.values():
         _add_common_options(verb)
     return parser
 

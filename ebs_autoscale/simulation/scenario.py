@@ -1,5 +1,6 @@
 """What `plan --simulate` is asked for. Pure."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ def parse_scenario(words: Sequence[str]) -> Scenario:
     for word in words:
         key, _, value = word.partition("=")
         if key not in _KEYS:
-            raise _invalid(f"{quoted(word)} is unknown; the keys are {', '.join(_KEYS)}")
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            meant = f"did you mean `{near[0]}`?" if near else f"the keys are {', '.join(_KEYS)}"
+            raise _invalid(f"{quoted(word)} is unknown; {meant}")
         if key in given:
             raise _invalid(f"duplicate key {key}: {quoted(given[key])} and {quoted(value)}")
         given[key] = value

@@ -1,0 +1,62 @@
+"""What the command line says about words that it does not know."""
+
+import argparse
+
+import pytest
+
+from ebs_autoscale.cli.parser import build_parser, main
+
+VERBS = sorted(build_parser().verbs)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["stauts"], "`status`"),
+        (["chek"], "`check`"),
+        (["iam-polciy"], "`iam-policy`"),
+        (["status", "--jsno"], "`--json`"),
+        (["--cofnig", "x", "status"], "`--config`"),
+        (["grow", "--siz=5GiB"], "`--size`"),
+        (["init", "/scratch", "--devise", "/dev/nvme1n1"], "`--device`"),
+        (["--log-level", "warnign", "status"], "`warning`"),
+        (["plan", "--simulate", "raet=5MiB/s", "hours=2"], "`rate`"),
+        (["zzzzzz"], "status, check"),
+        (["status", "--zzzzzz"], "--json, --watch"),
+    ],
+)
+def test_a_wrong_word_gets_the_nearest(
+    words: list[str], meant: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt verb, option or value is a usage error that names what is near, or all."""
+    try:
+        code = main(words)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    assert code == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert meant in last
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_text_names_what_is_between_processes(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No help, usage or error names an option without a help text; nothing abbreviates it."""
+    hidden = {
+        option
+        for option, told in build_parser().verbs[verb].options().items()
+        if told == argparse.SUPPRESS
+    }
+    for words in ([verb, "--help"], [verb, "--zzzzzz"], *([verb, each[:-1]] for each in hidden)):
+        with pytest.raises(SystemExit):
+            main(words)
+    said = capsys.readouterr()
+    text = (said.out + said.err).replace("\n", " ")
+    assert [each for each in hidden if f"{each} " in text or f"{each}," in text] == []
+
+
+def test_two_verbs_have_hidden_options() -> None:
+    """The test above has something to look for."""
+    told = [text for verb in build_parser().verbs.values() for text in verb.options().values()]
+    assert told.count(argparse.SUPPRESS) >= 2
