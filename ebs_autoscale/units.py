@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from decimal import Decimal
 from typing import Any
 
@@ -131,6 +132,26 @@ def printable(text: str) -> str:
             for letter in text
         )
     return text if len(text) <= _PRINTED_MAX else f"{text[:_PRINTED_MAX]}…"
+
+
+def wrapped(text: str, columns: int | None, *, first: str = "", indent: str = "") -> str:
+    """The text in lines of at most so many columns, each of its own lines by itself.
+
+    No word is broken in two, so that a long path or ARN has a longer line. `None` columns wrap
+    nothing. The first line begins with `first`, all others with `indent`.
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        begins = indent if lines else first
+        lines += textwrap.wrap(
+            line,
+            columns or len(begins) + len(line) + 1,
+            initial_indent=begins,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [begins.rstrip()]
+    return "\n".join(lines)
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

@@ -17,6 +17,7 @@ from ebs_autoscale.units import (
     parse_percentage,
     parse_size,
     quoted,
+    wrapped,
 )
 
 GIB = 1024**3
@@ -213,3 +214,23 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             assert parse(text) >= 0
         except ValueError as refusal:
             assert str(refusal).isprintable()  # noqa: PT017 -- most texts are refused, some not
+
+
+WORDS = st.text("abc-/:`", min_size=1, max_size=30)
+
+
+@given(st.lists(WORDS, min_size=1), st.integers(min_value=1, max_value=120))
+def test_no_word_is_broken(words: list[str], columns: int) -> None:
+    """Wrapped text has all words whole and in order, and only a single word exceeds the width."""
+    lines = wrapped(" ".join(words), columns, first="- ", indent="  ").split("\n")
+    assert lines[0][:2] == "- "
+    assert {line[:2] for line in lines[1:]} <= {"  "}
+    assert [word for line in lines for word in line[2:].split()] == words
+    assert all(len(line) <= columns or " " not in line[2:] for line in lines)
+
+
+def test_what_is_not_wrapped() -> None:
+    """Without a width each line of the text stays whole; its own lines are kept with any."""
+    text = "one two\nthree  four\n"
+    assert wrapped(text, None, first="> ", indent="  ") == "> one two\n  three  four\n"
+    assert wrapped("one two\nthree", 6, indent=" ") == "one\n two\n three"
