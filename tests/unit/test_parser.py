@@ -19,7 +19,7 @@ VERBS = sorted(build_parser().verbs)
         (["--cofnig", "x", "status"], "`--config`"),
         (["grow", "--siz=5GiB"], "`--size`"),
         (["init", "/scratch", "--devise", "/dev/nvme1n1"], "`--device`"),
-        (["--log-level", "warnign", "status"], "`warning`"),
+        (["--log-level", "dbug", "status"], "`debug`"),
         (["plan", "--simulate", "raet=5MiB/s", "hours=2"], "`rate`"),
         (["zzzzzz"], "status, check"),
         (["status", "--zzzzzz"], "--json, --watch"),
