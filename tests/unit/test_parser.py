@@ -12,8 +12,7 @@ VERBS = sorted(build_parser().verbs)
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
-        (["stauts"], "`status`"),
-        (["chek"], "`check`"),
+        (["stauts"], "`status`"),  # codespell:ignore stauts
         (["iam-polciy"], "`iam-policy`"),
         (["status", "--jsno"], "`--json`"),
         (["--cofnig", "x", "status"], "`--config`"),
