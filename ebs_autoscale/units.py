@@ -31,6 +31,8 @@ _QUOTED_MAX = 60
 # The longest message of our own has a fifth of this; a path has at most 4096 bytes.
 _PRINTED_MAX = 5000
 
+# The space between a number and its unit: no line ends there.
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[A-Z]|m?s\b|min\b|h\b))")
 _QUANTITY = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?([A-Za-z%]*)", re.ASCII)
 
 
@@ -137,21 +139,21 @@ def printable(text: str) -> str:
 def wrapped(text: str, columns: int | None, *, first: str = "", indent: str = "") -> str:
     """The text in lines of at most so many columns, each of its own lines by itself.
 
-    No word is broken in two, so that a long path or ARN has a longer line. `None` columns wrap
-    nothing. The first line begins with `first`, all others with `indent`.
+    No word is broken in two, so that a long path or ARN has a longer line, and no number is
+    separated from its unit. `None` columns wrap nothing. The first line begins with `first`, all others with `indent`.
     """
     lines: list[str] = []
     for line in text.split("\n"):
         begins = indent if lines else first
         lines += textwrap.wrap(
-            line,
+            _BEFORE_UNIT.sub("\xa0", line),
             columns or len(begins) + len(line) + 1,
             initial_indent=begins,
             subsequent_indent=indent,
             break_long_words=False,
             break_on_hyphens=False,
         ) or [begins.rstrip()]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\xa0", " ")
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

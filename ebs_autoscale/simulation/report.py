@@ -1,9 +1,7 @@
 """A simulation as a table for whoever pays, and as values for JSON. Pure."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from textwrap import wrap
 
 from ebs_autoscale.config import offered
 from ebs_autoscale.ec2.volume_types import (
@@ -18,7 +16,7 @@ from ebs_autoscale.policy import GrowthPolicy, describe
 from ebs_autoscale.simulation.faster import cheapest
 from ebs_autoscale.simulation.scenario import Scenario
 from ebs_autoscale.simulation.steady_writer import Course, simulate
-from ebs_autoscale.units import counted, format_duration, format_size
+from ebs_autoscale.units import counted, format_duration, format_size, wrapped
 
 _WIDTH = 80
 
@@ -101,16 +99,9 @@ def as_text(this: Report) -> str:
     wanted, hours = _speed(scenario.rate_bytes_per_second), format_duration(scenario.seconds)
     title = f"A steady writer of {wanted} for {hours} on a filesystem of {size}:"
     table = "\n".join(_table(this.course))
-    sums = "\n".join(_wrapped(each) for each in _sums(this))
-    assumed = "\n".join(_wrapped(f"- {each}", indent=2) for each in this.assumed)
+    sums = "\n".join(wrapped(each, _WIDTH) for each in _sums(this))
+    assumed = "\n".join(wrapped(each, _WIDTH, first="- ", indent="  ") for each in this.assumed)
     return "\n\n".join((title, table, sums, f"Assumed:\n{assumed}"))
-
-
-def _wrapped(text: str, *, indent: int = 0) -> str:
-    """The text in lines, none of which ends between a number and its unit."""
-    glued = re.sub(r"(?<=\d) (?=[%A-Z])", "\xa0", text)
-    lines = wrap(glued, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
-    return "\n".join(lines).replace("\xa0", " ")
 
 
 def _table(course: Course) -> Iterator[str]:
@@ -137,7 +128,7 @@ def _row(time: str, added: str = "", total: str = "", usd: str = "", speed: str 
 
 
 def _with_reason(cells: str, reason: str) -> str:
-    return _wrapped(f"{cells}  {reason}", indent=len(cells) + 2)
+    return wrapped(reason, _WIDTH, first=f"{cells}  ", indent=" " * (len(cells) + 2))
 
 
 def _sums(this: Report) -> Iterator[str]:

@@ -234,3 +234,10 @@ def test_what_is_not_wrapped() -> None:
     text = "one two\nthree  four\n"
     assert wrapped(text, None, first="> ", indent="  ") == "> one two\n  three  four\n"
     assert wrapped("one two\nthree", 6, indent=" ") == "one\n two\n three"
+
+
+@pytest.mark.parametrize("unit", ["GiB", "%", "s", "ms", "min", "h"])
+def test_a_number_stays_with_its_unit(unit: str) -> None:
+    """No line ends between the two, however wide it is."""
+    text = f"what is left: 36.9 {unit} of all"
+    assert all(f"36.9 {unit}" in wrapped(text, width) for width in range(12, 40))
