@@ -140,7 +140,8 @@ def wrapped(text: str, columns: int | None, *, first: str = "", indent: str = ""
     """The text in lines of at most so many columns, each of its own lines by itself.
 
     No word is broken in two, so that a long path or ARN has a longer line, and no number is
-    separated from its unit. `None` columns wrap nothing. The first line begins with `first`, all others with `indent`.
+    separated from its unit. `None` columns wrap nothing. The first line begins with `first`, all
+    others with `indent`.
     """
     lines: list[str] = []
     for line in text.split("\n"):
