@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
-from ebs_autoscale.errors import Exit
+from ebs_autoscale.errors import Cause, Exit
 from tests.unit.shipped_config import shipped_defaults
 
 ROOT = Path(__file__).parents[2]
@@ -74,3 +74,19 @@ def test_each_link_leads_to_a_file(link: str) -> None:
 def test_each_make_target_exists(target: str) -> None:
     """Every `make` command in the README works."""
     assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+FAILURES = (ROOT / "docs/failures.md").read_text("utf-8")
+
+
+def anchors_of(page: str) -> set[str]:
+    """What a link can lead to in a page: explicit ids, and those that GitHub gives headings."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', page))
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_each_cause_has_an_entry_in_the_failure_guide(cause: Cause) -> None:
+    """Alerts and messages link to it by the name of the cause, with hyphens for spaces."""
+    assert cause.value.replace(" ", "-") in anchors_of(FAILURES)
