@@ -11,6 +11,7 @@ DESTDIR =
 APPDIR = /opt/ebs-autoscale
 PREFIX = /usr/local
 UNITDIR = /etc/systemd/system
+CATALOGDIR = /usr/lib/systemd/catalog
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,9 +23,10 @@ JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/bui
 	.import_linter_cache .hypothesis .coverage
 
 INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
-	/etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
+	$(CATALOGDIR)/ebs-autoscale.catalog /etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
 	$(PREFIX)/share/man/man8/ebs-autoscale.8
-RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
+	{ systemctl daemon-reload && journalctl --update-catalog; }
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -105,6 +107,7 @@ install: ## install into APPDIR, with units and man page (as root)
 		install -Dm 644 "$$unit" "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
 		sed -i 's|/opt/ebs-autoscale/|$(APPDIR)/|' "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
 	done; \
+	install -Dm 644 systemd/ebs-autoscale.catalog "$(DESTDIR)$(CATALOGDIR)/ebs-autoscale.catalog"; \
 	install -Dm 644 logrotate/ebs-autoscale "$(DESTDIR)/etc/logrotate.d/ebs-autoscale"; \
 	install -Dm 644 docs/ebs-autoscale.8 "$(DESTDIR)$(PREFIX)/share/man/man8/ebs-autoscale.8"; \
 	install -d "$(DESTDIR)$(PREFIX)/bin"; \

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from ebs_autoscale.host.command import run
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
+CATALOG = Path("/usr/lib/systemd/catalog/ebs-autoscale.catalog")
+"""What `journalctl -x` says about each kind of event."""
 
 PROPERTIES = (
     "Id",
@@ -183,6 +186,10 @@ def enable_service(*, mountpoint: str, config_path: Path) -> str:
         if not _is_packaged(name):
             files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
     files.replace(_drop_in_path(unit), _drop_in(mountpoint))
+    # What `journalctl -x` explains is not worth an `init` that fails, as where /usr is read-only.
+    with suppress(EbsAutoscaleError):
+        files.replace(CATALOG, shipped(f"systemd/{CATALOG.name}"))
+        _update_catalog()
     reload_units()
     _systemctl("enable", unit)
     _systemctl("start", "--no-block", unit)
@@ -214,6 +221,11 @@ def remove_units() -> list[str]:
     found = [UNIT_FOLDER / name for name in UNITS if (UNIT_FOLDER / name).is_file()]
     for path in found:
         path.unlink()
+    with suppress(EbsAutoscaleError, OSError):
+        if found:
+            CATALOG.unlink()
+            found.append(CATALOG)
+            _update_catalog()
     reload_units()
     return [f"removed {path}" for path in found]
 
@@ -222,6 +234,11 @@ def reload_units() -> None:
     """Have systemd read its units and fstab again, where it is running."""
     if is_running():
         _systemctl("daemon-reload")
+
+
+def _update_catalog() -> None:
+    if is_running():
+        run(["journalctl", "--update-catalog"], timeout_seconds=_TIMEOUT_SECONDS)
 
 
 def shipped(name: str) -> str:

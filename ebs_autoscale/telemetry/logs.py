@@ -27,6 +27,12 @@ _MESSAGE_IDS = UUID("0f6c39c4-64c3-4c7e-9d0d-1f8f5f1d2b7a")
 _STDERR = 2
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+"""Of the lines of a log, in local time."""
+
+# Fields of events that the journal has under other names than in capitals.
+JOURNAL_NAMES = {"volume": "VOLUME_ID"}
+
 # A datagram has 208 KiB at the most (net.core.wmem_default); only a traceback can be long.
 MESSAGE_MAX = 32768
 
@@ -46,17 +52,23 @@ class LogSink:
 
 
 class TextFormatter(logging.Formatter):
-    """The line a person reads, with the time before it and `key=value ...` after it if asked."""
+    """The line a person reads, with `key=value ...` after it.
 
-    def __init__(self, *, timed: bool = False, fields: bool = True) -> None:
+    With `is_log` it has the time before it, and says which event it is: `history` reads that.
+    """
+
+    def __init__(self, *, is_log: bool = False) -> None:
         super().__init__()
-        self._timed = timed
-        self._fields = fields
+        self._is_log = is_log
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, which only a bug has, follows on its own lines."""
-        time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z ") if self._timed else ""
-        line = time + record.getMessage() + (fields_of(record) if self._fields else "")
+        event: Event | None = getattr(record, "event", None)
+        line = record.getMessage()
+        if self._is_log:
+            line = self.formatTime(record, f"{TIME_FORMAT} ") + line
+            line += f" event={event.kind}" if event else ""
+        line += fields_of(event) if event else ""
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -67,7 +79,7 @@ class JsonFormatter(logging.Formatter):
         """The event's own fields, or a plain record."""
         event: Event | None = getattr(record, "event", None)
         entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "time": self.formatTime(record, TIME_FORMAT),
             "level": record.levelname.lower(),
             "message": event.sentence if event else record.getMessage(),
             "event": event.kind.value if event else "log",
@@ -80,25 +92,30 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalOutbox(Outbox):
-    """journald's native protocol: the line as MESSAGE, and each field under its own name."""
+    """journald's native protocol: the sentence alone as MESSAGE, all else under names of its own.
+
+    Every event has HINT, empty where there is nothing to do: `journalctl -x` shows the name of a
+    field that an entry lacks where the message catalogue refers to it.
+    """
 
     def encoded(self, record: logging.LogRecord) -> bytes:
         """One datagram."""
         event: Event | None = getattr(record, "event", None)
         priorities = {level: number.value for number, level in _LOGGING_LEVELS.items()}
         entry: dict[str, object] = {
-            "MESSAGE": self.format(record)[:MESSAGE_MAX],
+            "MESSAGE": event.sentence if event else record.getMessage()[:MESSAGE_MAX],
             "PRIORITY": priorities.get(record.levelno, Level.INFO.value),
             "SYSLOG_IDENTIFIER": "ebs-autoscale",
         }
         if event:
             entry["EBS_AUTOSCALE_EVENT"] = event.kind.value
             entry["MESSAGE_ID"] = message_id(event.kind)
-            if event.hint:
-                entry["HINT"] = event.hint
-            for key, value in event.fields.items():
-                name = {"volume": "VOLUME_ID", "growth": "GROWTH"}.get(key, key.upper())
-                entry[name] = value
+            entry["HINT"] = event.hint
+            entry |= {JOURNAL_NAMES.get(key, key.upper()): v for key, v in event.fields.items()}
+        if record.exc_info:
+            # As systemd's own handler for Python names it.
+            traceback = logging.Formatter().formatException(record.exc_info)
+            entry["EXCEPTION_TEXT"] = traceback[-MESSAGE_MAX:]
         return b"".join(_journal_field(k, str(v)) for k, v in entry.items())
 
 
@@ -115,11 +132,8 @@ def _journal_field(name: str, value: str) -> bytes:
     return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
 
 
-def fields_of(record: logging.LogRecord) -> str:
+def fields_of(event: Event) -> str:
     """The machine half of a line; values with white space are quoted."""
-    event: Event | None = getattr(record, "event", None)
-    if not event:
-        return ""
     return "".join(f" {key}={_quoted(value)}" for key, value in event.fields.items())
 
 
@@ -149,12 +163,11 @@ def set_up_logging(
         # Without a journal the lines on stderr stay.
         with contextlib.suppress(OSError):
             outbox = JournalOutbox(Journal(JOURNAL_SOCKET), tell_dropped=_tell_dropped)
-            outbox.setFormatter(TextFormatter(fields=False))
     if not outbox:
         deliver = LogFile(log_path) if log_path else Descriptor(_STDERR)
         outbox = Outbox(deliver, tell_dropped=_tell_dropped, patient=not is_daemon)
         is_json = log_format == "json"
-        outbox.setFormatter(JsonFormatter() if is_json else TextFormatter(timed=is_daemon))
+        outbox.setFormatter(JsonFormatter() if is_json else TextFormatter(is_log=is_daemon))
     for handler in LOGGER.handlers:
         handler.close()
     LOGGER.handlers = [outbox]

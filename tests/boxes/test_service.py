@@ -216,7 +216,7 @@ def test_uninstall(box: Box) -> None:
     assert "btrfs" not in box.read("/etc/fstab")
     assert box.read("/scratch/kept") == "kept\n"
     assert box.exec("ls", "/etc/ebs-autoscale", check=False).returncode != 0
-    found = box.exec("find", "/etc/systemd", "-name", "*autoscale*").stdout
+    found = box.exec("find", "/etc/systemd", "/usr/lib/systemd", "-name", "*autoscale*").stdout
     assert found == ""
 
 

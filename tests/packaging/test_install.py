@@ -54,6 +54,7 @@ def require_final_paths(tree: Path) -> None:
     assert str(link.readlink()) == "/opt/elsewhere/bin/ebs-autoscale"
     unit = (tree / "etc/systemd/system/ebs-autoscale.service").read_text()
     assert "ExecStart=/opt/elsewhere/bin/ebs-autoscale run --wait" in unit
+    assert (tree / "usr/lib/systemd/catalog/ebs-autoscale.catalog").is_file()
     named = subprocess.run(
         ["grep", "-rlIF", str(tree), str(tree)], capture_output=True, text=True, check=False
     )

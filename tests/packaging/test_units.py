@@ -1,5 +1,6 @@
 """The units as systemd reads them, without a running systemd."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +9,21 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.host.paths import escape_path
-from ebs_autoscale.host.systemd import UNITS, shipped
+from ebs_autoscale.host.systemd import CATALOG, UNITS, shipped
+from ebs_autoscale.telemetry import EventKind
+from ebs_autoscale.telemetry.logs import message_id
 from tests.told import EXPOSURE
+
+HEADINGS = ["Subject", "Defined-By", "Support", "Documentation"]
+# What each event of a kind has, beside the hint.
+FIELDS = {
+    EventKind.CONDITION_BEGAN: {"CAUSE"},
+    EventKind.CONDITION_LASTS: {"CAUSE"},
+    EventKind.CONDITION_ENDED: {"CAUSE"},
+    EventKind.GROWTH_FAILED: {"CAUSE"},
+    EventKind.GROWTH_REFUSED: {"CAUSE"},
+    EventKind.GROWTH_DONE: {"GROWTH", "SECONDS", "VOLUME_ID"},
+}
 
 # `systemd-analyze security` counts in tenths.
 EXPOSURE_MAX = 23
@@ -66,3 +80,35 @@ def test_the_template_differs_by_its_mountpoint_alone() -> None:
         if not line.startswith(named)
     ]
     assert same == [line for line in plain if not line.startswith(named)]
+
+
+def test_the_catalogue_explains_each_kind_of_event(tmp_path: Path) -> None:
+    """The file is one that journalctl takes, with one entry for each id in the journal."""
+    place = tmp_path / str(CATALOG).lstrip("/")
+    place.parent.mkdir(parents=True)
+    place.write_text(shipped(f"systemd/{CATALOG.name}"))
+    journalctl = ("journalctl", f"--root={tmp_path}")
+    updated = subprocess.run(
+        [*journalctl, "--update-catalog"], capture_output=True, text=True, check=True
+    )
+    assert (updated.stdout, updated.stderr) == ("", "")
+    listed = subprocess.run(
+        [*journalctl, "--list-catalog"], capture_output=True, text=True, check=True
+    )
+    ids = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert sorted(ids) == sorted(message_id(kind) for kind in EventKind)
+    # A second entry for an id would win silently.
+    assert place.read_text().count("\n-- ") == len(EventKind)
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_an_entry_of_the_catalogue(kind: EventKind) -> None:
+    """Each entry is whole, under its kind, and refers to fields that each such event has."""
+    entries = shipped(f"systemd/{CATALOG.name}").split("\n# ")
+    (entry,) = (each for each in entries if each.startswith(f"{kind}\n"))
+    heading, _, text = entry.partition("\n\n")
+    lines = heading.splitlines()
+    assert lines[1] == f"-- {message_id(kind)}"
+    assert [line.split(": ")[0] for line in lines[2:]] == HEADINGS
+    assert text.strip()
+    assert set(re.findall("@([A-Z_]+)@", text)) <= {"HINT", *FIELDS.get(kind, ())}

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ebs_autoscale.model import StepKind
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import (
     LOGGER,
+    MESSAGE_MAX,
     JournalOutbox,
     JsonFormatter,
     LogSink,
@@ -98,6 +100,14 @@ def test_text_lines(event: Event, line: str) -> None:
     assert logged(TextFormatter(), event) == line
 
 
+def test_a_line_of_a_log_says_which_event_it_is() -> None:
+    """A daemon's line begins with the time, and has the kind of the event before its fields."""
+    line = logged(TextFormatter(is_log=True), ALARM)
+    time, _, rest = line.partition(" ")
+    assert datetime.fromisoformat(time).tzinfo
+    assert rest == '/scratch is not mounted; mount it event=condition_began cause="not mounted"\n'
+
+
 def test_json_lines() -> None:
     """A JSON line has time, level, message, event and the event's own fields."""
     entry = json.loads(logged(JsonFormatter(), STEP))
@@ -158,7 +168,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "journal")
     deliver = ToJournal(journal.address)
     handler = JournalOutbox(deliver, tell_dropped=lambda _: None, patient=True)
-    handler.setFormatter(TextFormatter(fields=False))
     LOGGER.handlers, LOGGER.propagate = [handler], False
     LOGGER.setLevel(logging.DEBUG)
     yield journal
@@ -168,7 +177,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def test_a_journal_entry(journal: Journal) -> None:
-    """Under systemd an event is one datagram: the line, its priority, each field by its name."""
+    """Under systemd an event is one datagram: the sentence alone, and all else as fields."""
     LogSink()(STEP)
     assert journal.entry() == {
         "MESSAGE": "attached vol-0a1 as nvme2n1 in 4.2 s",
@@ -176,6 +185,7 @@ def test_a_journal_entry(journal: Journal) -> None:
         "SYSLOG_IDENTIFIER": "ebs-autoscale",
         "EBS_AUTOSCALE_EVENT": "step_done",
         "MESSAGE_ID": "b496d76d132e547b86e4743b45b0dbe4",
+        "HINT": "",
         "GROWTH": "6a92f8de-3",
         "VOLUME_ID": "vol-0a1",
         "STEP": "AttachVolume",
@@ -185,7 +195,19 @@ def test_a_journal_entry(journal: Journal) -> None:
     LogSink()(ALARM)
     alarm = journal.entry()
     assert (alarm["PRIORITY"], alarm["CAUSE"]) == ("3", "not mounted")
-    assert (alarm["MESSAGE"], alarm["HINT"]) == ("/scratch is not mounted; mount it", "mount it")
+    assert (alarm["MESSAGE"], alarm["HINT"]) == ("/scratch is not mounted", "mount it")
+
+
+def test_a_bug_in_the_journal(journal: Journal) -> None:
+    """The sentence stays alone; the end of a traceback of any length is a field of its own."""
+    try:
+        Path("x" * 2 * MESSAGE_MAX).stat()
+    except OSError:
+        LogSink()(Event(kind=EventKind.BUG, sentence="unexpected error", hint="report it"))
+    entry = journal.entry()
+    assert (entry["MESSAGE"], entry["HINT"]) == ("unexpected error", "report it")
+    assert entry["EXCEPTION_TEXT"].endswith("xxx'")
+    assert len(entry["EXCEPTION_TEXT"]) == MESSAGE_MAX
 
 
 def test_nobody_forges_a_field_of_the_journal(journal: Journal) -> None:
