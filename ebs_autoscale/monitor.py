@@ -33,7 +33,16 @@ from ebs_autoscale.policy import (
     seconds_until_full,
     shortage_of,
 )
-from ebs_autoscale.telemetry import Conditions, Event, EventKind, Level, State, View
+from ebs_autoscale.telemetry import (
+    Conditions,
+    Event,
+    EventKind,
+    Level,
+    ManagedVolumes,
+    State,
+    Tally,
+    View,
+)
 from ebs_autoscale.units import counted
 
 HEARTBEAT_EVERY_SECONDS = 3600.0
@@ -53,6 +62,9 @@ WORTH_A_RELOAD_SECONDS = 10.0
 
 # A reserve that was held for so long is no longer one that somebody goes on removing.
 RESERVE_LASTS_SECONDS = 900.0
+
+# A tick that begins so much after its time shows a host that is overloaded, or a loop that waited.
+LATE_AFTER_SECONDS = 1.0
 
 # After this many unexpected errors in a row, exit, so that systemd reports a failed service.
 BUGS_IN_A_ROW_MAX = 5
@@ -154,8 +166,10 @@ class Monitor:
         self._activity = ""
         self._decided = ""
         self._growths_done = 0
-        self._cost: tuple[float | None, str] = (None, "")
-        self._cost_devices: int | None = None
+        self.tally = Tally()
+        self._managed = ManagedVolumes()
+        self._managed_devices: int | None = None
+        self._retry_at: int | None = None
         self._heartbeat_at_seconds = now + HEARTBEAT_EVERY_SECONDS
 
     def set_policy(self, policy: GrowthPolicy) -> None:
@@ -180,9 +194,12 @@ class Monitor:
         `on_stop` is called before a running growth is waited for.
         """
         bugs = 0
+        due_at_seconds = inf
         try:
             while bugs < BUGS_IN_A_ROW_MAX:
                 try:
+                    if self._clock.now_seconds() - due_at_seconds >= LATE_AFTER_SECONDS:
+                        self.tally.late_ticks += 1
                     before_tick()
                     delay = self.tick()
                     bugs = 0
@@ -192,6 +209,7 @@ class Monitor:
                     bugs += 1
                     delay = self._policy.polling.max_seconds
                     self._emit_bug(error)
+                due_at_seconds = self._clock.now_seconds() + delay
                 self._clock.sleep(delay)
         except Stopped:
             return 0
@@ -221,7 +239,7 @@ class Monitor:
             self._look_after_reserve(reading)
             self._act(shortage)
         self._heartbeat(reading)
-        self._check_cost(reading)
+        self._check_managed(reading)
         self._publish(self._view(reading, shortage.sentence if shortage else ""))
         if self._growths.running:
             return min(GROWING_POLL_SECONDS, self._policy.polling.max_seconds)
@@ -351,7 +369,7 @@ class Monitor:
 
     def _handle(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
-        self._note_cost(event)
+        self._learn(event)
         match event.kind:
             case EventKind.STEP_STARTED | EventKind.STEP_PROGRESS:
                 self._activity = event.sentence
@@ -374,12 +392,18 @@ class Monitor:
                 self._state = self._state.unfinished()
                 self._activity = ""
                 self._emit(event)
-            case EventKind.THROUGHPUT if event.device and event.bytes_per_second is not None:
-                self._history.learn_throughput(event.device, float(event.bytes_per_second))
             case EventKind.DECIDED:
                 self._on_decision(event)
             case _:
                 self._emit(event)
+
+    def _learn(self, event: Event) -> None:
+        """Take what the event tells of the world; whether it is worth a line is another matter."""
+        self.tally.add(event, self._clock.wall_seconds())
+        if event.kind is EventKind.INVENTORY:
+            self._managed, self._managed_devices = ManagedVolumes.of_event(event), None
+        elif event.device and event.bytes_per_second is not None:
+            self._history.learn_throughput(event.device, float(event.bytes_per_second))
 
     def _on_done(self, event: Event) -> None:
         self._activity = ""
@@ -415,22 +439,30 @@ class Monitor:
         sentence = f"watching {reading.mountpoint}: {describe_available(reading)}, {devices}"
         self._emit(Event(kind=EventKind.HEARTBEAT, sentence=sentence, growths=self._growths_done))
 
-    def _note_cost(self, event: Event) -> None:
-        if event.cost:
-            self._cost, self._cost_devices = (event.usd_per_month, event.cost), None
-
-    def _check_cost(self, reading: Reading) -> None:
-        """Forget what the volumes cost once an operator has added or removed one."""
+    def _check_managed(self, reading: Reading) -> None:
+        """Forget what EC2 said about the volumes once an operator has added or removed one."""
         if self._growths.running:
             return
         count = len(reading.devices)
-        if self._cost_devices not in {None, count}:
-            self._cost = (None, "")
-        self._cost_devices = count
+        if self._managed_devices not in {None, count}:
+            self._managed = ManagedVolumes()
+        self._managed_devices = count
+
+    def _next_retry_at(self) -> int | None:
+        """When the next growth is tried, in seconds of the epoch; None when none is waited for."""
+        left = self._state.retry_in_seconds(
+            self._clock.now_seconds(), seconds_left=self._seconds_left
+        )
+        if not left or self._growths.running:
+            return None
+        retry_at = round(self._clock.wall_seconds() + left)
+        # What is only rounded differently is no news, which would be written at each tick.
+        is_same = self._retry_at is not None and abs(retry_at - self._retry_at) <= 1
+        return self._retry_at if is_same else retry_at
 
     def _view(self, reading: Reading | None, shortage: str) -> View:
         state = State.WATCHING if reading else State.UNFIT
-        usd_per_month, cost = self._cost
+        self._retry_at = self._next_retry_at()
         return View(
             state=State.GROWING if self._growths.running else state,
             activity=self._activity,
@@ -446,8 +478,9 @@ class Monitor:
             growths_since_start=self._growths_done,
             forecast=self._history.forecast,
             reading=reading,
-            usd_per_month=usd_per_month,
-            cost=cost,
+            managed=self._managed,
+            retry_at=self._retry_at,
+            recent=tuple(self.tally.recent),
         )
 
     def _emit_bug(self, error: Exception) -> None:

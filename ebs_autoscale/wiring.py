@@ -1,6 +1,7 @@
 """Builders: from a configuration to the filesystem, EC2 and the world of a growth."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
@@ -10,9 +11,10 @@ from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Identity, Reading, RoleCredentials
 from ebs_autoscale.policy import Remark, remarks_of
-from ebs_autoscale.telemetry import Event
+from ebs_autoscale.telemetry import Event, EventKind, Level
 
 if TYPE_CHECKING:
+    from ebs_autoscale.ec2.calls import CallResult
     from ebs_autoscale.resize import Filesystem, World
     from ebs_autoscale.volumes import Ec2Volumes
 
@@ -48,7 +50,7 @@ def world_of(
     from ebs_autoscale.resize import World  # noqa: PLC0415 -- it loads boto3
 
     return World(
-        cloud=cloud_of(settings, clock, identity, credentials),
+        cloud=cloud_of(settings, clock, identity, credentials, emit),
         block_devices=BlockDevices(),
         filesystem=filesystem,
         clock=clock,
@@ -66,18 +68,41 @@ def cloud_of(
     clock: SystemClock,
     identity: Identity | None = None,
     credentials: RoleCredentials | None = None,
+    emit: Callable[[Event], None] | None = None,
 ) -> "Ec2Volumes":
-    """EC2 as this instance; asks IMDS for what is not known. Raises Unfit or Stopped."""
+    """EC2 as this instance; asks IMDS for what is not known. Raises Unfit or Stopped.
+
+    With `emit`, each request is told as an event.
+    """
     # 50 MB and half a second: paid by the process that talks to EC2, never by the daemon.
+    from ebs_autoscale.ec2.calls import follow_calls  # noqa: PLC0415 -- goes with boto3
     from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- it loads boto3
     from ebs_autoscale.ec2.role import InstanceRole  # noqa: PLC0415 -- it loads boto3
     from ebs_autoscale.volumes import Ec2Volumes  # noqa: PLC0415 -- it loads boto3
 
     imds = Imds(clock)
-    return Ec2Volumes(
+    cloud = Ec2Volumes(
         identity or imds.identity(),
         settings.volume,
         mountpoint=settings.mountpoint,
         clock=clock,
         role=InstanceRole(clock, imds.credentials, credentials),
+    )
+    if emit:
+        follow_calls(cloud.ec2.meta.events, clock, partial(_tell_call, emit))
+    return cloud
+
+
+def _tell_call(
+    emit: Callable[[Event], None], action: str, result: "CallResult", seconds: float
+) -> None:
+    emit(
+        Event(
+            kind=EventKind.EC2_CALL,
+            sentence=f"{action}: {result.value} after {seconds:.2f} s",
+            level=Level.DEBUG,
+            action=action,
+            result=result.value,
+            seconds=round(seconds, 3),
+        )
     )

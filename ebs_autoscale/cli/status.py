@@ -82,8 +82,9 @@ class Status:
     @property
     def cost(self) -> tuple[float | None, str]:
         """What the volumes cost, in USD a month and in words: what EC2 told the daemon, if any."""
-        if self.daemon and self.daemon.view.cost:
-            return self.daemon.view.usd_per_month, self.daemon.view.cost
+        if self.daemon and self.daemon.view.managed.cost:
+            managed = self.daemon.view.managed
+            return managed.usd_per_month, managed.cost
         return (
             (self.filesystem.usd_per_month, self.filesystem.cost) if self.filesystem else (None, "")
         )

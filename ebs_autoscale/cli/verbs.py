@@ -20,7 +20,7 @@ from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse, VolumeSpec
-from ebs_autoscale.policy import Forecast, decide, describe, managed_cost, steps_for
+from ebs_autoscale.policy import Forecast, decide, describe, managed, steps_for
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
 from ebs_autoscale.units import format_size, json_text
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
@@ -132,7 +132,7 @@ def plan(arguments: argparse.Namespace) -> int:
     world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
     seen = observe(world)
     decision = decide(seen, settings.policy, forecast=_forecast_of_daemon(settings))
-    cost = managed_cost(seen)
+    cost = managed(seen).cost
     steps = steps_for(decision)
     if arguments.json:
         found = {

@@ -202,13 +202,37 @@ def cost_of(volumes: Iterable[Volume], price: Price | None = None) -> Cost:
     )
 
 
-def managed_cost(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Managed:
+    """What counts against the limits and what it costs, and the volumes that do not count.
+
+    `slots_free` is None where the limit of the instance type is not known.
+    """
+
+    volumes: int
+    size_bytes: int
+    cost: Cost
+    orphans: int
+    slots_free: int | None
+
+
+def managed(
     seen: Observation, tried: Tried = NOTHING_TRIED, created: Mapping[str, Volume] | None = None
-) -> Cost:
-    """What counts against limits.monthly, with the volumes `created` since EC2 was asked."""
+) -> Managed:
+    """What there is at this look, or after the growth that followed it and `created` these."""
     counted_here = {volume.id: volume for volume in limited(seen, tried)}
     new = {id_: volume for id_, volume in (created or {}).items() if id_ not in tried.set_aside}
-    return cost_of({**new, **counted_here}.values(), seen.inventory.price)
+    volumes = {**new, **counted_here}.values()
+    slots_free = seen.inventory.slots_free
+    if slots_free is not None and created is not None:
+        slots_free -= sum(not volume.attached_to for volume in volumes)
+    return Managed(
+        volumes=len(volumes),
+        size_bytes=sum(volume.size_bytes for volume in volumes),
+        cost=cost_of(volumes, seen.inventory.price),
+        orphans=len(unused(seen, tried)),
+        slots_free=slots_free,
+    )
 
 
 def _ordinals_above_devices(seen: Observation) -> tuple[int, int]:

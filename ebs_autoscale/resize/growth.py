@@ -19,11 +19,12 @@ from ebs_autoscale.policy import (
     NOTHING_TRIED,
     Forecast,
     GrowthPolicy,
+    Managed,
     Tried,
     decide,
     describe,
     failed,
-    managed_cost,
+    managed,
     missing_device,
     steps_for,
     unbalanced_metadata,
@@ -37,6 +38,7 @@ from ebs_autoscale.resize.upkeep import (
     look_after_volumes,
 )
 from ebs_autoscale.telemetry import Event, EventKind, Level
+from ebs_autoscale.units import counted
 
 # So many new volumes that ended in the same way, growth after growth, are enough.
 SPOILED_MAX = 3
@@ -141,29 +143,38 @@ def _execute(
     created: dict[str, Volume],
 ) -> Outcome:
     """Space first: volumes are looked after once the steps are done, before the end is told."""
+    _tell_inventory(managed(seen, tried), world)
     match decision:
         case Hold():
             look_after_volumes(seen, tried, world)
-            _tell(world, EventKind.DECIDED, describe(decision), decision, **_cost(seen, tried))
+            _tell(world, EventKind.DECIDED, describe(decision), decision)
             return Outcome.HELD
         case Refuse():
             look_after_volumes(seen, tried, world)
-            _tell_refusal(decision, world, **_cost(seen, tried))
+            _tell_refusal(decision, world)
             return Outcome.REFUSED
-    _tell(world, EventKind.DECIDED, describe(decision), decision, **_cost(seen, tried))
+    _tell(world, EventKind.DECIDED, describe(decision), decision)
     began = world.clock.now_seconds()
     try:
         if isinstance(decision, Grow):
             _require_few_spoiled(seen, world)
-        carry_out(steps_for(decision), _volume_of(decision, seen), seen, world, created)
+        at = carry_out(steps_for(decision), _volume_of(decision, seen), seen, world, created)
     except EbsAutoscaleError:
         look_after_volumes(seen, tried, world)
         raise
     seconds = round(world.clock.now_seconds() - began, 3)
     look_after_volumes(seen, tried, world)
+    now = managed(seen, tried, created)
+    _tell_inventory(now, world)
     sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
-    cost = _cost(seen, tried, created)
-    _tell(world, EventKind.GROWTH_DONE, sentence, decision, seconds=seconds, **cost)
+    fields = {
+        "seconds": seconds,
+        "volume": at.volume.id,
+        "size_bytes": at.volume.size_bytes,
+        "added_usd_per_month": at.volume.usd_per_month,
+        **_cost_fields(now),
+    }
+    _tell(world, EventKind.GROWTH_DONE, sentence, decision, **fields)
     return Outcome.DONE
 
 
@@ -205,14 +216,27 @@ def _volume_of(decision: Grow | Finish, seen: Observation) -> Volume | None:
     return next(v for v in seen.inventory.volumes if v.id == decision.volume_id)
 
 
-def _cost(
-    seen: Observation, tried: Tried, created: Mapping[str, Volume] | None = None
-) -> dict[str, Any]:
-    cost = managed_cost(seen, tried, created)
-    return {"usd_per_month": round(cost.usd_per_month, 2), "cost": cost.words}
+def _tell_inventory(now: Managed, world: World) -> None:
+    """Tell what EC2 lists, for the daemon, which does not ask EC2 itself."""
+    world.emit(
+        Event(
+            kind=EventKind.INVENTORY,
+            sentence=f"EC2 lists {counted(now.volumes, 'managed volume')}",
+            level=Level.DEBUG,
+            volumes=now.volumes,
+            size_bytes=now.size_bytes,
+            orphans=now.orphans,
+            slots_free=now.slots_free,
+            **_cost_fields(now),
+        )
+    )
 
 
-def _tell_refusal(refusal: Refuse, world: World, **fields: Any) -> None:
+def _cost_fields(now: Managed) -> dict[str, Any]:
+    return {"usd_per_month": round(now.cost.usd_per_month, 2), "cost": now.cost.words}
+
+
+def _tell_refusal(refusal: Refuse, world: World) -> None:
     _tell(
         world,
         EventKind.GROWTH_REFUSED,
@@ -221,7 +245,6 @@ def _tell_refusal(refusal: Refuse, world: World, **fields: Any) -> None:
         hint=refusal.hint,
         cause=refusal.limit,
         level=Level.WARNING,
-        **fields,
     )
 
 

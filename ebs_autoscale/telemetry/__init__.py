@@ -4,7 +4,8 @@ from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import LogSink, Sinks, dropped_lines, last_words, set_up_logging
 from ebs_autoscale.telemetry.status_file import RunningDaemon, StatusFile, running_daemon
-from ebs_autoscale.telemetry.view import State, View
+from ebs_autoscale.telemetry.tally import PastGrowth, Tally
+from ebs_autoscale.telemetry.view import ManagedVolumes, State, View
 
 __all__ = [
     "Conditions",
@@ -12,10 +13,13 @@ __all__ = [
     "EventKind",
     "Level",
     "LogSink",
+    "ManagedVolumes",
+    "PastGrowth",
     "RunningDaemon",
     "Sinks",
     "State",
     "StatusFile",
+    "Tally",
     "View",
     "dropped_lines",
     "last_words",

@@ -21,6 +21,8 @@ class EventKind(StrEnum):
     STEP_DONE = "step_done"
     STEP_PROGRESS = "step_progress"
     THROUGHPUT = "throughput"
+    INVENTORY = "inventory"
+    EC2_CALL = "ec2_call"
     TENDED = "tended"
     GROWTH_DONE = "growth_done"
     GROWTH_STOPPED = "growth_stopped"
@@ -57,8 +59,11 @@ class Event:
 
     All further fields are for machines, None where they do not apply. `step` is one of `number`
     of `steps`; `volume` is an EBS volume id, `device` a kernel name, `bytes_per_second` the most
-    that it takes, `filesystem` a UUID, `status` an exit status. `usd_per_month` is what all managed
-    volumes cost, an estimate, `cost` the same in words.
+    that it takes, `size_bytes` that of the volume or of all `volumes`, `filesystem` a UUID,
+    `status` an exit status. `usd_per_month` is what all managed volumes cost, an estimate, `cost`
+    the same in words, `added_usd_per_month` what a growth adds to it. `orphans` counts the volumes
+    with our tags that are not in use, `slots_free` the free attachment slots. `action` is an EC2
+    call, `result` how it was answered.
     """
 
     kind: EventKind
@@ -72,6 +77,7 @@ class Event:
     number: int | None = None
     steps: int | None = None
     volume: str | None = None
+    size_bytes: int | None = None
     device: str | None = None
     bytes_per_second: float | None = None
     seconds: float | None = None
@@ -80,8 +86,14 @@ class Event:
     growths: int | None = None
     filesystem: str | None = None
     version: str | None = None
+    volumes: int | None = None
+    orphans: int | None = None
+    slots_free: int | None = None
     usd_per_month: float | None = None
+    added_usd_per_month: float | None = None
     cost: str | None = None
+    action: str | None = None
+    result: str | None = None
 
     def __post_init__(self) -> None:
         # A mount source or a file name has any byte; each sink can rely on this here.
@@ -143,7 +155,18 @@ class Event:
 
 
 _TOO_MUCH = (OverflowError, RecursionError)
-_TEXTS = ("sentence", "hint", "growth", "volume", "device", "filesystem", "version", "cost")
+_TEXTS = (
+    "sentence",
+    "hint",
+    "growth",
+    "volume",
+    "device",
+    "filesystem",
+    "version",
+    "cost",
+    "action",
+    "result",
+)
 _FIELDS = tuple(
     name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}
 )

@@ -1,12 +1,14 @@
 """What a daemon knows at one moment: what the status file, `status` and sd_notify show."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from ebs_autoscale.model import MIB, Reading, StepKind
 from ebs_autoscale.policy import Forecast
+from ebs_autoscale.telemetry.events import Event
+from ebs_autoscale.telemetry.tally import PastGrowth
 
 SCHEMA = 1
 """The version of the report; raised when a key changes its meaning or goes."""
@@ -22,13 +24,43 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedVolumes:
+    """What EC2 said at the latest look; None or empty where it is not known.
+
+    `volumes` count against the limits, `orphans` have our tags but are not in use. `slots_free` are
+    attachment slots of the instance, `cost` is `usd_per_month` in words.
+    """
+
+    volumes: int | None = None
+    size_bytes: int | None = None
+    orphans: int | None = None
+    slots_free: int | None = None
+    usd_per_month: float | None = None
+    cost: str = ""
+
+    @classmethod
+    def of_event(cls, event: Event) -> "ManagedVolumes":
+        """What an event of the kind INVENTORY tells."""
+        return cls(
+            volumes=event.volumes,
+            size_bytes=event.size_bytes,
+            orphans=event.orphans,
+            slots_free=event.slots_free,
+            usd_per_month=event.usd_per_month,
+            cost=event.cost or "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What the daemon knows.
 
     `activity` is what it waits for now, `shortage` why space is short or cannot be measured, each
     empty when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None
-    while there is none. `usd_per_month` and `cost` are of all managed volumes by the latest look at
-    EC2. `dropped_log_lines` nobody has read, `dropped_notifications` not systemd.
+    while there is none. `retry_at` is when the next growth is tried, in seconds of the epoch, None
+    when none is waited for. `recent` are the latest growths, the newest last. `dropped_log_lines`
+    nobody has read, `dropped_notifications` not systemd, `dropped_metrics` not the metrics file,
+    `dropped_events` not notify.command.
     """
 
     state: State
@@ -41,8 +73,11 @@ class View:
     reading: Reading | None = None
     dropped_log_lines: int = 0
     dropped_notifications: int = 0
-    usd_per_month: float | None = None
-    cost: str = ""
+    dropped_metrics: int = 0
+    dropped_events: int = 0
+    managed: ManagedVolumes = ManagedVolumes()
+    retry_at: int | None = None
+    recent: tuple[PastGrowth, ...] = ()
 
     @property
     def line(self) -> str:
@@ -74,8 +109,16 @@ class View:
             "ceiling_bytes_per_second": _whole_mib(forecast.ceiling_bytes_per_second),
             "dropped_log_lines": self.dropped_log_lines,
             "dropped_notifications": self.dropped_notifications,
-            "usd_per_month": self.usd_per_month,
-            "cost": self.cost,
+            "dropped_metrics": self.dropped_metrics,
+            "dropped_events": self.dropped_events,
+            "managed_volumes": self.managed.volumes,
+            "managed_bytes": self.managed.size_bytes,
+            "orphaned_volumes": self.managed.orphans,
+            "slots_free": self.managed.slots_free,
+            "usd_per_month": self.managed.usd_per_month,
+            "cost": self.managed.cost,
+            "retry_at": self.retry_at,
+            "recent_growths": [asdict(growth) for growth in self.recent],
         }
 
     @classmethod
@@ -102,8 +145,18 @@ class View:
             ),
             dropped_log_lines=int(report.get("dropped_log_lines", 0)),
             dropped_notifications=int(report.get("dropped_notifications", 0)),
-            usd_per_month=report.get("usd_per_month"),
-            cost=str(report.get("cost", "")),
+            dropped_metrics=int(report.get("dropped_metrics", 0)),
+            dropped_events=int(report.get("dropped_events", 0)),
+            managed=ManagedVolumes(
+                volumes=_number(report.get("managed_volumes")),
+                size_bytes=_number(report.get("managed_bytes")),
+                orphans=_number(report.get("orphaned_volumes")),
+                slots_free=_number(report.get("slots_free")),
+                usd_per_month=report.get("usd_per_month"),
+                cost=str(report.get("cost", "")),
+            ),
+            retry_at=_number(report.get("retry_at")),
+            recent=tuple(PastGrowth(**each) for each in report.get("recent_growths", ())),
         )
 
 

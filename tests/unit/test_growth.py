@@ -263,7 +263,8 @@ def test_members_are_looked_after_when_the_space_is_there() -> None:
     added = max(i for i, (kind, _) in enumerate(told) if kind is EventKind.STEP_DONE)
     assert told[added + 1 :] == [
         (EventKind.WARNING, world.cloud.volumes[0].id),
-        (EventKind.GROWTH_DONE, None),
+        (EventKind.INVENTORY, None),
+        (EventKind.GROWTH_DONE, world.cloud.volumes[-1].id),
     ]
 
 

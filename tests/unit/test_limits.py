@@ -18,7 +18,7 @@ from ebs_autoscale.model import (
     Refuse,
     Volume,
 )
-from ebs_autoscale.policy import managed_cost
+from ebs_autoscale.policy import managed
 from ebs_autoscale.policy.decision import (
     decide,
     steps_for,
@@ -210,7 +210,7 @@ def test_an_unknown_price_is_left_out_and_told(monthly: float | None, *, is_told
     decision = decide(seen, limited(monthly_usd=monthly), forecast=QUIET)
     assert isinstance(decision, Grow)
     assert (f"leaves out {strange.id}" in decision.reason) is is_told
-    assert managed_cost(seen).usd_per_month == pytest.approx(1.6)
+    assert managed(seen).cost.usd_per_month == pytest.approx(1.6)
 
 
 def test_a_script_that_grows_in_a_loop_meets_the_limits() -> None:

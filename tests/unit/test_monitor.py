@@ -1,5 +1,6 @@
 """The loop: when it starts growths, how it ends, what it tells and when."""
 
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ from ebs_autoscale.monitor import (
 from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR
 from ebs_autoscale.policy.settings import GrowthPolicy, Polling
 from ebs_autoscale.telemetry.events import EventKind
-from ebs_autoscale.telemetry.view import State, View
+from ebs_autoscale.telemetry.view import ManagedVolumes, State, View
 from tests.simulated.clock import SimulatedClock
 from tests.simulated.growths import Watch, balancing, done, held, said
 from tests.unit.samples import reading_of
@@ -215,17 +216,25 @@ def test_a_decision_is_told_when_it_changes(watch: Watch) -> None:
     assert watch.told(EventKind.DECIDED) == ["hold: 50 % available", "grow: little available"]
 
 
-def test_the_cost_is_known_until_a_device_comes_otherwise(watch: Watch) -> None:
+def test_what_ec2_said_is_known_until_a_device_comes_otherwise(watch: Watch) -> None:
     """What the latest growth found is shown, until an operator grows: that it has not seen."""
-    words, is_held = "about 3.20 USD a month", DecisionKind.HOLD
-    hold = said(EventKind.DECIDED, decision=is_held, usd_per_month=3.2, cost=words)
-    watch.growths.course = lambda: [(0.5, hold)]
+    found = ManagedVolumes(
+        volumes=2,
+        size_bytes=40 * GIB,
+        orphans=1,
+        slots_free=24,
+        usd_per_month=3.2,
+        cost="about 3.20 USD a month",
+    )
+    inventory = said(EventKind.INVENTORY, **asdict(found))
+    hold = said(EventKind.DECIDED, decision=DecisionKind.HOLD)
+    watch.growths.course = lambda: [(0.4, inventory), (0.5, hold)]
     watch.look_for(60)
-    assert (watch.view.usd_per_month, watch.view.cost) == (3.2, "about 3.20 USD a month")
-    assert View.from_report(watch.view.report()).cost == watch.view.cost
+    assert watch.view.managed == found
+    assert View.from_report(watch.view.report()).managed == found
     watch.listed = reading_of(100, 50, devices=2).devices
     watch.look_for(10)
-    assert (watch.view.usd_per_month, watch.view.cost) == (None, "")
+    assert watch.view.managed == ManagedVolumes()
 
 
 def test_a_growth_is_looked_after_often(watch: Watch) -> None:
