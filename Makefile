@@ -24,7 +24,7 @@ JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/bui
 
 INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
 	$(CATALOGDIR)/ebs-autoscale.catalog /etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
-	$(PREFIX)/share/man/man8/ebs-autoscale.8
+	$(PREFIX)/share/man/man5/ebs-autoscale.yaml.5 $(PREFIX)/share/man/man8/ebs-autoscale.8
 RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 	{ systemctl daemon-reload && journalctl --update-catalog; }
 
@@ -91,7 +91,7 @@ format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
 
 # The folders it has to make are noted, so that `make uninstall` leaves what was there before.
-install: ## install into APPDIR, with units and man page (as root)
+install: ## install into APPDIR, with units and man pages (as root)
 	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$app/made-by-install"; new=""; \
 	for folder in "$$app" $(foreach file,$(INSTALLED),"$(DESTDIR)$(dir $(file))"); do \
 		folder="$${folder%/}"; \
@@ -109,7 +109,9 @@ install: ## install into APPDIR, with units and man page (as root)
 	done; \
 	install -Dm 644 systemd/ebs-autoscale.catalog "$(DESTDIR)$(CATALOGDIR)/ebs-autoscale.catalog"; \
 	install -Dm 644 logrotate/ebs-autoscale "$(DESTDIR)/etc/logrotate.d/ebs-autoscale"; \
-	install -Dm 644 docs/ebs-autoscale.8 "$(DESTDIR)$(PREFIX)/share/man/man8/ebs-autoscale.8"; \
+	for page in ebs-autoscale.yaml.5 ebs-autoscale.8; do \
+		install -Dm 644 "docs/$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; \
+	done; \
 	install -d "$(DESTDIR)$(PREFIX)/bin"; \
 	ln -sfn "$(APPDIR)/bin/ebs-autoscale" "$(DESTDIR)$(PREFIX)/bin/ebs-autoscale"
 	@$(RELOAD_UNITS)

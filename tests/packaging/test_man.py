@@ -1,4 +1,4 @@
-"""The man page against the program and the README."""
+"""The man pages against the program, its configuration and the README."""
 
 import re
 import subprocess
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.errors import Exit
+from tests import manual
+from tests.unit.shipped_config import shipped_defaults
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/ebs-autoscale.8"
@@ -36,9 +38,10 @@ def text() -> str:
     return " ".join(re.sub(r"-\n\s*", "", done.stdout).split())
 
 
-def test_groff_has_no_complaint() -> None:
+@pytest.mark.parametrize("page", [PAGE, manual.PAGE], ids=lambda page: page.name)
+def test_groff_has_no_complaint(page: Path) -> None:
     """The page is well-formed."""
-    argv = ["groff", "-man", "-Tascii", "-ww", "-z", str(PAGE)]
+    argv = ["groff", "-man", "-Tascii", "-ww", "-z", str(page)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -64,3 +67,9 @@ def test_exit_codes_are_explained_alike(text: str) -> None:
     for code, meaning in meanings.items():
         assert f" {code} {meaning}" in statuses
         assert f"| {code} | {meaning}" in README
+
+
+def test_the_keys_are_explained_as_in_the_shipped_file() -> None:
+    """ebs-autoscale.yaml(5) has each key; `python -m tests.manual --write` renews it."""
+    assert {key.name: key.default for key in manual.documented()} == shipped_defaults()
+    assert manual.PAGE.read_text("utf-8") == manual.page()
