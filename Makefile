@@ -41,7 +41,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
-	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3
+	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
@@ -147,7 +147,8 @@ $(VENV)/.dev-ready: $(VENV)/.demo-ready
 	@$(PIP) install --group dev
 	@touch $@
 
-# Asks apt only for what is not here; on other distributions it says what is missing.
+# Asks apt only for what is not here; on other distributions it says what is missing. The tests need
+# promtool only: Debian's package would leave a server running that listens on port 9090.
 tools:
 	@PATH="$$PATH:/usr/sbin:/sbin"; missing=""; \
 	need() { command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
@@ -163,4 +164,6 @@ tools:
 	echo "installing$$missing"; \
 	$(SUDO) apt-get -qq update; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 \
-		install --no-install-recommends $$missing >/dev/null
+		install --no-install-recommends $$missing >/dev/null; \
+	case "$$missing" in *prometheus*) \
+		[ ! -d /run/systemd/system ] || $(SUDO) systemctl disable --quiet --now prometheus;; esac

@@ -14,6 +14,7 @@ DOCUMENTS = [
     ROOT / "ebs_autoscale/config/config.yaml",
     ROOT / "cloud-init/userdata.yaml",
     *sorted(path for path in (ROOT / "docs").iterdir() if path.is_file()),
+    ROOT / "docs/prometheus/alerts.yml",
     *sorted((ROOT / "systemd").iterdir()),
 ]
 
