@@ -1,4 +1,4 @@
-"""README.md and docs/permissions.md against the program and the repository."""
+"""README.md and the pages in docs/ against the program and the repository."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from ebs_autoscale.errors import Cause, Exit
+from ebs_autoscale.telemetry import EventKind
 from tests.unit.shipped_config import shipped_defaults
 
 ROOT = Path(__file__).parents[2]
@@ -61,22 +62,27 @@ def test_defaults_are_those_of_the_program() -> None:
         assert found[key] == defaults[key], key
 
 
-LINKS = re.findall(r'(?:\]\(|src="|srcset=")([^)#":]+)', README)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+LINKS = [
+    (page, *link)
+    for page in PAGES
+    for link in re.findall(r'(?:\]\(|src="|srcset=")([^)#":]*)#?([^)"]*)', page.read_text("utf-8"))
+    if not link[1].startswith(("//", ":"))
+]
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_each_link_leads_to_a_file(link: str) -> None:
-    """Every page and picture that the README refers to is in the repository."""
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(("page", "file", "anchor"), LINKS, ids=lambda part: str(part)[-40:])
+def test_each_link_leads_somewhere(page: Path, file: str, anchor: str) -> None:
+    """Every page, section and picture that a page refers to is in the repository."""
+    target = page.parent / file if file else page
+    assert target.exists()
+    assert not anchor or anchor in anchors_of(target.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))
 def test_each_make_target_exists(target: str) -> None:
     """Every `make` command in the README works."""
     assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-
-
-FAILURES = (ROOT / "docs/failures.md").read_text("utf-8")
 
 
 def anchors_of(page: str) -> set[str]:
@@ -89,4 +95,12 @@ def anchors_of(page: str) -> set[str]:
 @pytest.mark.parametrize("cause", Cause)
 def test_each_cause_has_an_entry_in_the_failure_guide(cause: Cause) -> None:
     """Alerts and messages link to it by the name of the cause, with hyphens for spaces."""
-    assert cause.value.replace(" ", "-") in anchors_of(FAILURES)
+    failures = (ROOT / "docs/failures.md").read_text("utf-8")
+    assert cause.value.replace(" ", "-") in anchors_of(failures)
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_each_kind_of_event_is_documented(kind: EventKind) -> None:
+    """docs/operations.md has it in its table of events."""
+    operations = (ROOT / "docs/operations.md").read_text("utf-8")
+    assert re.search(rf"^\| .*`{kind}`.* \| .+ \| .+ \|$", operations, re.MULTILINE)
