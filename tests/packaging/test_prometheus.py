@@ -1,11 +1,18 @@
 """Alert rules and dashboard against promtool, the failure guide and the metrics that exist."""
 
+import json
 import re
 import subprocess
+from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ebs_autoscale.errors import Cause, Exit
 from tests.unit.test_readme import anchors_of
@@ -16,6 +23,7 @@ TEXT = (FOLDER / "alerts.yml").read_text("utf-8")
 ALERTS = {
     rule["alert"]: rule for group in yaml.safe_load(TEXT)["groups"] for rule in group["rules"]
 }
+DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
 ANY_CAUSE = "{{ $labels.cause | reReplaceAll "
 
 
@@ -73,3 +81,66 @@ def test_each_condition_has_one_alert(cause: Cause) -> None:
         else {"EbsAutoscaleNeedsOperator"}
     )
     assert firing == expected
+
+
+def test_grafana_knows_every_key_of_the_dashboard() -> None:
+    """Read and written again by Grafana's own schema, nothing is lost."""
+    register_default_plugins()
+    written = json.dumps(Dashboard.from_json(DASHBOARD), cls=JSONEncoder)
+    assert list(lost(DASHBOARD, json.loads(written))) == []
+    wrong = json.dumps(Dashboard.from_json({**DASHBOARD, "unknown": ""}), cls=JSONEncoder)
+    assert list(lost({"unknown": ""}, json.loads(wrong))) == [".unknown"]
+
+
+def lost(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """Where something of `before` is missing in `after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            yield from lost(value, after.get(key), f"{path}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from lost(one, other, f"{path}[{index}]")
+    elif before != after:
+        yield path
+
+
+def test_the_panels_stand_side_by_side() -> None:
+    """Each is on the grid of 24 columns, none covers another, and ids are unique."""
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    assert max(place["x"] + place["w"] for place in places) == 24
+    assert not [
+        (one, other)
+        for one, other in combinations(places, 2)
+        if one["x"] < other["x"] + other["w"]
+        and other["x"] < one["x"] + one["w"]
+        and one["y"] < other["y"] + other["h"]
+        and other["y"] < one["y"] + one["h"]
+    ]
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_each_panel_asks_the_chosen_data_source_for_the_chosen_hosts() -> None:
+    """None is bound to one Prometheus; each metric is filtered by both variables."""
+    variables = {each["name"] for each in DASHBOARD["templating"]["list"]}
+    assert variables == {"datasource", "instance", "mountpoint"}
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
+    chosen = '{instance=~"$instance", mountpoint=~"$mountpoint"'
+    for query in queries():
+        assert query.count("ebs_autoscale_") == query.count(chosen), query
+
+
+def queries() -> list[str]:
+    """Every expression of the dashboard."""
+    return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def test_promtool_accepts_the_queries(tmp_path: Path) -> None:
+    """As the expressions of rules, with values for Grafana's variables."""
+    rules = [
+        {"record": f"query{number}", "expr": re.sub(r"\$__(rate_interval|range)", "5m", query)}
+        for number, query in enumerate(queries())
+    ]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", str(path))
