@@ -24,13 +24,16 @@ JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/bui
 
 INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
 	$(CATALOGDIR)/ebs-autoscale.catalog /etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
-	$(PREFIX)/share/man/man5/ebs-autoscale.yaml.5 $(PREFIX)/share/man/man8/ebs-autoscale.8
+	$(PREFIX)/share/man/man5/ebs-autoscale.yaml.5 $(PREFIX)/share/man/man8/ebs-autoscale.8 \
+	$(PREFIX)/share/bash-completion/completions/ebs-autoscale \
+	$(PREFIX)/share/zsh/site-functions/_ebs-autoscale \
+	$(PREFIX)/share/fish/vendor_completions.d/ebs-autoscale.fish
 RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 	{ systemctl daemon-reload && journalctl --update-catalog; }
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz chaos hostile bench bench-fill measure pictures check imports format install \
+.PHONY: help demo test test-unit fuzz chaos hostile bench bench-fill measure completion pictures check imports format install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -41,7 +44,8 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
-	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus
+	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
+	zsh:zsh fish:fish
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
@@ -62,6 +66,9 @@ hostile: tools $(VENV)/.dev-ready ## let a hostile user disturb growths for an h
 measure: tools $(VENV)/.dev-ready ## repeat the measurements in docs/metadata.md (half an hour)
 	@for each in metadata exclusive emergency kills; do \
 		echo "== $$each"; $(SUDO) $(BIN)/python -m tests.bench.$$each || exit 1; done
+
+completion: $(VENV)/.dev-ready ## generate the shell completion from the parser
+	@$(BIN)/python -m tests.completion
 
 pictures: tools $(VENV)/.dev-ready ## record the pictures in the README from real runs
 	@mkdir -p build
@@ -91,7 +98,7 @@ format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
 
 # The folders it has to make are noted, so that `make uninstall` leaves what was there before.
-install: ## install into APPDIR, with units and man pages (as root)
+install: ## install into APPDIR, with units, man pages and shell completion (as root)
 	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$app/made-by-install"; new=""; \
 	for folder in "$$app" $(foreach file,$(INSTALLED),"$(DESTDIR)$(dir $(file))"); do \
 		folder="$${folder%/}"; \
@@ -112,6 +119,10 @@ install: ## install into APPDIR, with units and man pages (as root)
 	for page in ebs-autoscale.yaml.5 ebs-autoscale.8; do \
 		install -Dm 644 "docs/$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; \
 	done; \
+	share="$(DESTDIR)$(PREFIX)/share"; \
+	install -Dm 644 -t "$$share/bash-completion/completions" completion/bash/*; \
+	install -Dm 644 -t "$$share/zsh/site-functions" completion/zsh/*; \
+	install -Dm 644 -t "$$share/fish/vendor_completions.d" completion/fish/*; \
 	install -d "$(DESTDIR)$(PREFIX)/bin"; \
 	ln -sfn "$(APPDIR)/bin/ebs-autoscale" "$(DESTDIR)$(PREFIX)/bin/ebs-autoscale"
 	@$(RELOAD_UNITS)
