@@ -22,6 +22,8 @@ GIB = 1024**3
 SIZE_BYTES = 128 * MIB  # beyond the first copy at 64 MiB
 Loop = Callable[[int], LoopDevice]
 
+VOLUME = "vol-0123abcd"
+
 
 class Btrfs(Protocol):
     """The `btrfs_at` fixture."""
@@ -33,7 +35,12 @@ class Btrfs(Protocol):
 def refused(filesystem: BtrfsFilesystem, device: LoopDevice) -> Unfit:
     """Why a growth does not add it; the attempt changes neither side."""
     before, devices = digest(device), filesystem.read().devices
-    verified = partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
+    verified = partial(
+        BlockDevices().verified_blank,
+        device.name,
+        size_bytes=device.size_bytes,
+        volume_id=VOLUME,
+    )
     with pytest.raises(Unfit) as caught:
         filesystem.add_device(device.name, verified=verified)
     assert digest(device) == before
@@ -50,11 +57,12 @@ def filesystem(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> BtrfsFilesystem:
 
 
 def test_an_array_is_known_by_its_end(filesystem: BtrfsFilesystem, loop: Loop) -> None:
-    """A superblock at the end of the device is found, and the device refused."""
+    """A superblock at the end of the device is found, and the device refused by its volume's id."""
     device, place = loop(SIZE_BYTES), SIZE_BYTES - 8 * KIB
     write(device, place, md(place))
     error = refused(filesystem, device)
     assert (error.cause, "linux_raid_member" in error.what) == (Cause.NOT_BLANK, True)
+    assert VOLUME in error.what
 
 
 def test_a_last_copy_of_a_superblock_is_content(filesystem: BtrfsFilesystem, loop: Loop) -> None:

@@ -10,7 +10,10 @@ from ebs_autoscale.model import GIB, MIB, GrowthId, Inventory, Price, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 
 INSTANCE = "i-0123456789abcdef0"
-DEAD = frozenset({"deleting", "deleted", "error"})
+GONE = "gone"
+"""The state of a volume that EC2 does not show any more."""
+
+DEAD = frozenset({"deleting", "deleted", "error", GONE})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,7 +180,8 @@ class SimulatedCloud:
         return self._clock.now_seconds() - volume.created_at
 
     def _seen(self, volume: Ebs) -> bool:
-        return self._age(volume) >= self.latencies.visible
+        is_gone = volume.dead_as == GONE and self._clock.now_seconds() >= volume.dead_from
+        return self._age(volume) >= self.latencies.visible and not is_gone
 
     def _shown(self, volume: Ebs) -> Volume:
         self._let_go(volume)

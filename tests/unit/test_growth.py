@@ -5,16 +5,29 @@ from math import inf
 
 import pytest
 
+from ebs_autoscale.ec2.requests import DEVICE_NAMES
 from ebs_autoscale.errors import Cause, Transient, Unfit
-from ebs_autoscale.model import GIB, MIB, DecisionKind, GrowthId, Inventory, Rebalance, StepKind
+from ebs_autoscale.model import (
+    GIB,
+    MIB,
+    DecisionKind,
+    GrowthId,
+    Inventory,
+    Rebalance,
+    Stage,
+    StepKind,
+)
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthPolicy, Limits
 from ebs_autoscale.resize.growth import Outcome, grow_once
 from ebs_autoscale.telemetry.events import Event, EventKind
 from tests.simulated.clock import Killed
-from tests.simulated.cloud import Latencies, node_name
+from tests.simulated.cloud import GONE, Latencies, node_name
 from tests.simulated.host import FILESYSTEM
 from tests.simulated.world import SimulatedWorld
+
+# Some looks, and the volume that replaces it; a deadline would take longer.
+AT_ONCE_SECONDS = 40.0
 
 
 def low_world() -> SimulatedWorld:
@@ -216,16 +229,23 @@ def test_nothing_is_set_aside_for_a_passing_failure() -> None:
     assert len(world.cloud.volumes) == 1
 
 
-@pytest.mark.parametrize("state", ["deleting", "deleted", "error"])
-def test_a_lost_volume_is_told_and_replaced(state: str) -> None:
-    """A volume that vanishes while it is made is told, and replaced in the same growth."""
+@pytest.mark.parametrize("stage", [Stage.CREATED, Stage.ATTACHED])
+@pytest.mark.parametrize("state", ["deleting", "deleted", "error", GONE])
+def test_a_lost_volume_is_told_and_replaced(state: str, stage: Stage) -> None:
+    """A volume that vanishes while it is made is told, and soon replaced in the same growth.
+
+    Also one that EC2 had shown and does not show any more: that is not one not visible yet.
+    """
     world = low_world()
-    world.cloud.latencies.create = inf
+    began = world.clock.now_seconds()
     volume = world.cloud.put(GrowthId(FILESYSTEM, 1), 50 * GIB)
-    volume.dead_as, volume.dead_from = state, world.clock.now_seconds() + 5
+    volume.dead_as, volume.dead_from = state, began + 5
+    if stage is Stage.CREATED:
+        world.cloud.latencies.create = 10.0
+    else:
+        world.cloud.hanging_names.add(DEVICE_NAMES[0])
 
     world.clock.sleep(2)
-    world.cloud.latencies.create = 10.0
     assert world.grow() is Outcome.DONE
     (told,) = [e for e in world.events if e.cause is Cause.VOLUME_LOST]
     assert told.kind is EventKind.TENDED
@@ -233,6 +253,7 @@ def test_a_lost_volume_is_told_and_replaced(state: str) -> None:
     assert state in told.sentence
     assert world.cloud.volumes[1].growth.ordinal == 2
     assert len(world.filesystem.devices) == 2
+    assert world.clock.now_seconds() - began < AT_ONCE_SECONDS
 
 
 def test_unbalanced_metadata_is_a_warning() -> None:
