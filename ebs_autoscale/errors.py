@@ -164,6 +164,8 @@ class Cause(Enum):
     LOCK = "lock", Exit.UNFIT
     LOCKED = "locked", Exit.LOCKED, Backoff(1.0, 5.0, 5.0)
     PROCESS = "process", Exit.UNFIT
+    METRICS = "metrics", Exit.FAILED
+    NOTIFY = "notify", Exit.FAILED
     MACHINE_ID = "machine id", Exit.UNFIT
     MKFS = "mkfs", Exit.UNFIT
     MOUNT = "mount", Exit.UNFIT

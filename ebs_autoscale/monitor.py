@@ -481,6 +481,7 @@ class Monitor:
             managed=self._managed,
             retry_at=self._retry_at,
             recent=tuple(self.tally.recent),
+            tally=self.tally,
         )
 
     def _emit_bug(self, error: Exception) -> None:

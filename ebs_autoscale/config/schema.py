@@ -28,6 +28,14 @@ FILE_MAX_BYTES = MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """Where metrics go: a file, and a numeric address and a port to listen on."""
+
+    textfile: Path | None = None
+    listen: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything an operator can configure; the defaults of all keys are those of these types."""
 
@@ -38,18 +46,20 @@ class Settings:
     reserve_bytes: int | None = None
     adopt: bool = False
     log_format: LogFormat = "auto"
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    notify_command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key: its path, its parser, and the field of the settings that it sets.
 
-    With no `field` the parser returns the fields by name; with no `of` the key has no effect.
+    With no `field` the parser returns the fields by name.
     """
 
     path: str
     parse: Parser
-    of: type[Any] | None = None
+    of: type[Any]
     field: str = ""
 
 
@@ -68,6 +78,8 @@ _THROUGHPUT = values.or_null(values.whole_number(125, 10**5))
 # Beyond this is a typing error: a host full of the largest volumes costs 700,000 USD a month.
 _USD = values.or_null(values.number(0, 10**7))
 _PRICE_FACTOR = values.number(0, 100)
+_TEXTFILE = values.or_null(values.scalar(values.textfile))
+_LISTEN = values.or_null(values.scalar(values.listen_address))
 _KMS_KEY = values.or_null(values.scalar(values.kms_key_id))
 
 KEYS = (
@@ -98,12 +110,9 @@ KEYS = (
     Key("poll.min", _POLL, Polling, "min_seconds"),
     Key("poll.max", _POLL, Polling, "max_seconds"),
     Key("logging.format", _LOG_FORMAT, Settings, "log_format"),
-    # Reserved for later versions: only their defaults are accepted.
-    Key("volume.fallback_types", values.not_supported("[]")),
-    Key("metrics.textfile", values.not_supported("null")),
-    Key("metrics.listen", values.not_supported("null")),
-    Key("notify.command", values.not_supported("null")),
-    Key("notify.sns_topic", values.not_supported("null")),
+    Key("metrics.textfile", _TEXTFILE, MetricsSettings, "textfile"),
+    Key("metrics.listen", _LISTEN, MetricsSettings, "listen"),
+    Key("notify.command", values.or_null(values.command, ()), Settings, "notify_command"),
 )
 
 
@@ -168,9 +177,9 @@ def text_of(path: Path) -> str:
 
 
 def _settings(parsed: Parsed) -> Settings:
-    fields: dict[type[Any], dict[str, Any]] = {key.of: {} for key in KEYS if key.of}
+    fields: dict[type[Any], dict[str, Any]] = {key.of: {} for key in KEYS}
     for key in KEYS:
-        if key.of and key.path in parsed.values:
+        if key.path in parsed.values:
             value = parsed.values[key.path]
             fields[key.of] |= {key.field: value} if key.field else value
     volume = VolumeSpec(**fields[VolumeSpec])
@@ -181,7 +190,12 @@ def _settings(parsed: Parsed) -> Settings:
         limits=Limits(**fields[Limits]),
         polling=Polling(**fields[Polling]),
     )
-    return Settings(**({"mountpoint": ""} | fields[Settings]), policy=policy, volume=volume)
+    return Settings(
+        **({"mountpoint": ""} | fields[Settings]),
+        policy=policy,
+        volume=volume,
+        metrics=MetricsSettings(**fields[MetricsSettings]),
+    )
 
 
 def offered(sizing: Sizing, volume: VolumeSpec) -> Sizing:

@@ -2,10 +2,15 @@
 
 import difflib
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable
 from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ebs_autoscale.config.yaml_source import Entry, Mistake, MistakesFound, Parser, parse_mapping
 from ebs_autoscale.ec2.requests import RESERVED_TAG_PREFIXES, TAG_VALUE_MAX_LENGTH
@@ -22,6 +27,11 @@ _TAG_KEY_MAX_LENGTH = 128
 RESERVE_MIN_BYTES = 64 * MIB
 _PAGE_BYTES = 4096
 
+_LISTEN = re.compile(
+    r"(?:(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]*|localhost)):)?(?P<port>[1-9][0-9]{0,4})"
+)
+_PORT_MAX = 65535
+
 # Growing by ten times the present size at once is a typing error.
 _GROWTH_PERCENT_BELOW = 1000.0
 _LEAD_TIME_MAX_SECONDS = 24 * 3600.0
@@ -35,17 +45,6 @@ def scalar(parse: Callable[[str], Any]) -> Parser:
 def or_null(parse: Parser, null: Any = None) -> Parser:
     """The same parser, with a value for `null`."""
     return lambda entry: null if entry.is_null else parse(entry)
-
-
-def not_supported(*accepted: str) -> Parser:
-    """The parser of a key that has no effect in this version: only its default is accepted."""
-
-    def parse(entry: Entry) -> None:
-        if entry.written not in {*accepted, *map(repr, accepted)}:
-            allowed = " or ".join(accepted)
-            raise ValueError(f"not supported by this version; only {allowed} is accepted")
-
-    return parse
 
 
 def one_of(*choices: str, kind: Callable[[str], Any] = str) -> Parser:
@@ -157,6 +156,48 @@ def kms_key_id(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", text):
         return text
     raise ValueError(f"{quoted(text)} is not a KMS key id, alias/NAME or ARN")
+
+
+def textfile(text: str) -> Path:
+    """A file for node_exporter, which reads only those that end in .prom. Raises ValueError."""
+    path = Path(text)
+    if not path.is_absolute() or path.suffix != ".prom" or ".." in path.parts:
+        example = "/var/lib/node_exporter/ebs-autoscale.prom"
+        raise ValueError(f"{quoted(text)} is not an absolute path such as {example}")
+    return path
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """A numeric address and a port; a port alone is one of the loopback address."""
+    found = _LISTEN.fullmatch(text)
+    host = (found["v6"] or found["v4"] or "localhost") if found else ""
+    host = "127.0.0.1" if host == "localhost" else host
+    if found is None or not _is_address(host) or int(found["port"]) > _PORT_MAX:
+        example = "127.0.0.1:9798 or [::1]:9798"
+        raise ValueError(f"{quoted(text)} is not an address and a port such as {example}")
+    return host, int(found["port"])
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def command(entry: Entry) -> tuple[str, ...]:
+    """A command line, split as a shell does it but run without one, or its words as a list."""
+    if isinstance(entry.node, yaml.SequenceNode):
+        words = [item.text() for item in entry.items()]
+    else:
+        try:
+            words = shlex.split(entry.text())
+        except ValueError as error:
+            raise ValueError(f"{entry.written} is not a command line: {error}") from error
+    if not words or not words[0]:
+        raise ValueError("empty; remove the key, or name a command")
+    return tuple(words)
 
 
 def tags(entry: Entry) -> dict[str, str]:

@@ -35,8 +35,10 @@ from ebs_autoscale.telemetry import (
     Conditions,
     Event,
     EventKind,
+    Exporter,
     Level,
     LogSink,
+    NotifyCommand,
     Sinks,
     StatusFile,
     View,
@@ -120,7 +122,9 @@ class Daemon:
         self._notifier = notifier
         self._installation = Installation(clock)
         self._status_file = StatusFile(paths.status_file(settings.mountpoint))
-        self._emit = Sinks(LogSink())
+        self._notify = NotifyCommand(settings.mountpoint)
+        self._exporter = Exporter(settings.mountpoint, clock)
+        self._emit = Sinks(LogSink(), self._notify)
         self._conditions = Conditions(clock, self._emit)
         self._unwritten: Problem | None = None
         self._is_restarted: bool | None = None
@@ -141,6 +145,7 @@ class Daemon:
             return True
         # What follows may take longer than a start: it asks EC2, and mounts.
         self._notifier.ready()
+        self._inform_others()
         waiter = MountWaiter(
             self._settings.mountpoint,
             config_path=self._config_path,
@@ -170,6 +175,7 @@ class Daemon:
 
     def watch(self) -> int:
         """Watch and grow until a stop is requested; returns the exit code."""
+        self._inform_others()
         filesystem = filesystem_of(self._settings, self._clock)
         metadata = InstanceMetadata()
         growths = GrowthProcess(
@@ -212,6 +218,12 @@ class Daemon:
             self._status_file.remove()
             sentence = f"no longer watching {filesystem.mountpoint}"
             self._emit(Event(kind=EventKind.STOPPING, sentence=sentence))
+            self._notify.flush()
+
+    def _inform_others(self) -> None:
+        """Start what the configuration says about metrics and notify.command; needs threads."""
+        self._exporter.follow(self._settings.metrics)
+        self._notify.follow(self._settings.notify_command)
 
     def _tell_start(self, filesystem: BtrfsFilesystem) -> None:
         available = describe_available(filesystem.read())
@@ -251,6 +263,7 @@ class Daemon:
                 hint="restart the daemon to watch another filesystem",
             )
         self._config_text, self._settings = text, settings
+        self._inform_others()
 
     def _leave_if_replaced(self) -> None:
         """Make room for the program that is installed now, if systemd starts it.
@@ -273,14 +286,19 @@ class Daemon:
             conditions={**view.conditions, **self._conditions.lines},
             dropped_log_lines=dropped_lines(),
             dropped_notifications=self._notifier.dropped,
+            dropped_metrics=self._exporter.dropped,
+            dropped_events=self._notify.dropped,
         )
+        self._exporter.publish(view)
         self._notifier.feed_watchdog(self._clock.now_seconds())
         self._notifier.status(view.line)
         self._unwritten = self._status_file.write(view)
 
     def _report_problems(self) -> None:
         """Tell what is wrong with the daemon itself, and what no longer is."""
-        problems = [self._unwritten] if self._unwritten else []
+        if warning := self._notify.take_warning():
+            self._emit(warning)
+        problems = [*self._exporter.problems, *filter(None, [self._unwritten])]
         if self._installation.is_replaced():
             problems.append(
                 Problem(

@@ -19,7 +19,10 @@ _PACKAGES = {
 }
 
 # Instead of a preexec_fn, which is not safe with threads.
-_IGNORING_SIGNALS = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
+_IGNORING_SIGNALS = (sys.executable, "-I", "-m", "ebs_autoscale.host.process", "deaf")
+
+_BOUNDED = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
+_BOUNDED_GRACE_SECONDS = 10.0
 
 _POLL_SECONDS = 0.2
 # A balance finishes its chunk first. Measured at 125 MiB/s: 5 s for 256 MiB of metadata, up to
@@ -64,6 +67,36 @@ def run(
     except BaseException:
         _end(process, cancel)
         raise
+
+
+def feed(argv: Sequence[str], text: bytes, *, timeout_seconds: float) -> int:
+    """Run a command of the operator with this text on its stdin; returns its exit status.
+
+    124 when its time was up, 127 when there is no such command. What it prints is not kept, and
+    none of the processes that it starts outlives it. Raises Transient when the host cannot start
+    it now.
+    """
+    # In memory, so that the command need not read it for the call to go on.
+    with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
+        file.write(text)
+        file.seek(0)
+        try:
+            process = subprocess.Popen(
+                [*_BOUNDED, f"{timeout_seconds:g}", *argv],
+                stdin=file,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PATH": _search_path()},
+                process_group=0,
+            )
+        except OSError as error:
+            what = f"cannot start {argv[0]}: {error.strerror}"
+            raise Transient(what, cause=Cause.HOST) from error
+    try:
+        return process.wait(timeout_seconds + _BOUNDED_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 class Question:

@@ -42,6 +42,26 @@ def create(path: Path, text: str) -> None:
     _write(path, text, keep=False, publish=_link_new)
 
 
+def publish(path: Path, text: str) -> None:
+    """Replace the file atomically by one that everybody may read; raises OSError.
+
+    Neither a link nor a pipe that others put in its place is followed or opened, and nothing waits
+    for the device: a report may get lost.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        # Never what is there already: opening a pipe would wait for its reader.
+        part.unlink(missing_ok=True)
+        with part.open("x", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def make_folder(path: Path) -> None:
     """Create the folder, which everybody may list whatever the umask; raises OSError."""
     if not path.is_dir():

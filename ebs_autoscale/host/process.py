@@ -10,13 +10,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.errors import Stopped
 from ebs_autoscale.host.files import make_folder
 from ebs_autoscale.units import quoted
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
+# What a descendant leaves behind becomes our child, wherever it has gone.
+_PR_SET_CHILD_SUBREAPER = 36
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
+
+TIMED_OUT = 124
+NOT_FOUND = 127
+
+_POLL_SECONDS = 0.02
+
+# A process that waits in the kernel is not ended by any signal.
+_END_PATIENCE_SECONDS = 5.0
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -126,17 +138,66 @@ def _has_open(process: Path, path: Path) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """`python -m ebs_autoscale.host.process COMMAND ...`: run it, deaf to every request to end.
+    """`python -m ebs_autoscale.host.process HOW COMMAND ...`: run it as HOW says.
 
-    Returns 127 when there is no such command.
+    `deaf`: in the place of this process, ignoring every request to end. A number: for so many
+    seconds at most, after which nothing of it is left; the status is 124 when its time was up, as
+    that of timeout(1). 127 when there is no such command.
     """
+    how, *command = argv
+    return _deaf(command) if how == "deaf" else _bounded(float(how), command)
+
+
+def _deaf(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # survives execve(2)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 -- replaces this process, no shell
     except OSError as error:
         print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr)
-        return 127
+        return NOT_FOUND
+
+
+def _bounded(seconds: float, argv: list[str]) -> int:
+    """Run a command within a time limit, and leave nothing of it behind; returns its status."""
+    clock = SystemClock()
+    clock.stop_on(signal.SIGTERM, signal.SIGINT)
+    die_with_parent(signal.SIGTERM)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    # Neither before the programs of the host nor safe from the kernel when memory is short.
+    with suppress(OSError):
+        os.nice(max(0, -os.nice(0)))
+    with suppress(OSError):
+        _OOM_SCORE.write_text("500")
+    until = clock.now_seconds() + seconds
+    try:
+        pid = os.posix_spawnp(argv[0], argv, os.environ, setsid=True)
+    except OSError:
+        return NOT_FOUND
+    status = TIMED_OUT
+    with suppress(Stopped):
+        while clock.now_seconds() < until:
+            ended, code = os.waitpid(-1, os.WNOHANG)
+            if ended == pid:
+                status = os.waitstatus_to_exitcode(code)
+                break
+            if not ended:
+                clock.sleep(_POLL_SECONDS)
+    _end_descendants(SystemClock())
+    return status if status >= 0 else 128 - status
+
+
+def _end_descendants(clock: SystemClock) -> None:
+    """Kill children until there are none: those of a killed one become ours."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    until = clock.now_seconds() + _END_PATIENCE_SECONDS
+    while (pids := children.read_text().split()) and clock.now_seconds() < until:
+        for pid in pids:
+            os.kill(int(pid), signal.SIGKILL)
+        clock.sleep(_POLL_SECONDS)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
+from ebs_autoscale.telemetry.exporter import Exporter
 from ebs_autoscale.telemetry.logs import LogSink, Sinks, dropped_lines, last_words, set_up_logging
+from ebs_autoscale.telemetry.notify import NotifyCommand
 from ebs_autoscale.telemetry.status_file import RunningDaemon, StatusFile, running_daemon
 from ebs_autoscale.telemetry.tally import PastGrowth, Tally
 from ebs_autoscale.telemetry.view import ManagedVolumes, State, View
@@ -11,9 +13,11 @@ __all__ = [
     "Conditions",
     "Event",
     "EventKind",
+    "Exporter",
     "Level",
     "LogSink",
     "ManagedVolumes",
+    "NotifyCommand",
     "PastGrowth",
     "RunningDaemon",
     "Sinks",

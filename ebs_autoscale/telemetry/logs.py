@@ -73,7 +73,11 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line; `common` are entries that each line has."""
+
+    def __init__(self, common: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._common = common or {}
 
     def format(self, record: logging.LogRecord) -> str:
         """The event's own fields, or a plain record."""
@@ -83,6 +87,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "message": event.sentence if event else record.getMessage(),
             "event": event.kind.value if event else "log",
+            **self._common,
             **({"hint": event.hint} if event and event.hint else {}),
             **(event.fields if event else {}),
         }

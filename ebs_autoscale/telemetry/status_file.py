@@ -29,18 +29,10 @@ class StatusFile:
         text = json_text(report, indent=1)
         if text == self._written:
             return None
-        part = self._path.with_suffix(".part")
         try:
-            files.make_folder(part.parent)
-            # Never what is there already: opening a pipe would wait for its reader.
-            part.unlink(missing_ok=True)
-            with part.open("x", encoding="ascii") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)
-            part.replace(self._path)
+            files.make_folder(self._path.parent)
+            files.publish(self._path, text)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             return Problem(
                 Cause.STATUS_FILE,
                 f"cannot write {self._path}: {error.strerror}",

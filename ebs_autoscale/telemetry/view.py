@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import MIB, Reading, StepKind
 from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry.events import Event
-from ebs_autoscale.telemetry.tally import PastGrowth
+from ebs_autoscale.telemetry.tally import PastGrowth, Tally
 
 SCHEMA = 1
 """The version of the report; raised when a key changes its meaning or goes."""
@@ -58,8 +59,9 @@ class View:
     `activity` is what it waits for now, `shortage` why space is short or cannot be measured, each
     empty when there is nothing to say. `conditions` are what is wrong, by key. `reading` is None
     while there is none. `retry_at` is when the next growth is tried, in seconds of the epoch, None
-    when none is waited for. `recent` are the latest growths, the newest last. `dropped_log_lines`
-    nobody has read, `dropped_notifications` not systemd, `dropped_metrics` not the metrics file,
+    when none is waited for. `recent` are the latest growths, the newest last, `tally` what has been
+    counted since the start, which goes on counting. `dropped_log_lines` nobody has read,
+    `dropped_notifications` not systemd, `dropped_metrics` not who asks for metrics or their file,
     `dropped_events` not notify.command.
     """
 
@@ -78,6 +80,12 @@ class View:
     managed: ManagedVolumes = ManagedVolumes()
     retry_at: int | None = None
     recent: tuple[PastGrowth, ...] = ()
+    tally: Tally = field(default_factory=Tally, compare=False)
+
+    def has_condition(self, cause: Cause) -> bool:
+        """Whether something is wrong for this cause; a key may have a volume after it."""
+        name = cause.value
+        return any(key == name or key.startswith(f"{name} vol-") for key in self.conditions)
 
     @property
     def line(self) -> str:

@@ -30,7 +30,7 @@ def test_a_child_dies_with_its_parent() -> None:
 
 def test_a_missing_command_is_reported() -> None:
     """A command that does not exist ends with status 127 and names it."""
-    argv = [sys.executable, "-I", "-m", "ebs_autoscale.host.process", "no-such-command"]
+    argv = [sys.executable, "-I", "-m", "ebs_autoscale.host.process", "deaf", "no-such-command"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 127
     assert "no-such-command" in done.stderr

@@ -1,8 +1,9 @@
 """The settings that the good samples mean, spelled out."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from ebs_autoscale.config.schema import Settings
+from ebs_autoscale.config.schema import MetricsSettings, Settings
 from ebs_autoscale.model import GIB, MIB, Rebalance, VolumeSpec
 from ebs_autoscale.policy.settings import (
     GrowthPolicy,
@@ -113,5 +114,14 @@ GOOD = {
         rebalance=Rebalance.OFF,
         reserve_bytes=0,
         log_format="json",
+        metrics=MetricsSettings(
+            textfile=Path("/var/lib/node_exporter/ebs-autoscale.prom"), listen=("::1", 9798)
+        ),
+        notify_command=("/usr/local/bin/tell-ops", "--channel", "on call"),
+    ),
+    "commands": replace(
+        DEFAULT,
+        metrics=MetricsSettings(listen=("127.0.0.1", 9798)),
+        notify_command=("sh", "-c", "mail -s scratch root"),
     ),
 }

@@ -203,7 +203,7 @@ def test_no_mistake_hides_another(data: st.DataObject) -> None:
         section, _, name = path.rpartition(".")
         keys = document.setdefault(section, {}) if section else document
         assert isinstance(keys, dict)
-        keys[name] = "!"
+        keys[name] = "'"
     with pytest.raises(ConfigInvalid) as refusal:
         parse(yaml.safe_dump(document), name="wrong")
     named = {line.split(": ")[1] for line in str(refusal.value).splitlines()[1:]}

@@ -89,7 +89,7 @@ def test_nothing_in_the_way_holds_the_daemon_up(
     tmp_path: Path, occupy: Callable[[Path], None]
 ) -> None:
     """Whatever has the name that the report has while it is written, nobody waits for it."""
-    occupy(tmp_path / "scratch.part")
+    occupy(tmp_path / "scratch.json.part")
     status = StatusFile(tmp_path / "scratch.json")
     assert (status.write(WATCHING) is None) == (occupy is make_a_pipe)
 
