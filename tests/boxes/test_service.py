@@ -123,7 +123,9 @@ def test_stopped_in_mid_balance(make_host: MakeBox) -> None:
 
 def test_reload(box: Box) -> None:
     """A valid configuration is used at once; an invalid one fails the reload, changing nothing."""
-    configure(box, limits={"volumes": 7})
+    # Within the sandbox of its unit.
+    notify = {"command": ["sh", "-c", "nice >>/run/heard; cat >>/run/heard"]}
+    configure(box, limits={"volumes": 7}, notify=notify, metrics={"listen": 9798})
     box.exec("systemctl", "reload", UNIT)
     wait_event(box, EventKind.RELOADED)
     box.write(CONFIG_PATH, "mountpoint: /scratch\nlimits: {volumes: many}\n")
@@ -135,6 +137,11 @@ def test_reload(box: Box) -> None:
     fill(box, left=20, path="/root/good.yaml")
     wait_growth(box)
     assert shown(box, "MainPID") == pid
+    box.wait_until(lambda: EventKind.GROWTH_DONE.value in box.read("/run/heard"), "the command")
+    # The command has the usual priority, not that of the daemon.
+    assert set(box.read("/run/heard").splitlines()[::2]) == {"0"}
+    scrape = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9798/metrics').read())"
+    assert "ebs_autoscale_managed_volumes" in box.exec("python3", "-c", scrape).stdout
 
 
 def test_unmounted_and_mounted_again(box: Box) -> None:
