@@ -8,7 +8,7 @@ from math import inf
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Problem, Stopped
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, LockHeld, Problem, Stopped
 from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.model import DecisionKind, Device, Reading, Stage, StepKind
 from ebs_autoscale.policy import (
@@ -65,6 +65,9 @@ RESERVE_LASTS_SECONDS = 900.0
 
 # A tick that begins so much after its time shows a host that is overloaded, or a loop that waited.
 LATE_AFTER_SECONDS = 1.0
+
+# A growth that is decided has passed every limit.
+_REFUSALS = {cause.value for cause in Cause if cause.exit is Exit.REFUSED}
 
 # After this many unexpected errors in a row, exit, so that systemd reports a failed service.
 BUGS_IN_A_ROW_MAX = 5
@@ -358,14 +361,14 @@ class Monitor:
         now = self._clock.now_seconds()
         self._state = self._state.failed(problem.cause, now, jitter=self._clock.jitter())
         delay = self._state.retry_in_seconds(now, seconds_left=self._seconds_left)
-        when = f"next retry in {delay:.0f} s"
+        when = f"next retry in {max(1, round(delay))} s"
         if delay >= WORTH_A_RELOAD_SECONDS:
             when += f"; `{self.reload_command}` retries at once"
-        self._raise(replace(problem, sentence=f"{problem.sentence} ({when})"))
+        self._raise(problem, when=when)
 
-    def _raise(self, problem: Problem, level: Level = Level.ERROR) -> None:
+    def _raise(self, problem: Problem, level: Level = Level.ERROR, *, when: str = "") -> None:
         self._raised_in_growth.add(problem.key)
-        self._growth_conditions.raised(problem, level)
+        self._growth_conditions.raised(problem, level, when=when)
 
     def _handle(self, event: Event) -> None:
         """Take an event of the growth into account, and pass on what is worth a line."""
@@ -426,6 +429,8 @@ class Monitor:
         if event.decision is DecisionKind.HOLD:
             self._state = self._state.held(self._clock.now_seconds())
             self._growth_conditions.only(self._raised_in_growth)
+        if event.decision is DecisionKind.GROW:
+            self._growth_conditions.only(self._growth_conditions.lines.keys() - _REFUSALS)
         if event.sentence != self._decided:
             self._decided = event.sentence
             self._emit(event)

@@ -34,20 +34,21 @@ class Conditions:
         """What is wrong now, by key."""
         return {key: lasting.problem.line for key, lasting in self._lasting.items()}
 
-    def raised(self, problem: Problem, level: Level = Level.ERROR) -> None:
-        """Note that there is this problem now."""
+    def raised(self, problem: Problem, level: Level = Level.ERROR, *, when: str = "") -> None:
+        """Note that there is this problem now; `when` is true only at this moment."""
         now = self._clock.now_seconds()
+        told = replace(problem, sentence=f"{problem.sentence} ({when})") if when else problem
         lasting = self._lasting.get(problem.key)
         if lasting is None:
             self._lasting[problem.key] = _Lasting(problem, now, now)
-            self._tell(EventKind.CONDITION_BEGAN, problem, level)
+            self._tell(EventKind.CONDITION_BEGAN, told, level)
             return
         lasting.problem = problem
         if now - lasting.told_at_seconds >= REMIND_AFTER_SECONDS:
             lasting.told_at_seconds = now
             lasted = format_duration(round(now - lasting.began_at_seconds))
-            sentence = f"still failing after {lasted}: {problem.sentence}"
-            self._tell(EventKind.CONDITION_LASTS, replace(problem, sentence=sentence), level)
+            sentence = f"still failing after {lasted}: {told.sentence}"
+            self._tell(EventKind.CONDITION_LASTS, replace(told, sentence=sentence), level)
 
     def only(self, keys: Iterable[str]) -> None:
         """End every condition but these."""

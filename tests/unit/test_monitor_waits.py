@@ -298,12 +298,39 @@ def test_long_waits_mention_the_reload() -> None:
     watch = Watch(policy=SLOW, available_gib=5)
     watch.growths.course = lambda: failed(Cause.DENIED)
     watch.look_for(60)
-    [line] = watch.view.conditions.values()
-    assert "`systemctl reload ebs-autoscale`" in line
+    [told] = watch.told(EventKind.CONDITION_BEGAN)
+    assert "`systemctl reload ebs-autoscale`" in told
     starts = len(watch.growths.starts_at)
     watch.monitor.set_policy(SLOW)
     watch.look_for(6)
     assert len(watch.growths.starts_at) == starts + 1
+
+
+def test_a_wait_lasts_as_long_as_it_says() -> None:
+    """What lasts is told without the wait, which the view has as a moment: it is due or to come."""
+    watch = Watch(policy=SLOW, available_gib=5)
+    watch.growths.course = lambda: failed(Cause.DENIED)
+    watch.look_for(60)
+    [line] = watch.view.conditions.values()
+    assert "retr" not in line
+    retry_at = watch.view.retry_at
+    assert retry_at is not None
+    watch.look_for(30)
+    assert watch.view.retry_at == retry_at
+    assert retry_at > watch.clock.wall_seconds()
+
+
+def test_a_decision_to_grow_ends_a_refusal() -> None:
+    """Another failure after it does not show that the limit still holds."""
+    watch = Watch(policy=SLOW, available_gib=5)
+    watch.growths.course = lambda: refused(Cause.LIMIT_TOTAL)
+    watch.look_for(60)
+    assert list(watch.view.conditions) == ["limits.total"]
+    decided = said(EventKind.DECIDED, "grow: little available", decision=DecisionKind.GROW)
+    watch.growths.course = lambda: [(0.1, decided), *failed(Cause.DENIED)]
+    watch.monitor.set_policy(SLOW)
+    watch.look_for(60)
+    assert list(watch.view.conditions) == ["denied"]
 
 
 def test_a_reload_ends_a_warning_that_is_no_longer_true() -> None:
