@@ -137,7 +137,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_common_options(parser)
-    config = os.environ.get("EBS_AUTOSCALE_CONFIG") or str(paths.CONFIG_DEFAULT)
+    config = os.environ.get("EBS_AUTOSCALE_CONFIG") or paths.CONFIG_DEFAULT
     parser.set_defaults(config=config, log_level="info")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -226,7 +226,7 @@ def _add_run(commands: "_Verbs") -> None:
 def _add_inspecting_verbs(commands: "_Verbs") -> None:
     status = _add_verb(commands, "status", "show space, the next decision and pending retries")
     _add_json(status)
-    status.add_argument("--watch", action="store_true", help="repeat every second until Ctrl-C")
+    status.add_argument("--watch", action="store_true", help="redraw every second until Ctrl-C")
     # What a daemon that waits for its mount asks; see daemon/await_mount.py.
     status.add_argument("--missing-volumes", metavar="UUID", help=argparse.SUPPRESS)
     status.set_defaults(verb=verbs.status)

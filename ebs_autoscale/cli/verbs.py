@@ -209,10 +209,13 @@ def status(arguments: argparse.Namespace) -> int:
     """Print space, the next decision and pending retries; with or without a daemon."""
     from ebs_autoscale.cli import status as printed
 
-    settings = config.load(arguments.config)
+    path: Path = arguments.config
     if arguments.missing_volumes:
-        return _show_missing_volumes(settings, arguments.missing_volumes)
-    return printed.show(settings, as_json=arguments.json, watch=arguments.watch)
+        return _show_missing_volumes(config.load(path), arguments.missing_volumes)
+    # Nobody has named a configuration: the parser's default itself.
+    given = None if path is paths.CONFIG_DEFAULT else path
+    configurations = printed.configured(given)
+    return printed.show(configurations, as_json=arguments.json, watch=arguments.watch)
 
 
 def _show_missing_volumes(settings: config.Settings, filesystem: str) -> int:

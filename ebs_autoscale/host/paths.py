@@ -34,6 +34,12 @@ def _escape(part: str, *, first: bool) -> str:
     )
 
 
+def configurations() -> list[Path]:
+    """The files that the units on this host use, config.yaml first; that one if there is none."""
+    found = CONFIG_FOLDER.glob("*.yaml")
+    return sorted(found, key=lambda path: (path != CONFIG_DEFAULT, path)) or [CONFIG_DEFAULT]
+
+
 def status_file(mountpoint: str) -> Path:
     r"""The daemon's report: `/a/b` is a-b.json and `/a-b` is a\x2db.json, as units are named."""
     name = escape_path(mountpoint)

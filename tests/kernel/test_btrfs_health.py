@@ -46,6 +46,12 @@ class ForeignBalance(Protocol):
         """Let one run on this path."""
 
 
+def show_status(path: Path) -> int:
+    """Print the status of the filesystem on this path."""
+    settings = Settings(mountpoint=str(path))
+    return status.show({Path("/config.yaml"): settings}, as_json=False, watch=False)
+
+
 def test_corruption_is_counted_until_reset(
     loop: Loop, btrfs_at: Btrfs, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,12 +73,11 @@ def test_corruption_is_counted_until_reset(
     reading = filesystem.read()
     assert reading.devices[0].errors[3] > 0
     assert [problem.cause for problem in problems_of(reading)] == [Cause.DEVICE_ERRORS]
-    settings = Settings(mountpoint=str(path))
-    assert status.show(settings, as_json=False, watch=False) == Exit.FAILED
-    assert "problem      " in capsys.readouterr().out
+    assert show_status(path) == Exit.FAILED
+    assert "alarm        " in capsys.readouterr().out
     run(["btrfs", "device", "stats", "--reset", str(path)], timeout_seconds=60)
     assert not list(problems_of(filesystem.read()))
-    assert status.show(settings, as_json=False, watch=False) == Exit.SUCCESS
+    assert show_status(path) == Exit.SUCCESS
 
 
 def test_status_names_what_runs(
@@ -84,7 +89,7 @@ def test_status_names_what_runs(
     """The running exclusive operation is in the status, a balance with its progress."""
     path = btrfs_at(loop(2 * GIB))
     with foreign_balance(path):
-        status.show(Settings(mountpoint=str(path)), as_json=False, watch=False)
+        show_status(path)
     assert re.search(r"running      balance, \d+ of \d+ chunks moved", capsys.readouterr().out)
 
 
@@ -185,7 +190,7 @@ def test_errors_that_force_it_read_only_are_still_told(
         Event().wait(0.1)
     else:
         pytest.fail(caught.value.hint)
-    assert status.show(Settings(mountpoint=str(path)), as_json=False, watch=False) == Exit.UNFIT
+    assert show_status(path) == Exit.UNFIT
     assert f"{device.name} (devid 1): " in capsys.readouterr().out
     lines = check.lines(check.look(check.expected(str(path)), SystemClock()))
     assert [line.verdict for line in lines if device.name in line.sentence] == ["warn"]

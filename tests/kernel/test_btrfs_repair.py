@@ -13,7 +13,7 @@ from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.checks import filesystem as check
-from ebs_autoscale.cli import status
+from ebs_autoscale.cli.look import Looker
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
@@ -121,7 +121,8 @@ def daemon_advice(filesystem: BtrfsFilesystem) -> tuple[Cause | None, str]:
 
 def status_advice(path: str) -> str:
     """What `status` says."""
-    seen = status.look(Settings(mountpoint=path), SystemClock())
+    settings = Settings(mountpoint=path)
+    seen = Looker(Path("/config.yaml"), settings, SystemClock()).look()
     if seen.unfit:
         return seen.unfit.hint
     wrong = seen.filesystem.problems if seen.filesystem else ()

@@ -1,0 +1,229 @@
+"""What `status` shows of mountpoints, for people: lines of text of a given width."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isinf
+
+from ebs_autoscale.cli.look import FilesystemStatus, Status
+from ebs_autoscale.cli.terminal import Look, Paint
+from ebs_autoscale.errors import with_hint
+from ebs_autoscale.model import MIB, Device, Reading
+from ebs_autoscale.policy import Limits
+from ebs_autoscale.telemetry import ManagedVolumes, PastGrowth, State, View
+from ebs_autoscale.units import counted, format_duration, format_size, printable, wrapped
+
+_LABEL_COLUMNS = 12
+# On a narrower screen the text begins below its label.
+_NARROW_COLUMNS = 50
+# Joins words that stay on one line.
+_GLUE = "\xa0"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A label and what there is to say, in one or more lines, each of which is wrapped."""
+
+    label: str
+    lines: Sequence[str]
+    paint: Paint = Paint.PLAIN
+
+
+def page(statuses: Sequence[Status], look: Look) -> list[str]:
+    """The lines of all mountpoints, a blank one between two."""
+    lines: list[str] = []
+    for status in statuses:
+        lines += ([""] if lines else []) + list(_lines_of(status, look))
+    return lines
+
+
+def _lines_of(status: Status, look: Look) -> Iterator[str]:
+    title = printable(f"{status.mountpoint or status.config}: {_state(status)}")
+    for line in wrapped(title, look.columns, indent="  ").split("\n"):
+        yield look.painted(line, Paint.BOLD)
+    if status.filesystem:
+        yield from _bar(status.filesystem, look)
+    for row in _rows(status):
+        yield from _laid_out(row, look)
+
+
+def _laid_out(row: Row, look: Look) -> Iterator[str]:
+    label = f"  {row.label:<{_LABEL_COLUMNS}} "
+    begin, indent = label, " " * len(label)
+    if look.columns < _NARROW_COLUMNS:
+        yield look.painted(label.rstrip(), Paint.DIM)
+        begin = indent = "    "
+    for number, text in enumerate(map(printable, row.lines)):
+        first = indent if number else begin
+        lines = wrapped(text, look.columns, first=first, indent=indent).split("\n")
+        yield look.painted(first, Paint.DIM) + look.painted(lines[0][len(first) :], row.paint)
+        for line in lines[1:]:
+            yield look.painted(line, row.paint)
+
+
+def _state(status: Status) -> str:
+    if status.unfit:
+        return "unfit"
+    if status.daemon is None:
+        return "no daemon is running" if not status.daemon_unknown else "unknown"
+    return status.daemon.view.state.value
+
+
+def _bar(seen: FilesystemStatus, look: Look) -> Iterator[str]:
+    """The space as a bar of the whole width, and what each of its parts is."""
+    reading = seen.reading
+    size = reading.size_bytes or 1
+    used = max(0, reading.size_bytes - reading.available_bytes)
+    unallocated = min(_unallocated_bytes(reading), reading.available_bytes)
+    columns = max(1, look.columns - 4)
+    used_columns = min(columns, round(columns * used / size))
+    unallocated_columns = min(columns - used_columns, round(columns * unallocated / size))
+    free_columns = columns - used_columns - unallocated_columns
+    paint = Paint.ALARM if seen.problems else Paint.WARNING if seen.shortage else Paint.GOOD
+    bar = look.painted(look.used * used_columns, paint)
+    yield f"  {bar}{look.free * free_columns}{look.unallocated * unallocated_columns}"
+    parts = (
+        f"{look.used} used {_share(used, size)}",
+        f"{look.free}{look.unallocated} available {_share(reading.available_bytes, size)}",
+        f"{look.unallocated} unallocated {_share(unallocated, size)}",
+    )
+    legend = "  ".join(part.replace(" ", _GLUE) for part in parts)
+    yield from wrapped(legend, look.columns, first="  ", indent="  ").split("\n")
+
+
+def _share(part_bytes: int, size_bytes: int) -> str:
+    return f"{format_size(part_bytes)}, {100 * part_bytes / size_bytes:.1f} %"
+
+
+def _unallocated_bytes(reading: Reading) -> int:
+    return sum(device.unallocated_bytes for device in reading.devices if not device.missing)
+
+
+def _rows(status: Status) -> Iterator[Row]:
+    """All that there is to say, what is wrong first."""
+    view = status.daemon.view if status.daemon else None
+    for alarm in status.alarms:
+        yield Row("alarm", [alarm], Paint.ALARM)
+    if seen := status.filesystem:
+        yield Row("decision", [f"{seen.decision}: {seen.reason}"])
+        yield Row("fill rate", [_fill_rate(seen)])
+    if view and (waiting := _waiting(status, view)):
+        label = "growing" if view.state is State.GROWING else "waiting"
+        yield Row(label, [waiting], Paint.WARNING)
+    yield Row("daemon", [_daemon(status)])
+    if view and view.recent:
+        newest_first = reversed(view.recent)
+        yield Row("growths", _table([_growth(each, status.at_seconds) for each in newest_first]))
+    if devices := seen.reading.devices if seen else status.devices:
+        volumes = seen.volumes if seen else {}
+        rows = [_device(device, volumes.get(device.name, "")) for device in devices]
+        yield Row("devices", _table(rows))
+    if status.settings:
+        managed = view.managed if view else ManagedVolumes()
+        yield Row("limits", list(_limits(status.settings.policy.limits, managed)))
+    if words := status.cost[1]:
+        yield Row("cost", [words])
+    if view and view.managed.orphans:
+        count = counted(view.managed.orphans, "volume")
+        yield Row("orphaned", [f"{count} of no use; `ebs-autoscale check` names each"])
+    if seen:
+        yield from _details(seen)
+
+
+def _fill_rate(seen: FilesystemStatus) -> str:
+    rate, full_in = seen.fill_bytes_per_second, seen.full_in_seconds
+    if rate is None or full_in is None:
+        return "not measured yet"
+    if isinf(full_in):
+        return "0 MiB/s"
+    return f"{rate / MIB:.3g} MiB/s, full in {format_duration(round(full_in))}"
+
+
+def _waiting(status: Status, view: View) -> str:
+    """What the daemon waits for, with a countdown that is right at this moment."""
+    parts, left = [view.activity], status.retry_in_seconds
+    if left is not None and left < 1:
+        parts.append("next retry now")
+    elif left is not None:
+        parts.append(f"next retry in {format_duration(round(left))}")
+        parts.append(f"`{status.reload_command}` retries at once")
+    return "; ".join(filter(None, parts))
+
+
+def _daemon(status: Status) -> str:
+    daemon = status.daemon
+    if daemon is None:
+        return str(status.daemon_unknown or "not running: nothing grows this filesystem")
+    growths = counted(daemon.view.growths_since_start, "growth")
+    memory = format_size(daemon.resident_bytes)
+    return f"pid {daemon.pid}, {growths} since its start, {memory} of memory"
+
+
+def _growth(growth: PastGrowth, now_seconds: float) -> tuple[str, ...]:
+    ago = format_duration(max(0, round(now_seconds - growth.ended_at)))
+    return (
+        f"+{format_size(growth.size_bytes)}" if growth.size_bytes else "",
+        f"in {growth.seconds:.1f} s",
+        growth.volume,
+        f"{ago} ago",
+    )
+
+
+def _device(device: Device, volume: str) -> tuple[str, ...]:
+    if device.missing:
+        name = f" ({device.name})" if device.name else ""
+        return (f"devid {device.devid} MISSING{name}", volume)
+    size = device.size_bytes
+    allocated = 100 * (size - device.unallocated_bytes) / size if size else 0
+    use = f"{allocated:.0f} % allocated" if device.writable else "no room"
+    return (device.label, volume, format_size(size), use)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows with their columns aligned, without those that are empty in all."""
+    count = max(map(len, rows))
+    cells = [[*row, *[""] * (count - len(row))] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _limits(limits: Limits, managed: ManagedVolumes) -> Iterator[str]:
+    """What is used of what is allowed; the first only once the daemon has asked EC2."""
+    slots, size, usd = managed.slots_free, managed.size_bytes, managed.usd_per_month
+    parts = [] if slots is None else [counted(slots, "free attachment slot")]
+    if limits.volumes is not None:
+        parts.insert(0, _of(managed.volumes, str(limits.volumes), "volumes"))
+    elif managed.volumes is not None:
+        parts.insert(0, counted(managed.volumes, "volume"))
+    if parts:
+        yield ", ".join(parts)
+    used = None if size is None else format_size(size)
+    yield _of(used, format_size(limits.total_bytes), "in total")
+    if limits.monthly_usd is not None:
+        used = None if usd is None else f"{usd:.2f}"
+        yield _of(used, f"{limits.monthly_usd:.2f}", "USD a month")
+
+
+def _of(used: object, allowed: str, what: str) -> str:
+    return f"{used} of {allowed} {what}" if used is not None else f"at most {allowed} {what}"
+
+
+def _details(seen: FilesystemStatus) -> Iterator[Row]:
+    reading = seen.reading
+    held, wanted = format_size(reading.reserve_bytes), format_size(seen.reserve_wanted_bytes)
+    headroom = format_size(reading.metadata_headroom_bytes)
+    yield Row("metadata", [f"{reading.metadata_profile}, room for {headroom} more"])
+    yield Row("reserve", [f"{held} of {wanted} held for emergencies"])
+    if quota := reading.quota:
+        left, limit = format_size(quota.left_bytes), format_size(quota.limit_bytes)
+        yield Row("quota", [f"{left} of {limit} left to quota group {quota.qgroup}"])
+    if seen.operation != "none":
+        yield Row("running", [", ".join(filter(None, (seen.operation, seen.progress)))])
+    for remark in seen.remarks:
+        yield Row("remark", [with_hint(remark.sentence, remark.hint)])
+    yield Row("shown by df", [f"{format_size(reading.statvfs_available_bytes)} available"])
+    yield Row("filesystem", [reading.filesystem])

@@ -1,0 +1,39 @@
+"""Run a program on a terminal of its own."""
+
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+ROWS = 60
+
+
+def on_terminal(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    columns: int = 80,
+    until: bytes = b"",
+    number: signal.Signals = signal.SIGTERM,
+) -> str:
+    """All that it writes; once `until` is among that, it gets the signal."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", ROWS, columns, 0, 0))
+    with subprocess.Popen(
+        argv, env=dict(environment), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        written, is_told = b"", False
+        # The end of the last process on a terminal is EIO to its reader.
+        with suppress(OSError):
+            while part := os.read(ours, 65_536):
+                written += part
+                if until and until in written and not is_told:
+                    process.send_signal(number)
+                    is_told = True
+    os.close(ours)
+    return written.decode().replace("\r\n", "\n")
