@@ -75,6 +75,7 @@ pictures: tools $(VENV)/.dev-ready ## record the pictures in the README from rea
 	@$(SUDO) $(BIN)/python -m tests.pictures.filling >build/filling.json
 	@$(BIN)/python -m tests.pictures.chart docs/pictures <build/filling.json
 	@$(SUDO) $(BIN)/python -m tests.pictures.screen docs/pictures/demo.svg
+	@$(SUDO) $(BIN)/python -m tests.pictures.status docs/pictures
 
 bench: tools $(VENV)/.dev-ready ## measure cost, accuracy and survival under load; ARGS='storm cost'
 	@exec $(SUDO) $(BIN)/python -m tests.bench $(ARGS)

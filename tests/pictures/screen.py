@@ -8,7 +8,7 @@ from pathlib import Path
 from ebs_autoscale_demo import demo
 from ebs_autoscale_demo.progress import Progress
 from ebs_autoscale_demo.screen import picture
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.terminal_theme import TerminalTheme
 
 _COLUMNS = 96
@@ -40,25 +40,31 @@ _THEME = TerminalTheme(
 )
 
 
+def save(file: Path, screen: RenderableType, *, columns: int, title: str) -> None:
+    """Save a screen, without the fonts that rich would have the reader fetch from a third party."""
+    console = Console(file=StringIO(), record=True, width=columns, force_terminal=True)
+    console.print(screen)
+    svg = console.export_svg(title=title, theme=_THEME, unique_id=file.stem)
+    file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), "utf-8")
+
+
 class ScreenShot:
     """Keeps the screen as it was last while the third volume was being added."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._svg = ""
+        self._screen: RenderableType | None = None
 
     def show(self, progress: Progress) -> None:
         """Keep it when it is the moment."""
         devices = len(progress.space.devices) if progress.space else 0
         if devices == _DEVICES and progress.status.get("state") == "growing":
-            console = Console(file=StringIO(), record=True, width=_COLUMNS, force_terminal=True)
-            console.print(picture(progress))
-            self._svg = console.export_svg(title="make demo", theme=_THEME, unique_id="demo")
+            self._screen = picture(progress)
 
     def close(self) -> None:
-        """Save it, without the fonts that rich would have the reader fetch from a third party."""
-        own = re.sub(r"@font-face \{.*?\}\s*", "", self._svg, flags=re.DOTALL)
-        self._file.write_text(own, "utf-8")
+        """Save it."""
+        if self._screen:
+            save(self._file, self._screen, columns=_COLUMNS, title="make demo")
 
 
 if __name__ == "__main__":
