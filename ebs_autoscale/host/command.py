@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Transient, Unfit
 
@@ -92,6 +93,9 @@ def feed(argv: Sequence[str], text: bytes, *, timeout_seconds: float) -> int:
         except OSError as error:
             what = f"cannot start {argv[0]}: {error.strerror}"
             raise Transient(what, cause=Cause.HOST) from error
+    # At once: neither before the programs of the host nor before a growth.
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
     try:
         return process.wait(timeout_seconds + _BOUNDED_GRACE_SECONDS)
     except subprocess.TimeoutExpired:

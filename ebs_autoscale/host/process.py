@@ -164,9 +164,7 @@ def _bounded(seconds: float, argv: list[str]) -> int:
     clock.stop_on(signal.SIGTERM, signal.SIGINT)
     die_with_parent(signal.SIGTERM)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # Neither before the programs of the host nor safe from the kernel when memory is short.
-    with suppress(OSError):
-        os.nice(max(0, -os.nice(0)))
+    # When memory is short, before the daemon.
     with suppress(OSError):
         _OOM_SCORE.write_text("500")
     until = clock.now_seconds() + seconds

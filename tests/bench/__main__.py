@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.alone import alone
-from tests.bench import accuracy, cost, fill, imds, picture, scenarios, storm
+from tests.bench import accuracy, cost, fill, imds, notified, picture, scenarios, storm
 from tests.simulated import programs
 
 
@@ -87,6 +87,12 @@ def _workloads(_folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]
     return []
 
 
+def _notify(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
+    for line in notified.table(folder):
+        say(line)
+    return []
+
+
 WHAT = {
     "workloads": _workloads,
     "cost": _cost,
@@ -95,6 +101,7 @@ WHAT = {
     "storm": _storm,
     "fill": _fill,
     "imds": _imds,
+    "notify": _notify,
 }
 
 
