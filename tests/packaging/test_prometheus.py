@@ -13,8 +13,16 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from prometheus_client.parser import text_string_to_metric_families
 
 from ebs_autoscale.errors import Cause, Exit
+from ebs_autoscale.model import StepKind
+from ebs_autoscale.policy import Forecast
+from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.telemetry.metrics import render
+from ebs_autoscale.telemetry.tally import Tally
+from ebs_autoscale.telemetry.view import ManagedVolumes, State, View
+from tests.unit.samples import reading_of
 from tests.unit.test_readme import anchors_of
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +32,60 @@ ALERTS = {
     rule["alert"]: rule for group in yaml.safe_load(TEXT)["groups"] for rule in group["rules"]
 }
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
+ALERT_TESTS = (FOLDER / "alerts_test.yml").read_text("utf-8")
 ANY_CAUSE = "{{ $labels.cause | reReplaceAll "
+
+
+def tally_of(*events: Event) -> Tally:
+    """What is counted of these events."""
+    tally = Tally()
+    for event in events:
+        tally.add(event, 1.8e9)
+    return tally
+
+
+VIEWS = {
+    "before the first reading": View(state=State.WAITING),
+    "idle": View(state=State.WATCHING, reading=reading_of(100, 60)),
+    "growing": View(
+        state=State.GROWING,
+        reading=reading_of(100, 19),
+        shortage="19 % available",
+        forecast=Forecast(fill_bytes_per_second=5e8),
+        managed=ManagedVolumes(
+            volumes=2, size_bytes=10**11, orphans=0, slots_free=25, usd_per_month=8.5
+        ),
+        tally=tally_of(
+            Event(kind=EventKind.STEP_DONE, sentence="", step=StepKind.CREATE_VOLUME, seconds=1.5),
+            Event(kind=EventKind.EC2_CALL, sentence="", action="CreateVolume", result="throttled"),
+        ),
+    ),
+    "refused": View(
+        state=State.WATCHING,
+        reading=reading_of(100, 5),
+        shortage="5 % available",
+        conditions={"limits.total": "x", "not blank vol-0123456789abcdef0": "x"},
+        tally=tally_of(
+            Event(kind=EventKind.GROWTH_REFUSED, sentence="", cause=Cause.LIMIT_TOTAL),
+        ),
+    ),
+}
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def series_of(view: View) -> Series:
+    """What Prometheus' own parser finds: the value of each series."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text_of(view))
+        for sample in family.samples
+    }
+
+
+def text_of(view: View) -> str:
+    """What is exported of a view."""
+    return render(view, mountpoint='/scratch "two"', seen_at_seconds=1.8e9)
 
 
 def promtool(*arguments: str, stdin: str = "") -> str:
@@ -41,6 +102,70 @@ def promtool(*arguments: str, stdin: str = "") -> str:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_promtool_accepts_the_metrics(view: str) -> None:
+    """Names, units, types and help follow Prometheus' conventions."""
+    assert promtool("check", "metrics", stdin=text_of(VIEWS[view])) == ""
+
+
+def test_promtool_would_object() -> None:
+    """A counter without _total is no metric of ours."""
+    with pytest.raises(AssertionError, match="_total"):
+        promtool("check", "metrics", stdin="# HELP growths x\n# TYPE growths counter\ngrowths 1\n")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_series_exists_from_the_first_scrape(view: str) -> None:
+    """A counter that appears with its first event has no increase that an alert could see."""
+    first = series_of(VIEWS["before the first reading"])
+    assert series_of(VIEWS[view]).keys() == first.keys()
+    assert len(first) == text_of(VIEWS[view]).count("{mountpoint=")
+
+
+@pytest.mark.parametrize("step", StepKind)
+def test_each_histogram_is_complete(step: StepKind) -> None:
+    """The last bucket has all durations, as the count does."""
+    found = {
+        (name.removeprefix("ebs_autoscale_step_duration_seconds"), dict(labels).get("le")): value
+        for (name, labels), value in series_of(VIEWS["growing"]).items()
+        if ("step", step.value) in labels
+    }
+    expected = 1 if step is StepKind.CREATE_VOLUME else 0
+    assert found["_bucket", "+Inf"] == found["_count", None] == expected
+    assert found["_sum", None] == 1.5 * expected
+
+
+def test_values_reach_prometheus() -> None:
+    """The parser reads what the view has."""
+    found = {
+        (name.removeprefix("ebs_autoscale_"), *sorted(v for k, v in labels if k != "mountpoint"))
+        for name, labels in {
+            key: value for key, value in series_of(VIEWS["refused"]).items() if value == 1
+        }
+        if not name.endswith("build_info")
+    }
+    assert found == {
+        ("readable",),
+        ("short",),
+        ("devices",),
+        ("growths_total", "limits.total", "refused"),
+        ("condition", "limits.total"),
+        ("condition", "not blank"),
+    }
+
+
+def test_alerts_and_dashboard_name_metrics_that_exist() -> None:
+    """So do the unit tests of the alerts, with labels that exist."""
+    existing = series_of(VIEWS["idle"])
+    names = {name for name, _ in existing}
+    for text in (TEXT, *queries()):
+        assert set(re.findall(r"ebs_autoscale_\w+", text)) <= names
+    for name, labels in re.findall(r"'(ebs_autoscale_\w+)\{(.+?)\}'", ALERT_TESTS):
+        wanted = dict(re.findall(r'(\w+)="(.*?)"', labels))
+        own = {(k, v) for k, v in wanted.items() if k not in {"job", "instance", "mountpoint"}}
+        assert any(name == each and own <= has for each, has in existing), (name, labels)
 
 
 def test_promtool_accepts_the_rules() -> None:
@@ -61,7 +186,7 @@ def test_each_alert_says_how_urgent_it_is_and_what_to_do(alert: str) -> None:
     assert {"summary", "description"} < rule["annotations"].keys()
     page, _, section = rule["annotations"]["runbook_url"].partition("#")
     assert section.startswith(ANY_CAUSE) or section in anchors_of((ROOT / page).read_text("utf-8"))
-    assert f'alertname="{alert}"' in (FOLDER / "alerts_test.yml").read_text("utf-8")
+    assert f'alertname="{alert}"' in ALERT_TESTS
 
 
 @pytest.mark.parametrize("cause", Cause)
