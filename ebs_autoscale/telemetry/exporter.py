@@ -86,13 +86,21 @@ class Exporter:
 
     def _start(self, collector: _Collector) -> None:
         self._collectors.append(collector)
-        Thread(target=collector.run, name="metrics", daemon=True).start()
+        try:
+            Thread(target=collector.run, name="metrics", daemon=True).start()
+        except RuntimeError as error:
+            hint = "raise TasksMax= of the service, then reload it"
+            collector.problem = Problem(Cause.METRICS, f"no metrics: {error}", hint)
 
     def _text(self) -> str | None:
         if self._latest is None:
             return None
         view, seen_at_seconds = self._latest
-        return render(view, mountpoint=self._mountpoint, seen_at_seconds=seen_at_seconds)
+        try:
+            return render(view, mountpoint=self._mountpoint, seen_at_seconds=seen_at_seconds)
+        except Exception:  # noqa: BLE001 -- whatever it is, the next view may be fine
+            self._dropped_before += 1
+            return None
 
 
 class TextFile:
