@@ -64,8 +64,10 @@ class Imds:
         self._url = _endpoint(environment)
         self._tries = _whole_number(environment, "AWS_METADATA_SERVICE_NUM_ATTEMPTS")
         chosen_seconds = _whole_number(environment, "AWS_METADATA_SERVICE_TIMEOUT")
-        self._deadline_seconds = chosen_seconds or first_deadline_seconds
+        self._shortest_seconds = chosen_seconds or first_deadline_seconds
+        self._deadline_seconds = self._shortest_seconds
         self._longest_seconds = chosen_seconds or LONGEST_DEADLINE_SECONDS
+        self._patient_until_seconds = 0.0
         self._token = ""
 
     @property
@@ -86,7 +88,7 @@ class Imds:
 
     def _patiently(self, what: str, ask: Callable[[], Answer], patience_seconds: float) -> Answer:
         """Ask until there is an answer, or no more is to be expected."""
-        deadline = self._clock.now_seconds() + patience_seconds
+        self._patient_until_seconds = self._clock.now_seconds() + patience_seconds
         pause, tries, refusals = FIRST_PAUSE_SECONDS, 0, 0
         while True:
             try:
@@ -95,7 +97,7 @@ class Imds:
                 self._token = ""
                 tries += 1
                 refusals = refusals + 1 if isinstance(error, Unfit) else 0
-                is_late = self._clock.now_seconds() + pause > deadline
+                is_late = self._clock.now_seconds() + pause > self._patient_until_seconds
                 is_last = tries >= self._tries if self._tries else is_late
                 if is_last or refusals >= REFUSALS_BELIEVED:
                     raise self._final(what, error) from error
@@ -176,7 +178,10 @@ class Imds:
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
         """Status and text of one answer; raises Transient when there is none in time."""
-        connection = _BoundedConnection(self._url, self._clock, self._deadline_seconds)
+        # The last try does not outlast the patience, but gets as much time as the first one.
+        left_seconds = self._patient_until_seconds - self._clock.now_seconds()
+        seconds = min(self._deadline_seconds, max(self._shortest_seconds, left_seconds))
+        connection = _BoundedConnection(self._url, self._clock, seconds)
         try:
             with closing(connection):
                 connection.request(method, self._url.path.rstrip("/") + path, headers=dict(headers))

@@ -315,6 +315,19 @@ def test_slow_is_not_absent(service: Service, seconds: str, tries: int) -> None:
     assert service.requests.count(f"PUT {TOKEN}") >= tries
 
 
+def test_the_last_try_does_not_outlast_the_patience(service: Service) -> None:
+    """A service that does not answer gets more time at each try, but no more than there is."""
+    service.late_seconds = 60
+    endpoint = {ENDPOINT: f"http://127.0.0.1:{service.server_port}"}
+    clock = SystemClock()
+    began, client = clock.now_seconds(), Imds(clock, endpoint, first_deadline_seconds=0.3)
+    with pytest.raises(Unfit, match="timed out"):
+        client.identity(patience_seconds=1.7)
+    # With pauses of 0.25 and 0.5 s, tries of 0.3, 0.6 and 1.2 s would end after 2.85 s.
+    assert len(service.requests) == 3
+    assert clock.now_seconds() - began < 2.5
+
+
 @pytest.mark.parametrize("drip_seconds", [0.001, 0.03])
 def test_a_dripping_answer_is_bounded(service: Service, drip_seconds: float) -> None:
     """The whole answer has to come in time, however many reads it takes, or is asked for again."""
