@@ -33,8 +33,11 @@ def test_a_block_device_that_is_gone_has_no_size(folder: Path, tmp_path: Path) -
 
 
 def test_devices_by_devid(folder: Path) -> None:
-    """The target of a running replace, devid 0, is left out; what is not said is usual."""
-    for devid in ("0", "2", "10"):
+    """The target of a running replace, devid 0, is left out; what is not said is usual.
+
+    So is what is no devid.
+    """
+    for devid in ("0", "2", "10", "x"):
         (folder / "devinfo" / devid).mkdir(parents=True)
     (folder / "devinfo/2/writeable").write_text("0\n")
     (folder / "devinfo/2/missing").write_text("1\n")
@@ -42,3 +45,11 @@ def test_devices_by_devid(folder: Path) -> None:
     assert found.devids() == (2, 10)
     assert (found.is_missing(2), found.is_writable(2)) == (True, False)
     assert (found.is_missing(10), found.is_writable(10)) == (False, True)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1" * 5000, "\udc80"])
+def test_what_is_no_number(folder: Path, text: str) -> None:
+    """It is an error like any other of reading sysfs."""
+    (folder / "nodesize").write_text(text, "utf-8", "surrogateescape")
+    with pytest.raises(OSError, match="nodesize"):
+        sysfs.node_bytes_of("uuid")

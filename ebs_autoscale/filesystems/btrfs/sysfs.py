@@ -53,8 +53,15 @@ def uuid_at(fd: int) -> str:
 
 
 def node_bytes_of(filesystem: str) -> int:
-    """The size of the filesystem's tree nodes."""
-    return int((SYSFS / filesystem / "nodesize").read_text("ascii"))
+    """The size of the filesystem's tree nodes; raises OSError."""
+    return _number_in((SYSFS / filesystem / "nodesize").read_text("ascii", "replace"), "nodesize")
+
+
+def _number_in(text: str, name: str) -> int:
+    text = text.strip()
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
+        raise OSError(errno.EIO, f"{name} in sysfs is {text!r:.40}")
+    return int(text)
 
 
 def _folded(name: str) -> int | None:
@@ -113,7 +120,7 @@ class BtrfsSysfs:
         that it replaces.
         """
         present = os.listdir(f"{self._folder}/devinfo")  # noqa: PTH208 -- runs each tick
-        return tuple(sorted(int(devid) for devid in present if devid != "0"))
+        return tuple(sorted(int(devid) for devid in present if devid.isdecimal() and devid != "0"))
 
     def device_number(self, name: str) -> str:
         """The major:minor of the device with this kernel name; empty when it has gone."""
@@ -191,10 +198,7 @@ class BtrfsSysfs:
         return next((name for name in PROFILES if name in present), "single")
 
     def _number(self, name: str) -> int:
-        text = self._read(name)
-        if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
-            raise OSError(errno.EIO, f"{name} in sysfs is {text!r:.40}")
-        return int(text)
+        return _number_in(self._read(name), name)
 
     def _read(self, name: str) -> str:
         if (fd := self._fds.get(name)) is not None:
