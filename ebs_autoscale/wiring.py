@@ -59,7 +59,7 @@ def world_of(
         reserve_bytes=settings.reserve_bytes,
         delete_on_termination=settings.volume.delete_on_termination,
         adopt=settings.adopt,
-        find_copies=lambda uuid: [copy.problem for copy in copies_of(uuid)],
+        find_copies=copies_of,
     )
 
 

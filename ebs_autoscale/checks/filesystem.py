@@ -84,14 +84,8 @@ def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     """Look at the expected filesystem, mounted or not."""
     seen = _look(before, clock)
     remarks = remarks_on(seen.reading) if seen.reading else []
-    return replace(seen, copies=tuple(_copies(seen.uuid)), remarks=tuple(remarks))
-
-
-def _copies(uuid: str) -> list[Problem]:
-    try:
-        return [copy.problem for copy in copies_of(uuid)] if uuid else []
-    except EbsAutoscaleError as error:
-        return [Problem.of_error(error)]
+    copies = copies_of(seen.uuid) if seen.uuid else []
+    return replace(seen, copies=tuple(copies), remarks=tuple(remarks))
 
 
 def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:

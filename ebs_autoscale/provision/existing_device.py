@@ -9,7 +9,7 @@ from pathlib import Path
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
-from ebs_autoscale.filesystems.btrfs.copies import copies_of, devices_of
+from ebs_autoscale.filesystems.btrfs.copies import copies_in, devices_of
 from ebs_autoscale.filesystems.btrfs.superblock import (
     is_left_by_mkfs,
     superblock_uuid,
@@ -77,7 +77,7 @@ def inspect_given(
     """The device that the operator named, if it is blank or its filesystem is ours.
 
     A filesystem is ours if it has a UUID that we have made for this device here, if fstab mounts it
-    at this mountpoint, or if the tags of its volume say so, also those of an older autoscaler. EC2
+    at this mountpoint, or if the tags of its volume say so, also those of the older script. EC2
     is asked only for the tags. Raises Unfit that says what was found, or what `require_usable`
     raises about its UUID, which comes first.
     """
@@ -107,11 +107,12 @@ def inspect_given(
 
 def require_no_copy(candidate: Candidate) -> None:
     """Raise Unfit if another block device has the UUID, and is not another device of it."""
+    found = devices_of(candidate.filesystem, wait_seconds=_COPIES_WAIT_SECONDS)
     if candidate.is_formatted:
-        for copy in copies_of(candidate.filesystem, wait_seconds=_COPIES_WAIT_SECONDS):
+        for copy in copies_in(found, candidate.filesystem):
             raise Unfit(copy.problem.sentence, hint=copy.problem.hint, cause=Cause.COPY)
         return
-    for name in devices_of(candidate.filesystem, wait_seconds=_COPIES_WAIT_SECONDS):
+    for name in found:
         raise Unfit(
             f"{name} already has the UUID {candidate.filesystem}, which {candidate.name} would get",
             hint=f"to use it, run `init` again with `--device /dev/{name}`; otherwise detach it",

@@ -69,10 +69,7 @@ def look_after_volumes(seen: Observation, tried: Tried, world: World) -> None:
 
 def _copies(world: World) -> Problem | None:
     """The block devices that the next mount might take instead of the filesystem's own."""
-    try:
-        problems = world.find_copies(world.filesystem.uuid)
-    except EbsAutoscaleError as error:
-        return Problem.of_error(error)
+    problems = world.find_copies(world.filesystem.uuid)
     if not problems:
         return None
     sentence = "; ".join(problem.sentence for problem in problems)

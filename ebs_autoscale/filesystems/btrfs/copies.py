@@ -138,12 +138,15 @@ class Copy:
         )
 
 
-def copies_of(filesystem: str, *, wait_seconds: float = WAIT_SECONDS) -> list[Copy]:
-    """The copies of its devices that this host shows, whether it is mounted or not.
+def copies_of(filesystem: str) -> list[Problem]:
+    """What is wrong with copies of its devices on this host, whether it is mounted or not.
 
-    Raises Unfit when a block device does not respond.
+    Also a block device that does not respond, which may be one.
     """
-    return copies_in(devices_of(filesystem, wait_seconds=wait_seconds), filesystem)
+    try:
+        return [copy.problem for copy in copies_in(devices_of(filesystem), filesystem)]
+    except EbsAutoscaleError as error:
+        return [Problem.of_error(error)]
 
 
 def copies_in(found: Mapping[str, Superblock], filesystem: str) -> list[Copy]:
