@@ -256,11 +256,12 @@ def _tell_failure(
     *,
     goes_on: bool,
 ) -> None:
-    """Tell why a growth failed; what this growth itself makes good is no failure."""
+    """Tell why a growth failed, or goes on without this volume, which it may leave to a human."""
     is_made_good = goes_on and error.cause.reaction in {Reaction.REPEAT, Reaction.REPLACE}
+    kind = EventKind.WARNING if goes_on else EventKind.GROWTH_FAILED
     _tell(
         world,
-        EventKind.TENDED if is_made_good else EventKind.GROWTH_FAILED,
+        EventKind.TENDED if is_made_good else kind,
         error.what,
         decision,
         hint=error.hint,

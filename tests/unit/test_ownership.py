@@ -200,7 +200,7 @@ def test_what_is_not_blank_is_put_back(world: SimulatedWorld, *, adopt: bool) ->
     world.clock.sleep(10)
     assert not world.cloud.find(loose.id).attached_to
     assert world.at.calls["set_delete_on_termination"] == 1
-    assert world.causes(EventKind.GROWTH_FAILED) == ["not blank"]
+    assert world.causes(EventKind.WARNING)[0] == "not blank"
 
 
 def test_a_blank_one_is_protected_once_it_is_a_device(world: SimulatedWorld) -> None:
