@@ -210,7 +210,7 @@ class Ec2Volumes:
             return None if is_dead else self._volume(answer, growth)
 
     def predecessors(self) -> tuple[Volume, ...]:
-        """Volumes that an older autoscaler created for this instance and that are not ours yet."""
+        """Volumes that the older script created for this instance and that are not ours yet."""
         filters: Sequence[FilterTypeDef] = [
             {"Name": f"tag:{PREDECESSOR_TAG}", "Values": [self.identity.instance_id]}
         ]
@@ -223,7 +223,7 @@ class Ec2Volumes:
             )
 
     def claim(self, volume: Volume) -> None:
-        """Put our three owner tags on a volume that an older autoscaler created."""
+        """Put our three owner tags on a volume that the older script created."""
         tags = self.requests.owner_tags(volume.growth)
         with translated_errors(f"cannot tag {volume.id}"):
             self.ec2.create_tags(

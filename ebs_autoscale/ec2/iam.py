@@ -27,7 +27,7 @@ _CALLER = "${ec2:SourceInstanceARN}"
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
 _THIS_INSTANCE = {"ArnLike": {"ec2:SourceInstanceARN": "arn:*:ec2:*:*:instance/${ec2:InstanceID}"}}
 
-# The instance that an older autoscaler wrote into its tag; without the tag nothing matches.
+# The instance that the older script wrote into its tag; without the tag nothing matches.
 _TAGGED_INSTANCE = f"arn:*:ec2:*:*:instance/${{ec2:ResourceTag/{PREDECESSOR_TAG}}}"
 
 _OWNED_VOLUME = {"StringEquals": {f"ec2:ResourceTag/{OWNER_TAG}": _CALLER}}

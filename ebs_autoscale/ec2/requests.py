@@ -20,7 +20,7 @@ FILESYSTEM_TAG = "ebs-autoscale:filesystem"
 GROWTH_TAG = "ebs-autoscale:growth"
 MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 
-# On every volume of an older autoscaler (awslabs/amazon-ebs-autoscale and its forks); the value is
+# On every volume of the older script (awslabs/amazon-ebs-autoscale and its forks); the value is
 # the instance id.
 PREDECESSOR_TAG = "source-instance"
 

@@ -35,7 +35,7 @@ class Cloud(Protocol):
         ...
 
     def predecessors(self) -> tuple[Volume, ...]:
-        """Volumes that an older autoscaler made for this instance; they have no growth yet."""
+        """Volumes that the older script made for this instance; they have no growth yet."""
         ...
 
     def claim(self, volume: Volume) -> None:

@@ -20,7 +20,7 @@ from ebs_autoscale.telemetry import Event, EventKind, Level
 
 
 def adopt_predecessors(seen: Observation, world: World) -> Observation:
-    """Tag as ours the volumes of an older autoscaler: devices of this filesystem, and loose ones.
+    """Tag as ours the volumes of the older script: devices of this filesystem, and loose ones.
 
     From then on they are volumes like any other: counted by the limits and deleted with the
     instance. Of the loose ones one at a time is adopted, attached, and added if it is verified
@@ -45,7 +45,7 @@ def adopt_predecessors(seen: Observation, world: World) -> Observation:
             # The growth matters more than adoption, and EC2 would refuse the others as well.
             world.warn(volume, f"{volume.id} could not be adopted: {error.what}", error)
             break
-        world.tell(claimed, f"adopted {volume.id} of an older autoscaler")
+        world.tell(claimed, f"adopted {volume.id} of the older script")
         seen = _with(seen, claimed, node)
     return seen
 

@@ -1,4 +1,4 @@
-"""The one permission on volumes that we did not create: to adopt those of an older autoscaler."""
+"""The one permission on volumes that we did not create: to adopt those of the older script."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ ANOTHER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0fedcba9876543210"
 
 
 def foreign_volume(http: OverHttp, instance_id: str | None) -> Volume:
-    """A volume that an older autoscaler created for an instance; None for one without its tag."""
+    """A volume that the older script created for an instance; None for one without its tag."""
     tags = [{"Key": PREDECESSOR_TAG, "Value": instance_id}] if instance_id else []
     parameters: Any = {"TagSpecifications": [{"ResourceType": "volume", "Tags": tags}]}
     zone = http.identity.availability_zone
@@ -26,7 +26,7 @@ def foreign_volume(http: OverHttp, instance_id: str | None) -> Volume:
 
 
 def test_a_volume_of_an_older_autoscaler_is_adopted(start: StartHttp) -> None:
-    """With the statement a volume of an older autoscaler is tagged; without, the hint names it."""
+    """With the statement a volume of the older script is tagged; without, the hint names it."""
     with start() as http:
         volume = foreign_volume(http, http.identity.instance_id)
         http.control.set_policy(without(ADOPT))

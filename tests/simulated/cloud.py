@@ -132,7 +132,7 @@ class SimulatedCloud:
             ebs.attached_at = inf if hangs else self._clock.now_seconds()
 
     def predecessors(self) -> tuple[Volume, ...]:
-        """What an older autoscaler left."""
+        """What the older script left."""
         with self._at.call("predecessors"):
             return tuple(self._shown(v) for v in self.volumes if not v.growth.filesystem)
 

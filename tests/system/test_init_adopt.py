@@ -83,7 +83,7 @@ def test_a_mounted_subvolume(bare_host: BareHost, loop: LoopFactory) -> None:
 def test_the_tags_of_its_volume_decide(
     cloud_host: CloudHost, loop: LoopFactory, tag: str, *, adopted: bool
 ) -> None:
-    """BTRFS on a volume with our tags, or an older autoscaler's, is used; any other is not."""
+    """BTRFS on a volume with our tags, or the older script's, is used; any other is not."""
     device = loop(SIZE_BYTES)
     SIGNATURES["btrfs"](device)
     uuid = subprocess.run(

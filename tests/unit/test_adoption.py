@@ -1,4 +1,4 @@
-"""What an older autoscaler left, and what becomes of it."""
+"""What the older script left, and what becomes of it."""
 
 from math import inf
 
