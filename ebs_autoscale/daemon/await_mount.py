@@ -28,6 +28,8 @@ _LOOK_SLICES = 25
 _LOOK_SLICE_SECONDS = 0.2
 _ASK_TIMEOUT_SECONDS = 180.0
 
+_INCOMPLETE_HINT = "attach the missing volumes: it is mounted as soon as all devices are present"
+
 
 class MountWaiter:
     """Waits for a filesystem to be mounted; call `advance` often, it works at its own pace.
@@ -53,7 +55,7 @@ class MountWaiter:
         self._looked_at_seconds = self._asked_at_seconds = float("-inf")
         self._try_soon()
         self._away = ""
-        self._detail = ""
+        self._detail = self._hint = ""
         self._problem: Problem | None = None
         self._looking: Question | None = None
 
@@ -65,7 +67,7 @@ class MountWaiter:
             if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and self._is_due():
                 self._detail = self._bring_back()
             sentence = "; ".join(filter(None, [error.what, self._detail]))
-            problem = self._problem or Problem(error.cause, sentence, error.hint)
+            problem = self._problem or Problem(error.cause, sentence, self._hint or error.hint)
             self._conditions.raised(problem)
             self._conditions.only({problem.key})
             return View(
@@ -90,7 +92,7 @@ class MountWaiter:
         Not while a copy is visible, which the kernel might mount instead, nor while a device that
         may be one does not respond.
         """
-        self._problem = None
+        self._problem, self._hint = None, ""
         try:
             uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
             if not uuid:
@@ -101,6 +103,7 @@ class MountWaiter:
                 return ""
             if not seen.complete:
                 self._try_soon()
+                self._hint = _INCOMPLETE_HINT
                 return f"{uuid}: {seen.sentence}{self._which_is_away(uuid)}"
             trusted_path(self._mountpoint)
             return self._mount(uuid)

@@ -152,11 +152,11 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
         )
     except (FileNotFoundError, PermissionError) as error:
         package = _PACKAGES.get(argv[0])
-        raise Unfit(
-            f"cannot run {argv[0]}: {error.strerror}",
-            hint=f"install the package {package}" if package else f"install {argv[0]}",
-            cause=Cause.MISSING_TOOL,
-        ) from error
+        hint = f"install the package {package}" if package else f"install {argv[0]}"
+        if isinstance(error, PermissionError):
+            hint = "check who may execute it, and may search the directories above it"
+        what = f"cannot run {argv[0]}: {error.strerror}"
+        raise Unfit(what, hint=hint, cause=Cause.MISSING_TOOL) from error
     except OSError as error:
         raise Transient(f"cannot start {argv[0]}: {error.strerror}", cause=Cause.HOST) from error
 

@@ -1,6 +1,7 @@
 """A device that fails while it is added is told with one advice, which repairs the filesystem."""
 
 import gc
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from ebs_autoscale.cli.look import Looker
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
+from ebs_autoscale.filesystems.btrfs import repair
 from ebs_autoscale.filesystems.btrfs.repair import add_command
 from ebs_autoscale.host import blank
 from ebs_autoscale.host.command import run
@@ -184,6 +186,21 @@ def test_lasts_until_the_superblock_is_written(scene: Scene) -> None:
     Path(filesystem.mountpoint, "file").touch()
     run(["btrfs", "filesystem", "sync", filesystem.mountpoint], timeout_seconds=10)
     assert daemon_advice(filesystem) == (None, "")
+
+
+def test_a_user_who_may_not_read_the_devices(scene: Scene) -> None:
+    """What a user may not read is not said to be missing, nor are commands given to remove it."""
+    filesystem, _, new = scene
+    add_unwritten(filesystem, new)
+    devices, uuid, path = filesystem.read().devices, filesystem.uuid, filesystem.mountpoint
+    os.seteuid(65534)
+    try:
+        repair.verify_superblocks(devices, uuid, path, {})
+        assert repair.remount_command(path, uuid) == f"umount {path} && mount {path}"
+    finally:
+        os.seteuid(0)
+    with pytest.raises(Unfit):
+        repair.verify_superblocks(devices, uuid, path, {})
 
 
 # A process that hangs in the kernel is left behind.

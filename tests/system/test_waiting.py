@@ -61,7 +61,9 @@ def test_names_the_missing_volume(host: Host, fstab: Path) -> None:
     host.sandbox.operate("DetachVolume", VolumeId=volume.id)
     until(lambda: host.volumes()[0].state == "available", "the device's end")
     with host.daemon("--wait") as daemon:
-        daemon.wait_event("condition_began", cause="not mounted", containing=volume.id)
+        told = daemon.wait_event("condition_began", cause="not mounted", containing=volume.id)
+        assert "attach" in told["hint"]
+        assert f"mount {host.mountpoint}" not in told["hint"]
         assert not host.mountpoint.is_mount()
         assert host.run("status").returncode == 5
         report = host.status()["daemon"]

@@ -98,11 +98,14 @@ def is_exclusive(error: CommandFailed) -> bool:
     return "exclusive operation" in error.stderr or "in progress" in error.stderr
 
 
-def mount_hint(path: str) -> str:
-    """What to do about a filesystem that is not mounted."""
+def mount_hint(path: str, *, is_incomplete: bool = False) -> str:
+    """What to do about a filesystem that is not mounted; incomplete is one that lacks devices."""
+    never = "never mount it read-write and degraded"
+    if is_incomplete:
+        return f"attach the volumes of the missing devices, then run `mount {path}`; {never}"
     return (
         f"run `mount {path}`; if a device is missing (see `ebs-autoscale check`), first attach its "
-        "volume, and never mount it read-write and degraded"
+        f"volume, and {never}"
     )
 
 
@@ -135,10 +138,13 @@ def remount_command(path: str, uuid: str) -> str:
 def _device_count(name: str, uuid: str) -> int:
     """How many devices the filesystem has, by the superblock on this one; 0 without one.
 
-    A seed device has the superblock of the filesystem that it was, which counts for nothing.
+    A seed device has the superblock of the filesystem that it was, which counts for nothing. One
+    that this user may not read is not known to lack it.
     """
     try:
         found = read_superblock(f"/dev/{name}")
+    except PermissionError:
+        return 1
     except OSError:
         return 0
     if found is None:
