@@ -10,10 +10,14 @@ from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
 from ebs_autoscale.checks.permissions import (
     CREATE,
     NEED_A_VOLUME,
+    OPTIONAL,
+    TAG,
     Refusal,
     Rehearsal,
     creating,
     describing,
+    is_about_tags,
+    missing_policy,
     using,
 )
 from ebs_autoscale.clock import Clock, SystemClock
@@ -24,7 +28,7 @@ from ebs_autoscale.ec2.role import InstanceRole
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import GIB, Inventory, Observation, RoleCredentials, Volume
+from ebs_autoscale.model import Inventory, Observation, RoleCredentials, Volume
 from ebs_autoscale.policy import listed, may_be_device, missing_device, unused_volumes, waiting
 from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
@@ -36,14 +40,8 @@ PATIENCE_SECONDS = 8.0
 
 T = TypeVar("T")
 
-# Sets DeleteOnTermination, without which a growth goes on with a warning.
-_OPTIONAL_ACTION = "ModifyInstanceAttribute"
-
 # Where all calls fail for one of these, one line says so.
 _SAME_FOR_ALL = frozenset({Cause.EC2_UNREACHABLE, Cause.CREDENTIALS})
-
-# Any UUID will do for the dry runs while the filesystem is not known.
-_NO_FILESYSTEM = "00000000-0000-0000-0000-000000000000"
 
 # EC2 refuses requests signed more than 5 minutes ago or ahead:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
@@ -106,13 +104,14 @@ def lines(settings: Settings, seen: FilesystemSeen, clock: SystemClock) -> Itera
         return
     aws.follow(cloud)
     look = Look(settings, seen, cloud, clock, until_seconds)
-    if is_hopeless := look.common_failure is not None:
-        yield look.described_lines()[0]
+    if failure := look.common_failure:
+        yield _permission_line("EC2", failure)
     else:
-        yield from (*look.described_lines(), look.creation_line())
+        yield from look.permission_lines()
     yield from clock_lines(aws.date, aws.wall_seconds)
-    if not is_hopeless:
+    if not failure:
         yield from look.volume_lines()
+        yield from look.policy_lines()
 
 
 class Look:
@@ -132,6 +131,7 @@ class Look:
         self._instance = self._ask(cloud.instance)
         self._predecessors = self._ask(cloud.predecessors)
         self._described = self._ask_all(describing(cloud))
+        self._refusals: dict[str, Refusal] = {}
 
     def _ask(self, call: Callable[[], T]) -> Answer[T]:
         return Answer(call, self._clock, self._until_seconds)
@@ -140,45 +140,74 @@ class Look:
         return {action: self._ask(rehearsal) for action, rehearsal in rehearsals.items()}
 
     @property
-    def common_failure(self) -> Cause | None:
+    def common_failure(self) -> Refusal:
         """Why every call failed, if EC2 cannot be asked anything."""
         results = [answer.result for answer in self._described.values()]
         causes = {error.cause if error else None for error in results}
-        return causes.pop() if len(causes) == 1 and causes <= _SAME_FOR_ALL else None
+        return results[0] if len(causes) == 1 and causes <= _SAME_FOR_ALL else None
 
-    def described_lines(self) -> list[Line]:
-        """Which calls that look at EC2 are allowed."""
-        return [self._described_line(name, each.result) for name, each in self._described.items()]
+    def permission_lines(self) -> Iterator[Line]:
+        """One line for each call of a growth, whichever of them are refused."""
+        for action, answer in self._described.items():
+            yield self._permission_line(action, answer.result)
+        yield from self._creation_lines()
+        yield from self._use_lines()
 
-    def _described_line(self, action: str, refusal: Refusal) -> Line:
-        """Where the call itself succeeds it is allowed, also if it cannot be rehearsed."""
-        made = self._owned.result if action == "DescribeVolumes" else self._instance.result
-        return _permission_line(action, refusal if isinstance(made, EbsAutoscaleError) else None)
+    def _permission_line(self, action: str, refusal: Refusal) -> Line:
+        self._refusals[action] = refusal
+        return _permission_line(action, refusal)
 
-    def creation_line(self) -> Line:
-        """Whether the largest configured volume may be created."""
-        instance, sizing = self._instance.result, self._settings.policy.sizing
-        rehearsal = creating(
-            self._cloud,
-            self._seen.uuid or _NO_FILESYSTEM,
-            max_bytes=max(sizing.max_bytes // GIB, 1) * GIB,
-            instance=None if isinstance(instance, EbsAutoscaleError) else instance,
-        )
-        return _permission_line(CREATE, self._ask(rehearsal).result)
+    def _creation_lines(self) -> Iterator[Line]:
+        """Whether the largest configured volume may be created; one call is about both actions."""
+        instance = self._instance.result
+        known = None if isinstance(instance, EbsAutoscaleError) else instance
+        rehearsal = creating(self._cloud, self._settings, self._seen.uuid, instance=known)
+        refusal = self._ask(rehearsal).result
+        if refusal is None or is_about_tags(refusal):
+            yield self._permission_line(CREATE, None)
+            yield self._permission_line(TAG, refusal)
+        else:
+            yield self._permission_line(CREATE, refusal)
+            yield Line("ec2", "ok", f"{TAG}: not checked, EC2 refuses {CREATE} before it")
+
+    def _use_lines(self) -> Iterator[Line]:
+        owned = self._owned.result
+        sets_termination = self._settings.volume.delete_on_termination
+        actions = [each for each in NEED_A_VOLUME if sets_termination or each != OPTIONAL]
+        if isinstance(owned, EbsAutoscaleError):
+            for action in actions:
+                what = f"{action}: not checked, the managed volumes are not known"
+                yield Line("ec2", "warn", what, hint_of(owned))
+        elif not owned:
+            for action in actions:
+                yield Line("ec2", "ok", f"{action}: not checked, there is no managed volume yet")
+        else:
+            # With an attached volume a dry run tells the most.
+            instance_id = self._cloud.identity.instance_id
+            volume = max(owned, key=lambda each: each.attached_to == instance_id)
+            answers = self._ask_all(using(self._cloud, volume))
+            yield from (self._permission_line(each, answers[each].result) for each in actions)
+
+    def policy_lines(self) -> Iterator[Line]:
+        """What the denied calls need, as a policy to paste; nothing when that would not help."""
+        if policy := missing_policy(self._refusals, self._settings):
+            names = [statement["Sid"] for statement in policy["Statement"]]
+            what = f"the denied calls need {counted(len(names), 'statement')}: {', '.join(names)}"
+            hint = (
+                "add this policy to the instance's role; where it has a statement of the same Sid, "
+                "replace that"
+            )
+            yield Line("policy", "warn", what, hint, policy)
 
     def volume_lines(self) -> Iterator[Line]:
-        """Permissions on volumes, slots, tags, quota, and volumes that are in no filesystem."""
+        """Slots, tags, quota, and volumes that are in no filesystem."""
         owned, instance = self._owned.result, self._instance.result
         kind = self._settings.volume.type
-        volumes = [] if isinstance(owned, EbsAutoscaleError) else self._managed(owned)
-        if isinstance(owned, EbsAutoscaleError):
-            yield _unknown("ec2", f"{', '.join(NEED_A_VOLUME)}: not checked", owned)
-        else:
-            yield from self._permission_lines(volumes)
+        managed = None if isinstance(owned, EbsAutoscaleError) else self._managed(owned)
         if isinstance(instance, EbsAutoscaleError):
             yield _unknown("slots", "free attachment slots are not known", instance)
         else:
-            yield slots_line(instance.slots_free, len(volumes))
+            yield slots_line(instance.slots_free, managed)
         yield from self._tag_lines(instance)
         if isinstance(owned, EbsAutoscaleError):
             yield _unknown("quota", f"the {kind} storage of this instance is not known", owned)
@@ -192,20 +221,8 @@ class Look:
             yield from orphan_lines(owned, nodes, self._seen, instance_id, mounted=mounted)
         yield from self._predecessor_lines()
 
-    def _managed(self, owned: Sequence[Volume]) -> list[Volume]:
-        return [volume for volume in owned if volume.growth.filesystem == self._seen.uuid]
-
-    def _permission_lines(self, volumes: Sequence[Volume]) -> Iterator[Line]:
-        if not volumes:
-            actions = ", ".join(NEED_A_VOLUME)
-            yield Line("ec2", "ok", f"{actions}: not checked, there is no managed volume yet")
-            return
-        # With an attached volume a dry run tells the most.
-        instance_id = self._cloud.identity.instance_id
-        volume = max(volumes, key=lambda v: v.attached_to == instance_id)
-        for action, answer in self._ask_all(using(self._cloud, volume)).items():
-            if action != _OPTIONAL_ACTION or self._settings.volume.delete_on_termination:
-                yield _permission_line(action, answer.result)
+    def _managed(self, owned: Sequence[Volume]) -> int:
+        return sum(volume.growth.filesystem == self._seen.uuid for volume in owned)
 
     def _tag_lines(self, instance: Inventory | EbsAutoscaleError) -> Iterator[Line]:
         if not self._settings.volume.copy_instance_tags:
@@ -253,20 +270,20 @@ def clock_lines(date: str, wall_seconds: float) -> Iterator[Line]:
 def _permission_line(action: str, refusal: Refusal) -> Line:
     if refusal is None:
         return Line("ec2", "ok", f"{action} allowed")
-    verdict: Verdict = "warn" if action == _OPTIONAL_ACTION else "fail"
+    verdict: Verdict = "warn" if action == OPTIONAL else "fail"
     return Line("ec2", verdict, f"{action}: {refusal.what}", hint_of(refusal))
 
 
-def slots_line(free: int | None, managed: int) -> Line:
-    """How many more volumes can be attached."""
+def slots_line(free: int | None, managed: int | None) -> Line:
+    """How many more volumes can be attached, and how many are, where that is known."""
     if free is None:
         hint = "set `limits.volumes` to the number that the instance type supports"
         return Line("slots", "warn", "EC2 reports no attachment limit for this instance type", hint)
     if free < 1:
         hint = "use a larger instance type or detach volumes that are not needed"
         return Line("slots", "fail", "no attachment slot is left", hint)
-    volumes = counted(managed, "managed volume")
-    return Line("slots", "ok", f"{counted(free, 'attachment slot')} left, {volumes}")
+    volumes = "" if managed is None else f", {counted(managed, 'managed volume')}"
+    return Line("slots", "ok", f"{counted(free, 'attachment slot')} left{volumes}")
 
 
 def tags_line(copied: Collection[str], omitted: Sequence[str]) -> Line:

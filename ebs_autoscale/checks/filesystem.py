@@ -11,12 +11,14 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.filesystems.btrfs.mount import require_mountable
 from ebs_autoscale.filesystems.btrfs.reading import devices_despite
 from ebs_autoscale.filesystems.btrfs.repair import mount_hint
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
+from ebs_autoscale.host.trusted_path import trusted_path
 from ebs_autoscale.model import Device, Reading
 from ebs_autoscale.policy import (
     Forecast,
@@ -47,6 +49,7 @@ class FilesystemSeen:
     """What the kernel and fstab say about the filesystem.
 
     `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
+    Before `init`, as long as nothing is mounted, `is_free` is whether something can be.
     `error` is why there is no `reading`, `incomplete` what is wrong with an add; `devices` are
     those of a read-only filesystem, `present` those of one that is not mounted; `copies` is what is
     wrong with copies of its devices, `remarks` what to know about the devices.
@@ -54,6 +57,8 @@ class FilesystemSeen:
 
     mountpoint: str
     uuid: str = ""
+    is_set_up: bool = True
+    is_free: bool = False
     reading: Reading | None = None
     operation: str = "none"
     error: EbsAutoscaleError | None = None
@@ -66,14 +71,18 @@ class FilesystemSeen:
     has_mount_unit: bool = False
 
 
-def expected(mountpoint: str) -> FilesystemSeen:
-    """What fstab and systemd say of the filesystem, before it is looked at."""
+def expected(mountpoint: str, *, is_set_up: bool = True) -> FilesystemSeen:
+    """What fstab and systemd say of the filesystem, before it is looked at.
+
+    Without a configuration it is not set up: it may not exist yet.
+    """
     table = ""
     with suppress(EbsAutoscaleError):
         table = files.read_text(FSTAB)
     lines = lines_at(table, mountpoint)
     return FilesystemSeen(
         mountpoint=mountpoint,
+        is_set_up=is_set_up,
         uuid=next((line.uuid for line in lines if line.uuid), ""),
         fstab=lines,
         has_mount_unit=any((path / mount_unit(mountpoint)).exists() for path in _UNIT_FOLDERS),
@@ -96,6 +105,8 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
         seen = replace(before, error=error, devices=devices_despite(error, before.mountpoint))
         if error.cause is Cause.NOT_MOUNTED and seen.uuid:
             seen = replace(seen, present=_present_devices(seen.uuid))
+        if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and not seen.is_set_up:
+            return _rehearse_mount(seen)
         return seen
     seen = replace(before, uuid=reading.filesystem, reading=reading, operation=operation)
     try:
@@ -103,6 +114,16 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     except EbsAutoscaleError as error:
         return replace(seen, incomplete=error)
     return seen
+
+
+def _rehearse_mount(seen: FilesystemSeen) -> FilesystemSeen:
+    """What `init` requires of the path."""
+    try:
+        trusted_path(seen.mountpoint)
+        require_mountable(Path(seen.mountpoint))
+    except EbsAutoscaleError as error:
+        return replace(seen, error=error)
+    return replace(seen, error=None, is_free=True)
 
 
 def _present_devices(uuid: str) -> PresentDevices:
@@ -114,8 +135,10 @@ def _present_devices(uuid: str) -> PresentDevices:
 
 def lines(seen: FilesystemSeen) -> Iterator[Line]:
     """Every line about the filesystem."""
+    if seen.is_free:
+        yield Line("mount", "ok", f"nothing is mounted on {seen.mountpoint} yet, `init` can do so")
     if seen.error:
-        yield failed("mount", seen.error)
+        yield _error_line(seen, seen.error)
     yield from map(_problem_line, device_problems(seen.mountpoint, seen.devices))
     if seen.present:
         yield _presence_line(seen.uuid, seen.present, seen.mountpoint)
@@ -145,10 +168,19 @@ def reserve_lines(seen: FilesystemSeen, settings: Settings) -> Iterator[Line]:
         yield Line("reserve", "warn", missing.sentence, missing.hint)
 
 
+def _error_line(seen: FilesystemSeen, error: EbsAutoscaleError) -> Line:
+    """What keeps the filesystem from being used; a mount is no advice while a device is missing."""
+    if seen.present and not seen.present.complete:
+        hint = mount_hint(seen.mountpoint, is_incomplete=True)
+        return Line("mount", "fail", error.what, hint)
+    return failed("mount", error)
+
+
 def _presence_line(uuid: str, present: PresentDevices, path: str) -> Line:
     if present.complete:
         return Line("members", "ok", f"{uuid}: {present.sentence}")
-    return Line("members", "fail", f"{uuid}: {present.sentence}", mount_hint(path))
+    hint = mount_hint(path, is_incomplete=True)
+    return Line("members", "fail", f"{uuid}: {present.sentence}", hint)
 
 
 def _reading_lines(reading: Reading) -> Iterator[Line]:

@@ -139,7 +139,8 @@ def runtime() -> Iterator[Line]:
         hint = "free up space there; until then the daemon cannot write its status file"
         yield Line("run", "warn", f"{folder} is full", hint)
     else:
-        yield Line("run", "ok", f"{folder} is writable")
+        # True whoever asks: what this user may write there is of no interest.
+        yield Line("run", "ok", f"{folder} is not read-only and has free space")
 
 
 def log() -> Iterator[Line]:

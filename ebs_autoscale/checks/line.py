@@ -1,7 +1,8 @@
 """One line of `check`: what was checked, the verdict, and what to do about it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from ebs_autoscale.errors import CommandFailed, ConfigInvalid, EbsAutoscaleError
 
@@ -10,12 +11,22 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that was checked; every line that is not ok has a `hint`: what to do about it."""
+    """One thing that was checked; every line that is not ok has a `hint`: what to do about it.
+
+    `policy` is what the hint says to add to the role.
+    """
 
     name: str
     verdict: Verdict
     sentence: str
     hint: str = ""
+    policy: Mapping[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The line as `check --json` prints it; only one with a policy has `statements`."""
+        shown = asdict(self)
+        policy = shown.pop("policy")
+        return shown | ({"statements": policy["Statement"]} if policy else {})
 
 
 def failed(name: str, error: EbsAutoscaleError) -> Line:

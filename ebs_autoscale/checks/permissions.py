@@ -1,62 +1,102 @@
-"""Every EC2 call of a growth as a dry run: what is denied, and what to do about it."""
+"""Every EC2 call of a growth, rehearsed: what is denied, and the policy that would allow it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
+from ebs_autoscale.config import Settings
+from ebs_autoscale.ec2.errors import Denied
+from ebs_autoscale.ec2.iam import is_key_arn, policy_document
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
-from ebs_autoscale.model import GrowthId, Inventory, Volume
+from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume
 from ebs_autoscale.units import format_size
 from ebs_autoscale.volumes import Ec2Volumes, translated_errors
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.literals import InstanceTypeType
 
 Refusal = EbsAutoscaleError | None
 """Why EC2 refuses a call; None when it is allowed."""
 
 Rehearsal = Callable[[], Refusal]
-"""Makes one call as a dry run, which changes nothing."""
+"""Makes one call that changes nothing."""
 
-CREATE = "CreateVolume, CreateTags"
+CREATE, TAG = "CreateVolume", "CreateTags"
 
-# Conditions on tags decide these, so they can be checked only with a managed volume.
-NEED_A_VOLUME = ("AttachVolume", "DetachVolume", "ModifyInstanceAttribute", "DeleteVolume")
+# Sets DeleteOnTermination, without which a growth goes on with a warning.
+OPTIONAL = "ModifyInstanceAttribute"
+
+# Conditions on tags decide these, so they can be checked only with a managed volume: any other one
+# is denied under the best of policies, and for one that does not exist EC2 need not judge at all.
+NEED_A_VOLUME = ("AttachVolume", "DetachVolume", OPTIONAL, "DeleteVolume")
 
 # No filesystem has this name. With the client token of a real growth EC2 would answer
 # IdempotentParameterMismatch.
 _REHEARSAL = "{}-rehearsal"
 
+# Any UUID will do while the filesystem is not known.
+_NO_FILESYSTEM = "00000000-0000-0000-0000-000000000000"
+
 # Never used: the calls have no effect.
 _DEVICE_NAME = "/dev/xvdcz"
 
+# Anything else that EC2 says of a call on a volume is about its state, which it looks at only once
+# the call is allowed.
+_NOT_ABOUT_STATE = frozenset(
+    {Cause.DENIED, Cause.CREDENTIALS, Cause.EC2_UNREACHABLE, Cause.EC2_ERROR, Cause.THROTTLED}
+)
+
 
 def describing(cloud: Ec2Volumes) -> dict[str, Rehearsal]:
-    """The calls that look at EC2."""
-    ec2 = cloud.ec2
+    """The calls that look at EC2: made in earnest, since not all of them have a dry run."""
+    ec2, instance_id = cloud.ec2, cloud.identity.instance_id
+    kind = cast("InstanceTypeType", cloud.identity.instance_type)
     return {
-        "DescribeVolumes": _rehearsal(lambda: ec2.describe_volumes(DryRun=True)),
-        "DescribeInstances": _rehearsal(lambda: ec2.describe_instances(DryRun=True)),
-        "DescribeInstanceTypes": _rehearsal(lambda: ec2.describe_instance_types(DryRun=True)),
+        # The smallest page that EC2 offers.
+        "DescribeVolumes": _rehearsal(
+            lambda: ec2.describe_volumes(MaxResults=5), "cannot list volumes"
+        ),
+        "DescribeInstances": _rehearsal(
+            lambda: ec2.describe_instances(InstanceIds=[instance_id]),
+            f"cannot describe {instance_id}",
+        ),
+        "DescribeInstanceTypes": _rehearsal(
+            lambda: ec2.describe_instance_types(InstanceTypes=[kind]), f"cannot describe {kind}"
+        ),
     }
 
 
 def creating(
-    cloud: Ec2Volumes, filesystem: str, *, max_bytes: int, instance: Inventory | None
+    cloud: Ec2Volumes, settings: Settings, filesystem: str, *, instance: Inventory | None = None
 ) -> Rehearsal:
-    """The call that creates a volume, of the largest size that a growth may ask for.
+    """The call that creates a volume with its tags, of the largest size of a growth.
 
     A role whose policy was printed for another configuration may allow only less.
     """
+    size_bytes = _largest_bytes(settings)
     parameters = cloud.requests.parameters(
-        GrowthId(_REHEARSAL.format(filesystem), 0),
-        max_bytes,
+        GrowthId(_REHEARSAL.format(filesystem or _NO_FILESYSTEM), 0),
+        size_bytes,
         instance_tags=instance.instance_tags if instance else {},
         outpost_arn=instance.outpost_arn if instance else "",
     )
     parameters["DryRun"] = True
-    what = f"dry run with {format_size(max_bytes)} of {parameters['VolumeType']}"
+    what = f"dry run with {format_size(size_bytes)} of {parameters['VolumeType']}"
     return _rehearsal(lambda: cloud.ec2.create_volume(**parameters), what)
 
 
+def is_about_tags(refusal: Refusal) -> bool:
+    """Whether a refusal of `creating` is about the tags alone.
+
+    EC2 authorizes the volume first, and "performs additional authorization" for its tags then:
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+    """
+    is_named = isinstance(refusal, Denied) and refusal.denial
+    return bool(is_named and is_named.action == f"ec2:{TAG}")
+
+
 def using(cloud: Ec2Volumes, volume: Volume) -> dict[str, Rehearsal]:
-    """The calls that act on a managed volume; EC2 checks permissions before the state."""
+    """The calls that act on a managed volume."""
     ec2, volume_id, instance_id = cloud.ec2, volume.id, cloud.identity.instance_id
     calls: dict[str, Callable[[], object]] = {
         "AttachVolume": lambda: ec2.attach_volume(
@@ -65,7 +105,7 @@ def using(cloud: Ec2Volumes, volume: Volume) -> dict[str, Rehearsal]:
         "DetachVolume": lambda: ec2.detach_volume(
             VolumeId=volume_id, InstanceId=instance_id, DryRun=True
         ),
-        "ModifyInstanceAttribute": lambda: ec2.modify_instance_attribute(
+        OPTIONAL: lambda: ec2.modify_instance_attribute(
             InstanceId=instance_id,
             BlockDeviceMappings=[
                 {
@@ -78,6 +118,36 @@ def using(cloud: Ec2Volumes, volume: Volume) -> dict[str, Rehearsal]:
         "DeleteVolume": lambda: ec2.delete_volume(VolumeId=volume_id, DryRun=True),
     }
     return {action: partial(_denial, _rehearsal(calls[action])) for action in NEED_A_VOLUME}
+
+
+def missing_policy(refusals: Mapping[str, Refusal], settings: Settings) -> dict[str, Any] | None:
+    """The statements that the denied calls need, as a policy; None when none would help.
+
+    `refusals` are those of each action. A denial by another policy than the role's asks for none.
+    """
+    actions, keys = set(), []
+    for action, refusal in refusals.items():
+        if not isinstance(refusal, Denied):
+            continue
+        if refusal.denial is None:
+            actions.add(f"ec2:{action}")
+        elif refusal.denial.is_role_s:
+            actions.add(refusal.denial.action)
+            keys.append(refusal.denial.resource)
+    # The call that creates a volume tags it, too; EC2 names only what it denies first.
+    if f"ec2:{CREATE}" in actions:
+        actions.add(f"ec2:{TAG}")
+    document = policy_document(
+        settings.volume,
+        max_bytes=_largest_bytes(settings),
+        kms_key_arn=next(filter(is_key_arn, keys), None),
+        actions=actions,
+    )
+    return document if document["Statement"] else None
+
+
+def _largest_bytes(settings: Settings) -> int:
+    return max(settings.policy.sizing.max_bytes // GIB, 1) * GIB
 
 
 def _rehearsal(call: Callable[[], object], what: str = "dry run") -> Rehearsal:
@@ -95,7 +165,6 @@ def _rehearsal(call: Callable[[], object], what: str = "dry run") -> Rehearsal:
 
 
 def _denial(rehearsal: Rehearsal) -> Refusal:
-    """The refusal, if it is about permissions and not about the state of the volume."""
+    """The refusal, unless it is about the state of the volume."""
     refusal = rehearsal()
-    is_denied = refusal and refusal.cause in {Cause.DENIED, Cause.CREDENTIALS}
-    return refusal if is_denied else None
+    return refusal if refusal and refusal.cause in _NOT_ABOUT_STATE else None

@@ -230,7 +230,19 @@ def _add_inspecting_verbs(commands: "_Verbs") -> None:
     # What a daemon that waits for its mount asks; see daemon/await_mount.py.
     status.add_argument("--missing-volumes", metavar="UUID", help=argparse.SUPPRESS)
     status.set_defaults(verb=verbs.status)
-    check = _add_verb(commands, "check", "find out what is wrong, without changing anything")
+    check = _add_verb(
+        commands,
+        "check",
+        "find out what is wrong, without changing anything",
+        "Find out what is wrong and what to do about it, without changing anything. Before `init`, "
+        "`check MOUNTPOINT` finds out whether it can work here.",
+    )
+    check.add_argument(
+        "mountpoint",
+        metavar="MOUNTPOINT",
+        nargs="?",
+        help="check this mountpoint, set up or not (default: the one in the configuration file)",
+    )
     _add_json(check)
     check.set_defaults(verb=verbs.check)
     plan = _add_verb(

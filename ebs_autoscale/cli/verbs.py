@@ -233,8 +233,11 @@ def _show_missing_volumes(settings: config.Settings, filesystem: str) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Run every check, and print what to do about each problem."""
     from ebs_autoscale import checks
+    from ebs_autoscale.cli.terminal import columns
 
-    return checks.show(arguments.config, as_json=arguments.json)
+    mountpoint = _mountpoint(arguments.mountpoint) if arguments.mountpoint else ""
+    width = None if arguments.json else columns()
+    return checks.show(arguments.config, mountpoint, as_json=arguments.json, columns=width)
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -250,10 +253,10 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def _setup_of(arguments: argparse.Namespace) -> "Setup":
-    from ebs_autoscale.provision import Setup, settings_for
+    from ebs_autoscale.provision import Setup
 
     mountpoint = _mountpoint(arguments.mountpoint)
-    path, settings = settings_for(arguments.config, mountpoint)
+    path, settings = config.settings_for(arguments.config, mountpoint)
     if arguments.device and arguments.size:
         what = "--size cannot be used with --device, which creates no volume"
         raise ConfigInvalid(what, cause=Cause.USAGE)

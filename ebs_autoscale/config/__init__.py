@@ -1,5 +1,6 @@
 """The configuration: from a YAML file to frozen settings, all mistakes reported at once."""
 
+from ebs_autoscale.config.location import settings_for
 from ebs_autoscale.config.schema import (
     MetricsSettings,
     Settings,
@@ -19,5 +20,6 @@ __all__ = [
     "mountpoint",
     "offered",
     "parse",
+    "settings_for",
     "text_of",
 ]

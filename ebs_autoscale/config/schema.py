@@ -158,7 +158,7 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(FILE_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        hint = "create it (`mountpoint: /scratch` is enough) or name another with --config"
+        hint = "run `ebs-autoscale init MOUNTPOINT`, which writes it, or name another by --config"
         raise ConfigInvalid(
             f"{path}: no such file", hint=hint, cause=Cause.CONFIGURATION
         ) from error

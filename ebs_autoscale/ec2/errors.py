@@ -8,8 +8,17 @@ https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/pkg/cloud/clou
 import re
 from typing import NamedTuple
 
-from ebs_autoscale.ec2.iam import denial_in
+from ebs_autoscale.ec2.iam import Denial, denial_in
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, NameTaken, Transient, Unfit
+
+
+class Denied(Unfit):
+    """EC2 denies a call; `denial` is None when its message does not say which action."""
+
+    def __init__(self, what: str, denial: Denial | None) -> None:
+        said = f"{what}: {denial.sentence}" if denial else what
+        super().__init__(said, hint=denial.hint if denial else _DENIED.hint, cause=Cause.DENIED)
+        self.denial = denial
 
 
 class Meaning(NamedTuple):
@@ -208,8 +217,9 @@ def translated(
         meaning = _TOKEN_SPENT
     if meaning is _REQUEST and "client token" in message.lower():
         meaning = _PROGRAM
-    if meaning is _DENIED and (denial := denial_in(message)):
-        return Unfit(f"{what}: {code}: {denial.sentence}", hint=denial.hint, cause=Cause.DENIED)
+    if meaning is _DENIED:
+        denial = denial_in(message)
+        return Denied(f"{what}: {code}" if denial else f"{what}: {code}: {message}", denial)
     hint = meaning.hint
     # Only this call has parameters that an operator chose.
     if meaning is _REQUEST and operation not in {"", "CreateVolume"}:

@@ -1,7 +1,7 @@
 """The least-privilege IAM policy, and the permission that a denial asks for. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -177,6 +177,11 @@ class Denial:
     not_allowed_by: str = _ROLE_POLICY
 
     @property
+    def is_role_s(self) -> bool:
+        """Whether a statement in the role's own policy would allow it."""
+        return not self.denied_by and self.not_allowed_by == _ROLE_POLICY
+
+    @property
     def sentence(self) -> str:
         """Which action is denied, on which resource."""
         on = "" if self.resource == "*" else f" on {self.resource}"
@@ -216,11 +221,17 @@ def denial_in(message: str) -> Denial | None:
 
 
 def policy_document(
-    volume: VolumeSpec, *, max_bytes: int, kms_key_arn: str | None, adopt: bool = False
+    volume: VolumeSpec,
+    *,
+    max_bytes: int,
+    kms_key_arn: str | None,
+    adopt: bool = False,
+    actions: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The policy for the role of an instance that creates such volumes, up to that size.
 
-    Raises ConfigInvalid for an invalid key ARN.
+    With `actions` it has only the statements that these need. Raises ConfigInvalid for an invalid
+    key ARN.
     """
     if kms_key_arn is not None and not is_key_arn(kms_key_arn):
         raise ConfigInvalid(
@@ -234,6 +245,7 @@ def policy_document(
         if (statement.resource or kms_key_arn)
         and (adopt or statement.option != "--adopt")
         and (sets_termination or "ec2:ModifyInstanceAttribute" not in statement.actions)
+        and (actions is None or not {*statement.actions}.isdisjoint(actions))
     ]
     bounds = _bounds(volume, max(1, max_bytes // GIB))
     return {

@@ -10,31 +10,6 @@ from pathlib import Path
 from ebs_autoscale import config
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.host import paths
-from ebs_autoscale.host.paths import escape_path
-
-
-def settings_for(path: Path, mountpoint: str) -> tuple[Path, config.Settings]:
-    """The configuration file for this mountpoint, and its settings; defaults if it does not exist.
-
-    If the default file is for another mountpoint, the file is named after this one, as
-    ebs-autoscale@.service expects. Raises ConfigInvalid for a file that is invalid or for
-    another mountpoint.
-    """
-    if (
-        path == paths.CONFIG_DEFAULT
-        and config.exists(path)
-        and not _is_for(config.load(path), mountpoint)
-    ):
-        path = path.with_name(f"{escape_path(mountpoint)}.yaml")
-    if not config.exists(path):
-        return path, config.Settings(mountpoint=mountpoint)
-    settings = config.load(path)
-    if not _is_for(settings, mountpoint):
-        raise ConfigInvalid(
-            f"{path} is for {settings.mountpoint}, not for {mountpoint}",
-            hint="name another file with --config",
-        )
-    return path, settings
 
 
 def others(path: Path) -> Iterator[tuple[Path, str]]:
@@ -55,7 +30,3 @@ def text_for(mountpoint: str) -> str:
     head, _, rest = shipped.partition("\nmountpoint: ")
     _, _, tail = rest.partition("\n")
     return f"{head}\nmountpoint: {written}\n{tail}"
-
-
-def _is_for(settings: config.Settings, mountpoint: str) -> bool:
-    return str(Path(settings.mountpoint).resolve()) == mountpoint

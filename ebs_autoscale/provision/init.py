@@ -17,7 +17,11 @@ from ebs_autoscale.errors import (
     with_hint,
 )
 from ebs_autoscale.filesystems.btrfs import mkfs
-from ebs_autoscale.filesystems.btrfs.mount import filesystem_at, trigger_automount
+from ebs_autoscale.filesystems.btrfs.mount import (
+    filesystem_at,
+    require_mountable,
+    trigger_automount,
+)
 from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
 from ebs_autoscale.host import files, paths, systemd
 from ebs_autoscale.host.command import run
@@ -321,26 +325,6 @@ class Initialisation:
     def _tell(self, sentence: str, step: InitStep | None = None, level: Level = Level.INFO) -> None:
         kind = EventKind.STEP_DONE if step else EventKind.TENDED
         self._emit(Event(kind=kind, sentence=sentence, step=step, level=level))
-
-
-def require_mountable(path: Path) -> None:
-    """Raise Unfit unless the path is an empty folder or does not exist."""
-    try:
-        content = next(path.iterdir(), None)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Unfit(
-            f"cannot mount on {path}: {error.strerror}",
-            hint="choose an empty directory, or a path that does not exist",
-            cause=Cause.MOUNTPOINT,
-        ) from error
-    if content is not None:
-        raise Unfit(
-            f"{path} is not empty: a mount would hide {content.name!r}",
-            hint="move its contents elsewhere, or choose another mountpoint",
-            cause=Cause.MOUNTPOINT,
-        )
 
 
 def _btrfs_at(path: str) -> Mount | None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebs_autoscale.checks.permissions import CREATE, creating, describing, using
+from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Transient
 from ebs_autoscale.model import GIB, GrowthId, Volume
+from ebs_autoscale.policy import GrowthPolicy, Sizing
 from tests.contract.clouds import INVENTORY, OverHttp
 from tests.unit.samples import FILESYSTEM, policy_of
 
@@ -115,6 +117,8 @@ def rehearsed(
 ) -> dict[str, EbsAutoscaleError | None]:
     """What `check` would find, with a volume of ours if there is one."""
     calls = describing(http.cloud)
-    calls[CREATE] = creating(http.cloud, FILESYSTEM, max_bytes=max_bytes, instance=None)
+    policy = GrowthPolicy(sizing=Sizing(max_bytes=max_bytes))
+    settings = Settings(mountpoint="/scratch", policy=policy)
+    calls[CREATE] = creating(http.cloud, settings, FILESYSTEM)
     calls |= using(http.cloud, volume) if volume else {}
     return {action: call() for action, call in calls.items()}

@@ -12,14 +12,16 @@ from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
+from ebs_autoscale.ec2.iam import policy_document
 from ebs_autoscale.model import GIB, VolumeSpec
 from ebs_autoscale.policy import GrowthPolicy, Sizing
 from tests.contract.clouds import OverHttp, StartHttp
 from tests.contract.permissions import Life
-from tests.unit.samples import FILESYSTEM
+from tests.unit.samples import FILESYSTEM, policy_of
 
 LOOKS = ("DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
-ACTIONS = (*LOOKS, "CreateVolume", "AttachVolume", "DetachVolume", "DeleteVolume")
+USES = ("AttachVolume", "DetachVolume", "ModifyInstanceAttribute", "DeleteVolume")
+ACTIONS = (*LOOKS, "CreateVolume", "CreateTags", *USES)
 SPEC = VolumeSpec(copy_instance_tags=True)
 MANY_TAGS = {f"tag-{number:02}": "x" for number in range(48)}
 
@@ -51,9 +53,9 @@ NEEDED = {
 }
 
 
-def words(line: Line) -> list[str]:
-    """The words of its sentence."""
-    return re.findall(r"\w+", line.sentence)
+def by_action(found: list[Line]) -> dict[str, Line]:
+    """The lines about permissions; each begins with its action."""
+    return {re.split(r"\W", each.sentence)[0]: each for each in found if each.name == "ec2"}
 
 
 REFUSALS = [
@@ -69,23 +71,82 @@ def test_each_line_stands_alone(http: OverHttp, action: str, refusal: dict[str, 
     """Where one call is refused every line is there; those that need it say so and why."""
     http.control.add_fault(FaultRule(action=action, **refusal))
     found = checked()
-    assert {line.name for line in found} == NAMES | NEEDED[action]
-    for other in ACTIONS:
-        needs_volumes = action == LOOKS[0] and other in ACTIONS[4:]
-        [line] = [each for each in found if each.name == "ec2" and other in words(each)]
-        assert (line.verdict == "ok") == (other != action and not needs_volumes)
-    unknown = {line.name for line in found if "not known" in line.sentence}
+    assert {line.name for line in found} - {"policy"} == NAMES | NEEDED[action]
+    lines_of = by_action(found)
+    assert tuple(lines_of) == ACTIONS
+    needs_volumes = USES if action == LOOKS[0] else ()
+    assert {each for each in ACTIONS if lines_of[each].verdict == "fail"} == {action}
+    assert {each for each in ACTIONS if lines_of[each].verdict == "warn"} == {*needs_volumes}
+    unknown = {line.name for line in found if "not known" in line.sentence} - {"ec2"}
     assert unknown == NEEDED[action]
     assert all(line.hint for line in found if line.verdict != "ok")
 
 
+def lacking(action: str) -> dict[str, Any]:
+    """The printed policy without one action."""
+    statements = [dict(each) for each in policy_of()["Statement"]]
+    for each in statements:
+        each["Action"] = [name for name in each["Action"] if name != f"ec2:{action}"]
+    return {"Version": "2012-10-17", "Statement": [each for each in statements if each["Action"]]}
+
+
+def test_a_role_that_lacks_one_action(http: OverHttp) -> None:
+    """Exactly that action's line is not ok, all others are there, and what is to paste helps."""
+    http.control.set_policy(policy_of())
+    allowed = checked()
+    was = by_action(allowed)
+    assert tuple(was) == ACTIONS
+    assert {line.verdict for line in was.values()} == {"ok"}
+    for action in ACTIONS:
+        http.control.set_policy(policy := lacking(action))
+        found = checked()
+        lines_of = by_action(found)
+        assert tuple(lines_of) == ACTIONS, action
+        depends = {*USES} if action == LOOKS[0] else set()
+        assert {each for each in ACTIONS if lines_of[each].verdict != "ok"} - depends == {action}
+        assert lines_of[action].verdict == ("warn" if action == USES[2] else "fail")
+        assert f"ec2:{action} is denied" in lines_of[action].sentence
+        names = {line.name for line in allowed} | NEEDED.get(action, set())
+        assert {line.name for line in found} == names | {"policy"}, action
+        assert found[-1].policy, action
+        pasted = [*policy["Statement"], *found[-1].policy["Statement"]]
+        http.control.set_policy({**policy, "Statement": pasted})
+        assert checked() == allowed, action
+
+
+@pytest.mark.parametrize("spec", [VolumeSpec(type="gp2"), VolumeSpec(delete_on_termination=False)])
+def test_what_to_paste(http: OverHttp, spec: VolumeSpec) -> None:
+    """A role that may only look is told the rest of the policy for the configuration, once."""
+    [look, *rest] = policy_document(spec, max_bytes=321 * GIB, kms_key_arn=None)["Statement"]
+    http.control.set_policy({**policy_of(), "Statement": [look]})
+    found = checked(policy=GrowthPolicy(sizing=Sizing(max_bytes=321 * GIB)), volume=spec)
+    assert found[-1].as_json()["statements"] == rest
+    assert all("statements" not in line.as_json() for line in found[:-1])
+    assert (USES[2] in by_action(found)) == spec.delete_on_termination
+
+
+def test_what_no_statement_would_allow(http: OverHttp) -> None:
+    """A policy that denies explicitly is named in the line, and nothing is to be pasted."""
+    deny = {"Effect": "Deny", "Action": "ec2:AttachVolume", "Resource": "*"}
+    http.control.set_policy({**policy_of(), "Statement": [*policy_of()["Statement"], deny]})
+    found = checked()
+    assert by_action(found)["AttachVolume"].verdict == "fail"
+    assert "policy" not in {line.name for line in found}
+
+
+def test_what_is_not_answered_is_not_allowed(http: OverHttp) -> None:
+    """A call on a volume that EC2 did not answer is not said to be allowed."""
+    for action in USES:
+        http.control.add_fault(FaultRule(action=action, kind=FaultKind.THROTTLE))
+    assert {each for each, line in by_action(checked()).items() if line.verdict != "ok"} == {*USES}
+
+
 def test_a_call_that_cannot_be_rehearsed(http: OverHttp) -> None:
-    """A call that EC2 answers is allowed, also where the same call as a dry run is not."""
-    rule = FaultRule(
-        kind=FaultKind.ERROR, action=LOOKS[2], code="InvalidAction", status=400, times=1
-    )
-    http.control.add_fault(rule)
-    assert {line.name for line in checked()} == NAMES
+    """The calls that only look are made in earnest: not all of them have a dry run."""
+    checked()
+    assert not [
+        call for each in LOOKS for call in http.control.calls(each) if "DryRun" in call.params
+    ]
 
 
 def test_what_fails_everywhere_is_said_once(http: OverHttp) -> None:

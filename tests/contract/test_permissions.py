@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 from ec2_sandbox.iam.policy import Access, Policy, Verdict
 
+from ebs_autoscale.checks.permissions import CREATE, TAG
 from ebs_autoscale.ec2.iam import STATEMENTS
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG
 from ebs_autoscale.errors import Cause, Unfit
@@ -279,7 +280,7 @@ def test_a_rehearsal_under_the_policy(start: StartHttp) -> None:
         "DescribeVolumes",
         "DescribeInstances",
         "DescribeInstanceTypes",
-        "CreateVolume, CreateTags",
+        "CreateVolume",
         "AttachVolume",
         "DetachVolume",
         "ModifyInstanceAttribute",
@@ -300,6 +301,8 @@ def test_a_rehearsal_names_the_statement(start: StartHttp, sid: str) -> None:
         denied = {actions: error for actions, error in rehearsed(http, volume).items() if error}
     statement = next(each for each in STATEMENTS if each.sid == sid)
     wanted = {action.removeprefix("ec2:") for action in statement.actions}
+    # One call creates the volume and its tags; the denial says which it is about.
+    wanted = {CREATE if action == TAG else action for action in wanted}
     assert {action for action in wanted if any(action in each for each in denied)} == wanted
     assert len(denied) <= len(wanted)
     for error in denied.values():
@@ -345,6 +348,6 @@ def test_the_first_policy(start: StartHttp) -> None:
     assert denied.keys() == {
         "DescribeInstances",
         "DescribeInstanceTypes",
-        "CreateVolume, CreateTags",
+        "CreateVolume",
     }
-    assert "ec2:CreateTags" in denied["CreateVolume, CreateTags"]
+    assert "ec2:CreateTags" in denied["CreateVolume"]

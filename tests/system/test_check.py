@@ -15,24 +15,28 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.host.fstab import line_for
 from tests.system.bench import GIB, Host
+from tests.unit.samples import policy_of
 
 pytestmark = pytest.mark.kernel
 
 # As long as an operator waits.
 PATIENCE_SECONDS = 15.0
 
+EC2_LINES = {"instance", "ec2", "clock", "slots", "quota"}
 HOST_LINES = {"user", "kernel", "tools", "python", "run", "log", "nvme", "unit"}
 
 
-def lines_of(host: Host, *, before: tuple[str, ...] = ()) -> dict[str, list[dict[str, str]]]:
+def lines_of(
+    host: Host, *arguments: str, before: tuple[str, ...] = ()
+) -> dict[str, list[dict[str, str]]]:
     """The lines of `check --json` by name; they come in time."""
     began = monotonic()
-    ran = host.run("check", "--json", before=before)
+    ran = host.run("check", "--json", *arguments, before=before)
     assert monotonic() - began < PATIENCE_SECONDS
     assert ran.stderr == ""
     found: dict[str, list[dict[str, str]]] = {}
     for line in json.loads(ran.stdout):
-        assert line.keys() == {"name", "verdict", "sentence", "hint"}
+        assert line.keys() - {"statements"} == {"name", "verdict", "sentence", "hint"}
         assert line["hint"] or line["verdict"] == "ok"
         found.setdefault(line["name"], []).append(line)
     return found
@@ -61,34 +65,81 @@ def test_fit(host: Host, fstab: Path) -> None:
         lines = lines_of(host)
         assert str(daemon.process.pid) in lines["daemon"][0]["sentence"]
         assert {line["verdict"] for each in lines.values() for line in each} == {"ok"}
-        expected = {"config", "mount", "members", "fstab", "daemon", "instance", "ec2", "clock"}
-        assert lines.keys() == HOST_LINES | expected | {"slots", "quota"}
+        expected = {"config", "mount", "members", "fstab", "daemon"}
+        assert lines.keys() == HOST_LINES | expected | EC2_LINES
         assert host.run("check").returncode == 0
         assert daemon.stop() == 0
     assert host.volumes() == []
 
 
 def test_without_rights(host: Host) -> None:
-    """A denied action is named, and the exit code is 5."""
-    rule = FaultRule(
-        kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
-    )
-    host.sandbox.add_fault(rule)
-    assert host.run("check").returncode == 5
-    [line] = [line for line in lines_of(host)["ec2"] if line["verdict"] == "fail"]
+    """A denied action is named, with exit 5; the text fits the terminal, and a policy ends it."""
+    [look, create, *rest] = policy_of()["Statement"]
+    host.sandbox.set_policy(policy_of() | {"Statement": [look, *rest]})
+    host.environment["COLUMNS"] = "80"
+    ran = host.run("check")
+    assert ran.returncode == 5
+    text, _, tail = ran.stdout.partition("\n{")
+    assert all(len(line) <= 80 or " " not in line[17:].strip() for line in text.splitlines())
+    statements = json.loads("{" + tail)["Statement"]
+    assert create in statements
+    lines = lines_of(host)
+    [line] = [line for line in lines["ec2"] if line["verdict"] == "fail"]
     assert "CreateVolume" in line["sentence"]
     assert "UnauthorizedOperation" in line["sentence"]
+    assert [line["statements"] for line in lines["policy"]] == [statements]
 
 
-@pytest.mark.parametrize("text", [None, "mountpoint: scratch\n", "\0"])
-def test_without_configuration(host: Host, text: str | None) -> None:
-    """A missing or invalid configuration fails with exit 2, and the host is checked."""
-    host.config.unlink() if text is None else host.config.write_text(text, "utf-8")
+@pytest.mark.parametrize("text", ["mountpoint: scratch\n", "\0"])
+def test_with_an_invalid_configuration(host: Host, text: str) -> None:
+    """An invalid configuration fails with exit 2, and only the host is checked."""
+    host.config.write_text(text, "utf-8")
     lines = lines_of(host)
     assert lines["config"][0]["verdict"] == "fail"
     assert lines.keys() == {"config"} | HOST_LINES
     assert host.run("check").returncode == 2
     assert host.sandbox.journal() == []
+
+
+def test_without_a_configuration(host: Host) -> None:
+    """Without one and without a mountpoint, exit 2 leads to `init`; EC2 is checked all the same."""
+    host.config.unlink()
+    lines = lines_of(host)
+    assert lines["config"][0]["verdict"] == "fail"
+    assert f"--config {host.config} init MOUNTPOINT" in lines["config"][0]["hint"]
+    assert lines.keys() == {"config"} | HOST_LINES | EC2_LINES
+    assert host.run("check").returncode == 2
+
+
+def test_before_init(host: Host) -> None:
+    """Before anything exists all is checked that can be; what is missing leads to `init`."""
+    host.config.unlink()
+    new = host.mountpoint.with_name("new")
+    lines = lines_of(host, str(new))
+    assert lines.keys() == {"config", "mount", "fstab", "daemon"} | HOST_LINES | EC2_LINES
+    assert verdicts(lines, "config", "fstab", "daemon") == {"warn"}
+    assert verdicts(lines, "mount", "ec2", "slots") == {"ok"}
+    hints = [lines[name][0]["hint"] for name in ("config", "fstab", "daemon")]
+    assert set(hints) == {f"run `ebs-autoscale --config {host.config} init {new}`"}
+    assert not new.exists()
+    assert not host.config.exists()
+    assert host.volumes() == []
+
+    new.mkdir()
+    (new / "hidden").touch()
+    assert verdicts(lines_of(host, str(new)), "mount") == {"fail"}
+    # What is mounted, `init` would take as it is.
+    lines = lines_of(host, str(host.mountpoint))
+    assert verdicts(lines, "mount", "members") == {"ok"}
+    assert host.run("check", str(host.mountpoint)).returncode == 0
+
+
+def test_the_configuration_of_another_mountpoint(host: Host) -> None:
+    """A configuration that is given and is for another mountpoint is invalid: both are named."""
+    [line] = lines_of(host, "/other")["config"]
+    assert line["verdict"] == "fail"
+    assert all(each in line["sentence"] for each in ("/other", str(host.mountpoint)))
+    assert {line["verdict"] for line in lines_of(host, str(host.mountpoint))["config"]} == {"ok"}
 
 
 def test_not_root(host: Host) -> None:

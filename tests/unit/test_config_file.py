@@ -25,20 +25,20 @@ def test_each_mountpoint_has_its_own_file(tmp_path: Path, monkeypatch: pytest.Mo
     """A second mountpoint has a file named after it; the first keeps the default file."""
     default = tmp_path / "config.yaml"
     monkeypatch.setattr(paths, "CONFIG_DEFAULT", default)
-    assert config_file.settings_for(default, "/scratch") == (
+    assert config.settings_for(default, "/scratch") == (
         default,
         Settings(mountpoint="/scratch"),
     )
     default.write_text("mountpoint: /scratch\nadopt: true\n", "utf-8")
-    assert config_file.settings_for(default, "/scratch")[1].adopt
-    path, settings = config_file.settings_for(default, "/srv/my-own")
+    assert config.settings_for(default, "/scratch")[1].adopt
+    path, settings = config.settings_for(default, "/srv/my-own")
     assert (path.name, settings.adopt) == (r"srv-my\x2down.yaml", False)
 
 
 def test_a_file_given_is_used_as_given(tmp_path: Path) -> None:
     """With --config no other file is used; one for another mountpoint is refused."""
     given = tmp_path / "mine.yaml"
-    assert config_file.settings_for(given, "/scratch")[0] == given
+    assert config.settings_for(given, "/scratch")[0] == given
     given.write_text("mountpoint: /other\n", "utf-8")
     with pytest.raises(ConfigInvalid, match="is for /other, not for /scratch"):
-        config_file.settings_for(given, "/scratch")
+        config.settings_for(given, "/scratch")

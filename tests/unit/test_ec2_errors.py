@@ -11,7 +11,8 @@ def test_every_row(code: str) -> None:
     """Every known code becomes its family and cause, with EC2's own message and our hint."""
     meaning = MEANINGS[code]
     error = translated("create a volume", code=code, message="No.", status=400)
-    assert (type(error), error.cause, error.hint) == (meaning.family, meaning.cause, meaning.hint)
+    assert isinstance(error, meaning.family)
+    assert (error.cause, error.hint) == (meaning.cause, meaning.hint)
     assert error.what.startswith("create a volume")
     assert error.what.endswith(f"{code}: No.")
 
@@ -46,7 +47,8 @@ def test_the_reaction(
 ) -> None:
     """The codes that matter most have the family, cause and back-off that fit them."""
     error = translated("attach", code=code, message="No.", status=400)
-    assert (type(error), error.cause) == (family, cause)
+    assert isinstance(error, family)
+    assert error.cause is cause
     assert cause.backoff.first_seconds == first_seconds
 
 

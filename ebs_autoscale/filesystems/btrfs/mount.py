@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import superblock
@@ -271,11 +272,31 @@ def _names_in(filesystem: str) -> frozenset[str]:
         return frozenset()
 
 
+def require_mountable(path: Path) -> None:
+    """Raise Unfit unless the path is an empty folder or does not exist."""
+    try:
+        content = next(path.iterdir(), None)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unfit(
+            f"cannot mount on {path}: {error.strerror}",
+            hint="choose an empty directory, or a path that does not exist",
+            cause=Cause.MOUNTPOINT,
+        ) from error
+    if content is not None:
+        raise Unfit(
+            f"{path} is not empty: a mount would hide {content.name!r}",
+            hint="move its contents elsewhere, or choose another mountpoint",
+            cause=Cause.MOUNTPOINT,
+        )
+
+
 def _cannot_open(path: str, error: OSError) -> Unfit:
     if isinstance(error, FileNotFoundError):
         return Unfit(
             f"{_shown(path)} does not exist",
-            hint="create the directory and mount the filesystem there, or correct `mountpoint`",
+            hint=f"run `ebs-autoscale init {_shown(path)}`, or correct `mountpoint`",
             cause=Cause.MISSING,
         )
     if isinstance(error, NotADirectoryError):
