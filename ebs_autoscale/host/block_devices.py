@@ -279,8 +279,10 @@ def _other_prefix(match: re.Match[str]) -> str:
     return "xvd" if match[1] == "sd" else "sd"
 
 
-# Wiping is no advice for a device that is in use.
-_NOT_BLANK_HINT = "it was not changed: inspect it with `wipefs`, then detach or wipe it"
+# Overwriting is no advice for a device that is in use. `wipefs` erases no more than signatures.
+_NOT_BLANK_HINT = (
+    "it was not changed: inspect it with `wipefs`, then detach it or overwrite it with zeroes"
+)
 _NOT_USABLE_HINT = "it was not changed: inspect it with `lsblk`, or use another device"
 _CLAIMED_HINT = (
     "have that process leave EBS volumes alone, for multipathd by `blacklist { device { vendor "

@@ -303,7 +303,8 @@ class Initialisation:
                 raise Unfit(
                     f"BTRFS {uuid} is set up already, on {point} by {other}",
                     hint=f"use {point}; to move the setup, run `ebs-autoscale --config {other} "
-                    f"uninstall` and then `init {mountpoint}` again: data and volumes stay",
+                    f"uninstall`, mount it on {mountpoint} instead, and run `init` again: data and "
+                    "volumes stay",
                     cause=Cause.OTHER_SETUP,
                 )
 

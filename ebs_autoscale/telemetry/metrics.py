@@ -25,7 +25,9 @@ Sample = tuple[str, Mapping[str, str], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Metric:
+class Metric:
+    """A metric, and how its samples come from a view of some time of the epoch."""
+
     name: str
     kind: str
     help: str
@@ -45,11 +47,11 @@ def render(view: View, *, mountpoint: str, seen_at_seconds: float) -> str:
     return "\n".join([*lines, ""])
 
 
-def _gauge(name: str, help_text: str, value: Callable[[View], float | None]) -> _Metric:
-    return _Metric(name, "gauge", help_text, lambda view, _: [("", {}, value(view))])
+def _gauge(name: str, help_text: str, value: Callable[[View], float | None]) -> Metric:
+    return Metric(name, "gauge", help_text, lambda view, _: [("", {}, value(view))])
 
 
-def _of_reading(name: str, help_text: str, value: Callable[[Reading], float]) -> _Metric:
+def _of_reading(name: str, help_text: str, value: Callable[[Reading], float]) -> Metric:
     return _gauge(name, help_text, lambda view: value(view.reading) if view.reading else None)
 
 
@@ -84,13 +86,13 @@ def _last_growth(view: View) -> float:
 
 
 METRICS = (
-    _Metric(
+    Metric(
         "build_info",
         "gauge",
         "The version of the daemon; always 1.",
         lambda *_: [("", {"version": __version__}, 1)],
     ),
-    _Metric(
+    Metric(
         "last_tick_timestamp_seconds",
         "gauge",
         "When the daemon last looked at the filesystem.",
@@ -140,7 +142,7 @@ METRICS = (
     ),
     _gauge("short", "Whether space is short.", lambda view: bool(view.reading and view.shortage)),
     _gauge("growing", "Whether a growth is running.", lambda view: view.state is State.GROWING),
-    _Metric(
+    Metric(
         "growths_total",
         "counter",
         "Growths that ended since the start of the daemon, by result and cause.",
@@ -154,13 +156,13 @@ METRICS = (
         "When the last growth was completed; 0 if there was none since the start of the daemon.",
         _last_growth,
     ),
-    _Metric(
+    Metric(
         "step_duration_seconds",
         "histogram",
         "How long the steps of growths took.",
         _step_durations,
     ),
-    _Metric(
+    Metric(
         "ec2_calls_total",
         "counter",
         "Requests to EC2 by action and result, repetitions included.",
@@ -194,19 +196,19 @@ METRICS = (
         "Volumes with the tags of this filesystem that are not in it but paid for.",
         lambda view: view.managed.orphans,
     ),
-    _Metric(
+    Metric(
         "condition",
         "gauge",
         "Whether something is wrong, by cause.",
         _conditions,
     ),
-    _Metric(
+    Metric(
         "late_ticks_total",
         "counter",
         "Looks at the filesystem that were late by a second or more.",
         lambda view, _: [("", {}, view.tally.late_ticks)],
     ),
-    _Metric(
+    Metric(
         "dropped_events_total",
         "counter",
         "Events that a log, systemd, the metrics file or notify.command has not taken.",

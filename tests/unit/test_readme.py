@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ebs_autoscale.cli.parser import build_parser
 from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from ebs_autoscale.errors import Cause, Exit
 from ebs_autoscale.telemetry import EventKind
+from ebs_autoscale.telemetry.metrics import METRICS, Metric
 from tests.unit.shipped_config import shipped_defaults
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +34,7 @@ def test_each_exit_code_is_documented() -> None:
     ]
 
 
-VERBS = (
-    *("run", "status", "plan", "grow", "check", "iam-policy", "demo"),
-    *("init", "uninstall"),
-)
-
-
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", build_parser().verbs)
 def test_each_verb_is_named(verb: str) -> None:
     """Every verb is in the README."""
     assert f"ebs-autoscale {verb}" in README
@@ -104,3 +100,11 @@ def test_each_kind_of_event_is_documented(kind: EventKind) -> None:
     """docs/operations.md has it in its table of events."""
     operations = (ROOT / "docs/operations.md").read_text("utf-8")
     assert re.search(rf"^\| .*`{kind}`.* \| .+ \| .+ \|$", operations, re.MULTILINE)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_each_metric_is_documented(metric: Metric) -> None:
+    """docs/operations.md has it in its table of metrics, with its type."""
+    operations = (ROOT / "docs/operations.md").read_text("utf-8")
+    row = rf"^\| .*`ebs_autoscale_{metric.name}[`{{].* \| {metric.kind} \| .+ \|$"
+    assert re.search(row, operations, re.MULTILINE)
