@@ -3,6 +3,7 @@
 import json
 import re
 import textwrap
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +34,13 @@ _PRINTED_MAX = 5000
 
 # The space between a number and its unit: no line ends there.
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[A-Z]|m?s\b|min\b|h\b))")
+_AGO = re.compile(
+    r"-?([0-9]{1,9}(?:\.[0-9]{1,9})?) ?"
+    r"(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)(?: ago)?",
+    re.ASCII,
+)
+_SECONDS_AGO = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 _QUANTITY = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?([A-Za-z%]*)", re.ASCII)
 
 
@@ -83,6 +91,32 @@ def parse_duration(
     if not shortest_seconds <= seconds <= longest_seconds:
         bounds = f"{format_duration(shortest_seconds)} to {format_duration(longest_seconds)}"
         raise ValueError(f"{quoted(text)} is out of range; allowed is {bounds}")
+    return seconds
+
+
+def parse_moment(text: str, *, now_seconds: float) -> float:
+    """The moment in the past that text such as `2 days ago`, `-2h` or `2026-11-27 10:00` names.
+
+    Both in seconds since the epoch; a time without an offset from UTC is local. Raises ValueError.
+    """
+    words = " ".join(text.split())
+    if match := _AGO.fullmatch(words):
+        seconds = now_seconds - float(match[1]) * _SECONDS_AGO[match[2][0]]
+    else:
+        today = datetime.fromtimestamp(now_seconds, UTC).astimezone().date()
+        named = {"today": today, "yesterday": today - timedelta(days=1)}.get(words, words)
+        try:
+            # The regular expression, since Python takes more forms than are documented.
+            moment = datetime.fromisoformat(_MOMENT.fullmatch(str(named))[0])  # type: ignore[index]
+            seconds = moment.astimezone().timestamp()
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{quoted(text)} is not a time such as `2 days ago`, `12h`, `90s`, `yesterday`, "
+                "`2026-11-27` or `2026-11-27 10:00`"
+            ) from error
+    if not 0 <= seconds <= now_seconds:
+        when = "before 1970" if seconds < 0 else "in the future"
+        raise ValueError(f"{quoted(text)} is {when}; it must be in the past")
     return seconds
 
 

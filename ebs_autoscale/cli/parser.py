@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from io import FileIO, TextIOWrapper
@@ -144,6 +145,7 @@ def build_parser() -> Parser:
     _add_init(commands)
     _add_run(commands)
     _add_inspecting_verbs(commands)
+    _add_history(commands)
     _add_grow(commands)
     _add_uninstall(commands)
     _add_iam_policy(commands)
@@ -257,6 +259,30 @@ def _add_inspecting_verbs(commands: "_Verbs") -> None:
         "price; rate=500MiB/s hours=2 [size=100GiB]; without a configuration file the defaults",
     )
     plan.set_defaults(verb=verbs.plan)
+
+
+def _add_history(commands: "_Verbs") -> None:
+    history = _add_verb(
+        commands,
+        "history",
+        "show past growths, refusals and alarms, from the journal or the log",
+        "Show growths, refusals and alarms since a given time, with their causes, the duration of "
+        "each step, sizes and costs, from the journal or, without systemd, from the log.",
+    )
+    # `-2h`, as journalctl takes it, looks like an option to argparse.
+    history._negative_number_matcher = re.compile(r"-[0-9]")  # noqa: SLF001 -- has no other name
+    history.add_argument(
+        "--since",
+        metavar="T",
+        default="7 days ago",
+        help="from when on: 2 days ago, 12h, 90s, yesterday, 2026-11-27 or '2026-11-27 10:00' "
+        "(default: 7 days ago)",
+    )
+    _add_json(history)
+    history.add_argument(
+        "--plot", metavar="FILE", type=_absolute, help="also draw the added capacity as an SVG"
+    )
+    history.set_defaults(verb=verbs.history)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -230,6 +230,14 @@ def _show_missing_volumes(settings: config.Settings, filesystem: str) -> int:
     return Exit.SUCCESS
 
 
+def history(arguments: argparse.Namespace) -> int:
+    """Print what has happened, from the journal and the log."""
+    from ebs_autoscale.cli import history as printed
+
+    since, plot = arguments.since, arguments.plot
+    return printed.show(arguments.config, since, as_json=arguments.json, plot=plot)
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Run every check, and print what to do about each problem."""
     from ebs_autoscale import checks

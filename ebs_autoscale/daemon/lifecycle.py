@@ -124,7 +124,7 @@ class Daemon:
         self._status_file = StatusFile(paths.status_file(settings.mountpoint))
         self._notify = NotifyCommand(settings.mountpoint)
         self._exporter = Exporter(settings.mountpoint, clock)
-        self._emit = Sinks(LogSink(), self._notify)
+        self._emit = Sinks(LogSink(), self._notify, mountpoint=settings.mountpoint)
         self._conditions = Conditions(clock, self._emit)
         self._unwritten: Problem | None = None
         self._is_restarted: bool | None = None

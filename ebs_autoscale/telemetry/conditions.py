@@ -46,20 +46,25 @@ class Conditions:
         lasting.problem = problem
         if now - lasting.told_at_seconds >= REMIND_AFTER_SECONDS:
             lasting.told_at_seconds = now
-            lasted = format_duration(round(now - lasting.began_at_seconds))
+            seconds = now - lasting.began_at_seconds
+            lasted = format_duration(round(seconds))
             sentence = f"still failing after {lasted}: {told.sentence}"
-            self._tell(EventKind.CONDITION_LASTS, replace(told, sentence=sentence), level)
+            again = replace(told, sentence=sentence)
+            self._tell(EventKind.CONDITION_LASTS, again, level, seconds=seconds)
 
     def only(self, keys: Iterable[str]) -> None:
         """End every condition but these."""
         for key in set(self._lasting) - set(keys):
             ended = self._lasting.pop(key)
-            lasted = format_duration(round(self._clock.now_seconds() - ended.began_at_seconds))
+            seconds = self._clock.now_seconds() - ended.began_at_seconds
+            lasted = format_duration(round(seconds))
             sentence = f"resolved after {lasted}: {ended.problem.sentence}"
             over = replace(ended.problem, sentence=sentence, hint="")
-            self._tell(EventKind.CONDITION_ENDED, over, Level.INFO)
+            self._tell(EventKind.CONDITION_ENDED, over, Level.INFO, seconds=seconds)
 
-    def _tell(self, kind: EventKind, problem: Problem, level: Level) -> None:
+    def _tell(
+        self, kind: EventKind, problem: Problem, level: Level, *, seconds: float | None = None
+    ) -> None:
         self._emit(
             Event(
                 kind=kind,
@@ -68,5 +73,6 @@ class Conditions:
                 level=level,
                 cause=problem.cause,
                 volume=problem.volume or None,
+                seconds=None if seconds is None else round(seconds, 3),
             )
         )

@@ -63,7 +63,7 @@ class Event:
     `status` an exit status. `usd_per_month` is what all managed volumes cost, an estimate, `cost`
     the same in words, `added_usd_per_month` what a growth adds to it. `orphans` counts the volumes
     with our tags that are not in use, `slots_free` the free attachment slots. `action` is an EC2
-    call, `result` how it was answered.
+    call, `result` how it was answered. `seconds` is how long something took, or a condition lasts.
     """
 
     kind: EventKind
@@ -94,6 +94,7 @@ class Event:
     cost: str | None = None
     action: str | None = None
     result: str | None = None
+    mountpoint: str | None = None
 
     def __post_init__(self) -> None:
         # A mount source or a file name has any byte; each sink can rely on this here.
@@ -166,6 +167,7 @@ _TEXTS = (
     "cost",
     "action",
     "result",
+    "mountpoint",
 )
 _FIELDS = tuple(
     name for name in Event.__dataclass_fields__ if name not in {"kind", "sentence", "hint", "level"}

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -209,14 +210,20 @@ def _stderr_is_the_journal(environment: Mapping[str, str]) -> bool:
 
 
 class Sinks:
-    """Give every event to every sink; one that raises has missed that event, which is counted."""
+    """Give every event to every sink; one that raises has missed that event, which is counted.
 
-    def __init__(self, *sinks: Callable[[Event], None]) -> None:
+    With `mountpoint`, each event says that it is about this one.
+    """
+
+    def __init__(self, *sinks: Callable[[Event], None], mountpoint: str | None = None) -> None:
         self._sinks = sinks
+        self._mountpoint = mountpoint
         self.missed = 0
 
     def __call__(self, event: Event) -> None:
         """Never raises."""
+        if self._mountpoint:
+            event = replace(event, mountpoint=self._mountpoint)
         for sink in self._sinks:
             try:
                 sink(event)
