@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ebs_autoscale.cli.throttled import Throttled, Throttling
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.volume_types import price_of
@@ -51,6 +52,7 @@ class FilesystemStatus:
     remarks: tuple[Remark, ...] = ()
     volumes: Mapping[str, str] = field(default_factory=dict)
     fill_bytes_per_second: float | None = None
+    throttled: Throttled = field(default_factory=Throttled)
     usd_per_month: float | None = None
     cost: str = ""
 
@@ -153,6 +155,7 @@ class Looker:
         self._settings = settings
         self._clock = clock
         self._readings: list[Reading] = []
+        self._throttling = Throttling()
 
     def look(self) -> Status:
         """What a fresh reading and the daemon's own report say."""
@@ -179,8 +182,11 @@ class Looker:
         except EbsAutoscaleError as error:
             self._readings.clear()
             return replace(status, unfit=error, devices=devices_despite(error, settings.mountpoint))
-        rate = self._fill_rate(seen.reading, forecast)
-        return replace(status, filesystem=replace(seen, fill_bytes_per_second=rate))
+        reading = seen.reading
+        rate = self._fill_rate(reading, forecast)
+        throttled = self._throttling.look(reading.devices, reading.taken_at_seconds)
+        seen = replace(seen, fill_bytes_per_second=rate, throttled=throttled)
+        return replace(status, filesystem=seen)
 
     def _fill_rate(self, reading: Reading, forecast: Forecast) -> float | None:
         """The daemon's rate while it reports one, else that of the latest looks."""

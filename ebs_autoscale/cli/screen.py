@@ -6,6 +6,7 @@ from math import isinf
 
 from ebs_autoscale.cli.look import FilesystemStatus, Status
 from ebs_autoscale.cli.terminal import Look, Paint
+from ebs_autoscale.cli.throttled import sentences
 from ebs_autoscale.errors import with_hint
 from ebs_autoscale.model import MIB, Device, Reading
 from ebs_autoscale.policy import Limits
@@ -100,12 +101,19 @@ def _unallocated_bytes(reading: Reading) -> int:
 
 def _rows(status: Status) -> Iterator[Row]:
     """All that there is to say, what is wrong first."""
-    view = status.daemon.view if status.daemon else None
     for alarm in status.alarms:
         yield Row("alarm", [alarm], Paint.ALARM)
     if seen := status.filesystem:
         yield Row("decision", [f"{seen.decision}: {seen.reason}"])
         yield Row("fill rate", [_fill_rate(seen)])
+    yield from _of_daemon(status)
+    yield from _of_volumes(status)
+    if seen:
+        yield from _details(seen)
+
+
+def _of_daemon(status: Status) -> Iterator[Row]:
+    view = status.daemon.view if status.daemon else None
     if view and (waiting := _waiting(status, view)):
         label = "growing" if view.state is State.GROWING else "waiting"
         yield Row(label, [waiting], Paint.WARNING)
@@ -113,20 +121,25 @@ def _rows(status: Status) -> Iterator[Row]:
     if view and view.recent:
         newest_first = reversed(view.recent)
         yield Row("growths", _table([_growth(each, status.at_seconds) for each in newest_first]))
+
+
+def _of_volumes(status: Status) -> Iterator[Row]:
+    seen, settings = status.filesystem, status.settings
+    managed = status.daemon.view.managed if status.daemon else ManagedVolumes()
     if devices := seen.reading.devices if seen else status.devices:
         volumes = seen.volumes if seen else {}
         rows = [_device(device, volumes.get(device.name, "")) for device in devices]
         yield Row("devices", _table(rows))
-    if status.settings:
-        managed = view.managed if view else ManagedVolumes()
-        yield Row("limits", list(_limits(status.settings.policy.limits, managed)))
+    if seen and settings:
+        for slow in sentences(seen.throttled, devices, seen.volumes, settings.volume):
+            yield Row("slow", [slow], Paint.WARNING)
+    if settings:
+        yield Row("limits", list(_limits(settings.policy.limits, managed)))
     if words := status.cost[1]:
         yield Row("cost", [words])
-    if view and view.managed.orphans:
-        count = counted(view.managed.orphans, "volume")
+    if managed.orphans:
+        count = counted(managed.orphans, "volume")
         yield Row("orphaned", [f"{count} of no use; `ebs-autoscale check` names each"])
-    if seen:
-        yield from _details(seen)
 
 
 def _fill_rate(seen: FilesystemStatus) -> str:

@@ -85,7 +85,19 @@ def _figures(reading: Reading) -> dict[str, Any]:
 
 
 def _device(device: Device, seen: FilesystemStatus) -> dict[str, Any]:
-    return {**asdict(device), "volume": seen.volumes.get(device.name, "")}
+    found = seen.throttled.of.get(device.name)
+    return {
+        **asdict(device),
+        "volume": seen.volumes.get(device.name, ""),
+        "exceeded": found
+        and {
+            "over_seconds": _rounded(seen.throttled.over_seconds),
+            "volume_iops_seconds": found.volume_iops,
+            "volume_throughput_seconds": found.volume_throughput,
+            "instance_iops_seconds": found.instance_iops,
+            "instance_throughput_seconds": found.instance_throughput,
+        },
+    }
 
 
 def _limits(limits: Limits) -> dict[str, Any]:

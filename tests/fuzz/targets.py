@@ -14,6 +14,7 @@ from botocore.compat import HTTPHeaders
 
 from ebs_autoscale.config import parse as parse_config
 from ebs_autoscale.daemon.worker import GrowthRequest
+from ebs_autoscale.ec2 import ebs_statistics
 from ebs_autoscale.ec2.errors import translated
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.errors import EbsAutoscaleError
@@ -44,6 +45,7 @@ IDENTITY = Identity(
     account_id="123456789012",
 )
 
+EBS_STATISTICS = (0x3C23B510).to_bytes(8, "little") + bytes(range(80)) + b"\xff" * 4008
 MOUNTINFO = rb"""22 28 0:21 / /proc rw,nosuid shared:13 - proc proc rw
 40 28 0:35 / /scratch rw,relatime shared:20 - btrfs /dev/nvme1n1 rw,space_cache=v2,subvol=/
 41 28 0:36 /sub /a\040b\134 rw master:1 propagate_from:2 - btrfs /dev/xvdba rw,subvol=/sub
@@ -231,6 +233,7 @@ def targets() -> Iterator[dict[str, Target]]:
         RawService(endless=True) as endless_service,
     ):
         yield _kernel_targets(Path(folder)) | {
+            "EBS statistics": ((EBS_STATISTICS,), ebs_statistics.parse, ()),
             "mountinfo": ((MOUNTINFO,), mountinfo.parse, ()),
             "fstab": ((FSTAB,), _text(_fstab), OURS),
             "systemctl show": ((SHOW_UNIT,), _text(systemd.parse_show), OURS),

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from ebs_autoscale.cli.look import FilesystemStatus, Status
 from ebs_autoscale.cli.screen import page
 from ebs_autoscale.cli.terminal import Look, terminal_look
+from ebs_autoscale.cli.throttled import Throttled
 from ebs_autoscale.config import Settings
+from ebs_autoscale.ec2.ebs_statistics import Exceeded
 from ebs_autoscale.errors import Cause, ConfigInvalid, Problem, Unfit
 from ebs_autoscale.model import GIB, Device, Quota
 from ebs_autoscale.policy import GrowthPolicy, Limits, Remark, Shortage
@@ -123,6 +125,7 @@ EXTREMES = {
             problems=(Problem(Cause.FULL, LONG, LONG),),
             remarks=(Remark("slack", LONG, LONG),),
             fill_bytes_per_second=1e9,
+            throttled=Throttled({"nvme1n1": Exceeded(9, 9, 9, 1e9)}, 10.0),
         ),
     ),
     "unfit": status_of(
