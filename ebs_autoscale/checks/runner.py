@@ -113,6 +113,7 @@ def _lines(subject: _Subject) -> Iterator[Line]:
         seen = filesystem.expected(mountpoint, is_set_up=not init)
         mount = Check("mount", partial(_look_at, seen, clock))
         service_checks.append(Check("daemon", partial(service.daemon, mountpoint)))
+        service_checks.append(Check("reports", partial(service.reports, settings)))
 
     yield subject.line
     yield from _lines_of(on_host, clock, until_seconds)

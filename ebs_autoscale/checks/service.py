@@ -1,12 +1,13 @@
-"""Checks of the service: systemd's unit, and the daemon itself."""
+"""Checks of the service: systemd's unit, the daemon itself, and what it is to report to."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from ebs_autoscale.checks.line import Line, hint_of
+from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import EbsAutoscaleError, Exit
 from ebs_autoscale.host import paths, systemd
-from ebs_autoscale.host.command import run
+from ebs_autoscale.host.command import path_of, run
 from ebs_autoscale.telemetry import running_daemon
 from ebs_autoscale.units import counted
 
@@ -107,3 +108,20 @@ def daemon(mountpoint: str) -> Iterator[Line]:
     yield Line("daemon", "ok", f"pid {found.pid}, version {found.version}: {doing}")
     for condition in found.view.conditions.values():
         yield Line("daemon", "warn", f"reports: {condition}", "see `ebs-autoscale status`")
+
+
+def reports(settings: Settings) -> Iterator[Line]:
+    """Whether metrics.textfile and notify.command can work, where they are configured."""
+    if textfile := settings.metrics.textfile:
+        folder = textfile.parent
+        if folder.is_dir():
+            yield Line("metrics", "ok", f"written to {textfile}")
+        else:
+            what = f"metrics.textfile: there is no directory {folder}"
+            yield Line("metrics", "warn", what, "create it, or correct the path")
+    if command := settings.notify_command:
+        if found := path_of(command[0]):
+            yield Line("notify", "ok", f"events are passed to {found}")
+        else:
+            what = f"notify.command: {command[0]} does not exist or is not executable"
+            yield Line("notify", "warn", what, "install it, or correct the path")

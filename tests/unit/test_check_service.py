@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.checks.service import unit_line
+from ebs_autoscale.checks.service import reports, unit_line
+from ebs_autoscale.config import MetricsSettings, Settings
 from ebs_autoscale.host.systemd import Unit, parse_show, reload_command, unit_of_config
 
 UNIT = "ebs-autoscale.service"
@@ -159,3 +160,18 @@ def test_how_to_reload_a_daemon(name: str, *, is_running: bool, command: str) ->
     """The command is for the daemon that says it, in words that a shell takes."""
     path = Path(os.path.normpath(f"/etc/ebs-autoscale/{name}.yaml"))
     assert reload_command(path, pid=7, is_running=is_running) == command
+
+
+def test_reports_that_cannot_arrive(tmp_path: Path) -> None:
+    """What would be dropped later is found before; what is not configured has no line."""
+
+    def verdicts(folder: Path, *command: str) -> list[tuple[str, str]]:
+        metrics = MetricsSettings(textfile=folder / "ebs.prom")
+        settings = Settings(mountpoint="/scratch", metrics=metrics, notify_command=command)
+        return [(line.name, line.verdict) for line in reports(settings)]
+
+    assert list(reports(Settings(mountpoint="/scratch"))) == []
+    assert verdicts(tmp_path, "sh", "-c", "x") == [("metrics", "ok"), ("notify", "ok")]
+    missing = tmp_path / "missing"
+    assert verdicts(missing, str(missing)) == [("metrics", "warn"), ("notify", "warn")]
+    assert verdicts(tmp_path, "no-such-command")[1] == ("notify", "warn")
