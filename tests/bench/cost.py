@@ -1,6 +1,7 @@
 """What the daemon costs, with references measured in the same run."""
 
 import os
+import socket
 import subprocess
 import sys
 import timeit
@@ -11,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from threading import Event
 from time import monotonic
+from urllib.request import urlopen
 
 import psutil
 
@@ -25,6 +27,7 @@ from tests.bench.guards import bench_host, ours
 from tests.system.bench import Host
 
 IDLE_SECONDS = 30.0
+SCRAPES = 4
 ROOMY = {"threshold": {"available": "5%", "available_min": "1MiB"}, "poll": {"max": "5s"}}
 
 
@@ -109,18 +112,29 @@ def _microseconds(call: Callable[[], object], *, number: int) -> float:
 
 
 def _idle(folder: Path) -> list[Figure]:
-    """The idle daemon on a small and on a large filesystem, for half a minute each."""
+    """The idle daemon on a small and on a large filesystem, for half a minute each.
+
+    Then with metrics in a file and over HTTP, collected twice as often as Prometheus does.
+    """
+    port = _free_port()
+    metrics = {"listen": f"127.0.0.1:{port}", "textfile": str(folder / "metrics.prom")}
     figures = []
-    for size_gib in (10, 200):
-        with bench_host(folder, size_gib * GIB, config=ROOMY) as host, ours(host) as daemon:
+    for size_gib, more in ((10, {}), (200, {}), (200, {"metrics": metrics})):
+        with (
+            bench_host(folder, size_gib * GIB, config={**ROOMY, **more}) as host,
+            ours(host) as daemon,
+        ):
             process = psutil.Process(daemon.process.pid)
             calls, before = len(host.sandbox.calls()), _spent(process)
-            Event().wait(IDLE_SECONDS)
+            for _ in range(SCRAPES):
+                Event().wait(IDLE_SECONDS / SCRAPES)
+                if more:
+                    urlopen(f"http://127.0.0.1:{port}/metrics").read()
             cpu, switches = (
                 (after - was) * 3600 / IDLE_SECONDS
                 for after, was in zip(_spent(process), before, strict=True)
             )
-            what = f"idle on {size_gib} GiB:"
+            what = f"idle on {size_gib} GiB{' with metrics' if more else ''}:"
             resident = process.memory_info().rss / 1024**2
             asked = len(host.sandbox.calls()) - calls
             figures += [
@@ -132,9 +146,22 @@ def _idle(folder: Path) -> list[Figure]:
     return figures
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def _spent(process: psutil.Process) -> tuple[float, float]:
     times = process.cpu_times()
-    return times.user + times.system, process.num_ctx_switches().voluntary
+    # psutil counts the switches of the main thread only.
+    threads = [f"/proc/{process.pid}/task/{each.id}/status" for each in process.threads()]
+    switches = sum(
+        int(line.split()[1])
+        for path in threads
+        for line in Path(path).read_text("utf-8").splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+    return times.user + times.system, switches
 
 
 def _reaction(folder: Path) -> list[Figure]:
