@@ -40,8 +40,8 @@ from ebs_autoscale.units import (
 
 # 10,000 of them are 7 MiB of JSON. A growth has a dozen, so that is a thousand growths.
 ENTRIES_MAX = 10_000
-# The longest line of our own has a tenth of that; what is longer is read in pieces.
-_LINE_MAX = 256 * 1024
+# A sentence and a hint have 5,000 characters each at the most; what is longer is read in pieces.
+_LINE_MAX = 64 * 1024
 _TIMEOUT_SECONDS = 60.0
 
 _STEPS = {
@@ -135,7 +135,7 @@ def _journal(since_seconds: float) -> _Found:
     except CommandFailed as error:
         why = error.stderr.strip().splitlines()[-1:] or ["it did not answer in time"]
         hint = "use sudo, or look whether systemd-journald is running"
-        unreadable = f"cannot read the journal: {why[0]}"
+        unreadable = f"cannot read the journal: {why[0].rstrip('.')}"
         found.problems.append(Unfit(unreadable, hint=hint, cause=Cause.FILE))
         return found
     except EbsAutoscaleError as error:

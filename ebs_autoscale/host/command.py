@@ -17,6 +17,7 @@ _PACKAGES = {
     "umount": "mount",
     "findfs": "util-linux",
     "systemctl": "systemd",
+    "journalctl": "systemd",
 }
 
 # Instead of a preexec_fn, which is not safe with threads.

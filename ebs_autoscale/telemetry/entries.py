@@ -16,8 +16,10 @@ _LATEST_SECONDS = 1e11
 _MOST_USD = 1e9
 
 _FIELD = r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"]+)'
-_TEXT_LINE = re.compile(rf"(\S+) (.*) event=([a-z_]+)((?:{_FIELD})*)")
+_KIND_AND_FIELDS = re.compile(rf"([a-z_]+)((?:{_FIELD})*)")
 _TEXT_FIELD = re.compile(_FIELD)
+# How often ` event=` may be in the values of a line, in quotes, behind the real one.
+_FALSE_STARTS = 20
 
 _NOT_OURS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
@@ -90,16 +92,26 @@ def of_log(line: str) -> Entry:
         if line.startswith("{"):
             fields = json.loads(line)
             return _entry(_seconds(fields["time"]), fields["event"], fields["message"], fields)
-        match = _TEXT_LINE.fullmatch(line.rstrip("\n"))
-        if match is None:
-            raise ValueError("no event in it")
-        found = {
-            name: json.loads(value) if value.startswith('"') else value
-            for name, value in _TEXT_FIELD.findall(match[4])
-        }
-        return _entry(_seconds(match[1]), match[3], match[2], found)
+        time, _, rest = line.rstrip("\n").partition(" ")
+        return _of_text(_seconds(time), rest)
     except _NOT_OURS as error:
         raise ValueError(f"not a line of the log: {quoted(line)}") from error
+
+
+def _of_text(at_seconds: float, line: str) -> Entry:
+    """The last ` event=` that only fields follow is ours: a sentence may have any words."""
+    sentence, fields = line, ""
+    for _ in range(_FALSE_STARTS):
+        sentence, found, tail = sentence.rpartition(" event=")
+        fields = tail + fields
+        if match := found and _KIND_AND_FIELDS.fullmatch(fields):
+            values = {
+                name: json.loads(value) if value.startswith('"') else value
+                for name, value in _TEXT_FIELD.findall(match[2])
+            }
+            return _entry(at_seconds, match[1], sentence, values)
+        fields = found + fields
+    raise ValueError("no event in it")
 
 
 def _seconds(time: str) -> float:

@@ -22,6 +22,7 @@ from tests.boxes.seen import (
     fill,
     has_reserve,
     initialise,
+    journal_of_daemon,
     shown,
     state,
     volumes,
@@ -53,6 +54,27 @@ def test_a_growth_and_boots(box: Box) -> None:
         fill(box, left=20)
         wait_growth(box, before)
     assert box.failed_units == []
+    assert_history(box, growths=3)
+    assert_explained(box)
+
+
+def assert_history(box: Box, *, growths: int) -> None:
+    """The journal tells of every growth since the first boot, but not to any user."""
+    history = ("ebs-autoscale", "history", "--json")
+    found = json.loads(box.exec(*history).stdout)
+    ordinals = [growth["growth"].rpartition("-")[2] for growth in found["growths"]]
+    assert ordinals == [str(number) for number in range(1, growths + 1)]
+    assert all(growth["steps"].keys() == set(StepKind) for growth in found["growths"])
+    assert (found["unreadable_lines"], found["notes"]) == (0, [])
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    assert box.exec(*nobody, *history, check=False).returncode == Exit.UNFIT
+
+
+def assert_explained(box: Box) -> None:
+    """`journalctl -x` explains each line of the daemon, with the values of the fields."""
+    told = box.journal("-x", "-t", "ebs-autoscale")
+    assert told.count(" Subject: ") == len(journal_of_daemon(box))
+    assert not re.findall(r"\b(HINT|CAUSE|VOLUME_ID|GROWTH)\b", told)
 
 
 def test_the_watchdog_restarts_it(box: Box) -> None:

@@ -6,12 +6,16 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import botocore.awsrequest
 from botocore.compat import HTTPHeaders
 
+from ebs_autoscale.cli.history import as_text
+from ebs_autoscale.cli.history_plot import svg_of
 from ebs_autoscale.config import parse as parse_config
 from ebs_autoscale.daemon.worker import GrowthRequest
 from ebs_autoscale.ec2 import ebs_statistics
@@ -27,6 +31,9 @@ from ebs_autoscale.filesystems.btrfs.superblock import (
 from ebs_autoscale.host import fstab, mountinfo, systemd
 from ebs_autoscale.model import GIB, GrowthId, Identity, VolumeSpec
 from ebs_autoscale.telemetry import Event, running_daemon
+from ebs_autoscale.telemetry.entries import Entry, of_journal, of_log
+from ebs_autoscale.telemetry.history import History, as_dict, history_of
+from ebs_autoscale.units import json_text
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
 from tests.fuzz.http import RAW_ANSWERS, RawService
 from tests.fuzz.kernel import IOCTL_ANSWERS, SYSFS_FILES, SysfsReading, ioctls
@@ -75,6 +82,13 @@ STATUS = b"""{"pid": 1, "version": "2", "state": "watching", "activity": "", "st
 "fill_bytes_per_second": 1e6, "dropped_log_lines": 0}"""
 EVENT = b"""{"event": "step started", "level": "info", "sentence": "attach", "hint": "",
 "fields": {"step": "AttachVolume", "growth": "6a92f8de-1", "volume": "vol-1", "seconds": 1.5}}"""
+JOURNAL_ENTRY = b"""{"__REALTIME_TIMESTAMP": "1795860841274971", "MESSAGE": [114, 255], "HINT": null,
+"EBS_AUTOSCALE_EVENT": ["growth_done", "bug"], "GROWTH": "6a92f8de-1", "SECONDS": "2.425",
+"SIZE_BYTES": "1073741824", "CAUSE": "denied"}"""
+LOG_LINES = (
+    b'2026-11-28T10:13:58+0000 done; see event=step_done growth=6a92f8de-1 volume="vol \\"1" seconds=1.5\n',
+    b'{"time": "2026-11-28T10:13:58+0000", "level": "info", "message": "m", "event": "growth_done", "size_bytes": 1}',
+)
 REQUEST = b"""{"config_text": "mountpoint: /scratch", "forecast": {"fill_bytes_per_second": 1.0},
 "events_fd": 3, "lock_fd": 4, "identity": null, "credentials": null}"""
 CONFIG = Path("ebs_autoscale/config/config.yaml")
@@ -117,6 +131,21 @@ EC2_ANSWERS = tuple(
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda content: parse(content.decode("utf-8", "surrogateescape"))
+
+
+def _told(parse: Callable[[str], Entry]) -> Callable[[bytes], object]:
+    """What is read is also shown, in every form."""
+
+    def shown(content: bytes) -> None:
+        entry = parse(content.decode("utf-8", "replace"))
+        whole = History(mountpoint="", since_seconds=0.0, until_seconds=1795860900.0)
+        alarm = replace(entry, kind="condition_ended")
+        history = history_of([entry, alarm, replace(entry, kind="growth_done", growth="1")], whole)
+        ET.fromstring(svg_of(history).encode())  # noqa: S314 -- our own picture
+        json_text(as_dict(history))
+        as_text(history).encode("ascii", "backslashreplace")
+
+    return shown
 
 
 def _translated(content: bytes) -> None:
@@ -240,6 +269,8 @@ def targets() -> Iterator[dict[str, Target]]:
             "btrfs filesystem show": ((SHOW_BTRFS,), _text(scan.parse_show), OURS),
             "status file": ((STATUS,), _in_file(Path(folder, "status"), running_daemon), OURS),
             "event": ((EVENT,), lambda content: Event.from_json(content.decode()), (ValueError,)),
+            "journal entry": ((JOURNAL_ENTRY,), _told(of_journal), (ValueError,)),
+            "log line": (LOG_LINES, _told(of_log), (ValueError,)),
             "growth request": (
                 (REQUEST,),
                 lambda content: GrowthRequest.read(io.BytesIO(content)),

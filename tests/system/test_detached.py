@@ -1,5 +1,6 @@
 """`run --detach`: hosts without systemd, their log file and who rotates it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from ebs_autoscale.host import paths
+from ebs_autoscale.model import GIB, StepKind
 from tests.system.bench import Host, find_event, until
 
 pytestmark = pytest.mark.kernel
@@ -27,6 +29,24 @@ def log() -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", "/var/log"], check=True)
 
 
+def told(log: Path, kind: str) -> bool:
+    """Whether the log, text or JSON, has such an event."""
+    text = log.read_text() if log.exists() else ""
+    return f" event={kind} " in text or find_event(text, kind) is not None
+
+
+def assert_history_has_the_growth(host: Host) -> None:
+    """`history` finds the one growth, with all its steps, wherever it was logged."""
+    history = json.loads(host.run("history", "--since", "1 h", "--json").stdout)
+    (growth,) = history["growths"]
+    (volume,) = host.volumes()
+    assert (growth["volume"], growth["size_bytes"]) == (volume.id, GIB)
+    assert growth["steps"].keys() == set(StepKind)
+    assert growth["seconds"] > 0
+    assert growth["added_usd_per_month"] > 0
+    assert (history["unreadable_lines"], history["notes"]) == (0, [])
+
+
 def pid_path_of(host: Host) -> Path:
     """The pid file of this host's daemon."""
     return paths.pid_file(str(host.mountpoint))
@@ -36,7 +56,7 @@ def pid_path_of(host: Host) -> Path:
 def detached(host: Host, log: Path) -> Iterator[int]:
     """A daemon in the background that has looked once: its pid. It is killed in the end."""
     assert host.run("run", "--detach").returncode == 0
-    until(lambda: log.exists() and find_event(log.read_text(), "decided"), "the first decision")
+    until(lambda: told(log, "decided"), "the first decision")
     pid = int(pid_path_of(host).read_text())
     try:
         yield pid
@@ -60,9 +80,10 @@ def test_from_start_to_stop(host: Host, log: Path) -> None:
         assert host.status()["daemon"]["pid"] == pid
         assert host.run("run", "--detach").returncode == 3
         host.fill(20)
-        until(lambda: find_event(log.read_text(), "growth_done"), "a growth")
+        until(lambda: told(log, "growth_done"), "a growth")
         end(host, pid)
     assert "Traceback" not in log.read_text()
+    assert_history_has_the_growth(host)
     assert host.leaked() == []
 
 
@@ -76,7 +97,7 @@ def test_how_it_lives(host: Host, log: Path) -> None:
         assert process.ppid() != os.getpid()
         assert oct(pid_path_of(host).stat().st_mode & 0o777) == "0o644"
         os.kill(pid, signal.SIGHUP)
-        until(lambda: find_event(log.read_text(), "reloaded"), "the reload")
+        until(lambda: told(log, "reloaded"), "the reload")
         end(host, pid)
 
 
@@ -89,18 +110,21 @@ def test_rotation_has_no_fault() -> None:
 
 
 def test_rotation_in_mid_growth(make_host: Callable[..., Host], log: Path, tmp_path: Path) -> None:
-    """Nothing is interrupted, and later events are in the new file."""
+    """Nothing is interrupted, later events are in the new file, and `history` reads both."""
     host = make_host(create_seconds=(3.0, 3.5))
+    host.configure(logging={"format": "text"})
     with detached(host, log) as pid:
         host.fill(20)
-        until(lambda: find_event(log.read_text(), "step_started"), "the start of the growth")
+        until(lambda: told(log, "step_started"), "the start of the growth")
         argv = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(ROTATION)]
         subprocess.run(argv, check=True)
-        assert not find_event(log.read_text(), "growth_done")
-        until(lambda: find_event(log.read_text(), "growth_done"), "the end of the growth")
+        assert not told(log, "growth_done")
+        until(lambda: told(log, "growth_done"), "the end of the growth")
         assert psutil.pid_exists(pid)
         end(host, pid)
-    rotated = log.with_suffix(".log.1").read_text()
-    assert find_event(rotated, "step_started")
-    assert not find_event(rotated, "growth_done")
-    assert len(host.volumes()) == 1
+    rotated = log.with_suffix(".log.1")
+    assert told(rotated, "step_started")
+    assert not told(rotated, "growth_done")
+    assert_history_has_the_growth(host)
+    subprocess.run(["gzip", str(rotated)], check=True)
+    assert_history_has_the_growth(host)

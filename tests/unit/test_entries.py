@@ -137,6 +137,8 @@ def test_what_is_no_entry_of_the_journal(line: str) -> None:
         "2026-11-28T10:00:00+0000 x event=step_done seconds=long",
         '2026-11-28T10:00:00+0000 x event=decided growth="\\x"',
         "Traceback (most recent call last):",
+        # Each of these could be the beginning of the fields.
+        f"2026-11-28T10:00:00+0000 x{' event=a' * 8000} !",
     ],
 )
 def test_what_is_no_line_of_the_log(line: str) -> None:
