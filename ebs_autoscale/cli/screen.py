@@ -10,7 +10,7 @@ from ebs_autoscale.cli.throttled import sentences
 from ebs_autoscale.errors import with_hint
 from ebs_autoscale.model import MIB, Device, Reading
 from ebs_autoscale.policy import Limits
-from ebs_autoscale.telemetry import ManagedVolumes, PastGrowth, State, View
+from ebs_autoscale.telemetry import ManagedVolumes, RecentGrowth, State, View
 from ebs_autoscale.units import counted, format_duration, format_size, printable, wrapped
 
 _LABEL_COLUMNS = 12
@@ -171,7 +171,7 @@ def _daemon(status: Status) -> str:
     return f"pid {daemon.pid}, {growths} since its start, {memory} of memory"
 
 
-def _growth(growth: PastGrowth, now_seconds: float) -> tuple[str, ...]:
+def _growth(growth: RecentGrowth, now_seconds: float) -> tuple[str, ...]:
     ago = format_duration(max(0, round(now_seconds - growth.ended_at)))
     return (
         f"+{format_size(growth.size_bytes)}" if growth.size_bytes else "",

@@ -63,6 +63,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         mount_by = _remove_fstab_lines(uuid, settings.mountpoint, is_purged=purge)
     if not uuid:
         _name_volumes_of_init(settings)
+    _remove_metrics(settings.metrics.textfile)
     _remove_config(config_path)
     paths.purge_mark(settings.mountpoint).unlink(missing_ok=True)
     if purge:
@@ -148,6 +149,17 @@ def _remove_fstab_lines(uuid: str, mountpoint: str, *, is_purged: bool) -> str:
         return f"as in {fstab.FSTAB}"
     options = ",".join(option for line in removed for option in line.chosen)
     return f"mount {f'-o {options} ' if options else ''}UUID={uuid} {mountpoint}"
+
+
+def _remove_metrics(textfile: Path | None) -> None:
+    """Remove the metrics of the daemon, which node_exporter would go on to show."""
+    if textfile is None or not textfile.is_file():
+        return
+    try:
+        textfile.unlink()
+        print(f"removed {textfile}")
+    except OSError as error:
+        print(f"cannot remove {textfile}: {error.strerror}")
 
 
 def _remove_config(config_path: Path) -> None:

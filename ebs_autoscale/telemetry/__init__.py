@@ -6,7 +6,7 @@ from ebs_autoscale.telemetry.exporter import Exporter
 from ebs_autoscale.telemetry.logs import LogSink, Sinks, dropped_lines, last_words, set_up_logging
 from ebs_autoscale.telemetry.notify import NotifyCommand
 from ebs_autoscale.telemetry.status_file import RunningDaemon, StatusFile, running_daemon
-from ebs_autoscale.telemetry.tally import PastGrowth, Tally
+from ebs_autoscale.telemetry.tally import RecentGrowth, Tally
 from ebs_autoscale.telemetry.view import ManagedVolumes, State, View
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "LogSink",
     "ManagedVolumes",
     "NotifyCommand",
-    "PastGrowth",
+    "RecentGrowth",
     "RunningDaemon",
     "Sinks",
     "State",

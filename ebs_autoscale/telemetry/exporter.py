@@ -6,6 +6,7 @@ Both are threads of their own, so that neither a slow disk nor a slow client del
 import selectors
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -162,13 +163,18 @@ class Listener:
         self._text = text
         self._clock = clock
         self._closed = Event()
+        self._listening: socket.socket | None = None
         self._clients: list[_Client] = []
         self.dropped = 0
         self.problem: Problem | None = None
 
     def close(self) -> None:
-        """Answer no more; takes up to a second."""
+        """Answer no more; clients that are being answered may take a second."""
         self._closed.set()
+        if self._listening:
+            # It becomes readable by that, which ends the wait for a client.
+            with suppress(OSError):
+                self._listening.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
         """Listen, as soon as the address is free."""
@@ -186,13 +192,15 @@ class Listener:
                 )
                 continue
             self.problem = None
+            self._listening = listening
             with listening, selectors.DefaultSelector() as selector:
                 selector.register(listening, selectors.EVENT_READ)
                 self._serve(listening, selector)
 
     def _serve(self, listening: socket.socket, selector: selectors.BaseSelector) -> None:
         while not self._closed.is_set():
-            for key, _ in selector.select(timeout=1.0):
+            # Without a client, an idle daemon is not woken up.
+            for key, _ in selector.select(timeout=1.0 if self._clients else None):
                 if key.data is None:
                     self._accept(listening, selector)
                 elif key.data in self._clients:
@@ -207,9 +215,8 @@ class Listener:
         try:
             connection, _ = listening.accept()
         except OSError:
-            # It has gone again, or this process has no descriptor left for it.
-            self.dropped += 1
-            self._closed.wait(0.1)
+            # It has gone again, this process has no descriptor left for it, or this is the end.
+            self.dropped += not self._closed.wait(0.1)
             return
         connection.settimeout(0)
         if len(self._clients) >= CLIENTS_MAX:

@@ -37,7 +37,7 @@ _RESULTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastGrowth:
+class RecentGrowth:
     """A growth that was completed at that time of the epoch; `size_bytes` is 0 if not known."""
 
     ended_at: int
@@ -77,7 +77,7 @@ class Tally:
         self.ec2_calls = {(each, result): 0 for each in EC2_ACTIONS for result in EC2_RESULTS}
         self.steps = {step.value: Histogram() for step in StepKind}
         self.late_ticks = 0
-        self.recent: deque[PastGrowth] = deque(maxlen=GROWTHS_KEPT)
+        self.recent: deque[RecentGrowth] = deque(maxlen=GROWTHS_KEPT)
 
     def add(self, event: Event, wall_seconds: float) -> None:
         """Count an event of a growth."""
@@ -92,7 +92,7 @@ class Tally:
                 _count(self.growths, (result, cause))
         if event.kind is EventKind.GROWTH_DONE:
             self.recent.append(
-                PastGrowth(
+                RecentGrowth(
                     ended_at=round(wall_seconds),
                     growth=event.growth or "",
                     seconds=float(event.seconds or 0),

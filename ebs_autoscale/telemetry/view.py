@@ -9,7 +9,7 @@ from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import MIB, Reading, StepKind
 from ebs_autoscale.policy import Forecast
 from ebs_autoscale.telemetry.events import Event
-from ebs_autoscale.telemetry.tally import PastGrowth, Tally
+from ebs_autoscale.telemetry.tally import RecentGrowth, Tally
 
 SCHEMA = 1
 """The version of the report; raised when a key changes its meaning or goes."""
@@ -79,7 +79,7 @@ class View:
     dropped_events: int = 0
     managed: ManagedVolumes = ManagedVolumes()
     retry_at: int | None = None
-    recent: tuple[PastGrowth, ...] = ()
+    recent: tuple[RecentGrowth, ...] = ()
     tally: Tally = field(default_factory=Tally, compare=False)
 
     def has_condition(self, cause: Cause) -> bool:
@@ -164,7 +164,7 @@ class View:
                 cost=str(report.get("cost", "")),
             ),
             retry_at=_number(report.get("retry_at")),
-            recent=tuple(PastGrowth(**each) for each in report.get("recent_growths", ())),
+            recent=tuple(RecentGrowth(**each) for each in report.get("recent_growths", ())),
         )
 
 

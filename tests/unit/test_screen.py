@@ -18,7 +18,7 @@ from ebs_autoscale.errors import Cause, ConfigInvalid, Problem, Unfit
 from ebs_autoscale.model import GIB, Device, Quota
 from ebs_autoscale.policy import GrowthPolicy, Limits, Remark, Shortage
 from ebs_autoscale.policy.shortage import Resource
-from ebs_autoscale.telemetry import ManagedVolumes, PastGrowth, RunningDaemon, State, View
+from ebs_autoscale.telemetry import ManagedVolumes, RecentGrowth, RunningDaemon, State, View
 from tests.unit.samples import reading_of
 
 NOW = 1_800_000_000.0
@@ -83,7 +83,7 @@ def text_of(status: Status, **look: object) -> str:
 
 
 GROWTHS = tuple(
-    PastGrowth(
+    RecentGrowth(
         ended_at=int(NOW) - 10**number,
         growth=f"dbace29e-{number}",
         seconds=4.6 * 10**number,
