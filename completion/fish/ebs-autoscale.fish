@@ -50,8 +50,8 @@ function _shtab_ebs_autoscale_using
   test "$_shtab_ebs_autoscale_cmdpath" = "$argv"
 end
 
-set -g _shtab_ebs_autoscale_commands init run status check plan grow uninstall iam-policy demo
-set -g _shtab_ebs_autoscale_opts_with_value --config --device --kms-key --log-level --rate --simulate --size
+set -g _shtab_ebs_autoscale_commands init run status check plan history grow uninstall iam-policy demo
+set -g _shtab_ebs_autoscale_opts_with_value --config --device --kms-key --log-level --plot --rate --simulate --since --size
 
 complete -c ebs-autoscale -e
 complete -c ebs-autoscale -f
@@ -92,6 +92,13 @@ complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l json -d 'print
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l simulate -x -d 'simulate a steady writer: when the filesystem would grow, by how much, and the list price; rate=500MiB/s hours=2 [size=100GiB]; without a configuration file the defaults'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/ebs-autoscale/config.yaml or $EBS_AUTOSCALE_CONFIG)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l log-level -xka "debug info warning error" -d 'minimum log level: debug, info, warning or error (default: info)'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a history -d 'Show growths, refusals and alarms since a given time, with their causes, the duration of each step, sizes and costs, from the journal or, without systemd, from the log.'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using history' -s h -l help -d 'show this help message and exit'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using history' -l since -x -d 'from when on: 2 days ago, 12h, 90s, yesterday, 2026-11-27 or '"'"'2026-11-27 10:00'"'"' (default: 7 days ago)'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using history' -l json -d 'print JSON'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using history' -l plot -xka "(__fish_complete_path (commandline -ct))" -d 'also draw the added capacity as an SVG'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using history' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/ebs-autoscale/config.yaml or $EBS_AUTOSCALE_CONFIG)'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using history' -l log-level -xka "debug info warning error" -d 'minimum log level: debug, info, warning or error (default: info)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a grow -d 'Add one volume now, within the configured limits, and wait for it to complete.'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using grow' -s h -l help -d 'show this help message and exit'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using grow' -l size -x -d 'size of the volume (default: as configured)'
