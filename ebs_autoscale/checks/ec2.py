@@ -9,11 +9,11 @@ from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
 from ebs_autoscale.checks.permissions import (
     CREATE,
-    NEED_A_VOLUME,
     OPTIONAL,
     TAG,
     Refusal,
     Rehearsal,
+    actions_on_volumes,
     creating,
     describing,
     is_about_tags,
@@ -172,8 +172,7 @@ class Look:
 
     def _use_lines(self) -> Iterator[Line]:
         owned = self._owned.result
-        sets_termination = self._settings.volume.delete_on_termination
-        actions = [each for each in NEED_A_VOLUME if sets_termination or each != OPTIONAL]
+        actions = actions_on_volumes(self._settings.volume)
         if isinstance(owned, EbsAutoscaleError):
             for action in actions:
                 what = f"{action}: not checked, the managed volumes are not known"
@@ -182,10 +181,7 @@ class Look:
             for action in actions:
                 yield Line("ec2", "ok", f"{action}: not checked, there is no managed volume yet")
         else:
-            # With an attached volume a dry run tells the most.
-            instance_id = self._cloud.identity.instance_id
-            volume = max(owned, key=lambda each: each.attached_to == instance_id)
-            answers = self._ask_all(using(self._cloud, volume))
+            answers = self._ask_all(using(self._cloud, owned))
             yield from (self._permission_line(each, answers[each].result) for each in actions)
 
     def policy_lines(self) -> Iterator[Line]:

@@ -1,6 +1,7 @@
 """Every EC2 call of a growth, rehearsed: what is denied, and the policy that would allow it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,7 +9,7 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.errors import Denied
 from ebs_autoscale.ec2.iam import is_key_arn, policy_document
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
-from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume
+from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume, VolumeSpec
 from ebs_autoscale.units import format_size
 from ebs_autoscale.volumes import Ec2Volumes, translated_errors
 
@@ -95,9 +96,19 @@ def is_about_tags(refusal: Refusal) -> bool:
     return bool(is_named and is_named.action == f"ec2:{TAG}")
 
 
-def using(cloud: Ec2Volumes, volume: Volume) -> dict[str, Rehearsal]:
-    """The calls that act on a managed volume."""
-    ec2, volume_id, instance_id = cloud.ec2, volume.id, cloud.identity.instance_id
+def actions_on_volumes(spec: VolumeSpec) -> list[str]:
+    """The calls on a managed volume that a growth of such volumes makes."""
+    return [each for each in NEED_A_VOLUME if spec.delete_on_termination or each != OPTIONAL]
+
+
+def using(cloud: Ec2Volumes, volumes: Sequence[Volume]) -> dict[str, Rehearsal]:
+    """The calls that act on a managed volume, if there is one."""
+    ec2, instance_id = cloud.ec2, cloud.identity.instance_id
+    if not volumes:
+        return {}
+    # With an attached volume a dry run tells the most.
+    volume = max(volumes, key=lambda each: each.attached_to == instance_id)
+    volume_id = volume.id
     calls: dict[str, Callable[[], object]] = {
         "AttachVolume": lambda: ec2.attach_volume(
             VolumeId=volume_id, InstanceId=instance_id, Device=_DEVICE_NAME, DryRun=True
@@ -117,7 +128,23 @@ def using(cloud: Ec2Volumes, volume: Volume) -> dict[str, Rehearsal]:
         ),
         "DeleteVolume": lambda: ec2.delete_volume(VolumeId=volume_id, DryRun=True),
     }
-    return {action: partial(_denial, _rehearsal(calls[action])) for action in NEED_A_VOLUME}
+    return {
+        action: partial(_denial, _rehearsal(calls[action]))
+        for action in actions_on_volumes(cloud.requests.spec)
+    }
+
+
+def denied_actions(cloud: Ec2Volumes, settings: Settings) -> list[str]:
+    """What the role lacks of all that a growth needs, one call after the other."""
+    rehearsals = {**describing(cloud), CREATE: creating(cloud, settings, "")}
+    with suppress(EbsAutoscaleError):
+        rehearsals |= using(cloud, cloud.owned())
+    found = {action: rehearsal() for action, rehearsal in rehearsals.items()}
+    return [
+        f"ec2:{TAG if action == CREATE and is_about_tags(refusal) else action}"
+        for action, refusal in found.items()
+        if isinstance(refusal, Denied)
+    ]
 
 
 def missing_policy(refusals: Mapping[str, Refusal], settings: Settings) -> dict[str, Any] | None:

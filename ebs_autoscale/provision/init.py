@@ -12,6 +12,7 @@ from ebs_autoscale.errors import (
     Cause,
     CommandFailed,
     EbsAutoscaleError,
+    Reaction,
     Transient,
     Unfit,
     with_hint,
@@ -29,7 +30,7 @@ from ebs_autoscale.host.fstab import FSTAB, uuid_at, with_line
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.host.paths import escape_path
 from ebs_autoscale.host.trusted_path import trusted_path
-from ebs_autoscale.model import InitStep
+from ebs_autoscale.model import Identity, InitStep, Volume
 from ebs_autoscale.policy import describe_available
 from ebs_autoscale.provision import config_file
 from ebs_autoscale.provision.existing_device import (
@@ -43,11 +44,14 @@ from ebs_autoscale.provision.first_volume import NoFilesystem, choose_uuid, obta
 from ebs_autoscale.resize import MAPPING_PATIENCE_SECONDS, Attached, World, protect
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import remarks_on, world_of
+from ebs_autoscale.wiring import cloud_of, remarks_on, world_of
 
 # A mount with a log to replay takes seconds.
 _MOUNT_TIMEOUT_SECONDS = 120.0
 _TOOL_TIMEOUT_SECONDS = 60.0
+
+# After these, no run uses the same volume.
+_SETTING_ASIDE = {Reaction.SET_ASIDE, Reaction.SET_ASIDE_ONCE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +137,32 @@ class Initialisation:
     def _device_of_volume(self) -> Candidate:
         from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- not needed with --device
 
-        settings, mountpoint = self._setup.settings, self._setup.mountpoint
+        settings = self._setup.settings
         identity = Imds(self._clock).identity()
-        nothing_yet = NoFilesystem("", mountpoint)
+        nothing_yet = NoFilesystem("", self._setup.mountpoint)
         world = world_of(settings, nothing_yet, self._clock, self._emit, identity)
+        try:
+            return self._candidate_of(world, identity)
+        except EbsAutoscaleError as error:
+            if error.cause is Cause.DENIED:
+                self._name_denials(error, identity)
+            raise
+
+    def _name_denials(self, error: EbsAutoscaleError, identity: Identity) -> None:
+        """Say what else the role lacks, so that it is corrected once."""
+        from ebs_autoscale.checks import denied_actions  # noqa: PLC0415 -- not needed with --device
+
+        settings, path = self._setup.settings, self._setup.config_path
+        cloud = cloud_of(settings, self._clock, identity)
+        others = [each for each in denied_actions(cloud, settings) if each not in error.what]
+        if others:
+            error.what += f"; denied as well: {', '.join(others)}"
+            by = "" if path == paths.CONFIG_DEFAULT else f"--config {path} "
+            check = f"{by}check {settings.mountpoint}"
+            error.hint += f"; `ebs-autoscale {check}` prints all statements to add"
+
+    def _candidate_of(self, world: World, identity: Identity) -> Candidate:
+        mountpoint = self._setup.mountpoint
         known = [files.read_text(paths.init_mark(mountpoint))]
         known += [uuid_at(files.read_text(FSTAB), mountpoint)]
         owned = world.cloud.owned()
@@ -179,15 +205,16 @@ class Initialisation:
             return obtain(
                 world, settings.policy, self._setup.size_bytes, before_create=before_create
             )
-        except Transient:
-            # The call may have had its effect.
-            raise
-        except EbsAutoscaleError:
-            # Nothing was created: nothing stays.
-            with suppress(EbsAutoscaleError):
-                if not existed and not world.cloud.inventory(uuid).volumes:
-                    path.unlink(missing_ok=True)
-                    mark.unlink(missing_ok=True)
+        except EbsAutoscaleError as error:
+            volumes = _volumes_despite(error, world, uuid)
+            if volumes and error.cause.reaction not in _SETTING_ASIDE:
+                size = format_size(volumes[0].size_bytes)
+                uses = f"{volumes[0].id} ({size}) exists: `init` uses it when it is run again"
+                error.hint = f"{error.hint}; {uses}" if error.hint else uses
+            # After a transient one the call may have had its effect.
+            if volumes == [] and not existed and not isinstance(error, Transient):
+                path.unlink(missing_ok=True)
+                mark.unlink(missing_ok=True)
             raise
 
     def _prepare_mountpoint(self, uuid: str, names: frozenset[str]) -> None:
@@ -326,6 +353,18 @@ class Initialisation:
     def _tell(self, sentence: str, step: InitStep | None = None, level: Level = Level.INFO) -> None:
         kind = EventKind.STEP_DONE if step else EventKind.TENDED
         self._emit(Event(kind=kind, sentence=sentence, step=step, level=level))
+
+
+def _volumes_despite(error: EbsAutoscaleError, world: World, uuid: str) -> list[Volume] | None:
+    """The volumes of the filesystem after an error; None when that is not known."""
+    if error.cause in {Cause.EC2_UNREACHABLE, Cause.THROTTLED, Cause.EC2_ERROR}:
+        # To ask again would take as long again.
+        return None
+    try:
+        owned = world.cloud.owned()
+    except EbsAutoscaleError:
+        return None
+    return [volume for volume in owned if volume.growth.filesystem == uuid]
 
 
 def _btrfs_at(path: str) -> Mount | None:

@@ -120,5 +120,5 @@ def rehearsed(
     policy = GrowthPolicy(sizing=Sizing(max_bytes=max_bytes))
     settings = Settings(mountpoint="/scratch", policy=policy)
     calls[CREATE] = creating(http.cloud, settings, FILESYSTEM)
-    calls |= using(http.cloud, volume) if volume else {}
+    calls |= using(http.cloud, [volume] if volume else [])
     return {action: call() for action, call in calls.items()}

@@ -17,7 +17,7 @@ from ebs_autoscale.model import GIB, VolumeSpec
 from ebs_autoscale.policy import GrowthPolicy, Sizing
 from tests.contract.clouds import OverHttp, StartHttp
 from tests.contract.permissions import Life
-from tests.unit.samples import FILESYSTEM, policy_of
+from tests.unit.samples import FILESYSTEM, policy_lacking, policy_of
 
 LOOKS = ("DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
 USES = ("AttachVolume", "DetachVolume", "ModifyInstanceAttribute", "DeleteVolume")
@@ -82,14 +82,6 @@ def test_each_line_stands_alone(http: OverHttp, action: str, refusal: dict[str, 
     assert all(line.hint for line in found if line.verdict != "ok")
 
 
-def lacking(action: str) -> dict[str, Any]:
-    """The printed policy without one action."""
-    statements = [dict(each) for each in policy_of()["Statement"]]
-    for each in statements:
-        each["Action"] = [name for name in each["Action"] if name != f"ec2:{action}"]
-    return {"Version": "2012-10-17", "Statement": [each for each in statements if each["Action"]]}
-
-
 def test_a_role_that_lacks_one_action(http: OverHttp) -> None:
     """Exactly that action's line is not ok, all others are there, and what is to paste helps."""
     http.control.set_policy(policy_of())
@@ -98,7 +90,7 @@ def test_a_role_that_lacks_one_action(http: OverHttp) -> None:
     assert tuple(was) == ACTIONS
     assert {line.verdict for line in was.values()} == {"ok"}
     for action in ACTIONS:
-        http.control.set_policy(policy := lacking(action))
+        http.control.set_policy(policy := policy_lacking(action))
         found = checked()
         lines_of = by_action(found)
         assert tuple(lines_of) == ACTIONS, action

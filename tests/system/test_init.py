@@ -7,11 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale.model import InitStep, StepKind
 from tests.system.bare import CONFIG, FSTAB, CloudHost
-from tests.unit.samples import policy_of
+from tests.unit.samples import policy_lacking, policy_of
 
 pytestmark = pytest.mark.kernel
 
@@ -112,20 +111,31 @@ def test_the_printed_policy_is_enough(cloud_host: CloudHost) -> None:
     cloud_host.assert_ready()
 
 
-def test_what_ec2_refuses(cloud_host: CloudHost) -> None:
-    """A refusal by EC2 is reported with its code; when it is resolved, `init` continues."""
-    rule = FaultRule(
-        kind=FaultKind.ERROR, action="CreateVolume", code="UnauthorizedOperation", status=403
-    )
-    cloud_host.sandbox.add_fault(rule)
+def test_a_role_that_lacks_permissions(cloud_host: CloudHost) -> None:
+    """All that is denied is told at once; a volume that exists by then is used by the next run."""
+    sandbox = cloud_host.sandbox
+    sandbox.set_policy(policy_lacking("DescribeInstances", "CreateTags"))
     ran = cloud_host.init()
     assert ran.returncode == 5
-    assert "UnauthorizedOperation" in ran.stderr
+    assert all(each in ran.stderr for each in ("ec2:DescribeInstances", "ec2:CreateTags"))
     assert "Traceback" not in ran.stderr
+    assert cloud_host.volumes() == []
     assert not cloud_host.lines
-    cloud_host.sandbox.clear_faults()
+    assert not CONFIG.exists()
+
+    sandbox.set_policy(policy_lacking("AttachVolume", "DeleteVolume"))
+    ran = cloud_host.init()
+    assert ran.returncode == 5
+    [volume] = cloud_host.volumes()
+    last = ran.stderr.splitlines()[-1]
+    assert all(each in last for each in ("ec2:AttachVolume", "ec2:DeleteVolume"))
+    assert f"{volume.id} (20 GiB) exists" in last
+    assert f"check {cloud_host.mountpoint}" in last
+
+    sandbox.set_policy(policy_of())
     assert cloud_host.init().returncode == 0
     cloud_host.assert_ready()
+    assert [each.id for each in cloud_host.volumes()] == [volume.id]
 
 
 def test_two_at_once(cloud_host: CloudHost) -> None:

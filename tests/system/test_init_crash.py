@@ -55,7 +55,7 @@ def look_and_uninstall(host: CloudHost) -> None:
     else:
         assert status.returncode == 5
         for ran in (status, check):
-            assert f"`ebs-autoscale init {host.mountpoint}`" in ran.stdout
+            assert f"`ebs-autoscale init {host.mountpoint}`" in " ".join(ran.stdout.split())
         for volume in host.volumes():
             assert volume.id in uninstall.stdout
             assert volume.id in check.stdout or volume.state == "available"

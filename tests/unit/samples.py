@@ -93,3 +93,13 @@ def policy_of(
     """The policy that `iam-policy` prints, by default for the default configuration."""
     spec = VolumeSpec(**volume)
     return policy_document(spec, max_bytes=max_bytes, kms_key_arn=kms_key_arn, adopt=adopt)
+
+
+def policy_lacking(*actions: str) -> dict[str, Any]:
+    """The same without these actions, such as `CreateTags`."""
+    policy = policy_of()
+    for statement in policy["Statement"]:
+        kept = [each for each in statement["Action"] if each.removeprefix("ec2:") not in actions]
+        statement["Action"] = kept
+    policy["Statement"] = [each for each in policy["Statement"] if each["Action"]]
+    return policy
