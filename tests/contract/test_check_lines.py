@@ -16,7 +16,7 @@ from ebs_autoscale.ec2.iam import policy_document
 from ebs_autoscale.model import GIB, VolumeSpec
 from ebs_autoscale.policy import GrowthPolicy, Sizing
 from tests.contract.clouds import OverHttp, StartHttp
-from tests.contract.permissions import Life
+from tests.contract.permissions import KEY, Life, without
 from tests.unit.samples import FILESYSTEM, policy_lacking, policy_of
 
 LOOKS = ("DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
@@ -124,6 +124,17 @@ def test_what_no_statement_would_allow(http: OverHttp) -> None:
     found = checked()
     assert by_action(found)["AttachVolume"].verdict == "fail"
     assert "policy" not in {line.name for line in found}
+
+
+def test_a_key_of_our_own(start: StartHttp) -> None:
+    """A statement about a KMS key is bound to that key, which the denial names."""
+    with start(spec=VolumeSpec(kms_key_id=KEY)) as http:
+        Life(http).create()
+        http.control.set_policy(without("LendTheKeyToEc2"))
+        found = checked(volume=VolumeSpec(kms_key_id=KEY))
+    [statement] = found[-1].as_json()["statements"]
+    assert (statement["Sid"], statement["Resource"]) == ("LendTheKeyToEc2", KEY)
+    assert by_action(found)["AttachVolume"].verdict == "fail"
 
 
 def test_what_is_not_answered_is_not_allowed(http: OverHttp) -> None:
