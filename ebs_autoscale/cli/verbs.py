@@ -21,7 +21,7 @@ from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
 from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse, VolumeSpec
 from ebs_autoscale.policy import Forecast, decide, describe, managed, steps_for
-from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, running_daemon
+from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, Sinks, record, running_daemon
 from ebs_autoscale.units import format_size, json_text
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 
@@ -55,7 +55,9 @@ def grow(arguments: argparse.Namespace) -> int:
     clock = _stoppable_clock()
     filesystem = filesystem_of(settings, clock)
     with Lock(paths.growth_lock(filesystem.uuid)):
-        world = world_of(settings, filesystem, clock, LogSink())
+        record(paths.LOG_FILE)
+        emit = Sinks(LogSink(), mountpoint=settings.mountpoint)
+        world = world_of(settings, filesystem, clock, emit)
         return _grow_once(world, settings, Forecast(), wanted)
 
 

@@ -3,7 +3,14 @@
 from ebs_autoscale.telemetry.conditions import Conditions
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.exporter import Exporter
-from ebs_autoscale.telemetry.logs import LogSink, Sinks, dropped_lines, last_words, set_up_logging
+from ebs_autoscale.telemetry.logs import (
+    LogSink,
+    Sinks,
+    dropped_lines,
+    last_words,
+    record,
+    set_up_logging,
+)
 from ebs_autoscale.telemetry.notify import NotifyCommand
 from ebs_autoscale.telemetry.status_file import RunningDaemon, StatusFile, running_daemon
 from ebs_autoscale.telemetry.tally import RecentGrowth, Tally
@@ -27,6 +34,7 @@ __all__ = [
     "View",
     "dropped_lines",
     "last_words",
+    "record",
     "running_daemon",
     "set_up_logging",
 ]

@@ -181,6 +181,20 @@ def set_up_logging(
     LOGGER.setLevel(level.upper())
 
 
+def record(log_path: Path, *, journal: str = JOURNAL_SOCKET) -> None:
+    """Log to the journal too, or to this log if there is one: `history` reads what is there."""
+    if any(isinstance(handler, JournalOutbox) for handler in LOGGER.handlers):
+        return
+    try:
+        outbox: Outbox = JournalOutbox(Journal(journal), tell_dropped=_tell_dropped, patient=True)
+    except OSError:
+        if not log_path.exists():
+            return
+        outbox = Outbox(LogFile(log_path), tell_dropped=_tell_dropped, patient=True)
+        outbox.setFormatter(TextFormatter(is_log=True))
+    LOGGER.addHandler(outbox)
+
+
 def dropped_lines() -> int:
     """How many log lines of this process nobody has taken."""
     return sum(handler.dropped for handler in LOGGER.handlers if isinstance(handler, Outbox))

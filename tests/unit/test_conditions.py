@@ -46,6 +46,7 @@ def test_reminders_keep_their_interval(told: Told) -> None:
     told.clock.sleep(1)
     told.conditions.raised(Problem(Cause.QUOTA, "newest"))
     told.conditions.raised(Problem(Cause.QUOTA, "newest"))
+    assert [event.seconds for event in told.events] == [REMIND_AFTER_SECONDS]
     assert told.sentences() == [(EventKind.CONDITION_LASTS, "still failing after 15 min: newest")]
 
 
@@ -57,6 +58,7 @@ def test_the_end_is_told_once(told: Told) -> None:
     told.conditions.only(())
     told.conditions.raised(Problem(Cause.QUOTA, "again"))
     assert [event.level for event in told.events] == [Level.ERROR, Level.INFO, Level.ERROR]
+    assert [event.seconds for event in told.events] == [None, 90, None]
     assert told.sentences()[1:] == [
         (EventKind.CONDITION_ENDED, "resolved after 90 s: the quota is reached"),
         (EventKind.CONDITION_BEGAN, "again"),

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ebs_autoscale.telemetry.logs import (
     LogSink,
     Sinks,
     TextFormatter,
+    record,
     set_up_logging,
 )
 from ebs_autoscale.telemetry.outbox import Journal as ToJournal
@@ -252,6 +254,33 @@ def test_the_format_is_chosen(log_format: str, expected: type[logging.Formatter]
     (handler,) = LOGGER.handlers
     assert type(handler.formatter) is expected
     assert LOGGER.level == logging.WARNING
+
+
+def test_what_a_verb_does_is_recorded(journal: Journal, tmp_path: Path) -> None:
+    """It is in the journal beside stderr, once; without a journal, in a log that exists."""
+    log = tmp_path / "log"
+    record(log, journal=journal.address)
+    LogSink()(STEP)
+    assert journal.entry()["GROWTH"] == STEP.growth
+    LOGGER.handlers = [logging.NullHandler()]
+    record(log, journal=journal.address)
+    LogSink()(STEP)
+    assert journal.entry()["GROWTH"] == STEP.growth
+    for exists in (False, True):
+        LOGGER.handlers = [logging.NullHandler()]
+        if exists:
+            log.touch()
+        record(log, journal=str(tmp_path / "nobody"))
+        LogSink()(STEP)
+        assert log.exists() is exists
+    assert log.read_text().count(" event=step_done growth=6a92f8de-3 ") == 1
+
+
+def test_sinks_name_the_mountpoint() -> None:
+    """Every event of a daemon says which filesystem it is about."""
+    heard: list[Event] = []
+    Sinks(heard.append, mountpoint="/scratch")(ALARM)
+    assert heard == [replace(ALARM, mountpoint="/scratch")]
 
 
 def test_a_sink_that_fails_misses_only_that_event() -> None:
