@@ -148,7 +148,8 @@ def _fill_rate(seen: FilesystemStatus) -> str:
         return "not measured yet"
     if isinf(full_in):
         return "0 MiB/s"
-    return f"{rate / MIB:.3g} MiB/s, full in {format_duration(round(full_in))}"
+    full = f"full in {format_duration(round(full_in))}" if full_in >= 1 else "full now"
+    return f"{rate / MIB:.3g} MiB/s, {full}"
 
 
 def _waiting(status: Status, view: View) -> str:

@@ -55,7 +55,7 @@ def refused(
         return Refuse(
             limit=Cause.LIMIT_COOLDOWN,
             reason=f"{reason}, but the last volume was created {since:.0f} s ago",
-            hint=f"the cooldown ends in {wait:.0f} s",
+            hint=f"the cooldown ends in {max(1, round(wait))} s",
         )
     return None
 

@@ -116,6 +116,19 @@ def test_hold_and_grow_are_stable(
     assert "available" in first.reason
 
 
+@given(reading=readings, forecast=forecasts, age_seconds=st.floats(59, 60))
+def test_nothing_is_to_come_in_no_time(
+    reading: Reading, forecast: Forecast, age_seconds: float
+) -> None:
+    """What is told to come has not come yet: it takes a second at least."""
+    urgent = replace(forecast, fill_bytes_per_second=forecast.fill_bytes_per_second * 1e3)
+    volume = volume_of(1, age_seconds=age_seconds)
+    policy = GrowthPolicy(limits=Limits(cooldown_seconds=60))
+    decision = decide(observation_of(reading, inventory_of(volume)), policy, forecast=urgent)
+    told = f"{decision.reason} {decision.hint if isinstance(decision, Refuse) else ''}"
+    assert " in 0 s" not in told
+
+
 @given(forecast=forecasts, freed=st.integers(1, 50 * GIB))
 def test_what_was_freed_ends_a_forecast(forecast: Forecast, freed: int) -> None:
     """Once less is used than when it was made, a forecast alone is no reason to buy."""

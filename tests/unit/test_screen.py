@@ -128,6 +128,10 @@ EXTREMES = {
             throttled=Throttled({"nvme1n1": Exceeded(9, 9, 9, 1e9)}, 10.0),
         ),
     ),
+    "in a moment": status_of(
+        filesystem=replace(seen_of(100, 1), fill_bytes_per_second=1e10),
+        daemon=daemon_of(retry_at=NOW + 0.3),
+    ),
     "unfit": status_of(
         filesystem=None,
         unfit=Unfit(LONG, hint=LONG, cause=Cause.READ_ONLY),
@@ -150,6 +154,7 @@ def test_no_line_is_too_long_and_no_word_broken(status: Status, columns: int) ->
     for line in lines:
         assert len(line) <= columns or len(line.split()) == 1, line
     words = text_of(status, columns=columns)
+    assert " in 0 s" not in words
     for alarm in status.alarms:
         assert " ".join(alarm.split()) in words
     for volume in status.filesystem.volumes.values() if status.filesystem else ():
