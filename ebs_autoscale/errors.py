@@ -200,7 +200,8 @@ class Cause(Enum):
 
 def with_hint(sentence: str, hint: str) -> str:
     """What is wrong and what to do about it, as a person reads them."""
-    return f"{sentence}; {hint}" if hint else sentence
+    # EC2's own messages end in a full stop.
+    return f"{sentence.removesuffix('.')}; {hint}" if hint else sentence
 
 
 class EbsAutoscaleError(Exception):

@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 
 import ebs_autoscale
-from ebs_autoscale.errors import Cause, Exit
+from ebs_autoscale.errors import Cause, Exit, with_hint
 
 PRODUCT = Path(ebs_autoscale.__file__).parent
 TREES = {
@@ -72,3 +72,9 @@ def test_published_names_are_unique() -> None:
     by_name: type[Enum] = Cause
     assert len(Cause) == len(Cause.__members__)
     assert all(by_name(cause.value) is cause for cause in Cause)
+
+
+def test_a_hint_continues_the_sentence() -> None:
+    """Also after a message of EC2, which ends in a full stop."""
+    assert with_hint("You are not authorized.", "allow it") == "You are not authorized; allow it"
+    assert with_hint("You are not authorized.", "") == "You are not authorized."
