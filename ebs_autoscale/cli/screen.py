@@ -16,6 +16,8 @@ from ebs_autoscale.units import counted, format_duration, format_size, printable
 _LABEL_COLUMNS = 12
 # On a narrower screen the text begins below its label.
 _NARROW_COLUMNS = 50
+# Where lines are not wrapped.
+_BAR_COLUMNS = 80
 # Joins words that stay on one line.
 _GLUE = "\xa0"
 
@@ -50,7 +52,7 @@ def _lines_of(status: Status, look: Look) -> Iterator[str]:
 def _laid_out(row: Row, look: Look) -> Iterator[str]:
     label = f"  {row.label:<{_LABEL_COLUMNS}} "
     begin, indent = label, " " * len(label)
-    if look.columns < _NARROW_COLUMNS:
+    if look.columns is not None and look.columns < _NARROW_COLUMNS:
         yield look.painted(label.rstrip(), Paint.DIM)
         begin = indent = "    "
     for number, text in enumerate(map(printable, row.lines)):
@@ -75,7 +77,7 @@ def _bar(seen: FilesystemStatus, look: Look) -> Iterator[str]:
     size = reading.size_bytes or 1
     used = max(0, reading.size_bytes - reading.available_bytes)
     unallocated = min(_unallocated_bytes(reading), reading.available_bytes)
-    columns = max(1, look.columns - 4)
+    columns = max(1, (look.columns or _BAR_COLUMNS) - 4)
     used_columns = min(columns, round(columns * used / size))
     unallocated_columns = min(columns - used_columns, round(columns * unallocated / size))
     free_columns = columns - used_columns - unallocated_columns

@@ -12,8 +12,6 @@ from typing import Self
 
 from ebs_autoscale.errors import Stopped
 
-PIPED_COLUMNS = 80
-
 
 class Paint(Enum):
     """What a part of the screen means; the value is its colour, as a terminal wants it."""
@@ -28,9 +26,12 @@ class Paint(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What the screen can show; `used`, `free` and `unallocated` are the parts of a bar."""
+    """What the screen can show; `used`, `free` and `unallocated` are the parts of a bar.
 
-    columns: int = PIPED_COLUMNS
+    In a pipe `columns` is None: no line is wrapped.
+    """
+
+    columns: int | None = None
     colour: bool = False
     used: str = "#"
     free: str = "="
@@ -44,14 +45,16 @@ class Look:
 def look_of_stdout() -> Look:
     """What the present terminal can show, or a pipe."""
     return terminal_look(
-        columns() or PIPED_COLUMNS,
+        columns(),
         is_terminal=sys.stdout.isatty(),
         encoding=sys.stdout.encoding,
         env=os.environ,
     )
 
 
-def terminal_look(width: int, *, is_terminal: bool, encoding: str, env: Mapping[str, str]) -> Look:
+def terminal_look(
+    width: int | None, *, is_terminal: bool, encoding: str, env: Mapping[str, str]
+) -> Look:
     """What such a terminal or pipe can show."""
     colour = is_terminal and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
     # In the C locale Python writes UTF-8 all the same, and sets LC_CTYPE so (PEP 538 and 540).

@@ -13,6 +13,7 @@ from ec2_sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.host.mountinfo import Mount, MountTable
+from tests.system.bench import OUTSIDE
 
 FSTAB = Path("/etc/fstab")
 CONFIG = Path("/etc/ebs-autoscale/config.yaml")
@@ -30,7 +31,7 @@ class BareHost:
     def __init__(self, folder: Path, environment: Mapping[str, str] = NO_EC2) -> None:
         self.mountpoint = folder / "scratch"
         self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(OUTSIDE)},
             **environment,
         }
 

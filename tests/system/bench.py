@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import TagTypeDef
 
 GIB = 1024**3
+
+# What a test sets itself: credentials and endpoints, and the width for which pytest-xdist sets one.
+OUTSIDE = ("AWS_", "COLUMNS")
 MIB = 1024**2
 
 # Small enough for a test, large enough for BTRFS to behave as it does on large ones.
@@ -169,7 +172,7 @@ class Host:
         # Each has a pipe of its own, for good.
         self._clock = SystemClock()
         self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(OUTSIDE)},
             **sandbox.environment,
         }
         self.configure()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ebs_autoscale.cli.look import FilesystemStatus, Status
@@ -141,18 +141,21 @@ EXTREMES = {
     "invalid": status_of(
         settings=None, filesystem=None, unfit=ConfigInvalid(LONG, cause=Cause.CONFIGURATION)
     ),
-    "odd names": status_of(settings=Settings(mountpoint="/a\nb\udcff" + "/long" * 60)),
+    "odd names": status_of(
+        settings=Settings(mountpoint="/a\nb\udcff" + "/long" * 60),
+        daemon=daemon_of(activity="waiting for /dev/\x1b[2J\nx"),
+    ),
 }
 
 
 @pytest.mark.parametrize("status", EXTREMES.values(), ids=EXTREMES)
-@pytest.mark.parametrize("columns", [40, 80, 81, 200])
-def test_no_line_is_too_long_and_no_word_broken(status: Status, columns: int) -> None:
+@pytest.mark.parametrize("columns", [40, 80, 81, 200, None])
+def test_no_line_is_too_long_and_no_word_broken(status: Status, columns: int | None) -> None:
     """A line is longer than the screen only for a word that is; what is told is there in full."""
     look = Look(columns=columns, used="█", free="▒", unallocated="░")
     lines = page([status, status], look)
     for line in lines:
-        assert len(line) <= columns or len(line.split()) == 1, line
+        assert columns is None or len(line) <= columns or len(line.split()) == 1, line
     words = text_of(status, columns=columns)
     assert " in 0 s" not in words
     for alarm in status.alarms:
@@ -171,6 +174,14 @@ def test_colours_change_no_word(status: Status) -> None:
     assert all(line.isascii() and line.isprintable() for line in plain)
 
 
+def test_a_pipe_has_each_finding_on_one_line() -> None:
+    """With the command that it names, for a program that looks for it."""
+    lines = page([EXTREMES["short"]], Look())
+    for alarm in EXTREMES["short"].alarms:
+        assert any(alarm in line for line in lines)
+
+
+@example(2, 0.5, 0.5, 7)
 @given(
     st.integers(min_value=1, max_value=10**19),
     st.floats(min_value=0, max_value=1.1),

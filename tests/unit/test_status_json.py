@@ -67,6 +67,8 @@ def test_what_is_left_of_a_wait() -> None:
     found = as_dict([status_of(daemon=daemon_of(retry_at=int(NOW) + 53))])
     assert found["retry_in_seconds"] == 53
     assert found["daemon"]["retry_at"] == NOW + 53
+    due = as_dict([status_of(daemon=daemon_of(retry_at=int(NOW) - 5))])
+    assert due["retry_in_seconds"] == 0
 
 
 def test_which_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

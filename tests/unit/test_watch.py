@@ -24,7 +24,7 @@ def argv_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminal_is_restored(tmp_path: Path, number: signal.Signals) -> None:
     """It redraws in place on a screen of its own, and leaves the terminal as it was."""
-    environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+    environment = {**os.environ, "COLUMNS": "", "TERM": "xterm-256color", "LANG": "C.UTF-8"}
     second = b"\x1b[J\x1b[H"
     written = on_terminal(argv_in(tmp_path), environment, until=second, number=number)
     assert written.startswith(f"{ENTER}{HOME}")
@@ -34,9 +34,10 @@ def test_a_terminal_is_restored(tmp_path: Path, number: signal.Signals) -> None:
     assert after == "ebs-autoscale: stopped\n"
 
 
-def test_a_pipe_gets_no_escapes(tmp_path: Path) -> None:
+def test_a_pipe_gets_no_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets the same text each second, for as long as it is read."""
     argv = argv_in(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
