@@ -361,7 +361,7 @@ class Monitor:
         now = self._clock.now_seconds()
         self._state = self._state.failed(problem.cause, now, jitter=self._clock.jitter())
         delay = self._state.retry_in_seconds(now, seconds_left=self._seconds_left)
-        when = f"next retry in {max(1, round(delay))} s"
+        when = f"next retry in {max(1.0, delay):.0f} s"
         if delay >= WORTH_A_RELOAD_SECONDS:
             when += f"; `{self.reload_command}` retries at once"
         self._raise(problem, when=when)

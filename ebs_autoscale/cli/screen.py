@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isinf
+from math import floor, isinf
 
 from ebs_autoscale.cli.look import FilesystemStatus, Status
 from ebs_autoscale.cli.terminal import Look, Paint
@@ -94,7 +94,9 @@ def _bar(seen: FilesystemStatus, look: Look) -> Iterator[str]:
 
 
 def _share(part_bytes: int, size_bytes: int) -> str:
-    return f"{format_size(part_bytes)}, {100 * part_bytes / size_bytes:.1f} %"
+    # Rounded down, as in the decision.
+    percent = floor(1000 * part_bytes / size_bytes) / 10
+    return f"{format_size(part_bytes)}, {percent:.1f} %"
 
 
 def _unallocated_bytes(reading: Reading) -> int:

@@ -55,7 +55,7 @@ def refused(
         return Refuse(
             limit=Cause.LIMIT_COOLDOWN,
             reason=f"{reason}, but the last volume was created {since:.0f} s ago",
-            hint=f"the cooldown ends in {max(1, round(wait))} s",
+            hint=f"the cooldown ends in {max(1.0, wait):.0f} s",
         )
     return None
 

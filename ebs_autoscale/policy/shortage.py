@@ -77,7 +77,7 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
         rate = written / lead
         left = reading.available_bytes / rate
         speed = f"{rate / MIB:.0f} MiB/s"
-        yield f"full in {max(1, round(left))} s at {speed}; adding a volume may take {lead:.0f} s"
+        yield f"full in {max(1.0, left):.0f} s at {speed}; adding a volume may take {lead:.0f} s"
 
 
 def _written_bytes(reading: Reading, forecast: Forecast, lead_seconds: float) -> float:
