@@ -101,6 +101,8 @@ def test_a_role_that_lacks_one_action(http: OverHttp) -> None:
         names = {line.name for line in allowed} | NEEDED.get(action, set())
         assert {line.name for line in found} == names | {"policy"}, action
         assert found[-1].policy, action
+        names = {statement["Sid"] for statement in found[-1].policy["Statement"]}
+        assert any(name in lines_of[action].hint for name in names), action
         pasted = [*policy["Statement"], *found[-1].policy["Statement"]]
         http.control.set_policy({**policy, "Statement": pasted})
         assert checked() == allowed, action

@@ -7,7 +7,6 @@ import pytest
 from botocore.exceptions import ClientError
 from ec2_sandbox.iam.policy import Access, Policy, Verdict
 
-from ebs_autoscale.checks.permissions import CREATE, TAG
 from ebs_autoscale.ec2.iam import STATEMENTS
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG
 from ebs_autoscale.errors import Cause, Unfit
@@ -287,28 +286,6 @@ def test_a_rehearsal_under_the_policy(start: StartHttp) -> None:
         "DeleteVolume",
     ]
     assert set(verdicts.values()) == {None}
-
-
-REHEARSED = [statement for statement in STATEMENTS if not statement.option]
-
-
-@pytest.mark.parametrize("sid", [statement.sid for statement in REHEARSED])
-def test_a_rehearsal_names_the_statement(start: StartHttp, sid: str) -> None:
-    """Whichever statement is missing, the calls that need it name it, and no other call fails."""
-    with start() as http:
-        volume = created_and_attached(http)
-        http.control.set_policy(without(sid))
-        denied = {actions: error for actions, error in rehearsed(http, volume).items() if error}
-    statement = next(each for each in STATEMENTS if each.sid == sid)
-    wanted = {action.removeprefix("ec2:") for action in statement.actions}
-    # One call creates the volume and its tags; the denial says which it is about.
-    wanted = {CREATE if action == TAG else action for action in wanted}
-    assert {action for action in wanted if any(action in each for each in denied)} == wanted
-    assert len(denied) <= len(wanted)
-    for error in denied.values():
-        assert isinstance(error, Unfit)
-        assert sid in error.hint
-        assert "`ebs-autoscale iam-policy`" in error.hint
 
 
 @pytest.mark.parametrize(
