@@ -65,6 +65,9 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        # It was closed, and Python looked before us; what asks it for its width needs a stream.
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- lasts
     if isinstance(sys.stdout, TextIOWrapper):
         if isinstance(sys.stdout.buffer, FileIO):
             # With PYTHONUNBUFFERED, every `print` could fail; with a buffer, it is the last flush.
@@ -77,8 +80,7 @@ def _open_standard_streams() -> None:
 def _finish_output() -> int | None:
     """Write what is left of the output; returns an exit code if that fails, else None."""
     try:
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
