@@ -18,7 +18,7 @@ from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, Stopped, Transient
-from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
+from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS, BtrfsSysfs
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
@@ -104,6 +104,12 @@ def until(condition: Callable[[], bool], *, seconds: float = 30) -> None:
     pytest.fail(f"no success after {seconds:.0f} s")
 
 
+def is_running(filesystem: BtrfsFilesystem) -> bool:
+    """Whether a balance runs; a process that is to resume one needs some time until it does."""
+    published = SYSFS / filesystem.uuid / "exclusive_operation"
+    return published.read_text("ascii") == "balance\n"
+
+
 @pytest.mark.usefixtures("sysfs")
 def test_is_paused_and_resumed(
     filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
@@ -133,7 +139,7 @@ def test_is_paused_again_by_a_stop(
     with foreign_balance(Path(filesystem.mountpoint)):
         filesystem.add_device(new.name, verified=nullcontext)
         with pytest.raises(Stopped):
-            filesystem.balance_metadata(Rebalance.OFF, stopping=lambda: True)
+            filesystem.balance_metadata(Rebalance.OFF, stopping=lambda: is_running(filesystem))
         assert filesystem.exclusive_operation() == "balance paused"
         filesystem.add_device(newer.name, verified=nullcontext)
         assert filesystem.needs_balance(Rebalance.OFF, newer.name)
@@ -196,7 +202,8 @@ def test_its_owner_may_pause_what_was_resumed(
     path, new = filesystem.mountpoint, loop(GIB)
 
     def pause() -> bool:
-        run(["btrfs", "balance", "pause", path], timeout_seconds=60)
+        if is_running(filesystem):
+            run(["btrfs", "balance", "pause", path], timeout_seconds=60)
         return False
 
     with foreign_balance(Path(path)):
