@@ -29,10 +29,10 @@ _FITHAW = 0xC0045878
 # What ext4 needs beside one file.
 _OVERHEAD_BYTES = 64 * 1024**2
 
-# A device that hangs in a commit can make the kernel hang for every BTRFS of the host: this ends it
-# even if we are killed.
+# A device that hangs in a commit can make the kernel hang for every BTRFS of the host, and one that
+# hangs in a read for every sync(2): this ends it even if we are killed.
 HANG_MAX_SECONDS = 30
-_THAW = "import fcntl, sys, time; time.sleep({}); fcntl.ioctl({}, {}, 0)"
+_LATER = f"import fcntl, pathlib, time; time.sleep({HANG_MAX_SECONDS}); "
 
 _THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device")
 _NO_LIMIT = 0
@@ -51,15 +51,14 @@ class DeviceFault(StrEnum):
 class FailingDevice(LoopDevice):
     """A loop device over another one, which refuses what it is told to refuse.
 
-    The file below is in a small ext4 of its own, so that writes hang while that is frozen, for
-    HANG_MAX_SECONDS at most. Reads
+    The file below is in a small ext4 of its own, so that writes hang while that is frozen. Reads
     hang by throttling to a byte a second, which needs the cgroup v1 controller of block devices and
-    does not reach the metadata that a filesystem reads.
+    does not reach the metadata that a filesystem reads. Both for HANG_MAX_SECONDS at most.
     """
 
     _below: LoopDevice
     _folder_fd: int
-    _thawer: "subprocess.Popen[bytes] | None" = None
+    _ends: "subprocess.Popen[bytes] | None" = None
     fault: DeviceFault = DeviceFault.NONE
 
     @classmethod
@@ -93,6 +92,10 @@ class FailingDevice(LoopDevice):
         Raises HostUnfit when this host cannot make a device hang.
         """
         before, self.fault = self.fault, fault
+        if self._ends:
+            self._ends.kill()
+            self._ends.wait()
+            self._ends = None
         if before is DeviceFault.WRITES_HANG:
             self._thaw()
         if before is DeviceFault.READS_HANG:
@@ -103,6 +106,9 @@ class FailingDevice(LoopDevice):
             self._freeze()
         if fault is DeviceFault.READS_HANG:
             self._throttle_reads(1)
+            self._end_later(
+                f"pathlib.Path({str(_THROTTLE)!r}).write_text({self._rule(_NO_LIMIT)!r})"
+            )
 
     def unbind(self) -> None:
         """Let it work again, and remove it; the one below stays."""
@@ -124,18 +130,19 @@ class FailingDevice(LoopDevice):
         self._below.close()
         os.close(self._folder_fd)
 
-    def _freeze(self) -> None:
-        script = _THAW.format(HANG_MAX_SECONDS, self._folder_fd, _FITHAW)
-        argv = [sys.executable, "-I", "-c", script]
-        self._thawer = subprocess.Popen(
-            argv, pass_fds=[self._folder_fd], stderr=subprocess.DEVNULL, start_new_session=True
+    def _end_later(self, statement: str) -> None:
+        self._ends = subprocess.Popen(
+            [sys.executable, "-I", "-c", _LATER + statement],
+            pass_fds=[self._folder_fd],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
+
+    def _freeze(self) -> None:
+        self._end_later(f"fcntl.ioctl({self._folder_fd}, {_FITHAW}, 0)")
         fcntl.ioctl(self._folder_fd, _FIFREEZE, 0)
 
     def _thaw(self) -> None:
-        if self._thawer:
-            self._thawer.kill()
-            self._thawer.wait()
         # EINVAL: it was thawed meanwhile.
         with suppress(OSError):
             fcntl.ioctl(self._folder_fd, _FITHAW, 0)
@@ -147,11 +154,13 @@ class FailingDevice(LoopDevice):
         struct.pack_into("=Q", info, _SIZE_LIMIT_AT, size_bytes)
         fcntl.ioctl(self._file_fd, _LOOP_SET_STATUS, info)
 
-    def _throttle_reads(self, bytes_per_second: int) -> None:
+    def _rule(self, bytes_per_second: int) -> str:
         number = Path(self.node).stat().st_rdev
-        rule = f"{os.major(number)}:{os.minor(number)} {bytes_per_second}"
+        return f"{os.major(number)}:{os.minor(number)} {bytes_per_second}"
+
+    def _throttle_reads(self, bytes_per_second: int) -> None:
         try:
-            _THROTTLE.write_text(rule, "ascii")
+            _THROTTLE.write_text(self._rule(bytes_per_second), "ascii")
         except OSError as error:
             raise HostUnfit(
                 f"cannot make reads of {self.node} hang: {error}",
