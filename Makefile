@@ -33,7 +33,7 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz chaos hostile bench bench-fill measure completion pictures check imports format install \
+.PHONY: help demo test test-unit fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -62,6 +62,11 @@ chaos: tools $(VENV)/.dev-ready ## run 500 growths under faults and kill -9 on r
 hostile: NEEDED = fusermount3:fuse3 mkfs.ext4:e2fsprogs
 hostile: tools $(VENV)/.dev-ready ## let a hostile user disturb growths for an hour; ARGS='--minutes 5'
 	@exec $(SUDO) $(BIN)/python -m tests.hostile $(ARGS)
+
+guide: NEEDED = mkfs.ext4:e2fsprogs
+guide: tools $(VENV)/.dev-ready ## provoke what the failure guide is about, and follow its advice (ten minutes)
+	@exec $(SUDO) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal \
+		tests/system/guide.py tests/system/guide_verbs.py $(ARGS)
 
 measure: tools $(VENV)/.dev-ready ## repeat the measurements in docs/metadata.md (half an hour)
 	@for each in metadata exclusive emergency kills; do \

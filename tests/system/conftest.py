@@ -48,6 +48,16 @@ def host(make_host: Callable[..., Host]) -> Host:
 
 
 @pytest.fixture
+def fstab(tmp_path: Path) -> Iterator[Path]:
+    """An fstab for this test alone."""
+    mine = tmp_path / "fstab"
+    mine.write_text("# of this test\n")
+    subprocess.run(["mount", "--bind", str(mine), "/etc/fstab"], check=True)
+    yield mine
+    subprocess.run(["umount", "/etc/fstab"], check=True)
+
+
+@pytest.fixture
 def own_etc(tmp_path: Path) -> Iterator[Path]:
     """Give a test an /etc that it may change; only the test run sees it."""
     copy = tmp_path / "etc"

@@ -1,7 +1,7 @@
 """`run --wait`: a filesystem that is not mounted yet, and what it lacks."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -16,16 +16,6 @@ from tests.simulated.clock import SimulatedClock
 from tests.system.bench import Daemon, Host, events_in, find_event, until
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def fstab(tmp_path: Path) -> Iterator[Path]:
-    """An fstab for this test alone."""
-    mine = tmp_path / "fstab"
-    mine.write_text("# of this test\n")
-    subprocess.run(["mount", "--bind", str(mine), "/etc/fstab"], check=True)
-    yield mine
-    subprocess.run(["umount", "/etc/fstab"], check=True)
 
 
 def unmount(host: Host) -> str:
