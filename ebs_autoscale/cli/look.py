@@ -26,7 +26,7 @@ from ebs_autoscale.policy import (
     shortage_of,
     wanted_reserve_bytes,
 )
-from ebs_autoscale.telemetry import RunningDaemon, running_daemon
+from ebs_autoscale.telemetry import RunningDaemon, State, running_daemon
 from ebs_autoscale.wiring import filesystem_of, remarks_on
 
 # A writer that pauses shorter than this still shows; a change of its rate soon counts.
@@ -110,12 +110,20 @@ class Status:
     def alarms(self) -> list[str]:
         """All that is wrong and what to do about it: what was seen now, then what the daemon says.
 
-        The daemon repeats what was seen, in the words of an earlier moment.
+        The daemon repeats what was seen, in the words of an earlier moment. Only one that waits for
+        the mount knows better why there is none, such as a volume that is missing.
         """
-        seen = {self.unfit.cause.value: str(self.unfit)} if self.unfit else {}
-        seen |= {problem.cause.value: problem.line for problem in self.problems}
         told = self.daemon.view.conditions if self.daemon else {}
+        seen = {}
+        if self.unfit and not (told and self.is_waiting_for_mount):
+            seen[self.unfit.cause.value] = str(self.unfit)
+        seen |= {problem.cause.value: problem.line for problem in self.problems}
         return [*seen.values(), *(line for key, line in told.items() if key not in seen)]
+
+    @property
+    def is_waiting_for_mount(self) -> bool:
+        """Whether there is a daemon that mounts it once it can be mounted."""
+        return self.daemon is not None and self.daemon.view.state is State.WAITING
 
     @property
     def cost(self) -> tuple[float | None, str]:

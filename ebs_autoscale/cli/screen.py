@@ -64,7 +64,7 @@ def _laid_out(row: Row, look: Look) -> Iterator[str]:
 
 
 def _state(status: Status) -> str:
-    if status.unfit:
+    if status.unfit and not status.is_waiting_for_mount:
         return "unfit"
     if status.daemon is None:
         return "no daemon is running" if not status.daemon_unknown else "unknown"

@@ -223,6 +223,21 @@ def test_a_countdown(seconds: float, words: str) -> None:
     assert "in 0 s" not in shown
 
 
+def test_no_alarm_twice() -> None:
+    """What was seen is fresher than the same of the daemon, which knows why nothing is mounted."""
+    error = Unfit("nothing is mounted", hint="mount it", cause=Cause.NOT_MOUNTED)
+    told = {"missing device": "vol-1 is missing"}
+    for state, alarms in (
+        (State.WAITING, ["vol-1 is missing"]),
+        (State.UNFIT, ["nothing is mounted; mount it", "vol-1 is missing"]),
+    ):
+        daemon = daemon_of(conditions=told, state=state)
+        assert status_of(unfit=error, filesystem=None, daemon=daemon).alarms == alarms
+    full = replace(seen_of(), problems=(Problem(Cause.FULL, "0 B left"),))
+    daemon = daemon_of(conditions={"full": "1 B left"})
+    assert status_of(filesystem=full, daemon=daemon).alarms == ["0 B left"]
+
+
 @pytest.mark.parametrize(
     ("encoding", "env", "blocks"),
     [

@@ -11,7 +11,7 @@ import pytest
 from ebs_autoscale import config
 from ebs_autoscale.cli import status
 from ebs_autoscale.cli.status_json import SCHEMA, as_dict
-from ebs_autoscale.errors import ConfigInvalid, Exit
+from ebs_autoscale.errors import Cause, ConfigInvalid, Exit
 from ebs_autoscale.host import paths
 from ebs_autoscale.units import json_text
 from tests.unit.test_screen import ALL, EXTREMES, NOW, daemon_of, status_of
@@ -69,6 +69,24 @@ def test_what_is_left_of_a_wait() -> None:
     assert found["daemon"]["retry_at"] == NOW + 53
     due = as_dict([status_of(daemon=daemon_of(retry_at=int(NOW) - 5))])
     assert due["retry_in_seconds"] == 0
+
+
+def test_the_worst_exit_status_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each mountpoint is shown, whatever is wrong with another one."""
+    invalid = ConfigInvalid("it is no YAML", cause=Cause.CONFIGURATION)
+    settings = config.Settings(mountpoint="/nonexistent")
+    configurations: status.Configurations = {
+        Path("/etc/a.yaml"): invalid,
+        Path("/etc/b.yaml"): settings,
+    }
+    assert status.show(configurations, as_json=True, watch=False) == Exit.UNFIT
+    found = json.loads(capsys.readouterr().out)
+    [other] = found["others"]
+    assert (found["exit"], other["exit"]) == (Exit.USAGE, Exit.UNFIT)
+    assert status.show(configurations, as_json=False, watch=False) == Exit.UNFIT
+    shown = capsys.readouterr().out
+    assert "/etc/a.yaml: unfit" in shown
+    assert "/nonexistent: unfit" in shown
 
 
 def test_which_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
