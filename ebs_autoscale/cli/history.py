@@ -247,6 +247,8 @@ def _summary(history: History) -> str:
     if history.growths:
         usd = history.added_usd_per_month
         cost = "at unknown cost" if usd is None else f"{usd:+.2f} USD a month"
+        if usd is not None and any(each.added_usd_per_month is None for each in history.growths):
+            cost += " or more"
         text += f", {format_size(history.added_bytes)} added, {cost}"
     refusals = counted(len(history.refusals), "refusal")
     alarms = counted(len(history.alarms), "alarm")

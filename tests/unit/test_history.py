@@ -168,6 +168,10 @@ def test_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"({LIMIT}) for 10 min" in refused
     assert "1 growth, 50 GiB added, +4.00 USD a month; 1 refusal, 1 alarm" in summary
     assert note == "note: 2 lines"
+    unknown = replace(EVERYTHING.growths[0], added_usd_per_month=None)
+    partly = replace(EVERYTHING, growths=(*EVERYTHING.growths, unknown))
+    assert "100 GiB added, +4.00 USD a month or more" in as_text(partly)
+    assert "at unknown cost" in as_text(replace(EVERYTHING, growths=(unknown,)))
     (nothing,) = as_text(replace(WHOLE, sources=("the journal",))).splitlines()
     assert "nothing was logged for /scratch" in nothing
 
