@@ -124,9 +124,24 @@ def test_damaged_lines_cost_themselves(journal: FakeJournal, look: Look, log: Pa
     assert sum("the journal" in note for note in found["notes"]) == 1
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_an_empty_journal(
+    journal: FakeJournal, look: Look, monkeypatch: pytest.MonkeyPatch, uid: int
+) -> None:
+    """Nothing was logged, as far as root can tell; anybody else may only not see it."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    journal()
+    if uid:
+        with pytest.raises(EbsAutoscaleError) as caught:
+            look()
+        assert caught.value.cause is Cause.NOT_ROOT
+    else:
+        assert growths(look()) == []
+
+
 def test_what_is_too_old_is_not_read(journal: FakeJournal, look: Look, log: Path) -> None:
     """A file that was last written before the time asked for is not opened."""
-    journal()
+    journal(in_journal("a-1"))
     log.write_bytes(b"damaged\n")
     os.utime(log, (NOW_SECONDS - 7200, NOW_SECONDS - 7200))
     assert look()["unreadable_lines"] == 0
