@@ -47,7 +47,8 @@ each_operation = pytest.mark.parametrize(
 def assert_translated(error: EbsAutoscaleError, operation: Operation, code: str) -> None:
     """It has the family, cause and hint of the code, and names the call's ids and EC2's answer."""
     meaning = MEANINGS[code]
-    assert (type(error), error.cause) == (meaning.family, meaning.cause)
+    assert isinstance(error, meaning.family)
+    assert error.cause is meaning.cause
     # Only the parameters of CreateVolume are an operator's.
     if meaning.cause is not Cause.REQUEST or operation.action == "CreateVolume":
         assert error.hint == meaning.hint
