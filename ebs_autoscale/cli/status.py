@@ -18,8 +18,10 @@ from ebs_autoscale.host import paths
 from ebs_autoscale.units import json_text
 
 WATCH_EVERY_SECONDS = 1.0
-# Between the two looks that show how fast the filesystem fills.
+# Between the two looks that show how fast the filesystem fills, and whether EBS is too slow, which
+# counts once a second.
 RATE_AFTER_SECONDS = 0.5
+EBS_AFTER_SECONDS = 1.0
 
 Configurations = Mapping[Path, Settings | ConfigInvalid]
 
@@ -45,8 +47,10 @@ def show(configurations: Configurations, *, as_json: bool, watch: bool) -> int:
     if watch:
         _watch(lookers, clock, as_json=as_json)
     statuses = [looker.look() for looker in lookers]
-    if not as_json and any(status.filesystem for status in statuses):
-        clock.sleep(RATE_AFTER_SECONDS)
+    seen = [status.filesystem for status in statuses if status.filesystem]
+    if not as_json and seen:
+        has_ebs = any(each.throttled.of for each in seen)
+        clock.sleep(EBS_AFTER_SECONDS if has_ebs else RATE_AFTER_SECONDS)
         statuses = [looker.look() for looker in lookers]
     _print(statuses, as_json=as_json)
     return max(status.exit for status in statuses)

@@ -17,9 +17,8 @@ from ebs_autoscale.units import format_duration
 OVER_SECONDS = 10.0
 # EBS counts once a second.
 _EVERY_SECONDS = 0.9
-# Less of the time is no reason for a slow job; since the attachment, less than a second.
+# Less of the time is no reason for a slow job.
 _SHARE_MIN = 0.05
-_SECONDS_MIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +60,21 @@ class Throttling:
 def sentences(
     throttled: Throttled, devices: Sequence[Device], volumes: Mapping[str, str], spec: VolumeSpec
 ) -> Iterator[str]:
-    """What each device was too slow for, and what to do about it; volumes are as configured."""
+    """What each device was too slow for, and what to do about it; volumes are as configured.
+
+    Of the latest looks only: what was long ago makes no job slow now.
+    """
     over = throttled.over_seconds
-    least = _SHARE_MIN * over if over else _SECONDS_MIN
-    span = f"of the last {over:.0f} s" if over else "since it was attached"
+    if over is None:
+        return
     for device in devices:
         if found := throttled.of.get(device.name):
             volume = volumes.get(device.name, "")
             for limit, seconds, hint in _limits(found, spec, volume, device.size_bytes):
-                if seconds >= least:
+                if seconds >= _SHARE_MIN * over:
                     what = f"{device.name} was too slow: programs wanted more {limit}"
-                    yield with_hint(f"{what} for {format_duration(seconds)} {span}", hint)
+                    span = f"{format_duration(seconds)} of the last {format_duration(round(over))}"
+                    yield with_hint(f"{what} for {span}", hint)
 
 
 def _limits(
