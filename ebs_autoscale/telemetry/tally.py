@@ -2,7 +2,9 @@
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ebs_autoscale.errors import Cause, Exit
 from ebs_autoscale.model import StepKind
@@ -45,6 +47,17 @@ class RecentGrowth:
     seconds: float
     volume: str = ""
     size_bytes: int = 0
+
+    @classmethod
+    def from_report(cls, report: Mapping[str, Any]) -> "RecentGrowth":
+        """What the status file says of it; raises KeyError, ValueError or TypeError."""
+        return cls(
+            ended_at=int(report["ended_at"]),
+            growth=str(report["growth"]),
+            seconds=float(report["seconds"]),
+            volume=str(report["volume"]),
+            size_bytes=int(report["size_bytes"]),
+        )
 
 
 class Histogram:

@@ -164,7 +164,7 @@ class View:
                 cost=str(report.get("cost", "")),
             ),
             retry_at=_number(report.get("retry_at")),
-            recent=tuple(RecentGrowth(**each) for each in report.get("recent_growths", ())),
+            recent=tuple(map(RecentGrowth.from_report, report.get("recent_growths", ()))),
         )
 
 
