@@ -25,8 +25,9 @@ FIELDS = {
     EventKind.GROWTH_DONE: {"GROWTH", "SECONDS", "VOLUME_ID"},
 }
 
-# `systemd-analyze security` counts in tenths.
-EXPOSURE_MAX = 23
+# `systemd-analyze security` counts in tenths. One of them is for setpriority(2), which can only
+# lower a priority here: the unit has no CAP_SYS_NICE.
+EXPOSURE_MAX = 24
 
 
 def analyze(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -59,7 +60,7 @@ def test_verifying_can_fail(unit: Path) -> None:
 
 
 def test_the_exposure_is_small(unit: Path, record_property: Callable[[str, object], None]) -> None:
-    """The exposure is 2.3 at most, for root with block devices and mountpoints of users."""
+    """The exposure is 2.4 at most, for root with block devices and mountpoints of users."""
     offline = ("security", "--offline=yes", f"--threshold={EXPOSURE_MAX}", str(unit))
     done = analyze(*offline)
     last = done.stdout.strip().splitlines()[-1]
