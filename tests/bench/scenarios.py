@@ -44,7 +44,7 @@ class Outcome:
 def burst(point: Path) -> bool:
     """Wait, then write at full speed; returns whether there was an error."""
     Event().wait(10)
-    return _write(point / "burst", rate_mb=400, mib=5000)
+    return _write(point / "burst", rate_mb=400, mib=3000)
 
 
 def sawtooth(point: Path) -> bool:

@@ -368,5 +368,5 @@ def test_writers_that_retry_on_enospc(kind: str) -> None:
 
     A few times only: `make measure` does hundreds, with the reserve and without.
     """
-    for _ in range(3):
+    for _ in range(2):
         assert emergency(kind, 256 * MIB, GIB).survived
