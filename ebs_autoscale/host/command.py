@@ -210,17 +210,31 @@ def _end(process: subprocess.Popen[str], cancel: Callable[[], object] | None = N
         return ""
     try:
         if cancel:
-            cancel()
-        else:
-            process.kill()
-        grace_seconds = _CANCEL_GRACE_SECONDS if cancel else _KILL_GRACE_SECONDS
-        return process.communicate(timeout=grace_seconds)[1]
+            return _cancel(process, cancel)
+        process.kill()
+        return process.communicate(timeout=_KILL_GRACE_SECONDS)[1]
     except subprocess.TimeoutExpired:
         # It is in an uninterruptible system call, as with a volume that does not respond, or its
         # child holds the pipes open. Waiting longer would block us; init reaps it later.
         return "ended, but still in a system call"
     finally:
         _close_pipes(process)
+
+
+def _cancel(process: subprocess.Popen[str], cancel: Callable[[], object]) -> str:
+    """Cancel every second until the tool ends: it may not have begun yet what is to be cancelled.
+
+    Raises TimeoutExpired.
+    """
+    seconds_left = _CANCEL_GRACE_SECONDS
+    while True:
+        cancel()
+        try:
+            return process.communicate(timeout=1.0)[1]
+        except subprocess.TimeoutExpired:
+            seconds_left -= 1.0
+            if seconds_left <= 0:
+                raise
 
 
 def _close_pipes(process: subprocess.Popen[str]) -> None:

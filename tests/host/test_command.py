@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -154,3 +155,19 @@ def test_has_its_own_process_group() -> None:
     """Ctrl-C in a terminal does not reach the tool."""
     group = run(python("import os; print(os.getpgrp())"), timeout_seconds=60)
     assert int(group) != os.getpgrp()
+
+
+def test_a_tool_is_cancelled_once_it_has_begun(tmp_path: Path) -> None:
+    """What a tool has not begun cannot be cancelled: that is tried again until the tool ends."""
+    begun, cancelled = tmp_path / "begun", tmp_path / "cancelled"
+    tool = f"sleep 0.6; touch {begun}; until [ -e {cancelled} ]; do sleep 0.05; done"
+
+    def cancel() -> None:
+        if begun.exists():
+            cancelled.touch()
+
+    began = monotonic()
+    with pytest.raises(Stopped):
+        run(["sh", "-c", tool], timeout_seconds=60, stopping=lambda: True, cancel=cancel)
+    assert cancelled.exists()
+    assert monotonic() - began < 15
