@@ -192,7 +192,20 @@ def _add_init(commands: "_Verbs") -> None:
         "Set up what is missing: volume, filesystem, mount, a line in /etc/fstab, configuration "
         "and service. Keeps what exists, never overwrites data, and is safe to repeat.",
     )
-    init.add_argument("mountpoint", metavar="MOUNTPOINT", help="where to mount the filesystem")
+    init.add_argument(
+        "mountpoint",
+        metavar="MOUNTPOINT",
+        nargs="?",
+        help="where to mount the filesystem (with --from, the default is the one in that file)",
+    )
+    init.add_argument(
+        "--from",
+        metavar="FILE",
+        type=_absolute,
+        dest="from_file",
+        help="translate the configuration of the older script, such as /etc/ebs-autoscale.json, "
+        "and report what became of each key",
+    )
     init.add_argument(
         "--device",
         metavar="DEV",

@@ -28,6 +28,7 @@ from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
 if TYPE_CHECKING:
     from ebs_autoscale.model import Reading
     from ebs_autoscale.provision import Setup
+    from ebs_autoscale.provision.translate import Older
     from ebs_autoscale.resize import World
     from ebs_autoscale.simulation import Scenario
 
@@ -263,10 +264,20 @@ def init(arguments: argparse.Namespace) -> int:
 
 
 def _setup_of(arguments: argparse.Namespace) -> "Setup":
-    from ebs_autoscale.provision import Setup
+    from ebs_autoscale.provision import Setup, read_older, text_for
 
-    mountpoint = _mountpoint(arguments.mountpoint)
+    older = read_older(arguments.from_file) if arguments.from_file else None
+    asked = arguments.mountpoint or (older.mountpoint if older else "")
+    if not asked:
+        what = "init: name a MOUNTPOINT such as /scratch"
+        raise ConfigInvalid(what, cause=Cause.USAGE)
+    mountpoint = _mountpoint(asked)
     path, settings = config.settings_for(arguments.config, mountpoint)
+    config_text = text_for(mountpoint)
+    if older:
+        config_text = _translate(older, mountpoint, path)
+        if not config.exists(path):
+            settings = config.parse(config_text, name=older.name)
     if arguments.device and arguments.size:
         what = "--size cannot be used with --device, which creates no volume"
         raise ConfigInvalid(what, cause=Cause.USAGE)
@@ -278,10 +289,29 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         # As the kernel's mount table has it.
         settings=replace(settings, mountpoint=mountpoint),
         config_path=path,
+        config_text=config_text,
         size_bytes=size_bytes,
-        asked=config.mountpoint(arguments.mountpoint),
+        asked=config.mountpoint(asked),
         device=arguments.device,
     )
+
+
+def _translate(older: "Older", mountpoint: str, path: Path) -> str:
+    """Our configuration instead of the older script's, and a report of both on stdout."""
+    from ebs_autoscale.provision import translation_for
+
+    if older.mountpoint and _mountpoint(older.mountpoint) != mountpoint:
+        raise ConfigInvalid(
+            f"{older.name} is for {older.mountpoint}, not for {mountpoint}",
+            hint="omit MOUNTPOINT, or correct the mountpoint in a copy of the file",
+            cause=Cause.USAGE,
+        )
+    translation = translation_for(mountpoint, older)
+    print(f"{older.name} -> {path}\n{translation.report}", flush=True)
+    if config.exists(path):
+        would = f"{path} exists and is not changed; without it, it would have become:"
+        print(f"{would}\n\n{translation.text}", flush=True)
+    return translation.text
 
 
 def _first_size_bytes(wanted_bytes: int | None, settings: config.Settings) -> int:

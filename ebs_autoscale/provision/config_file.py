@@ -24,9 +24,13 @@ def others(path: Path) -> Iterator[tuple[Path, str]]:
 def text_for(mountpoint: str) -> str:
     """The shipped file with this mountpoint; every key is commented out and at its default."""
     shipped = resources.files("ebs_autoscale.config").joinpath("config.yaml").read_text("utf-8")
-    is_plain = re.fullmatch(r"[A-Za-z0-9/_.-]+", mountpoint)
-    # A JSON string is valid YAML.
-    written = mountpoint if is_plain else json.dumps(mountpoint, ensure_ascii=False)
     head, _, rest = shipped.partition("\nmountpoint: ")
     _, _, tail = rest.partition("\n")
-    return f"{head}\nmountpoint: {written}\n{tail}"
+    return f"{head}\nmountpoint: {yaml_word(mountpoint)}\n{tail}"
+
+
+def yaml_word(text: str) -> str:
+    """The text as a value in YAML, in quotes where it needs them."""
+    # A JSON string is valid YAML.
+    is_plain = re.fullmatch(r"[A-Za-z0-9/_.-]+", text)
+    return text if is_plain else json.dumps(text, ensure_ascii=False)

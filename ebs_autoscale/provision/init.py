@@ -58,13 +58,14 @@ _SETTING_ASIDE = {Reaction.SET_ASIDE, Reaction.SET_ASIDE_ONCE}
 class Setup:
     """What `init` is to set up; the path in `settings.mountpoint` has no symlinks.
 
-    `asked` is the path as it was given.
+    `asked` is the path as it was given, `config_text` what to write if there is no configuration.
     """
 
     settings: config.Settings
     config_path: Path
     size_bytes: int
     asked: str
+    config_text: str
     device: str | None = None
 
     @property
@@ -90,7 +91,7 @@ class Initialisation:
         mountpoint, path = self._setup.mountpoint, self._setup.config_path
         self._require_trusted_path()
         systemd.require_usable_units(mountpoint=mountpoint, config_path=path)
-        if not _btrfs_at(mountpoint):
+        if not btrfs_at(mountpoint):
             self._provide_filesystem()
         filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
         reading = filesystem.read()
@@ -234,7 +235,7 @@ class Initialisation:
             uuid=uuid,
             mountpoint=self._setup.mountpoint,
             is_same=lambda source: is_source_of(source, names),
-            is_mounted=_btrfs_at(self._setup.mountpoint) is not None,
+            is_mounted=btrfs_at(self._setup.mountpoint) is not None,
         )
         return before, after
 
@@ -263,7 +264,7 @@ class Initialisation:
             self._mount_by(table)
         except CommandFailed as error:
             # The mount of a killed run, or systemd's own, may have been faster.
-            if not _btrfs_at(mountpoint):
+            if not btrfs_at(mountpoint):
                 raise Unfit(
                     f"cannot mount {candidate.name}: {error}",
                     hint="see dmesg; once that is fixed, run `init` again: it continues from here",
@@ -347,7 +348,7 @@ class Initialisation:
         if path.exists():
             self._tell(f"{path} exists and was not changed")
             return
-        files.create(path, config_file.text_for(self._setup.mountpoint))
+        files.create(path, self._setup.config_text)
         self._tell(f"wrote {path}", InitStep.CONFIGURE)
 
     def _tell(self, sentence: str, step: InitStep | None = None, level: Level = Level.INFO) -> None:
@@ -367,7 +368,7 @@ def _volumes_despite(error: EbsAutoscaleError, world: World, uuid: str) -> list[
     return [volume for volume in owned if volume.growth.filesystem == uuid]
 
 
-def _btrfs_at(path: str) -> Mount | None:
+def btrfs_at(path: str) -> Mount | None:
     """The mount of BTRFS at this path; raises Unfit if another kind of filesystem is mounted."""
     table = MountTable()
     trigger_automount(table, path)
