@@ -76,8 +76,7 @@ class Histogram:
 class Tally:
     """Counts what growths tell; every key that can be foreseen is there from the start.
 
-    `growths` are ends of growths by result and cause, "" without one. A growth that goes on with
-    another volume has failed once before it is done.
+    `growths` are ends of growths by result and cause, "" without one.
     """
 
     def __init__(self) -> None:
