@@ -218,7 +218,6 @@ class Daemon:
             self._status_file.remove()
             sentence = f"no longer watching {filesystem.mountpoint}"
             self._emit(Event(kind=EventKind.STOPPING, sentence=sentence))
-            self._notify.flush()
 
     def _inform_others(self) -> None:
         """Start what the configuration says about metrics and notify.command; needs threads."""

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-from functools import partial
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.host.command import feed
@@ -23,49 +22,32 @@ class NotifyCommand:
     """A sink that runs a command for each event at level info or above, one at a time.
 
     The event is one JSON object on its stdin. `dropped` counts the events that were too many at a
-    time, or for which the command failed.
+    time, or for which the command failed. The end of the process waits a second for what waits.
     """
 
     def __init__(self, mountpoint: str) -> None:
-        self._common = {"host": socket.gethostname(), "mountpoint": mountpoint}
         self._command: tuple[str, ...] = ()
-        self._outbox: Outbox | None = None
-        self._dropped_before = 0
+        # One for all commands: a reload too has one run at a time, and the end one wait.
+        self._outbox = Outbox(self._run, tell_dropped=lambda _: None)
+        common = {"host": socket.gethostname(), "mountpoint": mountpoint}
+        self._outbox.setFormatter(JsonFormatter(common))
         self._failure = ""
         self._is_told = False
 
     @property
     def dropped(self) -> int:
         """How many events the command has not got, or not taken."""
-        return self._dropped_before + (self._outbox.dropped if self._outbox else 0)
+        return self._outbox.dropped
 
     def follow(self, command: tuple[str, ...]) -> None:
-        """Run this command from now on, none if it is empty; whatever waits is for the old one."""
+        """Run this command from now on, none if it is empty, also for what waits."""
         self._failure, self._is_told = "", False
-        if command == self._command:
-            return
-        self.close()
         self._command = command
-        if command:
-            self._outbox = Outbox(partial(self._run, command), tell_dropped=lambda _: None)
-            self._outbox.setFormatter(JsonFormatter(self._common))
-
-    def flush(self) -> None:
-        """Let the command run for what waits, but not long."""
-        if self._outbox:
-            self._outbox.flush()
-
-    def close(self) -> None:
-        """Run it for what waits, and then no more."""
-        if self._outbox:
-            self._dropped_before = self.dropped
-            self._outbox.close()
-        self._outbox, self._command = None, ()
 
     def __call__(self, event: Event) -> None:
         """Have the command run for this event."""
         # Its own failure is no reason to run it again.
-        if self._outbox and event.level is not Level.DEBUG and event.cause is not Cause.NOTIFY:
+        if self._command and event.level is not Level.DEBUG and event.cause is not Cause.NOTIFY:
             record = {"event": event, "levelname": event.level.name}
             self._outbox.emit(logging.makeLogRecord(record))
 
@@ -82,14 +64,22 @@ class NotifyCommand:
             cause=Cause.NOTIFY,
         )
 
-    def _run(self, command: tuple[str, ...], line: bytes) -> None:
+    def _run(self, line: bytes) -> None:
         """Runs in the thread of the outbox; an error counts as dropped."""
+        command = self._command
+        if not command:
+            return
         try:
             status = feed(command, line, timeout_seconds=TIMEOUT_SECONDS)
         except EbsAutoscaleError as error:
-            self._failure = self._failure or error.what
+            self._note(command, error.what)
             raise
         if status:
             how = _HOW_IT_ENDED.get(status, f"exit status {status}")
-            self._failure = self._failure or f"`{command[0]}`: {how}"
+            self._note(command, f"`{command[0]}`: {how}")
             raise ChildProcessError(how)
+
+    def _note(self, command: tuple[str, ...], failure: str) -> None:
+        # What a command does that has been replaced meanwhile is no news of the present one.
+        if command == self._command:
+            self._failure = self._failure or failure

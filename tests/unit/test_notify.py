@@ -1,6 +1,8 @@
 """notify.command: what it gets, and that it can do no harm."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -79,12 +81,45 @@ def test_a_command_that_hangs_costs_nobody_time() -> None:
         notify(DONE)
     assert time.monotonic() - began < 5
     assert notify.dropped >= 50
-    notify.close()
+    notify.follow(())
 
 
 def test_without_a_command_nothing_runs() -> None:
     """The usual case: no thread, nothing counted."""
     notify = notifier()
     notify(DONE)
-    notify.flush()
     assert (notify.dropped, notify.take_warning()) == (0, None)
+
+
+def test_a_reload_runs_no_two_at_a_time(tmp_path: Path) -> None:
+    """The run that is under way ends; what waits behind it is for the new command."""
+    got = tmp_path / "got"
+    notify = notifier("sh", "-c", f"echo old >>{got}; sleep 0.3; echo old >>{got}")
+    notify(DONE)
+    notify(DONE)
+    until(got.exists, "a thread to do its work")
+    notify.follow(("sh", "-c", f"echo new >>{got}"))
+    notify(DONE)
+    until(lambda: got.read_text().count("new") == 2, "a thread to do its work")
+    assert got.read_text().split() == ["old", "old", "new", "new"]
+
+
+HANGING = """
+import time
+from ebs_autoscale.telemetry.events import Event, EventKind
+from ebs_autoscale.telemetry.notify import NotifyCommand
+notify = NotifyCommand("/scratch")
+for number in range(4):
+    notify.follow(("sleep", f"6{number}"))
+    for _ in range(2):
+        notify(Event(kind=EventKind.GROWTH_DONE, sentence="x"))
+print(time.monotonic(), flush=True)
+"""
+
+
+def test_an_end_waits_for_a_hanging_command_once() -> None:
+    """For a second, however often the daemon was reloaded with a command that hangs."""
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert time.monotonic() - float(ended.stdout) < 3
