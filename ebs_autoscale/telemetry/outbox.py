@@ -9,6 +9,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread, current_thread
 
@@ -86,8 +87,11 @@ class Outbox(logging.Handler):
     def _start(self) -> None:
         # At the first line, since a process that is to detach must not have a thread.
         if self._thread is None:
-            self._thread = Thread(target=self._deliver_all, name="log", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._deliver_all, name="log", daemon=True)
+            # Where no thread can be had now (TasksMax=), the next line tries again.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def _deliver_all(self) -> None:
         while True:

@@ -5,6 +5,7 @@ import os
 import pty
 import socket
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -203,3 +204,17 @@ def test_a_journal_whose_socket_is_made_anew(tmp_path: Path) -> None:
         journal(b"MESSAGE=found\n")
         assert second.recv(100) == b"MESSAGE=found\n"
     journal.close()
+
+
+def test_lines_wait_until_there_is_a_thread(make_outbox: Callable[..., Outbox]) -> None:
+    """A host that has none left now (TasksMax=) does not silence the program for ever."""
+    got: list[bytes] = []
+    outbox = make_outbox(got.append)
+    size = threading.stack_size(1 << 46)
+    try:
+        outbox.emit(record("first"))
+    finally:
+        threading.stack_size(size)
+    outbox.emit(record("second"))
+    outbox.flush()
+    assert got == [b"first\n", b"second\n"]
