@@ -74,9 +74,9 @@ def run(
 def feed(argv: Sequence[str], text: bytes, *, timeout_seconds: float) -> int:
     """Run a command of the operator with this text on its stdin; returns its exit status.
 
-    124 when its time was up, 127 when there is no such command. What it prints is not kept, and
-    none of the processes that it starts outlives it. Raises Transient when the host cannot start
-    it now.
+    124 when its time was up, 126 when the command cannot be executed, 127 when there is none. What
+    it prints is not kept, and none of the processes that it starts outlives it. Raises Transient
+    when the host cannot start it now.
     """
     # In memory, so that the command need not read it for the call to go on.
     with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
@@ -88,7 +88,7 @@ def feed(argv: Sequence[str], text: bytes, *, timeout_seconds: float) -> int:
                 stdin=file,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PATH": _search_path()},
+                env=_without_service_manager(),
                 process_group=0,
             )
         except OSError as error:
@@ -165,6 +165,14 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
 def _search_path() -> str:
     # After `su` without a dash, and in some cron jobs, the PATH of root lacks the sbin folders.
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def _without_service_manager() -> dict[str, str]:
+    # What a command tells systemd would be taken for a state of the daemon, or be complained about.
+    environment = {**os.environ, "PATH": _search_path()}
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"):
+        environment.pop(name, None)
+    return environment
 
 
 def _finish(

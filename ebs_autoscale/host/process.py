@@ -22,8 +22,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 
+# As timeout(1) has them.
 TIMED_OUT = 124
+NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+
+# Python ignores them, and what is ignored stays so in a new program: `yes | head` would fail.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _POLL_SECONDS = 0.02
 
@@ -142,7 +147,7 @@ def main(argv: list[str]) -> int:
 
     `deaf`: in the place of this process, ignoring every request to end. A number: for so many
     seconds at most, after which nothing of it is left; the status is 124 when its time was up, as
-    that of timeout(1). 127 when there is no such command.
+    that of timeout(1). 126 when the command cannot be executed, 127 when there is none.
     """
     how, *command = argv
     return _deaf(command) if how == "deaf" else _bounded(float(how), command)
@@ -169,9 +174,11 @@ def _bounded(seconds: float, argv: list[str]) -> int:
         _OOM_SCORE.write_text("500")
     until = clock.now_seconds() + seconds
     try:
-        pid = os.posix_spawnp(argv[0], argv, os.environ, setsid=True)
-    except OSError:
+        pid = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigdef=_IGNORED_BY_PYTHON)
+    except FileNotFoundError:
         return NOT_FOUND
+    except OSError:
+        return NOT_EXECUTABLE
     status = TIMED_OUT
     with suppress(Stopped):
         while clock.now_seconds() < until:

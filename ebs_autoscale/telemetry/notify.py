@@ -5,7 +5,7 @@ import socket
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.host.command import feed
-from ebs_autoscale.host.process import NOT_FOUND, TIMED_OUT
+from ebs_autoscale.host.process import NOT_EXECUTABLE, NOT_FOUND, TIMED_OUT
 from ebs_autoscale.telemetry.events import Event, EventKind, Level
 from ebs_autoscale.telemetry.logs import JsonFormatter
 from ebs_autoscale.telemetry.outbox import Outbox
@@ -14,6 +14,7 @@ TIMEOUT_SECONDS = 30.0
 
 _HOW_IT_ENDED = {
     TIMED_OUT: f"it took more than {TIMEOUT_SECONDS:.0f} s",
+    NOT_EXECUTABLE: "it is not executable, or has no #! line",
     NOT_FOUND: "there is no such command",
 }
 

@@ -1,5 +1,6 @@
 """Commands of an operator that misbehave: bounded, and nothing of them is left."""
 
+import os
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def test_it_gets_the_text(tmp_path: Path) -> None:
         (["sh", "-c", "exit 3"], 3),
         (["sh", "-c", "kill -9 $$"], 137),
         (["/no/such/command"], 127),
+        (["/etc/passwd"], 126),
+        (["/etc"], 126),
         (["yes"], 124),
         (["sleep", "600"], 124),
         (["sh", "-c", "trap '' TERM INT HUP; while :; do sleep 1; done"], 124),
@@ -36,6 +39,15 @@ def test_it_ends_in_time(argv: list[str], status: int) -> None:
     assert time.monotonic() - began < 20
 
 
+def test_it_starts_as_any_program_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that is closed ends it, and systemd does not hear it instead of the daemon."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    got = tmp_path / "got"
+    script = f"(yes; echo $? >>{got}) | head -1; echo ${{NOTIFY_SOCKET-none}} >>{got}"
+    assert feed(["sh", "-c", script], b"", timeout_seconds=10) == 0
+    assert sorted(got.read_text().split()) == ["141", "none"]
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -47,8 +59,11 @@ def test_it_ends_in_time(argv: list[str], status: int) -> None:
 )
 def test_nothing_of_it_is_left(script: str) -> None:
     """Not even what has left its process group and session."""
+    # Other workers run the other scripts at the same time.
+    own = f"6{os.getpid()}"
+    script = script.replace("61234", own)
     feed(["sh", "-c", f"{script}\nsleep 0.1"], b"", timeout_seconds=1)
-    assert not [p.pid for p in psutil.process_iter() if "61234" in _arguments(p)]
+    assert not [p.pid for p in psutil.process_iter() if own in _arguments(p)]
 
 
 def _arguments(process: psutil.Process) -> list[str]:
