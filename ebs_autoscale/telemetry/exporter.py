@@ -68,8 +68,11 @@ class Exporter:
         self._latest = (view, self._clock.wall_seconds())
 
     def follow(self, settings: MetricsSettings) -> None:
-        """Start, or go on, as these settings say; not before this process has detached."""
-        if settings == self._settings:
+        """Start, or go on, as these settings say; not before this process has detached.
+
+        What has a problem is started again.
+        """
+        if settings == self._settings and not self.problems:
             return
         self.close()
         self._settings = settings
@@ -180,36 +183,38 @@ class Listener:
         """Listen, as soon as the address is free."""
         wait_seconds = 0.0
         while not self._closed.wait(wait_seconds):
+            wait_seconds = BIND_AGAIN_SECONDS
             try:
-                listening = _listen(self._address)
+                with _listen(self._address) as listening, selectors.DefaultSelector() as selector:
+                    selector.register(listening, selectors.EVENT_READ)
+                    self._listening, self.problem = listening, None
+                    self._serve(listening, selector)
             except OSError as error:
-                wait_seconds = BIND_AGAIN_SECONDS
                 host, port = self._address
                 self.problem = Problem(
                     Cause.METRICS,
                     f"cannot listen on metrics.listen {host} port {port}: {error.strerror}",
                     "choose another port, one for each daemon; see `ss -ltnp`",
                 )
-                continue
-            self.problem = None
-            self._listening = listening
-            with listening, selectors.DefaultSelector() as selector:
-                selector.register(listening, selectors.EVENT_READ)
-                self._serve(listening, selector)
 
     def _serve(self, listening: socket.socket, selector: selectors.BaseSelector) -> None:
-        while not self._closed.is_set():
-            # Without a client, an idle daemon is not woken up.
-            for key, _ in selector.select(timeout=1.0 if self._clients else None):
-                if key.data is None:
-                    self._accept(listening, selector)
-                elif key.data in self._clients:
-                    self._advance(key.data, selector)
-            now = self._clock.now_seconds()
-            for client in [each for each in self._clients if each.deadline_seconds <= now]:
-                self._drop(client, selector)
-        for client in list(self._clients):
-            self._end(client, selector)
+        try:
+            while not self._closed.is_set():
+                self._serve_once(listening, selector)
+        finally:
+            for client in list(self._clients):
+                self._end(client, selector)
+
+    def _serve_once(self, listening: socket.socket, selector: selectors.BaseSelector) -> None:
+        # Without a client, an idle daemon is not woken up.
+        for key, _ in selector.select(timeout=1.0 if self._clients else None):
+            if key.data is None:
+                self._accept(listening, selector)
+            elif key.data in self._clients:
+                self._advance(key.data, selector)
+        now = self._clock.now_seconds()
+        for client in [each for each in self._clients if each.deadline_seconds <= now]:
+            self._drop(client, selector)
 
     def _accept(self, listening: socket.socket, selector: selectors.BaseSelector) -> None:
         try:
@@ -222,8 +227,8 @@ class Listener:
         if len(self._clients) >= CLIENTS_MAX:
             self._drop(self._clients[0], selector)
         client = _Client(connection, self._clock.now_seconds() + CLIENT_PATIENCE_SECONDS)
-        self._clients.append(client)
         selector.register(connection, selectors.EVENT_READ, client)
+        self._clients.append(client)
 
     def _advance(self, client: _Client, selector: selectors.BaseSelector) -> None:
         try:

@@ -1,6 +1,8 @@
 """Metrics over HTTP and in a file, with clients and disks that misbehave."""
 
+import errno
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Iterator
@@ -120,6 +122,42 @@ def test_a_port_in_use_is_a_problem_that_ends(
         assert str(port) in exporter.problems[0].sentence
     until(lambda: not exporter.problems, "a thread to do its work")
     until(lambda: ask(port, b"GET /metrics HTTP/1.1\r\n\r\n"), "a thread to do its work")
+
+
+def test_without_a_descriptor_it_listens_later(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails in the kernel is told, and tried again."""
+    kind = selectors.DefaultSelector
+    fails = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+
+    def selector() -> selectors.BaseSelector:
+        if fails:
+            raise fails.pop()
+        return kind()
+
+    monkeypatch.setattr("ebs_autoscale.telemetry.exporter.BIND_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(selectors, "DefaultSelector", selector)
+    port = free_port()
+    exporter.follow(MetricsSettings(listen=("127.0.0.1", port)))
+    until(lambda: exporter.problems, "a thread to do its work")
+    assert "Too many open files" in exporter.problems[0].sentence
+    until(lambda: not exporter.problems, "a thread to do its work")
+    assert ask(port, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_reload_starts_what_could_not_be_started(exporter: Exporter, tmp_path: Path) -> None:
+    """A host that has no thread left now (TasksMax=), with the same settings later."""
+    settings = MetricsSettings(textfile=tmp_path / "ebs.prom")
+    size = threading.stack_size(1 << 46)
+    try:
+        exporter.follow(settings)
+    finally:
+        threading.stack_size(size)
+    assert "no metrics" in exporter.problems[0].sentence
+    exporter.follow(settings)
+    until((tmp_path / "ebs.prom").exists, "a thread to do its work")
+    assert not exporter.problems
 
 
 def test_a_reload_moves_it(exporter: Exporter) -> None:
