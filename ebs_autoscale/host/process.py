@@ -171,7 +171,7 @@ def _bounded(seconds: float, argv: list[str]) -> int:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # When memory is short, before the daemon.
     with suppress(OSError):
-        _OOM_SCORE.write_text("500")
+        _OOM_SCORE.write_text("300")
     until = clock.now_seconds() + seconds
     try:
         pid = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, setsigdef=_IGNORED_BY_PYTHON)
@@ -179,6 +179,8 @@ def _bounded(seconds: float, argv: list[str]) -> int:
         return NOT_FOUND
     except OSError:
         return NOT_EXECUTABLE
+    # A shell is smaller than we are, and without us nothing would end it.
+    prefer_as_victim(pid)
     status = TIMED_OUT
     with suppress(Stopped):
         while clock.now_seconds() < until:

@@ -48,6 +48,15 @@ def test_it_starts_as_any_program_does(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(got.read_text().split()) == ["141", "none"]
 
 
+def test_it_goes_before_what_bounds_it(tmp_path: Path) -> None:
+    """When memory is short: otherwise the kernel may leave a command that nothing ends."""
+    got = tmp_path / "got"
+    script = f"sleep 0.3; cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj >{got}"
+    assert feed(["sh", "-c", script], b"", timeout_seconds=10) == 0
+    own, supervisor = map(int, got.read_text().split())
+    assert own > supervisor
+
+
 @pytest.mark.parametrize(
     "script",
     [
