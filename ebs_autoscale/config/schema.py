@@ -1,7 +1,9 @@
 """The keys of the configuration file, and from a file to settings."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from errno import EINVAL
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,6 +157,9 @@ def exists(path: Path) -> bool:
 def text_of(path: Path) -> str:
     """The content of the file. Raises ConfigInvalid for what cannot be a configuration."""
     try:
+        # To open a pipe waits for its writer. One without a name, of `--config <(...)`, has one.
+        if Path(os.path.realpath(path)).is_fifo():
+            raise OSError(EINVAL, "it is a pipe, not a file")  # noqa: TRY301 -- told as the others
         with path.open("rb") as file:
             content = file.read(FILE_MAX_BYTES + 1)
     except FileNotFoundError as error:

@@ -1,5 +1,6 @@
 """The configuration: samples, the shipped file, and that every mistake is found."""
 
+import os
 import re
 from collections import Counter
 from itertools import pairwise
@@ -115,6 +116,18 @@ def test_unreadable_files(path: str, reason: str) -> None:
     """A path that cannot be read is refused with the reason, and never waited for."""
     with pytest.raises(ConfigInvalid, match=reason):
         load(Path(path))
+
+
+def test_only_a_pipe_with_a_name_is_refused(tmp_path: Path) -> None:
+    """One among the configurations would be waited for; one of the shell has its writer."""
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(ConfigInvalid, match="pipe"):
+        load(tmp_path / "config.yaml")
+    reader, writer = os.pipe()
+    os.write(writer, b"mountpoint: /scratch")
+    os.close(writer)
+    assert load(Path("/dev/fd", str(reader))).mountpoint == "/scratch"
+    os.close(reader)
 
 
 def test_other_encodings_are_named(tmp_path: Path) -> None:
