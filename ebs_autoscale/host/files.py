@@ -27,14 +27,16 @@ def replace(path: Path, text: str) -> None:
     Keeps mode, owner and SELinux label. Concurrent writers need a lock. Raises Unfit, also when
     there is something other than a regular file.
     """
-    real = path.resolve()
-    if real.exists() and not real.is_file():
+    real = Path(os.path.realpath(path))
+    # A link that leads to itself is there, too.
+    is_there = os.path.lexists(real)
+    if is_there and not real.is_file():
         raise Unfit(
             f"cannot write {path}: {real} is not a regular file",
             hint="move it elsewhere, then try again",
             cause=Cause.FILE,
         )
-    _write(real, text, keep=real.exists(), publish=os.replace)
+    _write(real, text, keep=is_there, publish=os.replace)
 
 
 def create(path: Path, text: str) -> None:

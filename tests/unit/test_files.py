@@ -39,6 +39,16 @@ def test_replace_refuses_what_is_no_file(tmp_path: Path, kind: Callable[[Path], 
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["loop", "x" * 300])
+def test_replace_refuses_what_cannot_be_a_file(tmp_path: Path, name: str) -> None:
+    """A link to itself and a name that is too long are refused, and nothing is written."""
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(Unfit):
+        files.replace(tmp_path / name, "new")
+    assert [path.name for path in tmp_path.iterdir() if path.is_symlink()] == ["loop"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_leftovers_of_a_killed_writer_are_overwritten(tmp_path: Path) -> None:
     """The temporary file of a killed process is overwritten."""
     (tmp_path / ".fstab.ebs-autoscale").write_text("half", "utf-8")
