@@ -51,6 +51,9 @@ class StatusFile:
 # What JSON of any other shape ends in, one nested too deeply or with infinite numbers among it.
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
+# All sizes, rates and times are far below.
+_NUMBER_MAX = 2.0**63
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningDaemon:
@@ -62,6 +65,14 @@ class RunningDaemon:
     view: View
 
 
+def _bounded(text: str) -> float:
+    """The number, which no calculation with it makes infinite; raises ValueError."""
+    number = float(text)
+    if not abs(number) < _NUMBER_MAX:
+        raise ValueError(f"{text[:20]} is not a number that a daemon reports")
+    return int(text) if text.removeprefix("-").isdigit() else number
+
+
 def running_daemon(path: Path) -> RunningDaemon | None:
     """The daemon that wrote the report at this path; None when it does not run (any more).
 
@@ -70,13 +81,18 @@ def running_daemon(path: Path) -> RunningDaemon | None:
     import psutil  # noqa: PLC0415 -- the daemon writes reports and never reads one
 
     try:
-        report = json.loads(path.read_text("utf-8"))
+        report = json.loads(
+            path.read_text("utf-8"),
+            parse_int=_bounded,
+            parse_float=_bounded,
+            parse_constant=_bounded,
+        )
         process = psutil.Process(report["pid"])
         if not any("ebs" in part for part in process.cmdline()):
             return None
         return RunningDaemon(
             pid=process.pid,
-            version=report["version"],
+            version=str(report["version"]),
             resident_bytes=process.memory_info().rss,
             view=View.from_report(report),
         )

@@ -135,13 +135,14 @@ class View:
 
         A report of an older version has no rates and bounds, and counts nothing that was dropped.
         """
+        usd = report.get("usd_per_month")
         return cls(
             state=State(report["state"]),
-            activity=report["activity"],
+            activity=str(report["activity"]),
             step=StepKind(report["step"]) if report["step"] else None,
-            shortage=report["low"],
-            conditions=dict(report["conditions"]),
-            growths_since_start=report["growths_since_start"],
+            shortage=str(report["low"]),
+            conditions={key: str(line) for key, line in dict(report["conditions"]).items()},
+            growths_since_start=int(report["growths_since_start"]),
             forecast=Forecast(
                 fill_bytes_per_second=float(report.get("fill_bytes_per_second", 0)),
                 sustained_bytes_per_second=float(report.get("sustained_bytes_per_second", 0)),
@@ -160,7 +161,7 @@ class View:
                 size_bytes=_number(report.get("managed_bytes")),
                 orphans=_number(report.get("orphaned_volumes")),
                 slots_free=_number(report.get("slots_free")),
-                usd_per_month=report.get("usd_per_month"),
+                usd_per_month=None if usd is None else float(usd),
                 cost=str(report.get("cost", "")),
             ),
             retry_at=_number(report.get("retry_at")),

@@ -2,14 +2,23 @@
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ebs_autoscale.cli.look import Status
+from ebs_autoscale.cli.screen import page
+from ebs_autoscale.cli.status_json import as_dict
+from ebs_autoscale.cli.terminal import Look
+from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import StepKind
+from ebs_autoscale.policy import GrowthPolicy, Limits
 from ebs_autoscale.policy.forecast import Forecast
+from ebs_autoscale.telemetry import ManagedVolumes, RecentGrowth
 from ebs_autoscale.telemetry.status_file import StatusFile, running_daemon
 from ebs_autoscale.telemetry.view import SCHEMA, State, View
 
@@ -158,3 +167,55 @@ def test_what_is_no_report_is_no_daemon(tmp_path: Path, text: str) -> None:
     path.write_text(text, "utf-8", errors="surrogatepass")
     assert running_daemon(path) is None
     assert running_daemon(tmp_path / "none.json") is None
+
+
+SETTINGS = Settings(
+    mountpoint="/scratch", policy=GrowthPolicy(limits=Limits(volumes=9, monthly_usd=200))
+)
+ODD: list[Any] = [
+    *(None, True, -1, 1.5, 10**400, float("nan"), float("inf"), "", "x", "\x1b[2J\ud800\n"),
+    *([], [1], [None], [[]], [{}], {}, {"a": 1}, {"a": None}, {"": {}}),
+]
+FULL = View(
+    state=State.WATCHING,
+    conditions={"quota": "the quota is reached"},
+    managed=ManagedVolumes(volumes=1, size_bytes=2, orphans=1, slots_free=1, usd_per_month=1.0),
+    retry_at=5,
+    recent=(RecentGrowth(ended_at=1, growth="a-1", seconds=1.0, volume="vol-1", size_bytes=3),),
+)
+
+
+@pytest.fixture(scope="module")
+def daemon_pid() -> Iterator[int]:
+    """A process that has the name of a daemon."""
+    argv = ["ebs-autoscale-of-a-test", "60"]
+    with subprocess.Popen(argv, executable="/bin/sleep") as process:
+        yield process.pid
+        process.kill()
+
+
+def is_shown(path: Path, report: dict[str, Any]) -> bool:
+    """Whether `status` takes this report for one of a daemon; either way it can show it."""
+    path.write_text(json.dumps(report))
+    daemon = running_daemon(path)
+    status = Status(config=path, at_seconds=10.0, settings=SETTINGS, daemon=daemon)
+    assert page([status], Look(columns=40))
+    json.dumps(as_dict([status]), allow_nan=False)
+    return daemon is not None
+
+
+@pytest.mark.parametrize("key", [*FULL.report(), "version", "schema", "pid"])
+def test_any_value_of_a_report_can_be_shown(tmp_path: Path, daemon_pid: int, key: str) -> None:
+    """Whatever a daemon of another version, or anybody, has put there: no key breaks `status`."""
+    whole = {"schema": SCHEMA, "version": "1", "pid": daemon_pid, **FULL.report()}
+    assert is_shown(tmp_path / "scratch.json", whole)
+    for value in ODD:
+        is_shown(tmp_path / "scratch.json", {**whole, key: value})
+
+
+def test_a_report_of_an_older_version_is_shown(tmp_path: Path, daemon_pid: int) -> None:
+    """One without what came later is a report all the same."""
+    old = {"version": "0", "pid": daemon_pid, **WATCHING.report()}
+    for key in ("recent_growths", "retry_at", "managed_volumes", "usd_per_month", "cost"):
+        del old[key]
+    assert is_shown(tmp_path / "scratch.json", old)
