@@ -1,5 +1,6 @@
 """Checks of the filesystem: its mount, its devices, a running operation, its line in fstab."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -85,7 +86,9 @@ def expected(mountpoint: str, *, is_set_up: bool = True) -> FilesystemSeen:
         is_set_up=is_set_up,
         uuid=next((line.uuid for line in lines if line.uuid), ""),
         fstab=lines,
-        has_mount_unit=any((path / mount_unit(mountpoint)).exists() for path in _UNIT_FOLDERS),
+        has_mount_unit=any(
+            os.path.lexists(path / mount_unit(mountpoint)) for path in _UNIT_FOLDERS
+        ),
     )
 
 

@@ -246,7 +246,7 @@ def check(arguments: argparse.Namespace) -> int:
     from ebs_autoscale import checks
     from ebs_autoscale.cli.terminal import columns
 
-    mountpoint = _mountpoint(arguments.mountpoint) if arguments.mountpoint else ""
+    mountpoint = "" if arguments.mountpoint is None else _mountpoint(arguments.mountpoint)
     width = None if arguments.json else columns()
     return checks.show(arguments.config, mountpoint, as_json=arguments.json, columns=width)
 

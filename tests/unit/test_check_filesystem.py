@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ebs_autoscale.checks.filesystem import FilesystemSeen, fstab_lines, lines
+from ebs_autoscale.checks.filesystem import FilesystemSeen, expected, fstab_lines, lines
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices
 from ebs_autoscale.host.fstab import line_for, parse
@@ -127,3 +127,8 @@ def test_not_mounted() -> None:
     """Without a mount to compare with, no UUID is called wrong."""
     [line] = fstab_lines(parse(GOOD), "/scratch", mounted="", has_mount_unit=False)
     assert line.verdict == "ok"
+
+
+def test_a_mountpoint_whose_unit_no_file_can_have() -> None:
+    """Its name may have more bytes than that of a file; then there is no mount unit."""
+    assert not expected(f"/{'x' * 250}/y").has_mount_unit
