@@ -165,7 +165,8 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=_absolute,
         default=argparse.SUPPRESS,
-        help=f"configuration file (default: {paths.CONFIG_DEFAULT} or $EBS_AUTOSCALE_CONFIG)",
+        # The path last, which argparse else breaks at its hyphen on 80 columns.
+        help=f"configuration file (default: $EBS_AUTOSCALE_CONFIG, else {paths.CONFIG_DEFAULT})",
     )
     parser.add_argument(
         "--log-level",

@@ -12,6 +12,9 @@ from typing import Self
 
 from ebs_autoscale.errors import Stopped
 
+# No screen is wider, and $COLUMNS may be any number: the bar has that many characters.
+_COLUMNS_MAX = 1000
+
 
 class Paint(Enum):
     """What a part of the screen means; the value is its colour, as a terminal wants it."""
@@ -71,7 +74,7 @@ def columns() -> int | None:
     There a finding stays on one line, for `grep`.
     """
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return shutil.get_terminal_size().columns
+        return min(shutil.get_terminal_size().columns, _COLUMNS_MAX)
     return None
 
 

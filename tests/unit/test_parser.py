@@ -5,6 +5,9 @@ import argparse
 import pytest
 
 from ebs_autoscale.cli.parser import build_parser, main
+from ebs_autoscale.cli.terminal import columns
+from ebs_autoscale.errors import Exit
+from ebs_autoscale.host import paths
 
 VERBS = sorted(build_parser().verbs)
 
@@ -59,3 +62,29 @@ def test_two_verbs_have_hidden_options() -> None:
     """The test above has something to look for."""
     told = [text for verb in build_parser().verbs.values() for text in verb.options().values()]
     assert told.count(argparse.SUPPRESS) >= 2
+
+
+def test_help_breaks_no_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On 80 columns the path of the configuration stays in one piece, to be copied."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (["--help"], *([verb, "--help"] for verb in VERBS)):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert str(paths.CONFIG_DEFAULT) in capsys.readouterr().out
+
+
+def test_an_empty_mountpoint_is_not_the_configured_one(capfd: pytest.CaptureFixture[str]) -> None:
+    """`check "$FOLDER"` without that variable is a usage error, not another check."""
+    assert main(["check", ""]) == Exit.USAGE
+    assert "absolute path" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "found"), [("1", 1), ("120", 120), ("9" * 20, 1000)])
+def test_the_width_is_that_of_a_screen(
+    monkeypatch: pytest.MonkeyPatch, width: str, found: int
+) -> None:
+    """$COLUMNS may be any number, and the bar has as many characters."""
+    monkeypatch.setenv("COLUMNS", width)
+    assert columns() == found

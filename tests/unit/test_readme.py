@@ -108,3 +108,9 @@ def test_each_metric_is_documented(metric: Metric) -> None:
     operations = (ROOT / "docs/operations.md").read_text("utf-8")
     row = rf"^\| .*`ebs_autoscale_{metric.name}[`{{].* \| {metric.kind} \| .+ \|$"
     assert re.search(row, operations, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.[58]")), ids=lambda page: page.name)
+def test_a_reference_to_a_manual_ends_its_line(page: Path) -> None:
+    """What follows in the line of `.BR name (5)` would be printed without spaces."""
+    assert not re.findall(r"^\.BR \S+ \(\d\)\S* .*", page.read_text("utf-8"), re.MULTILINE)
