@@ -217,7 +217,7 @@ def _add_init(commands: "_Verbs") -> None:
         "--size",
         metavar="SIZE",
         type=_size,
-        help="size of the volume to create (default: 20GiB, or growth.max if that is less)",
+        help="size of the volume to create (default: 20GiB, or growth.max or limits.total if less)",
     )
     init.set_defaults(verb=verbs.init)
 
