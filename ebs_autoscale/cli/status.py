@@ -1,5 +1,6 @@
 """`status`: every configured mountpoint, once or again and again, as text or JSON."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ from ebs_autoscale import config
 from ebs_autoscale.cli.look import Looker, Status
 from ebs_autoscale.cli.screen import page
 from ebs_autoscale.cli.status_json import as_dict
-from ebs_autoscale.cli.terminal import Paint, Screen, look_of_stdout
+from ebs_autoscale.cli.terminal import Paint, Screen, has_escapes, look_of_stdout
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import ConfigInvalid
@@ -57,7 +58,8 @@ def show(configurations: Configurations, *, as_json: bool, watch: bool) -> int:
 
 
 def _watch(lookers: Sequence[Looker], clock: SystemClock, *, as_json: bool) -> None:
-    with Screen() if sys.stdout.isatty() and not as_json else nullcontext() as screen:
+    can_redraw = has_escapes(is_terminal=sys.stdout.isatty(), env=os.environ)
+    with Screen() if can_redraw and not as_json else nullcontext() as screen:
         while True:
             statuses = [looker.look() for looker in lookers]
             if screen:

@@ -55,11 +55,16 @@ def look_of_stdout() -> Look:
     )
 
 
+def has_escapes(*, is_terminal: bool, env: Mapping[str, str]) -> bool:
+    """Whether there is a terminal that takes escape sequences: colours, redrawing in place."""
+    return is_terminal and env.get("TERM") != "dumb"
+
+
 def terminal_look(
     width: int | None, *, is_terminal: bool, encoding: str, env: Mapping[str, str]
 ) -> Look:
     """What such a terminal or pipe can show."""
-    colour = is_terminal and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+    colour = has_escapes(is_terminal=is_terminal, env=env) and not env.get("NO_COLOR")
     # In the C locale Python writes UTF-8 all the same, and sets LC_CTYPE so (PEP 538 and 540).
     coerced = env.get("LC_CTYPE") == "C.UTF-8"
     locale = env.get("LC_ALL") or (not coerced and env.get("LC_CTYPE")) or env.get("LANG") or ""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ebs_autoscale.cli.look import FilesystemStatus, Status
 from ebs_autoscale.cli.screen import page
-from ebs_autoscale.cli.terminal import Look, terminal_look
+from ebs_autoscale.cli.terminal import Look, has_escapes, terminal_look
 from ebs_autoscale.cli.throttled import Throttled
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.ebs_statistics import Exceeded
@@ -268,3 +268,13 @@ def test_blocks_need_utf8(encoding: str, env: dict[str, str], *, blocks: bool) -
 def test_when_there_are_colours(*, is_terminal: bool, env: dict[str, str], colour: bool) -> None:
     """On a terminal that has them, unless $NO_COLOR is set to anything (no-color.org)."""
     assert terminal_look(80, is_terminal=is_terminal, encoding="utf-8", env=env).colour is colour
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "term", "has"),
+    [(True, "xterm", True), (True, None, True), (True, "dumb", False), (False, "xterm", False)],
+)
+def test_only_a_terminal_is_redrawn(*, is_terminal: bool, term: str | None, has: bool) -> None:
+    """On one that takes no escape sequences, `--watch` prints one look below the other."""
+    env = {"TERM": term} if term else {}
+    assert has_escapes(is_terminal=is_terminal, env=env) is has
