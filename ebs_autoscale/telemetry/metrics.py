@@ -148,7 +148,7 @@ METRICS = (
         "Growths that ended since the start of the daemon, by result and cause.",
         lambda view, _: [
             ("", {"result": result, "cause": cause}, count)
-            for (result, cause), count in view.tally.growths.items()
+            for (result, cause), count in list(view.tally.growths.items())
         ],
     ),
     _gauge(
@@ -168,7 +168,7 @@ METRICS = (
         "Requests to EC2 by action and result, repetitions included.",
         lambda view, _: [
             ("", {"action": action, "result": result}, count)
-            for (action, result), count in view.tally.ec2_calls.items()
+            for (action, result), count in list(view.tally.ec2_calls.items())
         ],
     ),
     _gauge(
