@@ -8,6 +8,7 @@ import subprocess
 import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from threading import Timer
 
 ROWS = 60
 
@@ -21,12 +22,16 @@ def on_terminal(
     number: signal.Signals = signal.SIGTERM,
 ) -> str:
     """All that it writes; once `until` is among that, it gets the signal."""
+    # A process in the background of a script ignores SIGINT, and all that it starts.
+    argv = ["env", "--default-signal", *argv]
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", ROWS, columns, 0, 0))
     with subprocess.Popen(
         argv, env=dict(environment), stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
+        too_long = Timer(60, process.kill)
+        too_long.start()
         written, is_told = b"", False
         # The end of the last process on a terminal is EIO to its reader.
         with suppress(OSError):
@@ -35,5 +40,6 @@ def on_terminal(
                 if until and until in written and not is_told:
                     process.send_signal(number)
                     is_told = True
+        too_long.cancel()
     os.close(ours)
     return written.decode().replace("\r\n", "\n")
