@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import ascii_lowercase
 from threading import Event, Thread
@@ -65,8 +65,15 @@ def ours(host: Host) -> Iterator[Daemon]:
         psutil.Process(daemon.process.pid).nice(NICE)
         daemon.wait_event(EventKind.DECIDED, decision=DecisionKind.HOLD, seconds=60)
         # Its first child tells that shortly before it ends.
-        until(lambda: not daemon.children(), "the look at start-up to end")
+        until(lambda: not _grows(daemon), "the look at start-up to end")
         yield daemon
+
+
+def _grows(daemon: Daemon) -> bool:
+    """Whether a growth is among its children; a notify.command may be, too."""
+    with suppress(psutil.NoSuchProcess):
+        return any("--request" in child.cmdline() for child in daemon.children())
+    return True
 
 
 @contextmanager
