@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Warnings of pip are about itself; errors are still shown.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-SOURCES := ebs_autoscale sandbox tests
+SOURCES := ebs_autoscale sandbox release tests
 JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/build .pytest_cache .mypy_cache .ruff_cache \
 	.import_linter_cache .hypothesis .coverage
 
@@ -33,7 +33,7 @@ RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format install \
+.PHONY: help demo test test-unit fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -102,6 +102,14 @@ imports: $(VENV)/.dev-ready ## count imports between packages, upward imports an
 
 format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
+
+lock: $(VENV)/.demo-ready ## renew requirements.lock, the versions and hashes that a release brings along
+	@$(PIP) install --group lock
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+dist: $(VENV)/.dev-ready ## build a release in dist: trees with all dependencies, .deb, wheel and sdist
+	@$(BIN)/python -m release $(ARGS)
 
 # The folders it has to make are noted, so that `make uninstall` leaves what was there before.
 install: ## install into APPDIR, with units, man pages and shell completion (as root)

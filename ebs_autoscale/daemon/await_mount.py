@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ebs_autoscale.clock import Clock
-from ebs_autoscale.daemon.worker import OURSELVES
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem, Stopped
 from ebs_autoscale.filesystems.btrfs.copies import unresponsive
 from ebs_autoscale.filesystems.btrfs.mount import filesystem_at
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, Sighting
 from ebs_autoscale.host import files, fstab, systemd
-from ebs_autoscale.host.command import Question, run
+from ebs_autoscale.host.command import OURSELVES, Question, run
 from ebs_autoscale.host.trusted_path import trusted_path
 from ebs_autoscale.telemetry import Conditions, Event, EventKind, State, View
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import BinaryIO
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.daemon.metadata import InstanceMetadata
 from ebs_autoscale.errors import Cause, Problem, Unfit
+from ebs_autoscale.host.command import OURSELVES
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.process import prefer_as_victim, uninterruptible_wait
 from ebs_autoscale.model import Identity, RoleCredentials, StepKind
@@ -42,10 +42,6 @@ _ENDINGS = frozenset(
         EventKind.GROWTH_STOPPED,
     }
 )
-
-
-# Without what is in the environment or the working directory (-I).
-OURSELVES = (sys.executable, "-I", "-m", "ebs_autoscale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

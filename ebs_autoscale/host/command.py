@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Transient, Unfit
+from ebs_autoscale.host.paths import IS_UNPACKED, LIBRARY
 
 _PACKAGES = {
     "btrfs": "btrfs-progs",
@@ -20,10 +21,17 @@ _PACKAGES = {
     "journalctl": "systemd",
 }
 
-# Instead of a preexec_fn, which is not safe with threads.
-_IGNORING_SIGNALS = (sys.executable, "-I", "-m", "ebs_autoscale.host.process", "deaf")
+# Without what is in the environment or the working directory (-I); a release, which has all
+# packages that it needs, also without those of the host (-S).
+_PYTHON = (
+    (sys.executable, "-I", "-S", str(LIBRARY)) if IS_UNPACKED else (sys.executable, "-I", "-m")
+)
+OURSELVES = (*_PYTHON, "ebs_autoscale")
+"""The program; its verb and options follow."""
 
-_BOUNDED = (sys.executable, "-I", "-m", "ebs_autoscale.host.process")
+_BOUNDED = (*_PYTHON, "ebs_autoscale.host.process")
+# Instead of a preexec_fn, which is not safe with threads.
+_IGNORING_SIGNALS = (*_BOUNDED, "deaf")
 _BOUNDED_GRACE_SECONDS = 10.0
 
 _POLL_SECONDS = 0.2
@@ -117,7 +125,7 @@ class Question:
     @classmethod
     def of_module(cls, module: str, *arguments: str) -> "Question":
         """Ask a module of this program, run as a command."""
-        return cls([sys.executable, "-I", "-m", module, *arguments])
+        return cls([*_PYTHON, module, *arguments])
 
     def answer(self, *, wait_seconds: float) -> str | None:
         """Its stdout, of a page at most; None while it has not ended. Raises CommandFailed."""

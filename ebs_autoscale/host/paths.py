@@ -1,6 +1,7 @@
 """Paths of the program's own files: configuration, runtime files, log."""
 
 import re
+import sys
 from pathlib import Path
 from zlib import crc32
 
@@ -8,6 +9,12 @@ CONFIG_FOLDER = Path("/etc/ebs-autoscale")
 CONFIG_DEFAULT = CONFIG_FOLDER / "config.yaml"
 RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
 LOG_FILE = Path("/var/log/ebs-autoscale.log")
+
+# The folder with the packages. That of a release, which runs wherever it is unpacked, also has a
+# file that runs one of their modules, and `bin` and `share` beside it.
+LIBRARY = Path(__file__).parents[2]
+IS_UNPACKED = (LIBRARY / "__main__.py").is_file()
+PREFIX = LIBRARY.parent if IS_UNPACKED else Path(sys.prefix)
 
 # A file name has 255 bytes at the most; an escaped byte has four.
 _NAME_MAX = 200

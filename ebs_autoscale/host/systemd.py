@@ -1,7 +1,6 @@
 """systemd: names and state of units, and our units installed, enabled and removed."""
 
 import shlex
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +242,7 @@ def _update_catalog() -> None:
 
 def shipped(name: str) -> str:
     """A file that is installed with the program; raises Unfit when it is missing."""
-    for folder in (Path(sys.prefix) / "share/ebs-autoscale", Path(__file__).parents[2]):
+    for folder in (paths.PREFIX / "share/ebs-autoscale", paths.LIBRARY):
         if (folder / name).is_file():
             return (folder / name).read_text("utf-8")
     raise Unfit(
@@ -254,7 +253,7 @@ def shipped(name: str) -> str:
 
 
 def _for_this_program(unit: str) -> str:
-    return unit.replace(_SHIPPED_PREFIX, f"{sys.prefix}/")
+    return unit.replace(_SHIPPED_PREFIX, f"{paths.PREFIX}/")
 
 
 def _drop_in_path(unit: str) -> Path:

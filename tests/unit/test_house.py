@@ -13,8 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = sorted((ROOT / "ebs_autoscale").rglob("*.py"))
 SANDBOX = sorted((ROOT / "sandbox").rglob("*.py"))
+RELEASE = sorted((ROOT / "release").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-EVERYTHING = [*PROGRAM, *SANDBOX, *TESTS]
+EVERYTHING = [*PROGRAM, *SANDBOX, *RELEASE, *TESTS]
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 50

@@ -1,0 +1,1 @@
+"""What `make dist` builds: wheel, sdist, and trees that run without an installation."""
