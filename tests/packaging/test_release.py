@@ -25,10 +25,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(tmp_path_factory)
 
 
-@pytest.fixture
-def tree(release: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tree(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree in a folder whose name a careless shell would spoil."""
-    return unpack(release, tmp_path / "an odd fold'er $HOME")
+    return unpack(release, tmp_path_factory.mktemp("tree") / "an odd fold'er $HOME")
 
 
 def packed(release: Path, architecture: str) -> tarfile.TarFile:
@@ -39,7 +39,7 @@ def packed(release: Path, architecture: str) -> tarfile.TarFile:
 
 def run(*argv: str | Path, path: str = ENVIRONMENT["PATH"]) -> "subprocess.CompletedProcess[str]":
     """Run a command without what this process has in its environment."""
-    env = {**ENVIRONMENT, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**ENVIRONMENT, "PATH": path}
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -181,7 +181,7 @@ def test_the_debian_package_is_the_tree(release: Path, tree: Path, tmp_path: Pat
     root = tmp_path / "root"
     subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(root)], check=True)
     app = root / "opt/ebs-autoscale"
-    argv = ["diff", "--recursive", str(tree), str(app)]
+    argv = ["diff", "--recursive", "--exclude=__pycache__", str(tree), str(app)]
     assert subprocess.run(argv, check=False, capture_output=True).stdout == b""
     assert (
         str((root / "usr/bin/ebs-autoscale").readlink()) == "/opt/ebs-autoscale/bin/ebs-autoscale"
