@@ -31,7 +31,10 @@ def main() -> None:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct"))
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     with tempfile.TemporaryDirectory(prefix="ebs-autoscale-dist-") as scratch:
-        built = dict(_build(Path(scratch), epoch))
+        try:
+            built = dict(_build(Path(scratch), epoch))
+        except (ValueError, subprocess.CalledProcessError) as error:
+            sys.exit(f"cannot build the release: {error}")
     sums = [f"{sha256(built[name]).hexdigest()}  {name}\n" for name in sorted(built)]
     built["SHA256SUMS"] = "".join(sums).encode()
     folder.mkdir(parents=True, exist_ok=True)

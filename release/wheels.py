@@ -57,7 +57,8 @@ def locked(lock: Path, architecture: str, kept: Path) -> list[Wheel]:
     wheels = [read(path) for path in sorted(folder.glob("*.whl"))]
     for wheel in wheels:
         if wheel.sha256 not in text.decode():
-            raise ValueError(f"{wheel.metadata['Name']} in {folder} is not the one in {lock}")
+            name = wheel.metadata["Name"]
+            raise ValueError(f"{name} in {folder} has a hash that is not in {lock.name}")
     return wheels
 
 

@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import tarfile
+from hashlib import sha256
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 from ebs_autoscale import __version__
+from release.wheels import locked
 from tests.release import ENVIRONMENT, HOST_PYTHON, ROOT, build, built, unpack
 
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -91,6 +94,17 @@ def test_a_tree_has_what_a_host_needs(release: Path, architecture: str) -> None:
     } <= set(names)
 
 
+def test_a_dependency_with_another_hash_is_refused(tmp_path: Path) -> None:
+    """Also when it is among the wheels of an earlier build."""
+    lock = ROOT / "requirements.lock"
+    folder = tmp_path / f"{sha256(lock.read_bytes()).hexdigest()[:16]}-x86_64"
+    folder.mkdir()
+    with ZipFile(folder / "psutil-9.whl", "w") as wheel:
+        wheel.writestr("psutil-9.dist-info/METADATA", "Name: psutil\nVersion: 9\n")
+    with pytest.raises(ValueError, match=r"psutil in .* has a hash"):
+        locked(lock, "x86_64", tmp_path)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_bill_of_materials_is_the_lock_file(release: Path, architecture: str) -> None:
     """Every locked package is named with its version and a locked hash, and is in the tree."""
@@ -122,6 +136,7 @@ def test_it_runs_where_it_is_unpacked(tree: Path, tmp_path: Path) -> None:
         (link,),
         ("sh", "-c", "cd /; exec ebs-autoscale --version"),
         ("sh", "-c", f"cd '{tmp_path}'; exec ./linked --version"),
+        ("sh", "-c", 'cd "$0"; export CDPATH=/usr; bin/ebs-autoscale --version', tree),
     ]
     for start in starts:
         options = () if start[0] == "sh" else ("--version",)
