@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from hashlib import sha256
 from pathlib import Path
@@ -214,5 +215,8 @@ def test_the_debian_package_is_the_tree(release: Path, tree: Path, tmp_path: Pat
     control = (root / "DEBIAN/control").read_text()
     assert f"Version: {__version__}\nArchitecture: amd64\n" in control
     assert (root / "DEBIAN/conffiles").read_text() == "/etc/logrotate.d/ebs-autoscale\n"
-    for script in ("postinst", "prerm", "postrm"):
-        subprocess.run(["sh", "-n", str(root / "DEBIAN" / script)], check=True)
+    scripts = [str(root / "DEBIAN" / name) for name in ("postinst", "prerm", "postrm")]
+    linter = Path(sys.executable).parent / "shellcheck"
+    argv = [str(linter), str(app / "bin/ebs-autoscale"), *scripts]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
