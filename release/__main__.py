@@ -11,12 +11,11 @@ from pathlib import Path
 
 from release.archives import deb, read_tar_gz, tar_gz
 from release.sbom import sbom
-from release.trees import debian, tree
+from release.trees import DEBIAN_NAMES, debian, tree
 from release.wheels import locked, read
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
-ARCHITECTURES = ("x86_64", "aarch64")
 
 _BUILD = "import sys, setuptools.build_meta as b; getattr(b, 'build_' + sys.argv[1])(sys.argv[2])"
 
@@ -60,7 +59,7 @@ def _build(scratch: Path, epoch: int) -> Iterator[tuple[str, bytes]]:
     yield sdist.name, tar_gz(read_tar_gz(sdist.read_bytes()), epoch=epoch)
     product = read(wheel)
     version = product.metadata["Version"]
-    for architecture in ARCHITECTURES:
+    for architecture in DEBIAN_NAMES:
         dependencies = locked(LOCK, architecture, ROOT / "build/wheels")
         bom = sbom(product, dependencies, epoch=epoch)
         files = tree(source, product, dependencies, bom)
@@ -69,8 +68,8 @@ def _build(scratch: Path, epoch: int) -> Iterator[tuple[str, bytes]]:
         yield f"{name}.tar.gz", tar_gz(inside, epoch=epoch)
         yield f"{name}.cdx.json", bom
         control, data = debian(files, product, architecture)
-        debian_name = {"x86_64": "amd64", "aarch64": "arm64"}[architecture]
-        yield f"ebs-autoscale_{version}_{debian_name}.deb", deb(control, data, epoch=epoch)
+        debian_name = f"ebs-autoscale_{version}_{DEBIAN_NAMES[architecture]}.deb"
+        yield debian_name, deb(control, data, epoch=epoch)
 
 
 def _copy_tracked(folder: Path) -> None:

@@ -8,6 +8,7 @@ from release.wheels import Wheel
 
 FILES = Path(__file__).parent / "files"
 APP = "opt/ebs-autoscale"
+DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 # From the checkout, besides what the wheel installs. Their places below `share` are those where the
 # shells look.
@@ -74,7 +75,7 @@ def debian(files: Tree, product: Wheel, architecture: str) -> tuple[Tree, Tree]:
                 break
     control = _CONTROL.format(
         version=product.metadata["Version"],
-        architecture={"x86_64": "amd64", "aarch64": "arm64"}[architecture],
+        architecture=DEBIAN_NAMES[architecture],
         kib=sum(len(entry.content) for entry in data.values()) // 1024,
         summary=product.metadata["Summary"],
     )
