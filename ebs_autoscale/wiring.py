@@ -1,6 +1,6 @@
 """Builders: from a configuration to the filesystem, EC2 and the world of a growth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,16 @@ def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:
     return BtrfsFilesystem(settings.mountpoint, clock=clock)
 
 
-def remarks_on(reading: Reading) -> list[Remark]:
+def volumes_behind(reading: Reading) -> dict[str, str]:
+    """The EBS volume of each device of a filesystem where it is known, by the kernel's name."""
+    block_devices = BlockDevices()
+    found = {
+        each.name: block_devices.volume_id_of(each.name) for each in reading.devices if each.name
+    }
+    return {name: volume for name, volume in found.items() if volume}
+
+
+def remarks_on(reading: Reading, volumes: Mapping[str, str]) -> list[Remark]:
     """What an operator should know about the devices of this host behind a filesystem."""
     block_devices = BlockDevices()
     names = [device.name for device in reading.devices if device.name]
@@ -32,7 +41,7 @@ def remarks_on(reading: Reading) -> list[Remark]:
         remarks_of(
             reading,
             sizes_bytes={name: block_devices.size_of(name) for name in names},
-            volumes={name: block_devices.volume_id_of(name) for name in names},
+            volumes=volumes,
             encrypted=[name for name in names if block_devices.is_encrypted(name)],
         )
     )

@@ -30,7 +30,7 @@ from ebs_autoscale.policy import (
     problems_of,
 )
 from ebs_autoscale.units import counted, format_size
-from ebs_autoscale.wiring import remarks_on
+from ebs_autoscale.wiring import remarks_on, volumes_behind
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
 _SHOW_TIMEOUT_SECONDS = 3.0
@@ -95,7 +95,8 @@ def expected(mountpoint: str, *, is_set_up: bool = True) -> FilesystemSeen:
 def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     """Look at the expected filesystem, mounted or not."""
     seen = _look(before, clock)
-    remarks = remarks_on(seen.reading) if seen.reading else []
+    reading = seen.reading
+    remarks = remarks_on(reading, volumes_behind(reading)) if reading else []
     copies = copies_of(seen.uuid) if seen.uuid else []
     return replace(seen, copies=tuple(copies), remarks=tuple(remarks))
 

@@ -12,7 +12,6 @@ from ebs_autoscale.ec2.volume_types import price_of
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit, Problem, Unfit
 from ebs_autoscale.filesystems.btrfs.reading import devices_despite
 from ebs_autoscale.host import files, paths, systemd
-from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import DecisionKind, Device, Reading
 from ebs_autoscale.policy import (
     Forecast,
@@ -27,7 +26,7 @@ from ebs_autoscale.policy import (
     wanted_reserve_bytes,
 )
 from ebs_autoscale.telemetry import RunningDaemon, State, running_daemon
-from ebs_autoscale.wiring import filesystem_of, remarks_on
+from ebs_autoscale.wiring import filesystem_of, remarks_on, volumes_behind
 
 # A writer that pauses shorter than this still shows; a change of its rate soon counts.
 RATE_OVER_SECONDS = 10.0
@@ -223,10 +222,7 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
     # Without such a file, the daemon may only not have made it yet.
     if missing and reading.reserve_fault:
         problems.append(missing)
-    block_devices = BlockDevices()
-    names = [device.name for device in reading.devices if device.name]
-    found = {name: block_devices.volume_id_of(name) for name in names}
-    volumes = {name: volume for name, volume in found.items() if volume}
+    volumes = volumes_behind(reading)
     usd_per_month, cost = _cost(settings, reading, volumes)
     return FilesystemStatus(
         usd_per_month=usd_per_month,
@@ -236,7 +232,7 @@ def _look_at(settings: Settings, clock: SystemClock, forecast: Forecast) -> File
         shortage=shortage_of(reading, settings.policy, forecast),
         problems=tuple(problems),
         operation=operation,
-        remarks=tuple(remarks_on(reading)),
+        remarks=tuple(remarks_on(reading, volumes)),
         volumes=volumes,
         progress=filesystem.balance_progress() if operation.startswith("balance") else "",
     )

@@ -44,7 +44,7 @@ from ebs_autoscale.provision.first_volume import NoFilesystem, choose_uuid, obta
 from ebs_autoscale.resize import MAPPING_PATIENCE_SECONDS, Attached, World, protect
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import cloud_of, remarks_on, world_of
+from ebs_autoscale.wiring import cloud_of, remarks_on, volumes_behind, world_of
 
 # A mount with a log to replay takes seconds.
 _MOUNT_TIMEOUT_SECONDS = 120.0
@@ -100,7 +100,7 @@ class Initialisation:
             f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {describe_available(reading)}, "
             f"metadata {reading.metadata_profile}"
         )
-        for remark in remarks_on(reading):
+        for remark in remarks_on(reading, volumes_behind(reading)):
             self._tell(with_hint(remark.sentence, remark.hint), level=Level.WARNING)
         names = frozenset(device.name for device in reading.devices)
         self._warn_of_other_device(names)
