@@ -219,6 +219,13 @@ def _add_init(commands: "_Verbs") -> None:
         type=_size,
         help="size of the volume to create (default: 20GiB, or growth.max or limits.total if less)",
     )
+    init.add_argument(
+        "--mode",
+        metavar="MODE",
+        type=_mode,
+        help="set the permissions of the filesystem's root, in octal, such as 1777 for every user "
+        "to write (default: unchanged, which for a new filesystem is 0755)",
+    )
     init.set_defaults(verb=verbs.init)
 
 
@@ -386,3 +393,10 @@ def _size(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return size_bytes
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch(r"[0-3]?[0-7]{3}", text, re.ASCII):
+        what = f"{quoted(text)} is no mode: use octal digits, such as 1777, 2775 or 0755"
+        raise argparse.ArgumentTypeError(what)
+    return int(text, 8)

@@ -293,6 +293,7 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         size_bytes=size_bytes,
         asked=config.mountpoint(asked),
         device=arguments.device,
+        mode=arguments.mode,
     )
 
 

@@ -1,5 +1,7 @@
 """`init`: from nothing to a watched filesystem; each step is taken only if it is missing."""
 
+import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -58,7 +60,8 @@ _SETTING_ASIDE = {Reaction.SET_ASIDE, Reaction.SET_ASIDE_ONCE}
 class Setup:
     """What `init` is to set up; the path in `settings.mountpoint` has no symlinks.
 
-    `asked` is the path as it was given, `config_text` what to write if there is no configuration.
+    `asked` is the path as it was given, `config_text` what to write if there is no configuration,
+    `mode` the permissions of the filesystem's root; None leaves them.
     """
 
     settings: config.Settings
@@ -67,6 +70,7 @@ class Setup:
     asked: str
     config_text: str
     device: str | None = None
+    mode: int | None = None
 
     @property
     def mountpoint(self) -> str:
@@ -106,8 +110,10 @@ class Initialisation:
         self._warn_of_other_device(names)
         self._ensure_fstab(filesystem.uuid, names)
         self._ensure_config()
+        self._set_mode(filesystem)
         paths.init_mark(mountpoint).unlink(missing_ok=True)
         self._tell(systemd.enable_service(mountpoint=mountpoint, config_path=path))
+        self._tell_who_can_write(filesystem)
 
     def _provide_filesystem(self) -> None:
         """Find or make the filesystem, and mount it."""
@@ -350,6 +356,34 @@ class Initialisation:
             return
         files.create(path, self._setup.config_text)
         self._tell(f"wrote {path}", InitStep.CONFIGURE)
+
+    def _set_mode(self, filesystem: BtrfsFilesystem) -> None:
+        """Set it on the filesystem, where it survives a boot, and not on the mountpoint below."""
+        wanted = self._setup.mode
+        if wanted is None:
+            return
+        with filesystem.opened() as mount:
+            before = stat.S_IMODE(os.fstat(mount.fd).st_mode)
+            try:
+                os.fchmod(mount.fd, wanted)
+            except OSError as error:
+                what = f"cannot set the mode of {filesystem.mountpoint}: {error.strerror}"
+                raise Unfit(what, cause=Cause.MOUNTPOINT) from error
+        became = "" if before == wanted else f", was {before:04o}"
+        self._tell(f"mode of {filesystem.mountpoint}: {wanted:04o}{became}")
+
+    def _tell_who_can_write(self, filesystem: BtrfsFilesystem) -> None:
+        """Say that the first write of a job may be refused, unless the mode was chosen."""
+        with filesystem.opened() as mount:
+            root = os.fstat(mount.fd)
+        if self._setup.mode is not None or root.st_mode & stat.S_IWOTH:
+            return
+        point, path = filesystem.mountpoint, self._setup.config_path
+        by = "" if path == paths.CONFIG_DEFAULT else f"--config {path} "
+        self._tell(
+            f"not every user can write to {point} (mode {stat.S_IMODE(root.st_mode):04o}): if jobs "
+            f"of other users are to, run `ebs-autoscale {by}init {point} --mode 1777`"
+        )
 
     def _tell(self, sentence: str, step: InitStep | None = None, level: Level = Level.INFO) -> None:
         kind = EventKind.STEP_DONE if step else EventKind.TENDED

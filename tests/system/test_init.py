@@ -3,6 +3,7 @@
 import fcntl
 import json
 import re
+import stat
 import subprocess
 from pathlib import Path
 
@@ -35,6 +36,31 @@ def test_init(cloud_host: CloudHost) -> None:
     assert (FSTAB.read_bytes(), FSTAB.stat().st_ino) == before
     assert len(cloud_host.sandbox.calls()) == calls
     assert CONFIG.read_text("utf-8").endswith("# mine\n")
+
+
+def test_the_mode_is_on_the_filesystem(cloud_host: CloudHost) -> None:
+    """It survives an unmount; without --mode it is unchanged, and `init` says who cannot write."""
+    point = cloud_host.mountpoint
+    ran = cloud_host.init()
+    assert stat.S_IMODE(point.stat().st_mode) == 0o755
+    assert f"init {point} --mode 1777" in ran.stderr.splitlines()[-1]
+    (point / "data").mkdir(mode=0o700)
+
+    ran = cloud_host.init("--mode", "1777")
+    assert ran.returncode == 0, ran.stderr
+    subprocess.run(["umount", str(point)], check=True)
+    assert stat.S_IMODE(point.stat().st_mode) == 0o755
+    ran = cloud_host.init()
+    assert ran.returncode == 0, ran.stderr
+    assert "--mode" not in ran.stderr
+    assert stat.S_IMODE(point.stat().st_mode) == 0o1777
+    assert stat.S_IMODE((point / "data").stat().st_mode) == 0o700
+
+    subprocess.run(["chattr", "+i", str(point)], check=True)
+    ran = cloud_host.init("--mode", "2775")
+    subprocess.run(["chattr", "-i", str(point)], check=True)
+    assert ran.returncode == 5
+    assert "Traceback" not in ran.stderr
 
 
 def test_the_daemon_knows_its_first_volume(cloud_host: CloudHost) -> None:

@@ -40,6 +40,18 @@ def test_a_wrong_word_gets_the_nearest(
     assert meant in last
 
 
+@pytest.mark.parametrize(
+    "mode", ["rwx", "", "8", "99", "4755", "01777", "u+w", "\u0667\u0667\u0667"]
+)
+def test_what_is_no_mode(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only octal digits, and no set-user-ID, which does nothing on a folder."""
+    with pytest.raises(SystemExit) as exit_:
+        build_parser().parse_args(["init", "/scratch", "--mode", mode])
+    assert exit_.value.code == 2
+    assert "octal" in capsys.readouterr().err.splitlines()[-1]
+    assert build_parser().parse_args(["init", "/scratch", "--mode", "2775"]).mode == 0o2775
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_no_text_names_what_is_between_processes(
     verb: str, capsys: pytest.CaptureFixture[str]
