@@ -105,17 +105,24 @@ class Meddler:
             self._digests[identity] = digest_of(self._node(identity))
         if kind.left:
             self._detach(identity)
+        if not kind.removed:
+            # Not before: a growth may finish a volume that seems to wait for it.
+            self._tag(identity, kind)
         self._then[identity] = self._seen()[identity]
 
     def _created(self, kind: _Kind) -> str:
+        content = self._content(kind) if kind.restored else None
+        identity = self._host.sandbox.put_volume(1, tags={}, content=content, VolumeType="gp3")
+        self._wait(identity, "available")
+        return identity
+
+    def _tag(self, identity: str, kind: _Kind) -> None:
         devices = self._devices()
         tags = {**(devices[0].tags if kind.owned else {}), **kind.tags}
         if kind.above is not None:
             tags[_ORDINAL] = str(max(0, int(devices[-1].tags[_ORDINAL]) + kind.above))
-        content = self._content(kind) if kind.restored else None
-        identity = self._host.sandbox.put_volume(1, tags=tags, content=content, VolumeType="gp3")
-        self._wait(identity, "available")
-        return identity
+        listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+        self._host.sandbox.operate("CreateTags", Resources=[identity], Tags=listed)
 
     def _content(self, kind: _Kind) -> Mapping[int, bytes]:
         match kind.content:
