@@ -176,7 +176,7 @@ class Initialisation:
         uuid = choose_uuid(known, owned, owner=identity.owner, mountpoint=mountpoint)
         self._prepare_mountpoint(uuid, frozenset())
         world = replace(world, filesystem=NoFilesystem(uuid, mountpoint))
-        volume, name = self._obtain(world, uuid)
+        volume, name, _ = self._obtain(world, uuid)
         if volume.size_bytes != self._setup.size_bytes:
             sizes = f"{format_size(volume.size_bytes)}, not {format_size(self._setup.size_bytes)}"
             self._tell(f"{volume.id} has {sizes}", level=Level.WARNING)

@@ -123,7 +123,7 @@ def finish(mark: Mark, world: World, say: Callable[[str], object]) -> None:
         for volume in inventory.volumes
         if volume.id in generations and volume.state not in DEAD_VOLUME_STATES
     ]
-    for volume, node in doomed:
+    for volume, node, _ in doomed:
         if not _is_as_seen(node, mark.filesystem, generations[volume.id]):
             raise Unfit(
                 f"{volume.id} ({node}) was written to after it was seen to be empty",
@@ -131,9 +131,9 @@ def finish(mark: Mark, world: World, say: Callable[[str], object]) -> None:
                 "deleted",
                 cause=Cause.NOT_EMPTY,
             )
-    for volume, _ in doomed:
-        _delete(volume, world)
-        say(f"deleted {volume.id}")
+    for each in doomed:
+        _delete(each.volume, world)
+        say(f"deleted {each.volume.id}")
 
 
 def _attached(volume: Volume, inventory: Inventory, world: World) -> Attached:

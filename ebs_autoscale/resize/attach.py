@@ -37,10 +37,14 @@ NAMES_TRIED_MAX = 5
 
 
 class Attached(NamedTuple):
-    """A volume and the kernel name of its verified block device, empty while there is none."""
+    """A volume and the kernel name of its verified block device, empty while there is none.
+
+    `is_requested` if this run attached it, not somebody else before or meanwhile.
+    """
 
     volume: Volume
     node: str
+    is_requested: bool = False
 
 
 def attach(volume: Volume, inventory: Inventory, world: World, *, is_new: bool) -> Attached:
@@ -54,10 +58,12 @@ def attach(volume: Volume, inventory: Inventory, world: World, *, is_new: bool) 
     volume = wait_available(world.cloud, volume, world.clock, partial(world.progress, volume))
     # A volume attached before this run may be in the filesystem even if its node is unknown.
     may_be_device = volume.attachment_state not in {"", "attaching"}
+    is_requested = False
     refused: set[str] = set()
     for _ in range(ATTACH_TRIES):
         if not volume.attached_to:
-            volume = _request_attach(volume, inventory, world, refused)
+            volume, is_requested = _request_attach(volume, inventory, world, refused)
+            may_be_device = not is_requested
         if volume.attached_to != inventory.instance_id:
             raise Unfit(
                 f"{volume.id} of growth {volume.growth} is attached to {volume.attached_to}",
@@ -65,7 +71,7 @@ def attach(volume: Volume, inventory: Inventory, world: World, *, is_new: bool) 
                 cause=Cause.ATTACHED_ELSEWHERE,
             )
         if attached := _wait_usable(volume, world, is_new=is_new):
-            return attached
+            return attached._replace(is_requested=is_requested)
         if may_be_device:
             raise Transient(
                 f"{volume.id} is attached as {volume.device_name}, but its block device is missing",
@@ -149,8 +155,11 @@ def _detach_stuck(volume: Volume, world: World) -> Volume:
 
 def _request_attach(
     volume: Volume, inventory: Inventory, world: World, stuck: AbstractSet[str]
-) -> Volume:
-    """The volume as attaching under a name that EC2 took; names that were stuck come last."""
+) -> tuple[Volume, bool]:
+    """The volume as attaching under a name that EC2 took, and whether this request did it.
+
+    Somebody else may have been faster, under another name. Names that were stuck come last.
+    """
     taken = inventory.device_names | world.block_devices.names_present()
     refused = set(stuck)
     for _ in range(NAMES_TRIED_MAX):
@@ -163,13 +172,15 @@ def _request_attach(
             refused.add(name)
             continue
         except Transient as error:
-            return _attached_before(volume, error, world)
-        return replace(
+            seen = _attached_before(volume, error, world)
+            return seen, seen.device_name == name
+        requested = replace(
             volume,
             attached_to=inventory.instance_id,
             device_name=name,
             attachment_state="attaching",
         )
+        return requested, True
     raise Transient(
         f"no device name left for {volume.id}: EC2 rejected {', '.join(sorted(refused)) or 'none'}",
         cause=Cause.NAME_TAKEN,
@@ -179,8 +190,8 @@ def _request_attach(
 def _attached_before(volume: Volume, refusal: Transient, world: World) -> Volume:
     """The volume as EC2 shows it, after it refused to attach it because of the volume's state.
 
-    It is attached already where the answer to the first call was lost. Raises `refusal` where this
-    explains nothing, and Unfit when the volume is gone.
+    It is attached already where the answer to the first call was lost, or by somebody else. Raises
+    `refusal` where this explains nothing, and Unfit when the volume is gone.
     """
     if refusal.cause not in {Cause.STATE, Cause.NOT_VISIBLE}:
         raise refusal

@@ -53,7 +53,6 @@ def after_failure(
         ordinal=max(tried.ordinal, volume.growth.ordinal),
     )
     if error.cause in _IS_FOREIGN and not is_new:
-        _put_back(error, volume, seen, world)
         return tried
     others = set() if is_deleted else _alike(error.cause, volume, seen, tried, world)
     if len(tried.in_vain | others) >= _REPLACED_MAX[reaction]:
@@ -96,20 +95,6 @@ def delete_leftovers(created: Mapping[str, Volume], tried: Tried, world: World) 
         except EbsAutoscaleError:
             # The next look reports what is left.
             continue
-
-
-def _put_back(error: EbsAutoscaleError, volume: Volume, seen: Observation, world: World) -> None:
-    """Detach a volume that this run attached only to see what is on it: it is somebody else's."""
-    before = next((v for v in seen.inventory.volumes if v.id == volume.id), volume)
-    if before.attached_to or error.cause is not Cause.NOT_BLANK:
-        return
-    try:
-        world.cloud.detach(replace(volume, attached_to=seen.inventory.instance_id))
-    except EbsAutoscaleError as failure:
-        sentence = f"{volume.id} stays attached: {failure.what}"
-        world.tell(volume, sentence, cause=error.cause, hint=failure.hint)
-        return
-    world.tell(volume, f"detached {volume.id}, which is not blank", cause=error.cause)
 
 
 def _alike(cause: Cause, volume: Volume, seen: Observation, tried: Tried, world: World) -> set[str]:

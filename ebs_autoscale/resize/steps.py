@@ -87,9 +87,15 @@ def _perform(
             attached = attach(at.volume, seen.inventory, world, is_new=is_new)
             return attached, f"attached {attached.volume.id} as {attached.node}"
         case AddDevice():
-            _add(at, world)
-            world.tell_throughput(*at)
-            if at.volume.id not in created:
+            is_new = at.volume.id in created
+            try:
+                _add(at, world)
+            except Unfit as error:
+                if error.cause is Cause.NOT_BLANK and at.is_requested and not is_new:
+                    _put_back(at.volume, error, world)
+                raise
+            world.tell_throughput(at.volume, at.node)
+            if not is_new:
                 # Only now is it known to be ours to delete.
                 protect(at.volume, world, patience_seconds=MAPPING_PATIENCE_SECONDS)
             return at, f"added {at.node}, {at.volume.id}, to the filesystem"
@@ -125,6 +131,17 @@ def _add(at: Attached, world: World) -> None:
             world.clock.sleep(_CLAIM_POLL_SECONDS)
         else:
             return
+
+
+def _put_back(volume: Volume, error: Unfit, world: World) -> None:
+    """Detach a volume that this run attached only to see what is on it: it is somebody else's."""
+    try:
+        world.cloud.detach(volume)
+    except EbsAutoscaleError as failure:
+        sentence = f"{volume.id} stays attached: {failure.what}"
+        world.tell(volume, sentence, cause=error.cause, hint=failure.hint)
+    else:
+        world.tell(volume, f"detached {volume.id}, which is not blank", cause=error.cause)
 
 
 def _balance(volume: Volume, world: World) -> str:

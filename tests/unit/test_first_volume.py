@@ -86,9 +86,9 @@ def world() -> SimulatedWorld:
 def first(world: SimulatedWorld, policy: GrowthPolicy | None = None) -> str:
     """The id of the first volume, as one run of `init` obtains it."""
     ports = replace(world.ports(), filesystem=NoFilesystem(world.filesystem.uuid, "/scratch"))
-    volume, node = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
-    assert node
-    return volume.id
+    attached = obtain(ports, policy or GrowthPolicy(), 20 * GIB)
+    assert attached.node
+    return attached.volume.id
 
 
 def test_created_as_growth_zero(world: SimulatedWorld) -> None:

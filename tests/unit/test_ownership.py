@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.model import GIB, Device, Grow, GrowthId, Reading, Volume
+from ebs_autoscale.model import GIB, Device, Grow, GrowthId, Inventory, Reading, Volume
 from ebs_autoscale.policy import Tried, next_growth, unused_volumes, waiting
 from ebs_autoscale.policy.decision import decide
 from ebs_autoscale.policy.forecast import Forecast
@@ -185,6 +185,30 @@ def test_restored_volumes_are_not_touched(world: SimulatedWorld) -> None:
     assert len(world.filesystem.devices) == 2
     (told,) = [event for event in world.events if event.cause is Cause.UNUSED_VOLUMES]
     assert all(volume.id in told.sentence for volume in restored)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_somebody_else_attached_meanwhile_stays(
+    world: SimulatedWorld, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    """The volume was loose at the look; another's attachment of it is not undone."""
+    theirs = world.cloud.put(GrowthId(FILESYSTEM, 1), 20 * GIB)
+    theirs.blank = False
+    world.clock.sleep(10)
+    ask = world.cloud.attach
+
+    def be_faster(volume: Volume, device_name: str, inventory: Inventory) -> None:
+        if volume.id == theirs.id and not theirs.attached_to:
+            theirs.attached_to, theirs.device_name = INSTANCE, "/dev/xvdcz"
+            theirs.attached_at = inf if hangs else world.clock.now_seconds()
+        ask(volume, device_name, inventory)
+
+    monkeypatch.setattr(world.cloud, "attach", be_faster)
+    world.grow()
+    world.clock.sleep(10)
+    assert world.cloud.find(theirs.id).device_name == "/dev/xvdcz"
+    assert world.at.calls["detach"] == 0
+    assert len(world.filesystem.devices) == 2
 
 
 @pytest.mark.parametrize("adopt", [False, True])
