@@ -8,6 +8,7 @@ from release.wheels import Wheel
 
 FILES = Path(__file__).parent / "files"
 APP = "opt/ebs-autoscale"
+PROGRAMS = ("bin/ebs-autoscale", "bin/python", "setup")
 DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 # From the checkout, besides what the wheel installs. Their places below `share` are those where the
@@ -49,8 +50,8 @@ Description: {summary}
 
 def tree(root: Path, product: Wheel, dependencies: Iterable[Wheel], bom: bytes) -> Tree:
     """The files that run in any folder."""
-    found = {
-        "bin/ebs-autoscale": Entry((FILES / "ebs-autoscale").read_bytes(), 0o755),
+    found = {place: Entry((FILES / Path(place).name).read_bytes(), 0o755) for place in PROGRAMS}
+    found |= {
         "lib/__main__.py": Entry((FILES / "run_module.py").read_bytes()),
         "share/ebs-autoscale/sbom.cdx.json": Entry(bom),
     }

@@ -30,13 +30,15 @@ _BOOT_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 120.0
 _NAMES_TAKEN_MAX = 100
 _ENDPOINT = f"http://{METADATA_ADDRESS[0]}"
+HTTPS = f"https://{METADATA_ADDRESS[0]}"
 
 
 class Box:
     """A context manager that boots on entry and leaves nothing on exit, even after a kill.
 
     Its changes are in a tmpfs and survive reboots. cloud-init gets `user_data` at the first boot,
-    and is disabled without. `folders` exist from the start.
+    and is disabled without. `folders` exist from the start; `https_port` is that of a server
+    outside, which is reached in the box at `HTTPS`.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class Box:
         user_data: str = "",
         folders: Mapping[str, Path] = MappingProxyType({}),
         settings: SandboxSettings | None = None,
+        https_port: int = 0,
     ) -> None:
         self._tree = tree
         self._folders = folders
         self._user_data = user_data
+        self._https_port = https_port
         self._settings = settings or SandboxSettings(block_devices="nitro")
         self._undo = ExitStack()
         self.sandbox: Sandbox
@@ -82,8 +86,12 @@ class Box:
         self.sandbox = Sandbox.start(self._settings, directory=self._folder)
         self._undo.callback(self.sandbox.stop)
         port = urlsplit(self.sandbox.endpoint_url).port or 0
-        wire = Wire(self._machine.network, listen=METADATA_ADDRESS, to=("127.0.0.1", port))
-        self._undo.callback(wire.close)
+        wires = {METADATA_ADDRESS: port}
+        if self._https_port:
+            wires[METADATA_ADDRESS[0], 443] = self._https_port
+        for address, to in wires.items():
+            wire = Wire(self._machine.network, listen=address, to=("127.0.0.1", to))
+            self._undo.callback(wire.close)
         self._undo.callback(self._machine.cut_power)
         furnish(self._machine.upper, name=self.name, user_data=self._user_data)
         for place, source in self._folders.items():

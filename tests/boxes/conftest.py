@@ -76,15 +76,24 @@ def make_box(tree: Tree) -> Iterator[MakeBox]:
     with ExitStack() as boxes:
 
         def make(
-            *, user_data: str = "", folders: Mapping[str, Path] | None = None, **settings: Any
+            *,
+            user_data: str = "",
+            folders: Mapping[str, Path] | None = None,
+            https_port: int = 0,
+            **settings: Any,
         ) -> Box:
             # A filesystem's UUID is derived from the instance, and all boxes have the same kernel,
             # which would take two filesystems with the same UUID for copies.
             instance = {"instance_id": f"i-{uuid4().hex[:17]}"}
             chosen = SandboxSettings(**{"block_devices": "nitro", **instance, **settings})
-            return boxes.enter_context(
-                Box(tree, user_data=user_data, folders=folders or {}, settings=chosen)
+            box = Box(
+                tree,
+                user_data=user_data,
+                folders=folders or {},
+                settings=chosen,
+                https_port=https_port,
             )
+            return boxes.enter_context(box)
 
         yield make
 

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from ebs_autoscale import __version__
+from release.trees import PROGRAMS
 from release.wheels import locked
 from tests.release import ENVIRONMENT, HOST_PYTHON, ROOT, build, built, unpack
 
@@ -73,7 +74,7 @@ def test_a_tree_has_what_a_host_needs(release: Path, architecture: str) -> None:
         assert {(each.uid, each.gid, each.uname) for each in members} == {(0, 0, "root")}
         assert {each.mode for each in members if each.isfile()} == {0o644, 0o755}
         assert [each.name for each in members if each.isfile() and each.mode == 0o755] == [
-            "ebs-autoscale/bin/ebs-autoscale"
+            f"ebs-autoscale/{name}" for name in PROGRAMS
         ]
         binary = archive.extractfile("ebs-autoscale/lib/psutil/_psutil_linux.abi3.so")
         assert binary is not None
@@ -217,6 +218,6 @@ def test_the_debian_package_is_the_tree(release: Path, tree: Path, tmp_path: Pat
     assert (root / "DEBIAN/conffiles").read_text() == "/etc/logrotate.d/ebs-autoscale\n"
     scripts = [str(root / "DEBIAN" / name) for name in ("postinst", "prerm", "postrm")]
     linter = Path(sys.executable).parent / "shellcheck"
-    argv = [str(linter), str(app / "bin/ebs-autoscale"), *scripts]
+    argv = [str(linter), *(str(app / name) for name in PROGRAMS), *scripts]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
