@@ -1,4 +1,4 @@
-"""The script in the user data, run directly: what it fetches, refuses, replaces, and leaves behind."""
+"""The script in the user data, run directly: what it fetches, refuses, replaces and leaves."""
 
 import fcntl
 import os
@@ -55,25 +55,19 @@ class Host:
 
     def start(self, *prefix: str) -> "subprocess.Popen[str]":
         """Start the script, by the path that cloud-init runs."""
+        constants = {
+            "APP": f"Path({str(self.app)!r})",
+            "LOCK": f"Path({str(self.root / 'lock')!r})",
+            "CLOUD": f"Path('{self.root}/var/lib/cloud')",
+            "TRIES": 3,
+            "SECONDS_BETWEEN": 0.01,
+            "SECONDS_FOR_A_TRY": 0.3,
+            "BYTES_MAX": 1024**2,
+        }
         text = with_settings(script(), **self.settings)
-        for name, value in {
-            "APP": self.app,
-            "LOCK": self.root / "lock",
-            "AT_BOOT": self.root / "var/lib/cloud/instance/scripts",
-        }.items():
-            text = re.sub(
-                rf"^{name} = Path\(.*\)$", f"{name} = Path({str(value)!r})", text, flags=re.M
-            )
-        for name, number in {
-            "TRIES": "3",
-            "SECONDS_BETWEEN": "0.01",
-            "SECONDS_FOR_A_TRY": "0.3",
-            "BYTES_MAX": str(1024**2),
-        }.items():
-            text = re.sub(rf"^{name} = .*$", f"{name} = {number}", text, flags=re.M)
-        text = text.replace(
-            'startswith("/var/lib/cloud/")', f'startswith("{self.root}/var/lib/cloud/")'
-        )
+        for name, value in constants.items():
+            text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+            assert count == 1
         path = self.root / "var/lib/cloud/scripts/per-instance/ebs-autoscale-install"
         path.parent.mkdir(parents=True, exist_ok=True)
         (self.root / "var/lib/cloud/instance/scripts").mkdir(parents=True, exist_ok=True)
@@ -118,7 +112,7 @@ class Host:
         return not opt.exists() or {path.name for path in opt.iterdir()} <= {self.app.name}
 
     def refuses(self, *words: str, prefix: tuple[str, ...] = ()) -> None:
-        """Check that it fails with one line that says why, also to cloud-init, and leaves nothing."""
+        """Check that it fails with one line, also in cloud-init's status, and leaves nothing."""
         before = self.version
         status, said = self.run(*prefix)
         assert status == 1
@@ -147,7 +141,7 @@ def host(tmp_path: Path, server: HttpsServer) -> Host:
 
 
 def test_a_first_run(host: Host) -> None:
-    """What the host lacks is installed before the release is in place, then the filesystem is made."""
+    """What the host lacks is installed before the release is in place."""
     host.settings |= {"MOUNTPOINT": "/data", "SIZE": "5GiB", "INIT_OPTIONS": "--mode 1777"}
     assert host.run()[0] == 0
     assert host.calls == [
@@ -251,7 +245,7 @@ ODD_ANSWERS = {
     "slow": ("1.0.tar.gz?slow", "longer than 0.3 s", 3),
     "to http": ("302/http://127.0.0.1/1.0.tar.gz", "not https", 1),
     "to a file": ("302/file:///etc/passwd", "not allowed", 1),
-    "in circles": ("302/", "infinite loop", 1),
+    "in circles": ("302/", "infinite loop", 5),
 }
 
 
@@ -260,8 +254,7 @@ def test_servers_that_fail(host: Host, name: str, word: str, tries: int) -> None
     """It gives up after some tries, or at once where another would end like this one."""
     host.settings["URL"] = host.url(name)
     host.refuses(host.url(name), word)
-    assert max(host.server.asked.values()) >= tries
-    assert tries > 1 or host.server.asked.total() == 1
+    assert host.server.asked.total() == tries
 
 
 def test_a_server_that_is_down_or_not_trusted(host: Host) -> None:
