@@ -8,7 +8,7 @@ from release.wheels import Wheel
 
 FILES = Path(__file__).parent / "files"
 APP = "opt/ebs-autoscale"
-PROGRAMS = ("bin/ebs-autoscale", "bin/python", "setup")
+PROGRAMS = ("bin/ebs-autoscale", "bin/python", "containers", "setup")
 DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 # From the checkout, besides what the wheel installs. Their places below `share` are those where the
