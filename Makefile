@@ -45,7 +45,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
 	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
-	zsh:zsh fish:fish openssl:openssl
+	zsh:zsh fish:fish openssl:openssl rpm:rpm
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
@@ -103,12 +103,14 @@ imports: $(VENV)/.dev-ready ## count imports between packages, upward imports an
 format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
 
-lock: $(VENV)/.demo-ready ## renew requirements.lock, the versions and hashes that a release brings along
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' --output-file
+lock: $(VENV)/.demo-ready ## renew versions and hashes: what a release brings along, and what builds it
 	@$(PIP) install --group lock
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+	@$(COMPILE) requirements.lock pyproject.toml
+	@$(COMPILE) release/requirements.lock --group release
 
-dist: $(VENV)/.dev-ready ## build a release in dist: trees with all dependencies, .deb, wheel and sdist
+dist: $(VENV)/.dev-ready ## build a release in dist: trees with all dependencies, .deb, .rpm, wheel and sdist
 	@$(BIN)/python -m release $(ARGS)
 
 # The folders it has to make are noted, so that `make uninstall` leaves what was there before.
@@ -167,9 +169,10 @@ $(VENV)/.demo-ready: pyproject.toml sandbox/pyproject.toml | tools
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
-$(VENV)/.dev-ready: $(VENV)/.demo-ready
+$(VENV)/.dev-ready: $(VENV)/.demo-ready release/requirements.lock
 	@echo "installing what the tests and checks need"
 	@$(PIP) install --group dev
+	@$(PIP) install --require-hashes --requirement release/requirements.lock
 	@touch $@
 
 # Asks apt only for what is not here; on other distributions it says what is missing. The tests need

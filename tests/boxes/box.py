@@ -156,6 +156,11 @@ class Box:
         return self._folder.name
 
     @property
+    def root(self) -> Path:
+        """Its root folder, as a path outside; absolute links in it do not work."""
+        return self._machine.root
+
+    @property
     def pid_of_systemd(self) -> int:
         """PID 1 of the box, as it is called outside."""
         return self._machine.pid
