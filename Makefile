@@ -22,15 +22,6 @@ SOURCES := ebs_autoscale sandbox release tests
 JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/build .pytest_cache .mypy_cache .ruff_cache \
 	.import_linter_cache .hypothesis .coverage
 
-INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
-	$(CATALOGDIR)/ebs-autoscale.catalog /etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
-	$(PREFIX)/share/man/man5/ebs-autoscale.yaml.5 $(PREFIX)/share/man/man8/ebs-autoscale.8 \
-	$(PREFIX)/share/bash-completion/completions/ebs-autoscale \
-	$(PREFIX)/share/zsh/site-functions/_ebs-autoscale \
-	$(PREFIX)/share/fish/vendor_completions.d/ebs-autoscale.fish
-RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
-	{ systemctl daemon-reload && journalctl --update-catalog; }
-
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
@@ -113,48 +104,16 @@ lock: $(VENV)/.demo-ready ## renew versions and hashes: what a release brings al
 dist: $(VENV)/.dev-ready ## build a release in dist: trees with all dependencies, .deb, .rpm, wheel and sdist
 	@$(BIN)/python -m release $(ARGS)
 
-# The folders it has to make are noted, so that `make uninstall` leaves what was there before.
-install: ## install into APPDIR, with units, man pages and shell completion (as root)
-	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$app/made-by-install"; new=""; \
-	for folder in "$$app" $(foreach file,$(INSTALLED),"$(DESTDIR)$(dir $(file))"); do \
-		folder="$${folder%/}"; \
-		while [ ! -e "$$folder" ]; do new="$$new$$folder\n"; folder="$$(dirname "$$folder")"; done; \
-	done; \
-	[ -e "$$made" ] || { mkdir -p "$$app"; printf "$$new" | sort -ru >"$$made"; }; \
-	echo "installing into $$app"; \
-	$(PYTHON) -m venv "$$app"; \
-	"$$app/bin/python" -m pip -qq --disable-pip-version-check install --no-compile .; \
-	grep -rlIF "$$app" "$$app/bin" "$$app/pyvenv.cfg" | xargs sed -i "s|$$app|$(APPDIR)|g"; \
-	"$$app/bin/python" -m compileall -q -s "$(DESTDIR)" "$$app/lib"; \
-	for unit in systemd/*.service; do \
-		install -Dm 644 "$$unit" "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
-		sed -i 's|/opt/ebs-autoscale/|$(APPDIR)/|' "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
-	done; \
-	install -Dm 644 systemd/ebs-autoscale.catalog "$(DESTDIR)$(CATALOGDIR)/ebs-autoscale.catalog"; \
-	install -Dm 644 logrotate/ebs-autoscale "$(DESTDIR)/etc/logrotate.d/ebs-autoscale"; \
-	for page in ebs-autoscale.yaml.5 ebs-autoscale.8; do \
-		install -Dm 644 "docs/$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; \
-	done; \
-	share="$(DESTDIR)$(PREFIX)/share"; \
-	install -Dm 644 -t "$$share/bash-completion/completions" completion/bash/*; \
-	install -Dm 644 -t "$$share/zsh/site-functions" completion/zsh/*; \
-	install -Dm 644 -t "$$share/fish/vendor_completions.d" completion/fish/*; \
-	install -d "$(DESTDIR)$(PREFIX)/bin"; \
-	ln -sfn "$(APPDIR)/bin/ebs-autoscale" "$(DESTDIR)$(PREFIX)/bin/ebs-autoscale"
-	@$(RELOAD_UNITS)
-	@echo "next: ebs-autoscale init /scratch"
+INSTALLER = DESTDIR='$(DESTDIR)' APPDIR='$(APPDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' \
+	CATALOGDIR='$(CATALOGDIR)' PYTHON='$(PYTHON)' sh release/install.sh
+
+# A tree for packagers needs no btrfs-progs here.
+install: NEEDS_ENSUREPIP = yes
+install: $(if $(DESTDIR),,tools) ## install into APPDIR, with units, man pages and shell completion (as root)
+	@$(INSTALLER) install
 
 uninstall: ## remove what `make install` installed; filesystems, volumes and configuration stay (as root)
-	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { \
-		systemctl stop 'ebs-autoscale*.service'; \
-		for unit in ebs-autoscale.service ebs-autoscale@.service; do \
-			[ ! -f "$(UNITDIR)/$$unit" ] || systemctl -q disable "$$unit" || exit; \
-		done; }
-	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$(cat "$$app/made-by-install" 2>/dev/null)" || true; \
-	rm -rf "$$app"; \
-	for file in $(INSTALLED); do rm -f "$(DESTDIR)$$file"; done; \
-	for folder in $$made; do rmdir "$$folder" 2>/dev/null || true; done
-	@$(RELOAD_UNITS)
+	@$(INSTALLER) uninstall
 
 clean: ## remove the venv, caches and build products
 	@rm -rf $(JUNK) 2>/dev/null || $(SUDO) rm -rf $(JUNK)
@@ -181,7 +140,7 @@ tools:
 	@PATH="$$PATH:/usr/sbin:/sbin"; missing=""; \
 	need() { command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
 	need $(PYTHON) $(notdir $(PYTHON)); \
-	[ -x $(BIN)/python ] || $(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	[ -x $(BIN)/python -a -z '$(NEEDS_ENSUREPIP)' ] || $(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| missing="$$missing $(notdir $(PYTHON))-venv"; \
 	need mkfs.btrfs btrfs-progs; \
 	need mount mount; \
