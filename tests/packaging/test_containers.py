@@ -299,6 +299,37 @@ def test_an_arrangement_of_the_operator(host: Host, before: str, reason: str) ->
     host.assert_running()
 
 
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ("mkdir /var/lib/docker/m; mount -t tmpfs t /var/lib/docker/m", "is in use"),
+        ("sed -i s/=loaded/=masked/ ~/units/docker.service", "docker.service is running"),
+        ("mount -o bind,ro /etc /etc; mount -o remount,bind,ro /etc", "Read-only file system"),
+    ],
+)
+def test_what_keeps_data_where_they_are(host: Host, before: str, reason: str) -> None:
+    """Nothing is moved, no copy is left, and what ran is running."""
+    done = host.run(before=before, after="[ ! -e /var/lib/docker/m ] || umount /var/lib/docker/m")
+    assert (done.returncode, host.is_moved()) == (1, False)
+    assert reason in done.stderr
+    assert not ls(host.disk / ".containers")
+    assert host.fstab.read_text() == "# no line end"
+    host.assert_running()
+
+
+def test_a_mount_that_fails(host: Host) -> None:
+    """Everything is as before; the next run moves the data."""
+    host.program("mount", '#!/bin/sh\n[ $# != 1 ] && exec /bin/mount "$@"\n')
+    done = host.run()
+    assert (done.returncode, host.is_moved()) == (1, False)
+    assert not ls(host.disk / ".containers")
+    assert "docker" not in host.fstab.read_text()
+    host.assert_running()
+    (host.folder / "bin/mount").unlink()
+    assert host.run().returncode == 0
+    assert is_whole(host.disk / ".containers/docker")
+
+
 def test_docker_that_never_started(host: Host) -> None:
     """It finds an empty folder on the new filesystem; what is not installed is left alone."""
     subprocess.run(["rm", "-r", str(host.lib / "docker")], check=True)
@@ -334,12 +365,21 @@ def test_data_of_another_host(host: Host) -> None:
     assert is_whole(host.disk / ".containers/docker")
 
 
-@pytest.mark.parametrize("words", [[], ["move"], ["copy", "/scratch", "true"]])
-def test_usage(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "usage"),
+        (["move", "/scratch"], "usage"),
+        (["copy", "/scratch", "true"], "usage"),
+        (["move", "/var/lib/docker", "true"], "`leave`"),
+        (["leave", "/scratch", "echo", "$HOME"], "may contain a $"),
+    ],
+)
+def test_usage(words: list[str], said: str) -> None:
     """One line and a status, before anything is touched."""
     done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "usage" in done.stderr
+    assert said in done.stderr
 
 
 def test_two_at_once(host: Host) -> None:

@@ -61,6 +61,20 @@ def assert_untouched(host: Host, fstab: Path) -> None:
     assert host.config.exists()
 
 
+def test_data_of_containers_on_it(host: Host, fstab: Path) -> None:
+    """While fstab mounts a part of it elsewhere, which a boot would miss, nothing is undone."""
+    point = host.mountpoint
+    options = f"bind,x-systemd.requires-mounts-for={point}"
+    line = f"{point}/.containers/docker /var/lib/docker none {options} 0 0\n"
+    before = fstab.read_text()
+    fstab.write_text(before + line)
+    done = host.run("uninstall")
+    assert done.returncode == 5
+    assert "/var/lib/docker" in done.stderr
+    assert fstab.read_text() == before + line
+    assert host.config.exists()
+
+
 def test_volumes_and_data_stay(host: Host, fstab: Path) -> None:
     """Configuration and line of fstab go, every byte and volume stays where it is."""
     host.fill(25)
