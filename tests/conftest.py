@@ -50,6 +50,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_REASON] = config.stash[_REASON] or str(error)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out the kernel tests, which wait for seconds, and let each worker begin with its share.
+
+    `--dist worksteal` gives each worker a contiguous part, and others take from its end: one
+    worker would run nearly all boxes, and the others end long before it.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    kernel = [item for item in items if item.get_closest_marker("kernel")]
+    quick = [item for item in items if not item.get_closest_marker("kernel")]
+    bounds = [len(quick) * each // workers for each in range(workers + 1)]
+    items[:] = [
+        item
+        for each in range(workers)
+        for item in (*kernel[each::workers], *quick[bounds[each] : bounds[each + 1]])
+    ]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip kernel tests where they cannot run, saying why; in CI that is a failure."""
