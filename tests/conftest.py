@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from ec2_sandbox.devices.failing import FailingDevice
 from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.devices.namespace import enter_private_namespace, missing_requirement
@@ -93,6 +94,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _count_kernel(terminalreporter: pytest.TerminalReporter, outcome: str) -> int:
     reports = terminalreporter.stats.get(outcome, [])
     return sum("kernel" in getattr(report, "keywords", {}) for report in reports)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def botocore_reads_once() -> Iterator[None]:
+    """Let all sessions share botocore's data; parsing them takes a third of a second each time."""
+    load = cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
+        yield
 
 
 class FakeClock:
