@@ -35,7 +35,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
-	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
+	systemd-analyze:systemd mmdebstrap:mmdebstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
 	zsh:zsh fish:fish openssl:openssl rpm:rpm
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
