@@ -24,7 +24,7 @@ JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/bui
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
+.PHONY: help demo test test-unit test-older-kernel fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -36,13 +36,17 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
 	systemd-analyze:systemd mmdebstrap:mmdebstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
-	zsh:zsh fish:fish openssl:openssl rpm:rpm
+	zsh:zsh fish:fish openssl:openssl rpm:rpm linux.uml:user-mode-linux modprobe:kmod
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor devices (half a minute)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
 		--hypothesis-profile quick tests/unit tests/host $(ARGS)
+
+test-older-kernel: NEEDED = linux.uml:user-mode-linux modprobe:kmod mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs ip:iproute2
+test-older-kernel: tools $(VENV)/.dev-ready ## run the kernel tests on Linux 6.1, in user-mode Linux (twelve minutes)
+	@exec $(SUDO) $(BIN)/python -m tests.kernels $(ARGS)
 
 fuzz: $(VENV)/.dev-ready ## change what comes from outside, for a minute; ARGS='--seconds 60 --seed 7'
 	@exec $(BIN)/python -m tests.fuzz $(ARGS)

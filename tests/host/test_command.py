@@ -85,6 +85,13 @@ def test_a_missing_tool_names_its_package(
     assert package in caught.value.hint
 
 
+@pytest.mark.parametrize("folder", ["/usr/local/sbin", "/usr/sbin", "/sbin"])
+def test_tools_outside_the_path(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Tools are found where administrators' tools are, also when sudo's PATH lacks the folder."""
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert folder in run(["printenv", "PATH"], timeout_seconds=60).strip().split(":")
+
+
 def test_a_timeout_kills_and_reaps(tmp_path: Path) -> None:
     """A tool that takes too long is killed and reaped, and its stderr is kept."""
     script = f"""
