@@ -9,6 +9,10 @@ mountpoint -q /dev || mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=755 run /run
+# Tests let a device hang by throttling it.
+mount -t tmpfs cgroup /sys/fs/cgroup
+mkdir /sys/fs/cgroup/blkio
+mount -t cgroup -o blkio blkio /sys/fs/cgroup/blkio
 # The files behind loop devices, too large for the memory of this kernel.
 mount -o discard /dev/ubda /dev/shm
 mount -t hostfs -o "$shared" shared /mnt

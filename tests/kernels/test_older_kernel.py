@@ -16,7 +16,13 @@ from tests.told import OLDER_KERNEL
 
 pytestmark = pytest.mark.kernel
 
-PART = ("tests/kernel/test_btrfs_add.py",)
+PART = (
+    "tests/kernel/test_btrfs_add.py::test_adds_to_a_full_filesystem",
+    "tests/kernel/test_btrfs_add.py::test_adds_where_metadata_is_full",
+    "tests/kernel/test_btrfs_add.py::test_a_device_is_not_added_again",
+    "tests/kernel/test_btrfs_add.py::test_what_has_a_signature_is_refused_by_the_tool_too",
+    "tests/kernel/test_btrfs_add.py::test_no_such_device",
+)
 _SECONDS = 300.0
 
 
