@@ -129,7 +129,7 @@ def test_stopped_in_mid_balance(make_host: MakeBox) -> None:
     # Small files are stored in metadata: enough of it for a long balance.
     program = "for i in range(40000): open(f'/scratch/{i}', 'w').write('x' * 2000)"
     box.exec("python3", "-c", program, timeout=300)
-    box.exec("sync")
+    box.exec("btrfs", "filesystem", "sync", "/scratch")
     [uuid] = box.exec("findmnt", "-no", "UUID", "/scratch").stdout.split()
     running = f"/sys/fs/btrfs/{uuid}/exclusive_operation"
     fill(box, left=20)
