@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.boxes.box import HTTPS, Box
 from tests.boxes.conftest import MakeBox
@@ -24,6 +25,7 @@ write_files:
 runcmd:
   - findmnt -no FSTYPE /scratch >/root/another-ran || echo none >/root/another-ran
 """
+MERGE_HOW = next(line for line in USERDATA.splitlines() if line.startswith("merge_how:"))
 BOOTCMD = "bootcmd:\n  - touch /root/another-booted\n"
 
 # What Amazon Linux 2023 has, as far as the installation asks for it.
@@ -185,8 +187,32 @@ def test_a_failed_installation_is_seen(make_box: MakeBox) -> None:
     assert box.has("/root/another-booted")
 
 
+MERGE = """\
+import sys
+from unittest.mock import Mock
+from cloudinit.handlers.cloud_config import CloudConfigPartHandler
+from cloudinit.safeyaml import dumps
+handler = CloudConfigPartHandler(Mock())
+handler.cloud_buf = {}
+for path in sys.argv[1:]:
+    with open(path) as part:
+        handler._merge_part(part.read(), {})
+print(dumps(handler.cloud_buf))
+"""
+
+
 def test_cloud_init_accepts_it(box: Box) -> None:
-    """The user data match cloud-init's schema."""
-    box.write("/root/userdata.yaml", USERDATA)
-    done = box.exec("cloud-init", "schema", "--config-file", "/root/userdata.yaml")
+    """The user data match cloud-init's schema, and its merging loses nothing in either order."""
+    box.write("/root/ours.yaml", USERDATA)
+    done = box.exec("cloud-init", "schema", "--config-file", "/root/ours.yaml")
     assert "Valid" in done.stdout
+    another = ANOTHER + "packages: [jq]\n"
+    box.write("/root/another.yaml", another)
+    box.write("/root/booting.yaml", f"{another}{BOOTCMD}")
+    box.write("/root/merging.yaml", f"{another}{BOOTCMD}{MERGE_HOW}\n")
+    for order in ("ours another", "another ours", "booting ours", "ours merging"):
+        parts = [f"/root/{name}.yaml" for name in order.split()]
+        merged = yaml.safe_load(box.exec("python3", "-c", MERGE, *parts).stdout)
+        for part in parts:
+            for key, value in yaml.safe_load(box.read(part)).items():
+                assert key == "merge_how" or all(each in merged[key] for each in value), order

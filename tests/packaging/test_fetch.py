@@ -288,7 +288,7 @@ def test_a_file_that_is_no_release(host: Host, content: bytes) -> None:
     host.run()
     host.serve("odd.tar.gz", content)
     host.refuses("odd.tar.gz")
-    assert host.version == "1.0"
+    assert (host.version, (host.app / "setup").read_text()) == ("1.0", SETUP)
 
 
 def test_a_setup_that_fails(host: Host) -> None:

@@ -10,7 +10,7 @@ from tests.release import HOST_PYTHON
 
 pytestmark = pytest.mark.kernel
 
-TOOLS = ("cat", "id", "install", "ln", "mv", "readlink", "sh", "touch")
+TOOLS = ("cat", "id", "install", "ln", "mv", "readlink", "sh", "touch", "uname")
 # Package managers that tell what they were asked for. They have the packages in the folder `offer`.
 INSTALLS = """
 [ -e "$HOME/offer/$package" ] || { echo "no package $package" >&2; exit 1; }
@@ -36,7 +36,7 @@ class Host:
         self.write("opt/ebs-autoscale/setup", (FILES / "setup").read_text())
         self.write("opt/ebs-autoscale/bin/python", (FILES / "python").read_text())
         self.write("opt/ebs-autoscale/bin/ebs-autoscale", INIT)
-        self.write("opt/ebs-autoscale/lib/module.py", "")
+        self.write("opt/ebs-autoscale/lib/psutil.py", "")
         self.write("bin/systemctl", "#!/bin/sh\nexit 3\n")
 
     def write(self, name: str, text: str) -> None:
@@ -160,6 +160,13 @@ def test_a_static_btrfs(host: Host) -> None:
     found = sorted(path.name for path in (host.folder / "local/sbin").iterdir())
     assert found == ["btrfs", "mkfs.btrfs"]
     assert not host.lines("asked")
+
+
+def test_a_release_for_another_architecture(host: Host) -> None:
+    """Its binaries cannot be loaded."""
+    host.has(python3=HOST_PYTHON, mkfs_btrfs="/bin/true")
+    host.write("opt/ebs-autoscale/lib/psutil.py", "raise ImportError")
+    assert "is this a release for " in host.refuses("/scratch")
 
 
 def test_an_init_that_fails(host: Host) -> None:
