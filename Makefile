@@ -1,8 +1,7 @@
 # Everything from a fresh Debian or Ubuntu: `make demo`, `make test`. See `make help`.
 
-# Debian 12 and Ubuntu 24.04 have it as python3, Ubuntu 22.04 beside it as python3.11.
-PYTHON ?= $(shell if ! command -v python3 || python3 -c 'import sys; \
-	sys.exit(sys.version_info < (3, 11))'; then echo python3; else echo python3.11; fi | tail -n 1)
+# Debian 12 and Ubuntu 24.04 have it as python3; Ubuntu 22.04 and Amazon Linux 2023 beside it, as python3.11.
+PYTHON ?= $(shell sh release/files/python -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3.11)
 # Passed to the demo, pytest or the bench, for example: make demo ARGS='--rate 40MiB'
 ARGS =
 
