@@ -17,13 +17,36 @@ from tests.told import OLDER_KERNEL
 
 pytestmark = pytest.mark.kernel
 
-PART = (
-    "tests/kernel/test_btrfs_add.py::test_adds_to_a_full_filesystem",
-    "tests/kernel/test_btrfs_add.py::test_adds_where_metadata_is_full",
-    "tests/kernel/test_btrfs_add.py::test_a_device_is_not_added_again",
-    "tests/kernel/test_btrfs_add.py::test_what_has_a_signature_is_refused_by_the_tool_too",
-    "tests/kernel/test_btrfs_add.py::test_no_such_device",
-)
+_PART = {
+    "test_btrfs_add": (
+        "test_adds_to_a_full_filesystem",
+        "test_adds_where_metadata_is_full",
+        "test_a_device_is_not_added_again",
+    ),
+    "test_btrfs_metadata": (
+        "test_full_moves_metadata_to_the_new_device",
+        "test_mirrored_metadata_with_room_is_left_alone",
+    ),
+    "test_btrfs_mount": (
+        "test_forced_read_only",
+        "test_remounted_read_only",
+        "test_unmounted_later",
+        "test_another_filesystem_in_its_place",
+        "test_hidden_by_another_mount",
+    ),
+    "test_btrfs_reading": (
+        "test_data_profiles_have_their_factor",
+        "test_devices_have_their_kernel_names",
+        "test_a_missing_device_has_no_name_and_no_room",
+        "test_metadata_headroom_ends_where_metadata_does",
+    ),
+    "test_btrfs_repair": (
+        "test_lasts_until_the_superblock_is_written",
+        "test_one_advice_which_helps[unwritten-Cause.INCOMPLETE_ADD]",
+    ),
+    "test_btrfs_reserve": ("test_is_released_for_an_add_near_enospc[data]",),
+}
+PART = [f"tests/kernel/{file}.py::{test}" for file, tests in _PART.items() for test in tests]
 _SECONDS = 300.0
 
 
