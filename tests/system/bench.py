@@ -41,13 +41,17 @@ CONFIG: Mapping[str, Any] = {
 
 
 def until(condition: Callable[[], object], what: str, *, seconds: float = 30.0) -> None:
-    """Wait for a condition, in vain for so long at most."""
-    pause = Event()
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
+    """Wait for a condition, in vain for so long at most; time that it takes itself is not counted.
+
+    To look costs CPU, which others wait for: what lasts longer is looked at less often.
+    """
+    pause, waited = Event(), 0.0
+    while not condition():
+        if waited > seconds:
+            pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
+        each = min(max(waited / 10, 0.02), 0.2)
+        pause.wait(each)
+        waited += each
 
 
 def ec2_of(sandbox: Sandbox) -> "EC2Client":
