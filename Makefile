@@ -23,7 +23,7 @@ JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/bui
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-older-kernel fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
+.PHONY: help demo test test-unit test-release test-older-kernel fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -38,6 +38,10 @@ test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotat
 	zsh:zsh fish:fish openssl:openssl rpm:rpm linux.uml:user-mode-linux modprobe:kmod
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+
+test-release: NEEDED = rpm:rpm debootstrap:debootstrap
+test-release: tools $(VENV)/.dev-ready ## run the black-box tests against each artefact; ARGS='deb -k reload'
+	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m tests.artefact $(ARGS)
 
 test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor devices (half a minute)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \

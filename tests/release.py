@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from email.parser import Parser
@@ -41,6 +42,29 @@ def unpack(release: Path, folder: Path, *, architecture: str = "x86_64") -> Path
     folder.mkdir()
     subprocess.run(["tar", "-xzf", str(packed), "-C", str(folder)], check=True)
     return folder / "ebs-autoscale"
+
+
+def unpack_tree(release: Path, folder: Path) -> Path:
+    """The tree of the .tar.gz."""
+    return unpack(release, folder)
+
+
+def unpack_deb(release: Path, folder: Path) -> Path:
+    """The tree in the .deb."""
+    (package,) = release.glob("*_amd64.deb")
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(folder)], check=True)
+    return folder / "opt/ebs-autoscale"
+
+
+def unpack_rpm(release: Path, folder: Path, *, architecture: str = "x86_64") -> Path:
+    """The tree in the .rpm, unpacked by rpm itself; needs root."""
+    (package,) = release.glob(f"*.{architecture}.rpm")
+    folder.mkdir(exist_ok=True)
+    argv = ["rpm", f"--root={folder}", "--dbpath=/rpm", "--force-debian", "--nodeps"]
+    argv += ["--noscripts", "--ignorearch", "--install", str(package)]
+    subprocess.run(argv, check=True, capture_output=True)
+    shutil.rmtree(folder / "rpm")
+    return folder / "opt/ebs-autoscale"
 
 
 def next_packages(release: Path, folder: Path, version: str) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ from ec2_sandbox.settings import SandboxSettings
 from ebs_autoscale.errors import EbsAutoscaleError
 from tests.boxes.box import Box
 from tests.boxes.tree import Tree, build_wheel, cached_tree, made_once, why_no_tree
+from tests.program import TREE
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -60,6 +61,9 @@ def program(tree: Tree, wheels: Path, shared: Path) -> Path:
 
     def make(folder: Path) -> None:
         folder.mkdir()
+        if TREE:
+            shutil.copytree(TREE, folder / "ebs-autoscale")
+            return
         with Box(tree) as box:
             box.copy_in(wheels, "/root")
             box.exec("python3", "-m", "venv", app, timeout=120)

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from ebs_autoscale import __version__
 from release import __main__ as dist
 from release.trees import PROGRAMS
-from tests.release import ROOT, built, unpack
+from tests.release import ROOT, built, unpack, unpack_rpm
 
 _NEEDS = pytest.mark.skipif(
     not (shutil.which("dpkg-deb") and shutil.which("rpm") and os.geteuid() == 0),
@@ -79,11 +79,7 @@ def test_the_rpm_is_the_debian_package(
     release: Path, deb: Path, tmp_path: Path, architecture: str
 ) -> None:
     """As rpm itself installs it: the same files with the same modes, in Fedora's places."""
-    (package,) = release.glob(f"*.{architecture}.rpm")
-    argv = ["rpm", f"--root={tmp_path}", "--dbpath=/rpm", "--force-debian", "--nodeps"]
-    argv += ["--noscripts", "--ignorearch", "--install", str(package)]
-    subprocess.run(argv, check=True, capture_output=True)
-    shutil.rmtree(tmp_path / "rpm")
+    unpack_rpm(release, tmp_path, architecture=architecture)
     expected = {
         str(path.relative_to(deb)): path
         for path in deb.rglob("*")

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from ec2_sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Reading
+from tests.program import PROGRAM
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -191,7 +191,7 @@ class Host:
     @property
     def argv(self) -> list[str]:
         """The command line up to the verb."""
-        return [sys.executable, "-I", "-m", "ebs_autoscale", "--config", str(self.config)]
+        return [*PROGRAM, "--config", str(self.config)]
 
     def run(
         self, *arguments: str, before: tuple[str, ...] = (), seconds: float = 60.0

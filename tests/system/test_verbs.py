@@ -14,6 +14,7 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 from ebs_autoscale import __version__
 from ebs_autoscale.errors import Cause
 from ebs_autoscale.model import StepKind
+from tests.release import HOST_PYTHON
 from tests.system.bench import GIB, Host, until
 
 pytestmark = pytest.mark.kernel
@@ -131,6 +132,8 @@ def test_status_without_root_beside_a_balance(
 
 def test_no_btrfs_tool(host: Host, tmp_path: Path) -> None:
     """Without btrfs-progs every verb ends with exit 5 and names the package to install."""
+    # A release looks for a Python.
+    (tmp_path / "python3").symlink_to(HOST_PYTHON)
     host.environment["PATH"] = str(tmp_path)
     for verb in ("run", "grow", "plan", "check"):
         ran = host.run(verb)
