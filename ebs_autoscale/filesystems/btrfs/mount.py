@@ -312,7 +312,7 @@ def _cannot_open(path: str, error: OSError) -> Unfit:
         )
     return Unfit(
         f"cannot open {_shown(path)}: {error.strerror}",
-        hint="run as root, and see dmesg for filesystem errors",
+        hint="run as root" if isinstance(error, PermissionError) else "see dmesg",
         cause=Cause.UNREADABLE,
     )
 
