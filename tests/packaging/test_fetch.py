@@ -278,6 +278,7 @@ CONTENTS = {
     "empty": b"",
     "half": tar_gz({"ebs-autoscale/setup": Entry(os.urandom(4096), 0o755)}, epoch=0)[:2048],
     "another tree": tar_gz({"README": Entry(b"another")}, epoch=0),
+    "no setup": tar_gz({"ebs-autoscale/bin/ebs-autoscale": Entry(b"", 0o755)}, epoch=0),
     "above": tar_gz({"../ebs-autoscale/setup": Entry(b"#!/bin/sh\n", 0o755)}, epoch=0),
 }
 
