@@ -81,7 +81,8 @@ def assert_explained(box: Box) -> None:
 
 
 def test_the_watchdog_restarts_it(box: Box) -> None:
-    """A daemon that hangs is restarted by systemd, without a core dump, and goes on as before."""
+    """A daemon that hangs is restarted by systemd, without a core dump: it has credentials."""
+    assert_seen_after_an_unmount(box)
     box.write(DROP_IN, "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
     box.exec("systemctl", "daemon-reload")
     box.exec("systemctl", "restart", UNIT)
@@ -89,11 +90,10 @@ def test_the_watchdog_restarts_it(box: Box) -> None:
     [core] = re.findall("Max core file size .*", box.read(f"/proc/{stopped}/limits"))
     assert core.split()[-3:] == ["0", "0", "bytes"]
     box.exec("kill", "-STOP", stopped)
-    box.wait_until(lambda: shown(box, "NRestarts") == "1", "a restart")
+    box.wait_until(lambda: shown(box, "NRestarts") != "0", "a restart")
     box.wait_until(lambda: state(box) == "active", "the service again")
     assert shown(box, "MainPID") != stopped
     assert_status_for_every_user(box)
-    assert_seen_after_an_unmount(box)
 
 
 def assert_status_for_every_user(box: Box) -> None:
@@ -103,7 +103,6 @@ def assert_status_for_every_user(box: Box) -> None:
     box.exec("chmod", "0700", "/run/ebs-autoscale")
     done = box.exec(*status, "--json", check=False)
     assert (done.returncode, "daemon_unknown" in json.loads(done.stdout)) == (Exit.UNFIT, True)
-    box.exec("chmod", "0755", "/run/ebs-autoscale")
 
 
 def assert_seen_after_an_unmount(box: Box) -> None:
