@@ -2,6 +2,9 @@
 
 # Debian 12 and Ubuntu 24.04 have it as python3; Ubuntu 22.04 and Amazon Linux 2023 beside it, as python3.11.
 PYTHON ?= $(shell sh release/files/python -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3.11)
+# Linux 6.1 as a process, on Debian 12; other distributions have no such package, or another kernel in it.
+OLDER_KERNEL = $(shell . /etc/os-release; [ "$$ID $$(uname -m)" != "debian x86_64" ] || \
+	echo linux.uml:user-mode-linux modprobe:kmod)
 # Passed to the demo, pytest or the bench, for example: make demo ARGS='--rate 40MiB'
 ARGS =
 
@@ -35,7 +38,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
 	systemd-analyze:systemd mmdebstrap:mmdebstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
-	zsh:zsh fish:fish openssl:openssl rpm:rpm linux.uml:user-mode-linux modprobe:kmod
+	zsh:zsh fish:fish openssl:openssl rpm:rpm $(OLDER_KERNEL)
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
@@ -47,7 +50,7 @@ test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor device
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
 		--hypothesis-profile quick tests/unit tests/host $(ARGS)
 
-test-older-kernel: NEEDED = linux.uml:user-mode-linux modprobe:kmod mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs ip:iproute2
+test-older-kernel: NEEDED = $(OLDER_KERNEL) mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs ip:iproute2
 test-older-kernel: tools $(VENV)/.dev-ready ## run the kernel tests on Linux 6.1, in user-mode Linux (twelve minutes)
 	@exec $(SUDO) $(BIN)/python -m tests.kernels $(ARGS)
 

@@ -7,6 +7,7 @@ import pytest
 from ec2_sandbox.settings import SandboxSettings
 
 from tests.boxes.box import Box
+from tests.boxes.conftest import require_tree
 from tests.boxes.seen import (
     UNIT,
     configure,
@@ -32,7 +33,8 @@ BY_HAND = "/usr/local/sbin"
 def box(tree: Tree) -> Iterator[Box]:
     """A machine with Debian 13, also where the other boxes have another release."""
     settings = SandboxSettings(block_devices="nitro", instance_id=f"i-{uuid4().hex[:17]}")
-    with Box(Tree(cached_root("trixie"), tree.wheels), settings=settings) as box:
+    root = require_tree(lambda: cached_root("trixie"))
+    with Box(Tree(root, tree.wheels), settings=settings) as box:
         yield box
 
 
