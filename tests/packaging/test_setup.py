@@ -38,6 +38,7 @@ class Host:
         self.write("opt/ebs-autoscale/bin/ebs-autoscale", INIT)
         self.write("opt/ebs-autoscale/lib/psutil.py", "")
         self.write("bin/systemctl", "#!/bin/sh\nexit 3\n")
+        self.write("bin/sleep", '#!/bin/sh\necho "$1" >>"$HOME/pauses"\n')
 
     def write(self, name: str, text: str) -> None:
         """Write a program."""
@@ -115,6 +116,45 @@ def test_what_is_missing(host: Host, name: str, manager: str) -> None:
     assert host.lines("asked") == ["python3.11", "btrfs-progs"]
     assert host.setup("/scratch").returncode == 0
     assert len(host.lines("asked")) == 2
+
+
+# apt-get while another one updates its lists: it waits for dpkg's lock, and not for this one.
+LOCKED = """
+echo "$*" >>"$HOME/tries"
+[ "$(grep -c update "$HOME/tries")" -gt 2 ] || {
+    echo "E: Could not get lock $HOME." >&2
+    exit 100
+}
+"""
+
+
+def test_apt_is_busy(host: Host) -> None:
+    """As it is when apt-daily.service runs at boot."""
+    host.write("bin/apt-get", APT.replace("\n", LOCKED, 1) + RECORD + INSTALLS)
+    host.has(python3=HOST_PYTHON, grep="/usr/bin/grep")
+    host.offers("btrfs-progs", mkfs_btrfs="/bin/true")
+    assert host.setup("/scratch").returncode == 0
+    assert host.lines("pauses") == ["5", "10"]
+
+
+def test_apt_was_killed(host: Host) -> None:
+    """What dpkg has begun is completed before apt-get is asked again."""
+    host.write(
+        "bin/apt-get", APT.replace("\n", '\n[ -e "$HOME/whole" ] || exit 100\n', 1) + INSTALLS
+    )
+    host.write("bin/dpkg", '#!/bin/sh\n[ "$*" != "--configure -a" ] || touch "$HOME/whole"\n')
+    host.has(python3=HOST_PYTHON)
+    host.offers("btrfs-progs", mkfs_btrfs="/bin/true")
+    assert host.setup("/scratch").returncode == 0
+
+
+def test_apt_has_no_network(host: Host) -> None:
+    """It does not wait for what will not change, and what apt-get says is shown."""
+    host.write("bin/apt-get", "#!/bin/sh\necho 'E: no such host' >&2\nexit 100\n")
+    host.has(python3=HOST_PYTHON)
+    assert "cannot install btrfs-progs, see above" in host.refuses("/scratch")
+    assert "E: no such host" in host.setup("/scratch").stderr
+    assert not host.lines("pauses")
 
 
 def test_a_python_that_is_new_enough_by_its_own_name(host: Host) -> None:
