@@ -200,6 +200,7 @@ def test_redirects(host: Host) -> None:
     assert host.run()[0] == 0
 
 
+@pytest.mark.kernel
 def test_a_static_btrfs(host: Host) -> None:
     """Hosts without mkfs.btrfs get it; others do not fetch it."""
     settings = dict(host.settings)
@@ -300,6 +301,7 @@ def test_a_setup_that_fails(host: Host) -> None:
     assert host.version == "1.0"
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     "mount", ["mount -t tmpfs -o size=64k none", "mount -t tmpfs -o ro none"], ids=["full", "ro"]
 )
@@ -344,12 +346,13 @@ def test_two_runs_at_once(host: Host, server: HttpsServer) -> None:
     assert len(host.calls) == 3
 
 
-def test_what_ends_it_in_time(host: Host) -> None:
-    """When its 20 minutes are over it says so, and cleans up."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_it_early(host: Host, number: signal.Signals) -> None:
+    """When its 20 minutes are over, or at Ctrl-C, it says so, and cleans up."""
     host.settings["URL"] += "?hang"
     with host.start() as process:
         until(lambda: host.server.asked.total() > 0, "it fetches")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         said, _ = process.communicate(timeout=20)
     assert "FAILED: it was stopped" in said.splitlines()[-1]
     assert process.returncode != 0
