@@ -311,6 +311,7 @@ def test_an_arrangement_of_the_operator(host: Host, before: str, reason: str) ->
         ("mkdir /var/lib/docker/m; mount -t tmpfs t /var/lib/docker/m", "is in use"),
         ("sed -i s/=loaded/=masked/ ~/units/docker.service", "docker.service is running"),
         ("mv ~/docker-starts ~/bin/cp", "docker.service is running"),
+        ("mount -t tmpfs -o size=8k t /etc; tee /etc/fstab /etc/f <~/etc/fstab", "No space left"),
         ("mount -o bind,ro /etc /etc; mount -o remount,bind,ro /etc", "Read-only file system"),
     ],
 )
