@@ -19,7 +19,7 @@ mount -t hostfs -o "$shared" shared /mnt
 ip link set lo up
 mkdir -p /run/lib/modules
 ln -s "/usr/lib/uml/modules/$(uname -r)" /run/lib/modules/
-modprobe --dirname /run loop
+modprobe --dirname /run --all loop autofs4
 
 uname -r >/mnt/release
 sh /mnt/command >/mnt/output 2>&1

@@ -28,7 +28,6 @@ _PART = {
         "test_mirrored_metadata_with_room_is_left_alone",
     ),
     "test_btrfs_mount": (
-        "test_forced_read_only",
         "test_remounted_read_only",
         "test_unmounted_later",
         "test_another_filesystem_in_its_place",
@@ -40,10 +39,7 @@ _PART = {
         "test_a_missing_device_has_no_name_and_no_room",
         "test_metadata_headroom_ends_where_metadata_does",
     ),
-    "test_btrfs_repair": (
-        "test_lasts_until_the_superblock_is_written",
-        "test_one_advice_which_helps[unwritten-Cause.INCOMPLETE_ADD]",
-    ),
+    "test_btrfs_repair": ("test_lasts_until_the_superblock_is_written",),
     "test_btrfs_reserve": ("test_is_released_for_an_add_near_enospc[data]",),
 }
 PART = [f"tests/kernel/{file}.py::{test}" for file, tests in _PART.items() for test in tests]
