@@ -17,6 +17,9 @@ from release import __main__ as dist
 from release.trees import PROGRAMS
 from tests.release import ROOT, built, unpack, unpack_rpm
 
+# e_machine of an ELF file, see elf(5).
+MACHINE = {"x86_64": 62, "aarch64": 183}
+
 _NEEDS = pytest.mark.skipif(
     not (shutil.which("dpkg-deb") and shutil.which("rpm") and os.geteuid() == 0),
     reason="needs dpkg-deb, rpm, and root to unpack both",
@@ -92,6 +95,8 @@ def test_the_rpm_is_the_debian_package(
     }
     assert found.keys() == expected.keys()
     for name, path in found.items():
+        if name.endswith(".so"):
+            assert path.read_bytes()[18] == MACHINE[architecture], name
         if name.endswith(("sbom.cdx.json", ".so")) and architecture != "x86_64":
             continue
         assert path.lstat().st_mode == expected[name].lstat().st_mode, name
