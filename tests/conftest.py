@@ -56,17 +56,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal out the kernel tests, which wait for seconds, and let each worker begin with its share.
 
     `--dist worksteal` gives each worker a contiguous part, and others take from its end: one
-    worker would run nearly all boxes, and the others end long before it.
+    worker would run nearly all boxes, and the others end long before it. Each begins at another
+    place of its share, since boxes that all boot at the same time are slow.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     kernel = [item for item in items if item.get_closest_marker("kernel")]
     quick = [item for item in items if not item.get_closest_marker("kernel")]
-    bounds = [len(quick) * each // workers for each in range(workers + 1)]
-    items[:] = [
-        item
-        for each in range(workers)
-        for item in (*kernel[each::workers], *quick[bounds[each] : bounds[each + 1]])
-    ]
+    dealt: list[pytest.Item] = []
+    for each in range(workers):
+        share = kernel[each::workers]
+        first = len(share) * each // workers
+        dealt += share[first:] + share[:first]
+        dealt += quick[len(quick) * each // workers : len(quick) * (each + 1) // workers]
+    items[:] = dealt
 
 
 @pytest.hookimpl(tryfirst=True)
