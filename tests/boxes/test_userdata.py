@@ -1,5 +1,7 @@
 """User data alone install the program; the filesystem grows and survives reboots."""
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
@@ -62,17 +64,13 @@ def server(tmp_path: Path) -> Iterator[HttpsServer]:
 
 @pytest.fixture
 def trusted(server: HttpsServer, tmp_path: Path) -> dict[str, Path]:
-    """The folders of a box that trusts the server."""
+    """What a box has that trusts the server: its certificate, by the name OpenSSL wants."""
+    argv = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(server.authority)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
     folder = tmp_path / "trusted"
     folder.mkdir()
-    (folder / "authority.crt").write_bytes(server.authority.read_bytes())
-    (folder / "cloud.conf").write_text(
-        "[Service]\nEnvironment=SSL_CERT_FILE=/etc/tests-trust/authority.crt\n"
-    )
-    return {
-        "etc/tests-trust": folder,
-        "etc/systemd/system/cloud-final.service.d": folder,
-    }
+    shutil.copy(server.authority, folder / f"{done.stdout.strip()}.0")
+    return {"etc/ssl/certs": folder}
 
 
 @pytest.fixture
