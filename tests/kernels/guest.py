@@ -23,6 +23,8 @@ _OPTIONS = (
     "--deselect=tests/kernel/test_btrfs_balance.py::test_the_phantom_of_two_adds_is_named",
     # System calls take several times as long.
     "--deselect=tests/kernel/test_btrfs_reading.py::test_a_reading_takes_microseconds",
+    # That kernel aborts the transaction by itself, before any device is added: docs/metadata.md.
+    "--deselect=tests/kernel/test_btrfs_reserve.py::test_writers_that_retry_on_enospc[metadata]",
     # Processes that are left behind by design may end as late as in another test.
     "-Wdefault::pytest.PytestUnraisableExceptionWarning",
 )
