@@ -125,20 +125,31 @@ def test_not_under_a_running_daemon(host: Host, fstab: Path) -> None:
     assert len(fstab.read_text().splitlines()) == 2
 
 
-def test_purge_wants_it_empty(host: Host, fstab: Path) -> None:
-    """With any content in the filesystem `--purge-empty` changes nothing."""
-    before = fstab.read_text()
-    subprocess.run(
-        ["btrfs", "subvolume", "create", str(host.mountpoint / "results")],
-        check=True,
-        capture_output=True,
-    )
+def test_purge_wants_it_empty_and_unused(host: Host, fstab: Path) -> None:
+    """With any content, another mount or a process in it `--purge-empty` changes nothing."""
+    assert host.run("grow").returncode == 0
+    results = str(host.mountpoint / "results")
+    argv = ["btrfs", "subvolume"]
+    subprocess.run([*argv, "create", results], check=True, capture_output=True)
     done = host.run("uninstall", "--purge-empty")
-    assert done.returncode == 5
-    assert "results" in done.stderr
-    assert fstab.read_text() == before
-    assert host.config.exists()
-    assert host.mountpoint.is_mount()
+    assert (done.returncode, "results" in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
+    subprocess.run([*argv, "delete", results], check=True, capture_output=True)
+
+    second = host.folder / "second"
+    second.mkdir()
+    subprocess.run(["mount", "--bind", str(host.mountpoint), str(second)], check=True)
+    done = host.run("uninstall", "--purge-empty")
+    subprocess.run(["umount", str(second)], check=True)
+    assert (done.returncode, str(second) in done.stderr) == (5, True), done.stderr
+    assert_untouched(host, fstab)
+
+    with subprocess.Popen(["sleep", "60"], cwd=host.mountpoint) as user:
+        done = host.run("uninstall", "--purge-empty")
+        user.kill()
+    assert done.returncode == 1
+    assert f"fuser -vm {host.mountpoint}" in done.stderr
+    assert_untouched(host, fstab)
 
 
 def test_purge_wants_it_mounted(host: Host, fstab: Path) -> None:
@@ -150,19 +161,6 @@ def test_purge_wants_it_mounted(host: Host, fstab: Path) -> None:
     assert f"mount {host.mountpoint}" in done.stderr
     assert fstab.read_text() == before
     assert host.config.exists()
-
-
-def test_purge_wants_it_unused(host: Host, fstab: Path) -> None:
-    """A process that works in it keeps the filesystem and its volumes."""
-    assert host.run("grow").returncode == 0
-    with subprocess.Popen(["sleep", "60"], cwd=host.mountpoint) as user:
-        done = host.run("uninstall", "--purge-empty")
-        user.kill()
-    assert done.returncode == 1
-    assert f"fuser -vm {host.mountpoint}" in done.stderr
-    assert host.mountpoint.is_mount()
-    assert len(fstab.read_text().splitlines()) == 2
-    assert [volume.state for volume in host.volumes()] == ["in-use"]
 
 
 def test_purge_wants_all_of_it(host: Host, fstab: Path) -> None:
@@ -177,18 +175,6 @@ def test_purge_wants_all_of_it(host: Host, fstab: Path) -> None:
     subprocess.run(["mount", "--move", str(part), str(host.mountpoint)], check=True)
     done = host.run("uninstall", "--purge-empty")
     assert (done.returncode, "/empty" in done.stderr) == (5, True), done.stderr
-    assert_untouched(host, fstab)
-
-
-def test_purge_wants_it_mounted_once(host: Host, fstab: Path) -> None:
-    """A second mount of the filesystem on this host is named before anything is changed."""
-    assert host.run("grow").returncode == 0
-    second = host.folder / "second"
-    second.mkdir()
-    subprocess.run(["mount", "--bind", str(host.mountpoint), str(second)], check=True)
-    done = host.run("uninstall", "--purge-empty")
-    subprocess.run(["umount", str(second)], check=True)
-    assert (done.returncode, str(second) in done.stderr) == (5, True), done.stderr
     assert_untouched(host, fstab)
 
 
