@@ -117,7 +117,8 @@ install() {
 uninstall() {
     require_ours uninstall
     if is_live; then
-        systemctl stop ebs-autoscale.service 'ebs-autoscale@*.service'
+        # Two patterns: for them it is no error that there is no such unit, as in a second run.
+        systemctl stop 'ebs-autoscale.servic[e]' 'ebs-autoscale@*.service'
         for unit in ebs-autoscale.service ebs-autoscale@.service; do
             [ ! -f "$UNITDIR/$unit" ] || systemctl -q disable "$unit"
         done
