@@ -462,6 +462,9 @@ def test_the_environment(host: Host) -> None:
     assert value in done.stdout
     assert "CREDENTIAL=" not in (host.folder / "calls").read_text()
     assert not list((host.folder / "run").glob("*environment*"))
+    host.program("systemd-run", "#!/bin/sh\nexit 1\n")
+    assert host.run(CREDENTIAL=value).returncode == 1
+    assert not list((host.folder / "run").glob("*environment*"))
 
 
 def test_data_of_another_host(host: Host) -> None:
