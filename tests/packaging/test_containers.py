@@ -467,6 +467,19 @@ def test_the_environment(host: Host) -> None:
     assert not list((host.folder / "run").glob("*environment*"))
 
 
+def test_with_bash(host: Host) -> None:
+    """Which is /bin/sh on Amazon Linux."""
+    done = host.run(
+        before="mount --bind /bin/bash /bin/sh",
+        after="cat /var/lib/docker/overlay2/layer/file",
+        SHELLOPTS="braceexpand",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("an image")
+    assert is_whole(host.disk / ".containers/docker")
+    host.assert_running()
+
+
 def test_data_of_another_host(host: Host) -> None:
     """What a filesystem brings along is set aside and not overwritten."""
     (host.disk / ".containers/docker").mkdir(parents=True)
