@@ -6,7 +6,7 @@ fi
 # Bytecode of the version that is replaced is of no use to the next one.
 [ ! -d "$app/lib" ] || find "$app/lib" -name __pycache__ -prune -exec rm -rf {} +
 # An unpacked release is taken over. Its libraries may be in other versions, by which `check` would judge.
-[ -e /usr/bin/ebs-autoscale ] || rm -rf "$app/lib/"*.dist-info
+[ "$(readlink /usr/bin/ebs-autoscale)" = "$app/bin/ebs-autoscale" ] || rm -rf "$app/lib/"*.dist-info
 # What it had to put elsewhere would hide what the package brings, unless an operator
 # has changed it.
 for unit in ebs-autoscale.service ebs-autoscale@.service; do

@@ -175,7 +175,6 @@ def test_an_upgrade_and_a_way_back(host: Host) -> None:
 
 
 OTHERS = {
-    "a package": ("packaged", "remove the package"),
     "make install": ("opt/ebs-autoscale/made-by-install", "`make uninstall`"),
     "an older make install": ("opt/ebs-autoscale/pyvenv.cfg", "`make uninstall`"),
 }
@@ -183,13 +182,24 @@ OTHERS = {
 
 @pytest.mark.parametrize(("name", "words"), OTHERS.values(), ids=OTHERS)
 def test_it_replaces_nothing_of_others(host: Host, name: str, words: str) -> None:
-    """What dpkg, rpm or `make install` know as theirs stays; nothing is fetched."""
+    """What `make uninstall` would remove stays; nothing is fetched."""
     path = host.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     host.refuses(words)
     assert path.exists()
     assert not host.server.asked
+
+
+def test_it_replaces_nothing_of_a_package(host: Host) -> None:
+    """The older script has a link of the same name, to elsewhere."""
+    packaged = host.root / "packaged"
+    packaged.symlink_to(host.app / "bin/ebs-autoscale")
+    host.refuses("remove the package")
+    assert not host.server.asked
+    packaged.unlink()
+    packaged.symlink_to("/usr/local/amazon-ebs-autoscale/bin/ebs-autoscale")
+    assert host.run()[0] == 0
 
 
 def test_killed_between_two_renames(host: Host) -> None:

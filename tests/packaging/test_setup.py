@@ -11,7 +11,7 @@ from tests.release import HOST_PYTHON
 
 pytestmark = pytest.mark.kernel
 
-TOOLS = ("cat", "id", "install", "ln", "mv", "readlink", "sh", "touch", "uname")
+TOOLS = ("cat", "id", "install", "ln", "mv", "readlink", "rm", "sh", "touch", "uname")
 # Package managers that tell what they were asked for. They have the packages in the folder `offer`.
 INSTALLS = """
 [ -e "$HOME/offer/$package" ] || { echo "no package $package" >&2; exit 1; }
@@ -34,7 +34,12 @@ class Host:
             made.mkdir(parents=True)
         for name in TOOLS:
             (self.bin / name).symlink_to(f"/usr/bin/{name}")
-        self.write("opt/ebs-autoscale/setup", (FILES / "setup").read_text())
+        self.packaged = folder / "packaged"
+        setup = (FILES / "setup").read_text()
+        assert setup.count("=/usr/bin/ebs-autoscale\n") == 1
+        self.write(
+            "opt/ebs-autoscale/setup", setup.replace("=/usr/bin/ebs-autoscale", f"={self.packaged}")
+        )
         self.write("opt/ebs-autoscale/bin/python", (FILES / "python").read_text())
         self.write("opt/ebs-autoscale/bin/ebs-autoscale", INIT)
         self.write("opt/ebs-autoscale/lib/psutil.py", "")
@@ -226,6 +231,7 @@ def test_the_older_script(host: Host) -> None:
     """While it is active nothing is installed; else its program is kept until `init` succeeds."""
     host.has(python3=HOST_PYTHON, mkfs_btrfs="/bin/true")
     host.link.write_text("the older script")
+    host.packaged.symlink_to("/usr/local/amazon-ebs-autoscale/bin/ebs-autoscale")
     host.write("bin/systemctl", "#!/bin/sh\nexit 0\n")
     line = host.refuses("/scratch")
     assert "`systemctl disable --now ebs-autoscale`" in line
@@ -234,6 +240,16 @@ def test_the_older_script(host: Host) -> None:
     host.write("init-fails", "")
     assert host.setup("/scratch").returncode == 1
     assert host.link.read_text() == "the older script"
+    assert host.packaged.is_symlink()
     (host.folder / "init-fails").unlink()
     assert host.setup("/scratch").returncode == 0
     assert host.link.readlink() == host.tree / "bin/ebs-autoscale"
+    assert not host.packaged.is_symlink()
+
+
+def test_a_package_is_in_the_path_already(host: Host) -> None:
+    """It gets no second link, which its removal would leave."""
+    host.has(python3=HOST_PYTHON, mkfs_btrfs="/bin/true")
+    host.packaged.symlink_to(host.tree / "bin/ebs-autoscale")
+    assert host.setup("/scratch").returncode == 0
+    assert not host.link.is_symlink()
