@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from stat import S_IWOTH
 
 import pytest
 
@@ -86,6 +87,7 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            umask=0,
         )
 
     def run(self, *prefix: str) -> tuple[int, str]:
@@ -150,6 +152,8 @@ def test_a_first_run(host: Host) -> None:
         "1.0 ebs-autoscale /data --size 5GiB --mode 1777",
     ]
     assert (host.version, host.is_clean) == ("1.0", True)
+    # Whatever the umask is.
+    assert not [path for path in host.root.rglob("opt/**/*") if path.stat().st_mode & S_IWOTH]
 
 
 def test_a_second_run_fetches_nothing(host: Host, server: HttpsServer) -> None:
