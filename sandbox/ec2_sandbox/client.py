@@ -45,7 +45,10 @@ def client_environment(url: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSeen:
-    """The state of a volume; `node` is the kernel name of its block device, if there is one."""
+    """The state of a volume and of its last modification; `node` is the kernel name of its device.
+
+    What a volume does not have is empty.
+    """
 
     id: str
     size_gib: int
@@ -57,6 +60,7 @@ class VolumeSeen:
     attachment_state: str
     delete_on_termination: bool
     node: str
+    modification: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,16 @@ class SandboxSettings:
     """Each has an equal share of the attachments; calls use card 0 unless they name another."""
     quota_volumes: int = 5000
     quota_gib: int = 50 * 1024
+    quota_modified_gib: int = 500 * 1024
+    """The target sizes of all modifications that are under way, in total."""
+    modifications: int = 4
+    modifications_seconds: float = 24 * _HOUR
+    """At most `modifications` of a volume in that time; before 2026, EC2 allowed one in 6 hours."""
+    elastic_volumes: bool = True
+    """Whether a volume can be modified while it is attached to an instance of this type."""
+    early_size: bool = False
+    """Whether DescribeVolumes shows a new size before it is there, which EC2 has been seen to do
+    (pull request 552 of kubernetes-sigs/aws-ebs-csi-driver)."""
     hidden_device_names: tuple[str, ...] = ()
     """Device names in use that DescribeInstances does not show, as some images have them."""
     encryption_by_default: bool = False
@@ -83,6 +93,8 @@ class SandboxSettings:
     detach_seconds: Span = _NO_TIME
     delete_seconds: Span = _NO_TIME
     modify_seconds: Span = _NO_TIME
+    growth_seconds: Span = _NO_TIME
+    """From the state `optimizing` to the growth of the block device."""
     optimize_seconds: Span = _NO_TIME
     terminate_seconds: Span = _NO_TIME
     # Measured by the EBS CSI driver (pkg/cloud/cloud.go); AWS does not document it.

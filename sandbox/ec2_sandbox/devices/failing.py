@@ -80,11 +80,19 @@ class FailingDevice(LoopDevice):
         """The space that the sparse file takes."""
         return self._below.stored_bytes
 
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file below."""
+        return self._below.file_bytes
+
     def resize(self, size_bytes: int) -> None:
-        """Resize the file and both devices, within the size at creation."""
+        """Resize the file and both devices, which work for that moment."""
+        fault = self.fault
+        self.fail(DeviceFault.NONE)
         self._below.resize(size_bytes)
         if self.is_bound:
             fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
+        self.fail(fault)
 
     def fail(self, fault: DeviceFault) -> None:
         """Fail like this from now on and no other way, until told otherwise; content is kept.
