@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.errors import Denied
+from ebs_autoscale.ec2.failures import translated_errors
 from ebs_autoscale.ec2.iam import is_key_arn, policy_document
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume, VolumeSpec
 from ebs_autoscale.units import format_size
-from ebs_autoscale.volumes import Ec2Volumes, translated_errors
+from ebs_autoscale.volumes import Ec2Volumes
 
 if TYPE_CHECKING:
     from types_boto3_ec2.literals import InstanceTypeType
