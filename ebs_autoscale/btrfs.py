@@ -18,7 +18,6 @@ from ebs_autoscale.filesystems.btrfs.metadata import (
 from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
 from ebs_autoscale.filesystems.btrfs.reading import devices_of, exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_near_enospc
-from ebs_autoscale.filesystems.btrfs.superblock import superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.blank import require_writable
@@ -246,27 +245,7 @@ class BtrfsFilesystem:
         )
 
     def _is_device(self, name: str) -> bool:
-        """Whether it is a device in sysfs and on disk; raises Unfit when only one says so."""
-        reading = self.read()
-        listed = reading.has_device(name)
-        try:
-            written = superblock_uuid(f"/dev/{name}") == self.uuid
-        except OSError as error:
-            if not listed:
-                return False
-            what = f"cannot read the superblock on {name}: {error}"
-            raise Transient(what, cause=Cause.ADD) from error
-        if listed and not written:
-            device = next(each for each in reading.devices if each.name == name)
-            raise repair.incomplete_add(device, self.mountpoint)
-        if written and not listed:
-            raise Unfit(
-                f"{name} has a superblock of {self.uuid}, but the kernel does not list it as a "
-                "device: it is a restored snapshot, or was removed from the filesystem",
-                hint=f"inspect it; if its data is not needed, run `wipefs --all /dev/{name}`",
-                cause=Cause.NOT_BLANK,
-            )
-        return listed
+        return repair.is_device(name, self.read(), self.mountpoint)
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:
         """Whether `balance_metadata` would change something; `newest` is the last device's name.
@@ -304,7 +283,8 @@ class BtrfsFilesystem:
         if mode is Rebalance.OFF:
             return "nothing to do: metadata.rebalance is off"
         if (operation := self.exclusive_operation()) != "none":
-            raise self._blocked(operation)
+            is_lost = operation == "balance paused" and not self._balance.progress()
+            raise repair.no_balance_beside(operation, self.mountpoint, self.uuid, lost=is_lost)
         before = self.read()
         profile = f"{before.metadata_profile} metadata"
         moved = self._move_data(stopping, tell)
@@ -341,18 +321,6 @@ class BtrfsFilesystem:
             devid = device_to_free(reading).devid
             self._balance.run(f"-ddevid={devid},limit=1", stopping=stopping, tell=tell)
         return _MOVED_CHUNKS_MAX
-
-    def _blocked(self, operation: str) -> Transient:
-        what = f"another operation is in progress ({operation})"
-        hint = f"see `btrfs balance status {self.mountpoint}`"
-        if operation == "balance paused" and not self._balance.progress():
-            # Seen on 6.18 after two adds at once; only an unmount ends this state.
-            what = "the kernel reports a paused balance, but there is none"
-            command = repair.remount_command(self.mountpoint, self.uuid)
-            hint = f"run `{command}`; no data is lost"
-        return Transient(
-            f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION
-        )
 
 
 class _Balance:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
+from ebs_autoscale.filesystems.btrfs.superblock import read_superblock, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
-from ebs_autoscale.model import Device
+from ebs_autoscale.model import Device, Reading
 
 _PROC = Path("/proc")
 
@@ -75,6 +75,29 @@ def verify_superblocks(
             raise incomplete_add(device, path, volumes.get(device.name, ""))
 
 
+def is_device(name: str, reading: Reading, path: str) -> bool:
+    """Whether it is a device in sysfs and on disk; raises Unfit when only one says so."""
+    listed = reading.has_device(name)
+    try:
+        written = superblock_uuid(f"/dev/{name}") == reading.filesystem
+    except OSError as error:
+        if not listed:
+            return False
+        what = f"cannot read the superblock on {name}: {error}"
+        raise Transient(what, cause=Cause.ADD) from error
+    if listed and not written:
+        device = next(each for each in reading.devices if each.name == name)
+        raise incomplete_add(device, path)
+    if written and not listed:
+        raise Unfit(
+            f"{name} has a superblock of {reading.filesystem}, but the kernel does not list it as "
+            "a device: it is a restored snapshot, or was removed from the filesystem",
+            hint=f"inspect it; if its data is not needed, run `wipefs --all /dev/{name}`",
+            cause=Cause.NOT_BLANK,
+        )
+    return listed
+
+
 def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
     """What a failed add means to the growth."""
     if "appears to contain" in error.stderr:
@@ -96,6 +119,17 @@ def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
 def is_exclusive(error: CommandFailed) -> bool:
     """Whether another exclusive operation prevented it."""
     return "exclusive operation" in error.stderr or "in progress" in error.stderr
+
+
+def no_balance_beside(operation: str, path: str, uuid: str, *, lost: bool) -> Transient:
+    """Why metadata is not balanced now; `lost` is a paused balance that does not exist."""
+    what = f"another operation is in progress ({operation})"
+    hint = f"see `btrfs balance status {path}`"
+    if lost:
+        # Seen on 6.18 after two adds at once; only an unmount ends this state.
+        what = "the kernel reports a paused balance, but there is none"
+        hint = f"run `{remount_command(path, uuid)}`; no data is lost"
+    return Transient(f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION)
 
 
 def mount_hint(path: str, *, is_incomplete: bool = False) -> str:
