@@ -1,7 +1,7 @@
 """The settings of a sandbox: its identity, its limits and its latencies."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
@@ -74,6 +74,9 @@ class SandboxSettings:
     early_size: bool = False
     """Whether DescribeVolumes shows a new size before it is there, which EC2 has been seen to do
     (pull request 552 of kubernetes-sigs/aws-ebs-csi-driver)."""
+    request_buckets: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """For actions that are throttled, capacity and refill per second: EC2 has 50 and 5 for
+    ModifyVolume."""
     hidden_device_names: tuple[str, ...] = ()
     """Device names in use that DescribeInstances does not show, as some images have them."""
     encryption_by_default: bool = False
@@ -186,6 +189,9 @@ def _problems(settings: SandboxSettings) -> Iterator[str]:
     if settings.block_devices not in get_args(BlockDevices):
         known = ", ".join(get_args(BlockDevices))
         yield f"block_devices is {settings.block_devices!r}, not one of {known}"
+    for action, bucket in settings.request_buckets.items():
+        if len(bucket) != len(_NO_TIME) or min(bucket) < 0:
+            yield f"request_buckets: {action} is {bucket!r}, not a pair of capacity and refill"
     if not 0 <= settings.flicker_probability <= 1:
         yield f"flicker_probability {settings.flicker_probability} is not between 0 and 1"
     if settings.policy is not None:
