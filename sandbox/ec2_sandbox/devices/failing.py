@@ -86,7 +86,7 @@ class FailingDevice(LoopDevice):
         return self._below.file_bytes
 
     def resize(self, size_bytes: int) -> None:
-        """Resize the file and both devices, which work for that moment; not by more than 128 GiB."""
+        """Resize the file, by 128 GiB at most, and both devices, which work for that moment."""
         fault = self.fault
         self.fail(DeviceFault.NONE)
         self._below.resize(size_bytes)
