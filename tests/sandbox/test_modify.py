@@ -287,6 +287,29 @@ def test_attaching_waits_for_modifying(start: Start) -> None:
     assert rig.is_gone(second)
 
 
+def test_a_policy_may_be_for_some_volumes(rig: Rig) -> None:
+    """Tags, size and IOPS of a volume, as it is now, decide whether it may be modified."""
+    statement = {
+        "Effect": "Allow",
+        "Action": "ec2:ModifyVolume",
+        "Resource": "arn:aws:ec2:*:*:volume/*",
+        "Condition": {
+            "StringEquals": {"aws:ResourceTag/owner": "us"},
+            "NumericLessThan": {"ec2:VolumeSize": "20"},
+            "NumericEquals": {"ec2:VolumeIops": "3000"},
+        },
+    }
+    rig.control.set_policy({"Version": "2012-10-17", "Statement": [statement]})
+    ours = rig.control.put_volume(10, tags={"owner": "us"}, VolumeType="gp3")
+    theirs = rig.control.put_volume(10, tags={"owner": "them"}, VolumeType="gp3")
+    rig.control.advance(1)
+    rig.ec2.modify_volume(VolumeId=ours, Size=20)
+    rig.control.advance(1)
+    for volume_id in (ours, theirs):
+        with refused("UnauthorizedOperation", saying=f"volume/{volume_id}"):
+            rig.ec2.modify_volume(VolumeId=volume_id, Size=30)
+
+
 def test_an_operator_modifies_unseen(rig: Rig) -> None:
     """No fault or policy concerns an operator, but EC2's own rules do."""
     rig.control.set_policy({"Version": "2012-10-17", "Statement": []})
