@@ -45,9 +45,10 @@ def client_environment(url: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSeen:
-    """The state of a volume and of its last modification; `node` is the kernel name of its device.
+    """The state of a volume; `node` is the kernel name of its device.
 
-    What a volume does not have is empty.
+    `modification` is the state of the last of so many `modifications`. What a volume does not have
+    is empty.
     """
 
     id: str
@@ -61,6 +62,7 @@ class VolumeSeen:
     delete_on_termination: bool
     node: str
     modification: str = ""
+    modifications: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

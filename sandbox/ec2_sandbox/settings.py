@@ -123,6 +123,7 @@ class SandboxSettings:
                 detach_seconds=(1.0, 4.0),
                 delete_seconds=(0.5, 2.0),
                 modify_seconds=(2.0, 6.0),
+                growth_seconds=(0.05, 0.5),
                 optimize_seconds=(30.0, 60.0),
                 terminate_seconds=(5.0, 10.0),
             ),

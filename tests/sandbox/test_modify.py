@@ -242,6 +242,7 @@ def test_a_failed_modification_can_be_tried_again(rig: Rig) -> None:
     rig.ec2.modify_volume(VolumeId=volume_id, Size=20)
     rig.control.advance(1)
     assert shown_gib(rig, volume_id) == 20
+    assert rig.seen(volume_id).modifications == 2
 
 
 def test_a_modification_can_hang(rig: Rig) -> None:

@@ -136,6 +136,7 @@ def _volume(volume: Volume, node: str) -> dict[str, Any]:
         "delete_on_termination": bool(attachment and attachment.delete_on_termination),
         "node": node,
         "modification": volume.modification.state if volume.modification else "",
+        "modifications": len(volume.modifications),
     }
 
 
