@@ -13,6 +13,7 @@ Span = tuple[float, float]
 """Minimum and maximum of a latency in seconds; each one is drawn evenly from that range."""
 
 _NO_TIME: Span = (0.0, 0.0)
+_MAY_BE_NEGATIVE = ("device_seconds", "size_seconds")
 _HOUR = 3600.0
 
 
@@ -71,9 +72,6 @@ class SandboxSettings:
     """At most `modifications` of a volume in that time; before 2026, EC2 allowed one in 6 hours."""
     elastic_volumes: bool = True
     """Whether a volume can be modified while it is attached to an instance of this type."""
-    early_size: bool = False
-    """Whether DescribeVolumes shows a new size before it is there, which EC2 has been seen to do
-    (pull request 552 of kubernetes-sigs/aws-ebs-csi-driver)."""
     request_buckets: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """For actions that are throttled, capacity and refill per second: EC2 has 50 and 5 for
     ModifyVolume."""
@@ -98,6 +96,9 @@ class SandboxSettings:
     modify_seconds: Span = _NO_TIME
     growth_seconds: Span = _NO_TIME
     """From the state `optimizing` to the growth of the block device."""
+    size_seconds: Span = _NO_TIME
+    """From the state `optimizing` until DescribeVolumes shows the new size; may be negative, since
+    EC2 has been seen to show it early (pull request 552 of kubernetes-sigs/aws-ebs-csi-driver)."""
     optimize_seconds: Span = _NO_TIME
     terminate_seconds: Span = _NO_TIME
     # Measured by the EBS CSI driver (pkg/cloud/cloud.go); AWS does not document it.
@@ -209,5 +210,5 @@ def _span_problems(name: str, value: Any) -> Iterator[str]:
         yield f"{name} is {value!r}, not a pair of minimum and maximum seconds"
     elif value[0] > value[1]:
         yield f"{name} {value} has a minimum above its maximum"
-    elif value[0] < 0 and name != "device_seconds":
+    elif value[0] < 0 and name not in _MAY_BE_NEGATIVE:
         yield f"{name} {value} is negative"

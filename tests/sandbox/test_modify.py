@@ -56,13 +56,24 @@ def test_the_size_is_there_from_optimizing_on(start: Start, make: Callable[[Rig]
         assert (shown_gib(rig, volume_id), rig.seen(volume_id).size_gib) == (size, size)
 
 
-def test_a_new_size_may_be_shown_early(start: Start) -> None:
-    """DescribeVolumes may show the target before the volume has that size."""
-    rig = start(modify_seconds=(2, 2), early_size=True)
+@pytest.mark.parametrize(
+    ("size_seconds", "steps"),
+    [
+        (-5, [("modifying", 20, 10), ("completed", 20, 20)]),
+        (5, [("modifying", 10, 10), ("completed", 10, 20), ("completed", 20, 20)]),
+    ],
+)
+def test_a_new_size_may_be_shown_early_or_late(
+    start: Start, size_seconds: float, steps: list[tuple[str, int, int]]
+) -> None:
+    """What DescribeVolumes shows may be ahead of what the volume has, or behind it."""
+    rig = start(modify_seconds=(2, 2), size_seconds=(size_seconds, size_seconds))
     volume_id = available(rig)
     rig.ec2.modify_volume(VolumeId=volume_id, Size=20)
-    assert modification(rig, volume_id)["ModificationState"] == "modifying"
-    assert (shown_gib(rig, volume_id), rig.seen(volume_id).size_gib) == (20, 10)
+    for state, shown, there in steps:
+        assert modification(rig, volume_id)["ModificationState"] == state
+        assert (shown_gib(rig, volume_id), rig.seen(volume_id).size_gib) == (shown, there)
+        rig.control.advance(5)
 
 
 def test_a_volume_never_modified_has_no_modification(rig: Rig) -> None:

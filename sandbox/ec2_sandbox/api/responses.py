@@ -32,7 +32,7 @@ def volume(world: World, each: Volume) -> Element:
     """A Volume."""
     return {
         "VolumeId": each.id,
-        "Size": _shown_gib(world, each),
+        "Size": each.shown_gib(world.now),
         "SnapshotId": each.snapshot.id if each.snapshot else "",
         "AvailabilityZone": world.settings.zone,
         "OutpostArn": each.outpost_arn or None,
@@ -47,10 +47,6 @@ def volume(world: World, each: Volume) -> Element:
         "KmsKeyId": each.kms_key_arn,
         "MultiAttachEnabled": False,
     }
-
-
-def _shown_gib(world: World, each: Volume) -> int:
-    return each.charged_gib if world.settings.early_size else each.shape.size_gib
 
 
 def attachment(

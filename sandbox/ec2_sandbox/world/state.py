@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from random import Random
 from threading import Condition
 from typing import Any
@@ -77,12 +78,13 @@ class Shape:
 
 @dataclass(slots=True, kw_only=True)
 class Modification:
-    """A modification of a volume; a call sees it from `visible_at` on."""
+    """A modification of a volume; calls see it from `visible_at`, and its size from `shown_at`."""
 
     original: Shape
     target: Shape
     started_at: float
     visible_at: float
+    shown_at: float = inf
     state: ModificationState = ModificationState.MODIFYING
     optimizing_at: float = 0.0
     optimizing_seconds: float = 0.0
@@ -136,6 +138,13 @@ class Volume:
     def modified_at(self) -> list[float]:
         """When modifications began; one that failed counts as well."""
         return [each.started_at for each in self.modifications]
+
+    def shown_gib(self, now: float) -> int:
+        """The size that calls show."""
+        last = self.modification
+        if last is None or last.state is ModificationState.FAILED:
+            return self.shape.size_gib
+        return (last.target if now >= last.shown_at else last.original).size_gib
 
     @property
     def charged_gib(self) -> int:

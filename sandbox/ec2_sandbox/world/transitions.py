@@ -109,10 +109,15 @@ def begin_modify(
         visible_at=world.now + world.draw(world.settings.visibility_seconds),
     )
     volume.modifications.append(modification)
-    ending = partial(_become_optimizing, world, volume, modification, ghost=ghost)
+    if stuck:
+        return modification
+    seconds = world.draw(world.settings.modify_seconds)
     if failed:
         ending = partial(_end_modification, world, modification, ModificationState.FAILED)
-    _later(world, world.settings.modify_seconds, ending, stuck=stuck)
+    else:
+        ending = partial(_become_optimizing, world, volume, modification, ghost=ghost)
+        modification.shown_at = world.now + seconds + world.draw(world.settings.size_seconds)
+    world.timeline.after(seconds, ending)
     return modification
 
 
