@@ -412,11 +412,11 @@ class Monitor:
         self._activity = ""
         self._emit(event)
         # There may be a second unfinished volume; the next growth finds out.
-        last = event.stage not in {Stage.CREATED, Stage.ATTACHED}
+        last = event.stage in {None, Stage.ADDED, Stage.BALANCED}
         state, self._state = self._state, self._state.done(last=last)
         if last:
             self._growth_conditions.only(self._raised_in_growth)
-        if event.decision is not DecisionKind.GROW:
+        if event.decision not in {DecisionKind.GROW, DecisionKind.ENLARGE}:
             return
         self._growths_done += 1
         # From the start of the process until the space was usable; balancing comes after that.

@@ -1,4 +1,4 @@
-"""EBS volumes by boto3: list, create, attach, detach and delete them, and wait for each."""
+"""EBS volumes by boto3: list, create, attach, enlarge, detach, delete them; wait for each."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ebs_autoscale.ec2.requests import (
 from ebs_autoscale.ec2.responses import (
     cards_by_load,
     growth_of,
+    modification_of,
     slots_free,
     tags_of,
     volume_of,
@@ -36,6 +37,7 @@ from ebs_autoscale.model import (
     GrowthId,
     Identity,
     Inventory,
+    Modification,
     Volume,
     VolumeSpec,
 )
@@ -295,6 +297,27 @@ class Ec2Volumes:
         except Transient as error:
             if error.cause is not Cause.NOT_VISIBLE:
                 raise
+
+    def enlarge(self, volume: Volume, size_bytes: int) -> Modification:
+        """Begin to enlarge the volume to this size; EC2 refuses it while another one is running."""
+        with translated_errors(f"cannot enlarge {volume.id} to {size_bytes // GIB} GiB"):
+            answer = self.ec2.modify_volume(VolumeId=volume.id, Size=size_bytes // GIB)
+            return modification_of(answer["VolumeModification"], self._clock.wall_seconds())
+
+    def with_modifications(self, volumes: Sequence[Volume]) -> tuple[Volume, ...]:
+        """The same volumes, each with its latest modification; one call."""
+        # With VolumeIds EC2 answers an error if one of them was never modified.
+        filters: Sequence[FilterTypeDef] = [
+            {"Name": "volume-id", "Values": [volume.id for volume in volumes]}
+        ]
+        with translated_errors("cannot look at the modifications of volumes"):
+            pages = self.ec2.get_paginator("describe_volumes_modifications").paginate(
+                Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
+            )
+            now = self._clock.wall_seconds()
+            answers = [each for page in pages for each in page.get("VolumesModifications", [])]
+            found = {each["VolumeId"]: modification_of(each, now) for each in answers}
+        return tuple(replace(each, modification=found.get(each.id)) for each in volumes)
 
     def owned(self) -> tuple[Volume, ...]:
         """The volumes of this instance, of all filesystems."""

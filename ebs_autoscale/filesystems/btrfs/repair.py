@@ -7,9 +7,13 @@ from pathlib import Path
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.superblock import read_superblock, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
-from ebs_autoscale.model import Device, Reading
+from ebs_autoscale.model import MIB, Device, Reading
 
 _PROC = Path("/proc")
+
+# A growth begins with 20 % by default: so much is left for a balance to end by itself.
+_NEARLY_FULL_SHARE = 1 / 20
+_NEARLY_FULL_METADATA_BYTES = 64 * MIB
 
 
 def add_command(name: str, path: str) -> list[str]:
@@ -114,6 +118,39 @@ def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
             cause=Cause.EXCLUSIVE_OPERATION,
         )
     return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
+
+
+def busy(what: str, operation: str) -> Transient:
+    """Why something that changes devices cannot be done: this exclusive operation does not end."""
+    return Transient(
+        f"cannot {what}: another operation is in progress ({operation})",
+        hint="wait for it to finish, or cancel it",
+        cause=Cause.EXCLUSIVE_OPERATION,
+    )
+
+
+def is_nearly_full(reading: Reading) -> bool:
+    """Whether programs need space more than another process needs its balance."""
+    is_short = reading.available_bytes < reading.size_bytes * _NEARLY_FULL_SHARE
+    return is_short or reading.metadata_headroom_bytes < _NEARLY_FULL_METADATA_BYTES
+
+
+def resize_command(devid: int, path: str) -> list[str]:
+    """The command that extends a device to the size of its block device."""
+    return ["btrfs", "filesystem", "resize", f"{devid}:max", path]
+
+
+def resize_failure(device: Device, path: str, error: CommandFailed) -> Transient:
+    """What a failed resize means to the growth."""
+    if is_exclusive(error):
+        return Transient(
+            f"cannot extend {device.name}: {error}",
+            hint="wait for the other operation to finish, or cancel it",
+            cause=Cause.EXCLUSIVE_OPERATION,
+        )
+    command = " ".join(resize_command(device.devid, path))
+    hint = f"see `dmesg`, then run `{command}`"
+    return Transient(f"cannot extend {device.name}: {error}", hint=hint, cause=Cause.RESIZE)
 
 
 def is_exclusive(error: CommandFailed) -> bool:
