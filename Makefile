@@ -1,8 +1,10 @@
 # Everything from a fresh Debian or Ubuntu: `make demo`, `make test`. See `make help`.
 
-# Debian 12 and Ubuntu 24.04 have it as python3, Ubuntu 22.04 beside it as python3.11.
-PYTHON ?= $(shell if ! command -v python3 || python3 -c 'import sys; \
-	sys.exit(sys.version_info < (3, 11))'; then echo python3; else echo python3.11; fi | tail -n 1)
+# Debian 12 and Ubuntu 24.04 have it as python3; Ubuntu 22.04 and Amazon Linux 2023 beside it, as python3.11.
+PYTHON ?= $(shell sh release/files/python -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3.11)
+# Linux 6.1 as a process, on Debian 12; other distributions have no such package, or another kernel in it.
+OLDER_KERNEL = $(shell . /etc/os-release; [ "$$ID $$(uname -m)" != "debian x86_64" ] || \
+	echo linux.uml:user-mode-linux modprobe:kmod)
 # Passed to the demo, pytest or the bench, for example: make demo ARGS='--rate 40MiB'
 ARGS =
 
@@ -22,18 +24,9 @@ SOURCES := ebs_autoscale sandbox release tests
 JUNK := $(VENV) build dist ebs_autoscale.egg-info sandbox/*.egg-info sandbox/build .pytest_cache .mypy_cache .ruff_cache \
 	.import_linter_cache .hypothesis .coverage
 
-INSTALLED = $(UNITDIR)/ebs-autoscale.service $(UNITDIR)/ebs-autoscale@.service \
-	$(CATALOGDIR)/ebs-autoscale.catalog /etc/logrotate.d/ebs-autoscale $(PREFIX)/bin/ebs-autoscale \
-	$(PREFIX)/share/man/man5/ebs-autoscale.yaml.5 $(PREFIX)/share/man/man8/ebs-autoscale.8 \
-	$(PREFIX)/share/bash-completion/completions/ebs-autoscale \
-	$(PREFIX)/share/zsh/site-functions/_ebs-autoscale \
-	$(PREFIX)/share/fish/vendor_completions.d/ebs-autoscale.fish
-RELOAD_UNITS = [ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || \
-	{ systemctl daemon-reload && journalctl --update-catalog; }
-
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
+.PHONY: help demo test test-unit test-release test-older-kernel fuzz chaos hostile guide bench bench-fill measure completion pictures check imports format lock dist install \
 	uninstall tools clean
 .DELETE_ON_ERROR:
 
@@ -44,14 +37,22 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 	@exec $(SUDO) setpriv --pdeathsig KILL $(BIN)/ebs-autoscale demo $(ARGS)
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
-	systemd-analyze:systemd debootstrap:debootstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
-	zsh:zsh fish:fish
+	systemd-analyze:systemd mmdebstrap:mmdebstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
+	zsh:zsh fish:fish openssl:openssl rpm:rpm $(OLDER_KERNEL)
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+
+test-release: NEEDED = rpm:rpm debootstrap:debootstrap
+test-release: tools $(VENV)/.dev-ready ## run the black-box tests against each artefact; ARGS='deb -k reload'
+	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m tests.artefact $(ARGS)
 
 test-unit: $(VENV)/.dev-ready ## run the tests that need neither root nor devices (half a minute)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -p no:cacheprovider \
 		--hypothesis-profile quick tests/unit tests/host $(ARGS)
+
+test-older-kernel: NEEDED = $(OLDER_KERNEL) mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs ip:iproute2
+test-older-kernel: tools $(VENV)/.dev-ready ## run the kernel tests on Linux 6.1, in user-mode Linux (twelve minutes)
+	@exec $(SUDO) $(BIN)/python -m tests.kernels $(ARGS)
 
 fuzz: $(VENV)/.dev-ready ## change what comes from outside, for a minute; ARGS='--seconds 60 --seed 7'
 	@exec $(BIN)/python -m tests.fuzz $(ARGS)
@@ -103,56 +104,26 @@ imports: $(VENV)/.dev-ready ## count imports between packages, upward imports an
 format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
 
-lock: $(VENV)/.demo-ready ## renew requirements.lock, the versions and hashes that a release brings along
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' --output-file
+lock: $(VENV)/.demo-ready ## renew versions and hashes: what a release brings along, and what builds it
 	@$(PIP) install --group lock
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+	@$(COMPILE) requirements.lock pyproject.toml
+	@$(COMPILE) release/requirements.lock --group release
 
-dist: $(VENV)/.dev-ready ## build a release in dist: trees with all dependencies, .deb, wheel and sdist
+dist: $(VENV)/.dev-ready ## build a release in dist: trees with all dependencies, .deb, .rpm, wheel and sdist
 	@$(BIN)/python -m release $(ARGS)
 
-# The folders it has to make are noted, so that `make uninstall` leaves what was there before.
-install: ## install into APPDIR, with units, man pages and shell completion (as root)
-	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$app/made-by-install"; new=""; \
-	for folder in "$$app" $(foreach file,$(INSTALLED),"$(DESTDIR)$(dir $(file))"); do \
-		folder="$${folder%/}"; \
-		while [ ! -e "$$folder" ]; do new="$$new$$folder\n"; folder="$$(dirname "$$folder")"; done; \
-	done; \
-	[ -e "$$made" ] || { mkdir -p "$$app"; printf "$$new" | sort -ru >"$$made"; }; \
-	echo "installing into $$app"; \
-	$(PYTHON) -m venv "$$app"; \
-	"$$app/bin/python" -m pip -qq --disable-pip-version-check install --no-compile .; \
-	grep -rlIF "$$app" "$$app/bin" "$$app/pyvenv.cfg" | xargs sed -i "s|$$app|$(APPDIR)|g"; \
-	"$$app/bin/python" -m compileall -q -s "$(DESTDIR)" "$$app/lib"; \
-	for unit in systemd/*.service; do \
-		install -Dm 644 "$$unit" "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
-		sed -i 's|/opt/ebs-autoscale/|$(APPDIR)/|' "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}"; \
-	done; \
-	install -Dm 644 systemd/ebs-autoscale.catalog "$(DESTDIR)$(CATALOGDIR)/ebs-autoscale.catalog"; \
-	install -Dm 644 logrotate/ebs-autoscale "$(DESTDIR)/etc/logrotate.d/ebs-autoscale"; \
-	for page in ebs-autoscale.yaml.5 ebs-autoscale.8; do \
-		install -Dm 644 "docs/$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; \
-	done; \
-	share="$(DESTDIR)$(PREFIX)/share"; \
-	install -Dm 644 -t "$$share/bash-completion/completions" completion/bash/*; \
-	install -Dm 644 -t "$$share/zsh/site-functions" completion/zsh/*; \
-	install -Dm 644 -t "$$share/fish/vendor_completions.d" completion/fish/*; \
-	install -d "$(DESTDIR)$(PREFIX)/bin"; \
-	ln -sfn "$(APPDIR)/bin/ebs-autoscale" "$(DESTDIR)$(PREFIX)/bin/ebs-autoscale"
-	@$(RELOAD_UNITS)
-	@echo "next: ebs-autoscale init /scratch"
+INSTALLER = DESTDIR='$(DESTDIR)' APPDIR='$(APPDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' \
+	CATALOGDIR='$(CATALOGDIR)' PYTHON='$(PYTHON)' sh release/install.sh
+
+# A tree for packagers needs no btrfs-progs here.
+install: NEEDS_ENSUREPIP = yes
+install: $(if $(DESTDIR),,tools) ## install into APPDIR, with units, man pages and shell completion (as root)
+	@$(INSTALLER) install
 
 uninstall: ## remove what `make install` installed; filesystems, volumes and configuration stay (as root)
-	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { \
-		systemctl stop 'ebs-autoscale*.service'; \
-		for unit in ebs-autoscale.service ebs-autoscale@.service; do \
-			[ ! -f "$(UNITDIR)/$$unit" ] || systemctl -q disable "$$unit" || exit; \
-		done; }
-	@set -e; app="$(DESTDIR)$(APPDIR)"; made="$$(cat "$$app/made-by-install" 2>/dev/null)" || true; \
-	rm -rf "$$app"; \
-	for file in $(INSTALLED); do rm -f "$(DESTDIR)$$file"; done; \
-	for folder in $$made; do rmdir "$$folder" 2>/dev/null || true; done
-	@$(RELOAD_UNITS)
+	@$(INSTALLER) uninstall
 
 clean: ## remove the venv, caches and build products
 	@rm -rf $(JUNK) 2>/dev/null || $(SUDO) rm -rf $(JUNK)
@@ -167,9 +138,10 @@ $(VENV)/.demo-ready: pyproject.toml sandbox/pyproject.toml | tools
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
-$(VENV)/.dev-ready: $(VENV)/.demo-ready
+$(VENV)/.dev-ready: $(VENV)/.demo-ready release/requirements.lock
 	@echo "installing what the tests and checks need"
 	@$(PIP) install --group dev
+	@$(PIP) install --require-hashes --requirement release/requirements.lock
 	@touch $@
 
 # Asks apt only for what is not here; on other distributions it says what is missing. The tests need
@@ -178,7 +150,7 @@ tools:
 	@PATH="$$PATH:/usr/sbin:/sbin"; missing=""; \
 	need() { command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
 	need $(PYTHON) $(notdir $(PYTHON)); \
-	[ -x $(BIN)/python ] || $(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	[ -x $(BIN)/python -a -z '$(NEEDS_ENSUREPIP)' ] || $(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| missing="$$missing $(notdir $(PYTHON))-venv"; \
 	need mkfs.btrfs btrfs-progs; \
 	need mount mount; \

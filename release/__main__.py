@@ -2,20 +2,24 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
-from release.archives import deb, read_tar_gz, tar_gz
+from release.archives import read_tar_gz, tar_gz
+from release.packages import DEBIAN_NAMES, debian, rpm
 from release.sbom import sbom
-from release.trees import DEBIAN_NAMES, debian, tree
+from release.trees import tree
 from release.wheels import locked, read
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
+TOOLS = ROOT / "release/requirements.lock"
 
 _BUILD = "import sys, setuptools.build_meta as b; getattr(b, 'build_' + sys.argv[1])(sys.argv[2])"
 
@@ -31,6 +35,7 @@ def main() -> None:
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     with tempfile.TemporaryDirectory(prefix="ebs-autoscale-dist-") as scratch:
         try:
+            _require_locked_tools()
             built = dict(_build(Path(scratch), epoch))
         except (ValueError, subprocess.CalledProcessError) as error:
             sys.exit(f"cannot build the release: {error}")
@@ -58,18 +63,26 @@ def _build(scratch: Path, epoch: int) -> Iterator[tuple[str, bytes]]:
     (sdist,) = out.glob("*.tar.gz")
     yield sdist.name, tar_gz(read_tar_gz(sdist.read_bytes()), epoch=epoch)
     product = read(wheel)
-    version = product.metadata["Version"]
     for architecture in DEBIAN_NAMES:
         dependencies = locked(LOCK, architecture, ROOT / "build/wheels")
         bom = sbom(product, dependencies, epoch=epoch)
         files = tree(source, product, dependencies, bom)
-        name = f"ebs-autoscale-{version}-linux-{architecture}"
+        name = f"ebs-autoscale-{product.metadata['Version']}-linux-{architecture}"
         inside = {f"ebs-autoscale/{path}": entry for path, entry in files.items()}
         yield f"{name}.tar.gz", tar_gz(inside, epoch=epoch)
         yield f"{name}.cdx.json", bom
-        control, data = debian(files, product, architecture)
-        debian_name = f"ebs-autoscale_{version}_{DEBIAN_NAMES[architecture]}.deb"
-        yield debian_name, deb(control, data, epoch=epoch)
+        yield debian(files, product, architecture, epoch=epoch)
+        yield rpm(files, product, architecture, epoch=epoch)
+
+
+def _require_locked_tools() -> None:
+    """Raise ValueError unless the tools are those that everybody builds this release with."""
+    for name, locked_version in re.findall(r"^([\w-]+)==(\S+)", TOOLS.read_text(), re.MULTILINE):
+        if version(name) != locked_version:
+            raise ValueError(
+                f"{name} {version(name)} is installed, {locked_version} is locked: "
+                "run `rm .venv/.dev-ready`, then `make dist`"
+            )
 
 
 def _copy_tracked(folder: Path) -> None:

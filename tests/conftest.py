@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from ec2_sandbox.devices.failing import FailingDevice
 from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.devices.namespace import enter_private_namespace, missing_requirement
@@ -50,6 +51,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_REASON] = config.stash[_REASON] or str(error)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out the kernel tests, which wait for seconds, and let each worker begin with its share.
+
+    `--dist worksteal` gives each worker a contiguous part, and others take from its end: one
+    worker would run nearly all boxes, and the others end long before it. Each begins at another
+    place of its share, since boxes that all boot at the same time are slow.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    kernel = [item for item in items if item.get_closest_marker("kernel")]
+    quick = [item for item in items if not item.get_closest_marker("kernel")]
+    dealt: list[pytest.Item] = []
+    for each in range(workers):
+        share = kernel[each::workers]
+        first = len(share) * each // workers
+        dealt += share[first:] + share[:first]
+        dealt += quick[len(quick) * each // workers : len(quick) * (each + 1) // workers]
+    items[:] = dealt
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip kernel tests where they cannot run, saying why; in CI that is a failure."""
@@ -75,6 +96,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _count_kernel(terminalreporter: pytest.TerminalReporter, outcome: str) -> int:
     reports = terminalreporter.stats.get(outcome, [])
     return sum("kernel" in getattr(report, "keywords", {}) for report in reports)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def botocore_reads_once() -> Iterator[None]:
+    """Let all sessions share botocore's data; parsing them takes a third of a second each time."""
+    load = cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
+        yield
 
 
 class FakeClock:

@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.site.asked[self.path] += 1
-        name, _, how = self.path.strip("/").partition("?")
+        name, _, how = self.path[1:].partition("?")
         file = self.site.folder / name
         if how == "hang":
             self.site.closing.wait(60)

@@ -1,5 +1,7 @@
 """The shipped user data, and the script in them."""
 
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from pathlib import Path
 
 import yaml
@@ -29,3 +31,12 @@ def settings() -> dict[str, str]:
     """The settings, as they are shipped."""
     lines = script().partition("EDIT HERE")[2].partition("# ----")[0].splitlines()[1:]
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def multipart(*parts: str) -> str:
+    """User data of several parts, as EC2's services want them."""
+    whole = MIMEMultipart()
+    for part in parts:
+        kind = "cloud-config" if part.startswith("#cloud-config") else "x-shellscript"
+        whole.attach(MIMEText(part, kind, "utf-8"))
+    return whole.as_string()

@@ -12,7 +12,7 @@ from ebs_autoscale import __version__
 from ebs_autoscale.checks.line import Line
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import path_of, run
-from ebs_autoscale.host.requirements import require_root
+from ebs_autoscale.host.requirements import how_to_install_btrfs, require_root
 from ebs_autoscale.model import MIB
 from ebs_autoscale.units import format_size
 
@@ -70,10 +70,7 @@ def kernel_line(release: str, filesystems: str, builtin: str, modules: str) -> L
 def tools() -> Iterator[Line]:
     """Whether the tools are installed, and in a version that works."""
     if path_of("btrfs") is None:
-        release: Mapping[str, str] = {}
-        with suppress(OSError):
-            release = platform.freedesktop_os_release()
-        yield no_btrfs_line(release)
+        yield Line("tools", "fail", "the tool `btrfs` is not installed", how_to_install_btrfs())
     else:
         yield progs_line(run(["btrfs", "--version"], timeout_seconds=_TOOL_TIMEOUT_SECONDS))
     for tool, (why, package) in _OTHER_TOOLS.items():
@@ -82,19 +79,6 @@ def tools() -> Iterator[Line]:
             yield Line("tools", "warn", sentence, f"install the package {package}")
     if path_of("udevadm") is None:
         yield Line("tools", "ok", "udev is not installed: devices are found through sysfs")
-
-
-def no_btrfs_line(release: Mapping[str, str]) -> Line:
-    """What to do without btrfs-progs on the distribution that os-release(5) names."""
-    what = "the tool `btrfs` is not installed"
-    if release.get("ID") == "amzn":
-        name = release.get("PRETTY_NAME", "Amazon Linux")
-        sentence = f"{what}: the kernel of {name} has BTRFS, but there is no package btrfs-progs"
-        hint = "build btrfs-progs from source, or use a Debian or Ubuntu image"
-        return Line("tools", "fail", sentence, hint)
-    likes = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
-    debian = "apt-get install btrfs-progs" if likes & {"debian", "ubuntu"} else ""
-    return Line("tools", "fail", what, debian or "install the package btrfs-progs")
 
 
 def progs_line(answer: str) -> Line:

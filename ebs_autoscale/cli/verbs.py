@@ -282,7 +282,7 @@ def init(arguments: argparse.Namespace) -> int:
     from ebs_autoscale.provision import Initialisation
 
     wanted = _setup_of(arguments)
-    require_fit_host()
+    require_fit_host("mkfs.btrfs")
     clock = _stoppable_clock()
     with Lock(paths.init_lock()):
         Initialisation(wanted, clock, LogSink()).run()

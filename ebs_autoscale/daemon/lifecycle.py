@@ -274,7 +274,7 @@ class Daemon:
         if self._is_restarted is None:
             self._is_restarted = systemd.is_always_restarted()
         if self._is_restarted:
-            sentence = "another version of the program was installed: restarting with it"
+            sentence = "the program or its Python was replaced: restarting"
             self._emit(Event(kind=EventKind.TENDED, sentence=sentence))
             raise Stopped
 
@@ -302,7 +302,7 @@ class Daemon:
             problems.append(
                 Problem(
                     Cause.REPLACED,
-                    f"another version of the program was installed; this daemon is {__version__}",
+                    f"the program or its Python was replaced; this daemon is {__version__}",
                     "restart the daemon",
                 )
             )

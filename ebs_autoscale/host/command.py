@@ -171,8 +171,9 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def _search_path() -> str:
-    # After `su` without a dash, and in some cron jobs, the PATH of root lacks the sbin folders.
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    # After `su` without a dash, in some cron jobs, and under sudo's secure_path (often without
+    # /usr/local/sbin), the PATH of root lacks the sbin folders.
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def _without_service_manager() -> dict[str, str]:

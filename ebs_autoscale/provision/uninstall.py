@@ -7,7 +7,7 @@ from pathlib import Path
 from ebs_autoscale import config
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
-from ebs_autoscale.errors import EbsAutoscaleError, Exit
+from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Unfit
 from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
@@ -39,6 +39,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         return Exit.SUCCESS
     settings = config.load(config_path)
     require_fit_host()
+    _require_not_needed(settings.mountpoint)
     mark = None
     if purge:
         # By name: it has to lead to the mount that is looked at.
@@ -72,6 +73,18 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         print(f"kept {settings.mountpoint}: mounted, with its data on {counted(devices, 'volume')}")
         print(f"      to mount it after a reboot: {mount_by}")
     return Exit.SUCCESS
+
+
+def _require_not_needed(mountpoint: str) -> None:
+    """Raise Unfit if what fstab mounts elsewhere could not be mounted without the filesystem."""
+    needs = f"x-systemd.requires-mounts-for={mountpoint}"
+    lines = fstab.parse(files.read_text(fstab.FSTAB))
+    if found := [line.mountpoint for line in lines if needs in line.options]:
+        raise Unfit(
+            f"by {fstab.FSTAB}, {' and '.join(found)} need {mountpoint}",
+            hint="move their data back, as docs/containers.md says, or remove those lines",
+            cause=Cause.FSTAB,
+        )
 
 
 def _uuid_and_devices(settings: Settings) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from ec2_sandbox.devices.namespace import enter_private_namespace
+from ec2_sandbox.devices.namespace import enter_private_namespace, hint_for_refusal
 from ec2_sandbox.errors import HostUnfit
 
 from ebs_autoscale_demo.command import ToolFailed, run
@@ -103,5 +103,5 @@ def _unshare(flags: int) -> None:
 def _unfit(reason: str) -> HostUnfit:
     return HostUnfit(
         f"cannot create namespaces for the demo: {reason}",
-        hint="run as root, in a container with --privileged",
+        hint=hint_for_refusal(),
     )

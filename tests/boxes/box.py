@@ -156,6 +156,11 @@ class Box:
         return self._folder.name
 
     @property
+    def root(self) -> Path:
+        """Its root folder, as a path outside; absolute links in it do not work."""
+        return self._machine.root
+
+    @property
     def pid_of_systemd(self) -> int:
         """PID 1 of the box, as it is called outside."""
         return self._machine.pid
@@ -219,13 +224,17 @@ class Box:
     def wait_until(
         self, condition: Callable[[], object], what: str, *, seconds: float = 30.0
     ) -> None:
-        """Wait for a condition; raises BoxFailed with the end of the journal after that long."""
+        """Wait for a condition; raises BoxFailed with the end of the journal after that long.
+
+        Most looks start processes in the box: what lasts longer is looked at less often.
+        """
         pause = Event()
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while not condition():
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > seconds:
                 raise self._machine.failed(f"timed out after {seconds:.0f} s: {what}")
-            pause.wait(0.05)
+            pause.wait(min(max(waited / 10, 0.05), 0.5))
 
     def add_disk(self, size_bytes: int) -> LoopDevice:
         """Add an empty block device that is no EBS volume, for the life of the box."""

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -15,19 +15,26 @@ from ec2_sandbox.settings import SandboxSettings
 from ebs_autoscale.errors import EbsAutoscaleError
 from tests.boxes.box import Box
 from tests.boxes.tree import Tree, build_wheel, cached_tree, made_once, why_no_tree
+from tests.program import TREE
 
 _PROJECT = Path(__file__).parents[2]
 
 MakeBox = Callable[..., Box]
+Made = TypeVar("Made")
 
 
 @pytest.fixture(scope="session")
 def tree() -> Tree:
     """The Debian tree; without it the test is skipped, and fails in CI."""
+    return require_tree(lambda: cached_tree(_PROJECT))
+
+
+def require_tree(make: Callable[[], Made]) -> Made:
+    """What this makes; if it cannot be made here the test is skipped, and fails in CI."""
     reason = why_no_tree()
     if not reason:
         try:
-            return cached_tree(_PROJECT)
+            return make()
         except (RuntimeError, EbsAutoscaleError, subprocess.TimeoutExpired) as error:
             reason = f"no tree for boxes: {error}"
     if os.environ.get("CI") == "true":
@@ -60,6 +67,9 @@ def program(tree: Tree, wheels: Path, shared: Path) -> Path:
 
     def make(folder: Path) -> None:
         folder.mkdir()
+        if TREE:
+            shutil.copytree(TREE, folder / "ebs-autoscale")
+            return
         with Box(tree) as box:
             box.copy_in(wheels, "/root")
             box.exec("python3", "-m", "venv", app, timeout=120)

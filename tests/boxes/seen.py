@@ -23,10 +23,10 @@ def configure(
     box.write(path, yaml.safe_dump({"mountpoint": mountpoint, **SMALL, "logging": logging, **more}))
 
 
-def initialise(box: Box, mountpoint: str = "/scratch") -> None:
+def initialise(box: Box, mountpoint: str = "/scratch", unit: str = UNIT) -> None:
     """Create a filesystem of 2 GiB, watched by a running service."""
     box.exec("ebs-autoscale", "init", mountpoint, "--size", "2GiB")
-    box.wait_until(lambda: state(box) == "active", "the service")
+    box.wait_until(lambda: state(box, unit) == "active", unit)
 
 
 def state(box: Box, unit: str = UNIT) -> str:

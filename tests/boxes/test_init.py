@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from ebs_autoscale.telemetry import EventKind
 from tests.boxes.box import Box
 from tests.boxes.conftest import MakeBox
 from tests.boxes.seen import (
+    CONFIG_PATH,
     UNIT,
     configure,
+    count_events,
     devices,
     fill,
     has_reserve,
@@ -17,7 +20,6 @@ from tests.boxes.seen import (
     shown,
     state,
     volumes,
-    wait_growth,
 )
 
 pytestmark = pytest.mark.kernel
@@ -46,17 +48,25 @@ def box(make_host: MakeBox) -> Box:
     return box
 
 
-@pytest.mark.parametrize("masked", [UNIT, "ebs-autoscale@.service"])
-def test_a_masked_unit(box: Box, masked: str) -> None:
+def test_a_masked_unit(box: Box) -> None:
     """A masked unit stays masked, no volume is created, and /dev/null stays a device."""
-    box.exec("systemctl", "mask", masked)
-    done = box.exec("ebs-autoscale", "init", "/scratch", "--size", "2GiB", check=False)
-    assert box.exec("stat", "-c", "%F", "/dev/null").stdout == "character special file\n"
-    assert done.returncode == 5
-    assert f"`systemctl unmask {masked}`" in done.stderr
-    assert not volumes(box)
-    box.exec("systemctl", "unmask", masked)
+    for masked in (UNIT, "ebs-autoscale@.service"):
+        box.exec("systemctl", "mask", masked)
+        done = box.exec("ebs-autoscale", "init", "/scratch", "--size", "2GiB", check=False)
+        assert box.exec("stat", "-c", "%F", "/dev/null").stdout == "character special file\n"
+        assert done.returncode == 5
+        assert f"`systemctl unmask {masked}`" in done.stderr
+        assert not volumes(box)
+        box.exec("systemctl", "unmask", masked)
     initialise(box)
+    assert_repeated_under_our_daemon(box)
+
+
+def assert_repeated_under_our_daemon(box: Box) -> None:
+    """A second `init` leaves our daemon running."""
+    pid = shown(box, "MainPID")
+    initialise(box)
+    assert shown(box, "MainPID") == pid
 
 
 @pytest.fixture
@@ -104,14 +114,6 @@ def test_an_older_autoscaler_that_is_enabled(older: Box) -> None:
     assert shown(older, "FragmentPath") == OURS
 
 
-def test_repeated_under_our_daemon(box: Box) -> None:
-    """A second `init` leaves our daemon running."""
-    initialise(box)
-    pid = shown(box, "MainPID")
-    initialise(box)
-    assert shown(box, "MainPID") == pid
-
-
 def test_the_unit_of_a_package(box: Box) -> None:
     """A unit from a distribution's package is used and not overridden."""
     box.exec("cp", SHIPPED, PACKAGED)
@@ -120,20 +122,40 @@ def test_the_unit_of_a_package(box: Box) -> None:
     assert not box.has(OURS)
 
 
-@pytest.mark.parametrize("folder", ["/home", "/tmp"])
-def test_a_mountpoint_in_a_protected_folder(make_host: MakeBox, folder: str) -> None:
-    """Wherever the mountpoint is, the service can write to it and grow it, also after a boot."""
-    mountpoint = f"{folder}/work"
+def test_mountpoints_in_protected_folders(make_host: MakeBox) -> None:
+    """Wherever a mountpoint is, its service can write to it and grow it, also after a boot.
+
+    Each further one has its own configuration, unit, filesystem and growths.
+    """
     box = make_host()
-    configure(box, mountpoint)
-    initialise(box, mountpoint)
-    box.wait_until(lambda: has_reserve(box, mountpoint), "the reserve")
-    for count in (1, 2):
-        fill(box, left=20, mountpoint=mountpoint)
-        wait_growth(box, count)
-        box.reboot()
-        box.wait_until(lambda: state(box) == "active", "the service after the boot")
-        assert devices(box, mountpoint) == count + 1
+    places = {
+        "/home/work": (UNIT, CONFIG_PATH),
+        "/tmp/my data": (
+            r"ebs-autoscale@tmp-my\x20data.service",
+            r"/etc/ebs-autoscale/tmp-my\x20data.yaml",
+        ),
+    }
+    for mountpoint, (unit, path) in places.items():
+        configure(box, mountpoint, path)
+        initialise(box, mountpoint, unit)
+        box.wait_until(lambda at=mountpoint: has_reserve(box, at), mountpoint)  # type: ignore[misc] # a default
+    for ordinal in (1, 2):
+        # One after the other, and each leaves the other alone.
+        for grown, (mountpoint, (_, path)) in enumerate(places.items(), start=1):
+            fill(box, left=20, mountpoint=mountpoint, path=path)
+            box.wait_until(
+                lambda count=grown, at=ordinal: (  # type: ignore[misc] # the same
+                    count_events(box, EventKind.GROWTH_DONE, containing=f"-{at}") == count
+                ),
+                f"growth {ordinal} of {mountpoint}",
+                seconds=60,
+            )
+            expected = [ordinal + 1] * grown + [ordinal] * (len(places) - grown)
+            assert [devices(box, each) for each in places] == expected
+        box.reboot(renumber=True)
+        for unit, _ in places.values():
+            box.wait_until(lambda each=unit: state(box, each) == "active", unit)  # type: ignore[misc] # the same
+        assert [devices(box, each) for each in places] == [ordinal + 1] * len(places)
 
 
 @pytest.mark.parametrize("uninstalled", [True, False])
@@ -147,9 +169,10 @@ def test_make_uninstall(box: Box, *, uninstalled: bool) -> None:
     # A box has no make, so the commands that it would run are run there.
     argv = ["make", "--dry-run", "uninstall"]
     checkout = Path(__file__).parents[2]
+    box.copy_in(checkout / "release/install.sh", "/root/release")
     recipe = subprocess.run(argv, cwd=checkout, capture_output=True, text=True, check=True).stdout
     for _ in range(2):
-        box.exec("sh", "-e", input=recipe)
+        box.exec("sh", "-e", input=f"cd /root\n{recipe}")
     assert state(box) == "inactive"
     assert not box.has("/opt/ebs-autoscale")
     found = box.exec("find", "/etc/systemd", "/usr/local", "-name", "*autoscale*").stdout.split()

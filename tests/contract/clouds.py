@@ -5,14 +5,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 import pytest
 from ec2_sandbox.client import SandboxControl
 from ec2_sandbox.http.server import SandboxServer
 from ec2_sandbox.settings import SandboxSettings
-from types_boto3_ec2 import EC2Client
 
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.ec2.role import InstanceRole
@@ -22,6 +21,9 @@ from ebs_autoscale.volumes import Ec2Volumes
 from tests.simulated.clock import Boundaries, SimulatedClock
 from tests.simulated.cloud import SimulatedCloud
 from tests.unit.samples import inventory_of
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
 
 # Knows of no EBS cards and of no instance tags: calls are as for the simplest instance.
 INVENTORY = inventory_of()
@@ -125,7 +127,7 @@ class OverHttp:
         )
 
     @cached_property
-    def ec2(self) -> EC2Client:
+    def ec2(self) -> "EC2Client":
         """An EC2 client of an operator."""
         return boto3.client("ec2", region_name=self.identity.region)
 

@@ -43,10 +43,10 @@ def test_speaks_english_and_has_no_input(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_finds_tools_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tools in sbin are found even when PATH lacks it, as after `su`."""
+    """Tools in sbin are found even when PATH lacks it, as after `su` or under sudo."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     path = run(["sh", "-c", "echo $PATH"], timeout_seconds=60)
-    assert path.strip() == "/usr/bin:/bin:/usr/sbin:/sbin"
+    assert path.strip() == "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def test_a_failure_tells_command_status_and_message() -> None:

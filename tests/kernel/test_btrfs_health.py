@@ -20,7 +20,7 @@ from ebs_autoscale.checks import filesystem as check
 from ebs_autoscale.cli import status
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config.schema import Settings
-from ebs_autoscale.errors import Cause, Exit, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Exit, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy import problems_of
 
@@ -168,9 +168,9 @@ def test_errors_that_force_it_read_only_are_still_told(
     path = btrfs_at(device)
     filesystem = BtrfsFilesystem(str(path), clock=clock)
     device.fail(DeviceFault.WRITES_REFUSED)
-    with suppress(OSError):
+    with suppress(OSError, CommandFailed):
         (path / "file").write_bytes(b"x")
-        os.sync()
+        run(["sync", "--file-system", str(path)], timeout_seconds=60)
     device.fail(DeviceFault.READS_HANG)
     seconds = []
     for _ in range(3):

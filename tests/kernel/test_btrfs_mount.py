@@ -14,6 +14,7 @@ from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
+from ebs_autoscale.filesystems.btrfs import mount
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import MountTable
@@ -203,8 +204,11 @@ def test_remounted_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     filesystem.read()
 
 
-def test_forced_read_only(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
+def test_forced_read_only(
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After the kernel forced it read-only, only unmounting helps, and the hint says so."""
+    monkeypatch.setattr(mount, "_QUESTION_WAIT_SECONDS", 30.0)  # the host may be under load
     device = loop(GIB)
     path = btrfs_at(device)
     filesystem = BtrfsFilesystem(str(path), clock=clock)

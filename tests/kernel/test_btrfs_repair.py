@@ -18,7 +18,7 @@ from ebs_autoscale.cli.look import Looker
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
-from ebs_autoscale.filesystems.btrfs import repair
+from ebs_autoscale.filesystems.btrfs import mount, repair
 from ebs_autoscale.filesystems.btrfs.repair import add_command
 from ebs_autoscale.host import blank
 from ebs_autoscale.host.command import run
@@ -39,8 +39,16 @@ class Btrfs(Protocol):
 
 
 @pytest.fixture
-def scene(failing_loop: Failing, btrfs_at: Btrfs, tmp_path: Path, clock: Clock) -> Iterator[Scene]:
+def scene(
+    failing_loop: Failing,
+    btrfs_at: Btrfs,
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Scene]:
     """A filesystem that fstab lists, its device, and a blank one."""
+    # A host under load takes longer to start the process that looks at the devices.
+    monkeypatch.setattr(mount, "_QUESTION_WAIT_SECONDS", 30.0)
     old, new = failing_loop(GIB), failing_loop(GIB)
     path = btrfs_at(old)
     fstab = tmp_path / "fstab"

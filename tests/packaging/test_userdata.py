@@ -1,12 +1,15 @@
 """The cloud-init user data as text; tests/boxes boots with it."""
 
+import email
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ebs_autoscale.units import parse_size
+from tests import batch_mime
 from tests.userdata import USERDATA, script, settings
 
 # The limit of EC2 for all parts together, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html.
@@ -26,7 +29,7 @@ def test_one_place_to_edit() -> None:
     assert found["MOUNTPOINT"] == "/scratch"
     assert parse_size(found["SIZE"]) == 20 * 1024**3
     assert {name for name, value in found.items() if not value} == {
-        *("INIT_OPTIONS", "URL", "SHA256", "BTRFS_URL", "BTRFS_SHA256")
+        *("INIT_OPTIONS", "CONTAINERS", "URL", "SHA256", "BTRFS_URL", "BTRFS_SHA256")
     }
     assert USERDATA.count("EDIT HERE") == 1
     assert script().count("/scratch") == 1
@@ -53,3 +56,17 @@ def test_the_script_is_sound(tmp_path: Path) -> None:
     argv += ["--ignore=S310,S202,S603,S103,B904", str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_multi_part_file_is_the_same() -> None:
+    """Only settings differ; `python -m tests.batch_mime` writes it."""
+    assert batch_mime.FILE.read_text("utf-8") == batch_mime.text()
+    message = email.message_from_bytes(batch_mime.FILE.read_bytes())
+    assert message.get_content_type() == "multipart/mixed"
+    parts: Any = message.get_payload()
+    [part] = parts
+    assert part.get_content_type() == "text/cloud-config"
+    config = yaml.safe_load(part.get_payload())
+    assert config.keys() == yaml.safe_load(USERDATA).keys()
+    assert "CONTAINERS='move'\n" in config["bootcmd"][0][-1]
+    assert not message.defects + part.defects

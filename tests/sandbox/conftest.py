@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 import boto3
@@ -16,7 +16,9 @@ from ec2_sandbox.client import SandboxControl, VolumeSeen
 from ec2_sandbox.http.server import SandboxServer
 from ec2_sandbox.settings import SandboxSettings
 from ec2_sandbox.world.clock import SandboxClock
-from types_boto3_ec2 import EC2Client
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
 
 
 class Rig:
@@ -27,7 +29,7 @@ class Rig:
         self.control = control
         self.ec2 = self.client()
 
-    def client(self, *, attempts: int = 1, read_timeout: float = 10) -> EC2Client:
+    def client(self, *, attempts: int = 1, read_timeout: float = 10) -> "EC2Client":
         """Make a client with this number of attempts."""
         return _client(self.control.endpoint_url, attempts=attempts, read_timeout=read_timeout)
 
@@ -79,7 +81,7 @@ Start = Callable[..., Rig]
 
 # boto3 needs 60 ms for a client and its first call; sandboxes share ports so that tests can share.
 @lru_cache
-def _client(url: str, *, attempts: int, read_timeout: float) -> EC2Client:
+def _client(url: str, *, attempts: int, read_timeout: float) -> "EC2Client":
     return boto3.client(
         "ec2",
         region_name="us-east-1",

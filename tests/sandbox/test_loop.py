@@ -112,3 +112,38 @@ finally:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode
     assert "HostUnfit" in done.stderr
+
+
+_IN_A_CHROOT = """
+import codecs, os, sys
+from ec2_sandbox.devices import namespace
+from ec2_sandbox.errors import HostUnfit
+codecs.lookup("ascii")  # loads a module, which the chroot has not
+os.chroot(sys.argv[1])
+os.chdir("/")
+print(namespace.missing_requirement())
+try:
+    namespace.enter_private_namespace()
+except (HostUnfit, OSError) as error:
+    print(getattr(error, "hint", error))
+"""
+
+
+def test_a_chroot_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """Not to run as root, which it does: first /proc, then a / whose mounts can be private."""
+
+    def told() -> str:
+        argv = [sys.executable, "-c", _IN_A_CHROOT, str(tmp_path)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert "not root" not in done.stdout
+        return done.stdout
+
+    assert told().startswith("/proc is not mounted")
+    (tmp_path / "proc").mkdir()
+    subprocess.run(["mount", "-t", "proc", "proc", str(tmp_path / "proc")], check=True)
+    try:
+        first, hint = told().splitlines()
+    finally:
+        subprocess.run(["umount", str(tmp_path / "proc")], check=True)
+    assert "mount --bind" in first
+    assert hint == first

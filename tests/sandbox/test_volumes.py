@@ -1,13 +1,15 @@
 """Creating, describing and deleting volumes."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ec2_sandbox.errors import InputInvalid
 from ec2_sandbox.faults import FaultKind, FaultRule
-from types_boto3_ec2.type_defs import FilterTypeDef
 
 from tests.sandbox.conftest import Rig, Start, refused
+
+if TYPE_CHECKING:
+    from types_boto3_ec2.type_defs import FilterTypeDef
 
 
 def test_a_volume_is_creating_first(start: Start) -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ec2_sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.host.mountinfo import Mount, MountTable
+from tests.program import PROGRAM
 from tests.system.bench import OUTSIDE
 
 FSTAB = Path("/etc/fstab")
@@ -51,7 +51,7 @@ class BareHost:
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run another verb to its end, with the default configuration file."""
         return subprocess.run(
-            [sys.executable, "-I", "-m", "ebs_autoscale", *arguments],
+            [*PROGRAM, *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -72,8 +72,7 @@ class BareHost:
         self, *arguments: str, at: Path | str | None = None, config: Path | None = None
     ) -> list[str]:
         before = ["--config", str(config)] if config else []
-        program = [sys.executable, "-I", "-m", "ebs_autoscale", *before]
-        return [*program, "init", str(self.mountpoint if at is None else at), *arguments]
+        return [*PROGRAM, *before, "init", str(self.mountpoint if at is None else at), *arguments]
 
     @property
     def uuid(self) -> str:

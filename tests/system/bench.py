@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from ec2_sandbox.client import Sandbox, VolumeSeen
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Reading
+from tests.program import PROGRAM
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -41,13 +41,17 @@ CONFIG: Mapping[str, Any] = {
 
 
 def until(condition: Callable[[], object], what: str, *, seconds: float = 30.0) -> None:
-    """Wait for a condition, in vain for so long at most."""
-    pause = Event()
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
+    """Wait for a condition, in vain for so long at most; time that it takes itself is not counted.
+
+    To look costs CPU, which others wait for: what lasts longer is looked at less often.
+    """
+    pause, waited = Event(), 0.0
+    while not condition():
+        if waited > seconds:
+            pytest.fail(f"in vain for {seconds:.0f} s: {what}", pytrace=True)
+        each = min(max(waited / 10, 0.02), 0.2)
+        pause.wait(each)
+        waited += each
 
 
 def ec2_of(sandbox: Sandbox) -> "EC2Client":
@@ -187,7 +191,7 @@ class Host:
     @property
     def argv(self) -> list[str]:
         """The command line up to the verb."""
-        return [sys.executable, "-I", "-m", "ebs_autoscale", "--config", str(self.config)]
+        return [*PROGRAM, "--config", str(self.config)]
 
     def run(
         self, *arguments: str, before: tuple[str, ...] = (), seconds: float = 60.0

@@ -1,7 +1,6 @@
 """A burst into the page cache, on a volume that could not take it so fast."""
 
 import subprocess
-import sys
 from pathlib import Path
 from threading import Event
 
@@ -11,6 +10,7 @@ from ebs_autoscale.host.paths import CONFIG_DEFAULT
 from ebs_autoscale.model import DecisionKind
 from ebs_autoscale.telemetry import EventKind
 from tests.bench.writer import write
+from tests.program import PROGRAM
 from tests.system.bare import CloudHost
 from tests.system.bench import GIB, Daemon
 
@@ -29,7 +29,7 @@ def test_an_unpacked_image_creates_nothing(cloud_host: CloudHost, tmp_path: Path
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            [sys.executable, "-I", "-m", "ebs_autoscale", "run"],
+            [*PROGRAM, "run"],
             env=cloud_host.environment,
             stderr=file,
         ) as process,

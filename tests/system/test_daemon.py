@@ -41,7 +41,7 @@ def test_no_write_ever_fails(make_host: Callable[..., Host], shown_as: str) -> N
     )
     host.fill(40)
     with host.daemon() as daemon, (host.mountpoint / "stream").open("wb", buffering=0) as stream:
-        for _ in range(24):
+        for _ in range(18):
             stream.write(bytes(range(256)) * (MIB // 4))
             until(lambda: host.read().available_bytes > 300 * MIB, "room again")
         until(lambda: not daemon.children(), "the last growth's end")

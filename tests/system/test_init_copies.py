@@ -21,9 +21,12 @@ pytestmark = pytest.mark.kernel
 SIZE_BYTES = 320 * 1024**2
 
 
-def copy(node: str, size_bytes: int, loop: LoopFactory) -> LoopDevice:
+def copy(
+    node: str, size_bytes: int, loop: LoopFactory, *, mounted: Path | None = None
+) -> LoopDevice:
     """A block copy, as one restored from a snapshot is; nothing else is on it but zeroes."""
-    os.sync()
+    if mounted:
+        subprocess.run(["btrfs", "filesystem", "sync", str(mounted)], check=True)
     made = loop(size_bytes)
     argv = ["dd", f"if={node}", f"of={made.node}", "bs=1M", "count=320", "conv=sparse,fsync"]
     subprocess.run(argv, check=True, capture_output=True)
@@ -60,7 +63,7 @@ def test_a_copy_is_refused_until_it_has_its_own_uuid(
     original = loop(SIZE_BYTES)
     assert bare_host.init("--device", original.node).returncode == 0
     (bare_host.mountpoint / "of production").touch()
-    copied = copy(original.node, SIZE_BYTES, loop)
+    copied = copy(original.node, SIZE_BYTES, loop, mounted=bare_host.mountpoint)
     if live == "not mounted":
         subprocess.run(["umount", str(bare_host.mountpoint)], check=True)
         assert original.name in refused(bare_host, "--device", original.node)
@@ -89,7 +92,7 @@ def test_a_mounted_copy_is_refused(bare_host: BareHost, loop: LoopFactory) -> No
     assert bare_host.init("--device", original.node).returncode == 0
     restore = bare_host.mountpoint.with_name("restore")
     restore.mkdir()
-    copied = copy(original.node, SIZE_BYTES, loop)
+    copied = copy(original.node, SIZE_BYTES, loop, mounted=bare_host.mountpoint)
     # At times the kernel itself refuses, before 6.7 always.
     if subprocess.run(["mount", copied.node, str(restore)], check=False).returncode == 0:
         try:
@@ -210,7 +213,7 @@ def test_a_copy_takes_the_place_of_a_watched_device(
 def test_check_and_a_watching_daemon_name_a_copy(host: Host, loop: LoopFactory) -> None:
     """While a copy is visible the next mount may take it: both say so, and when it is over."""
     device = host.read().devices[0]
-    copied = copy(f"/dev/{device.name}", device.size_bytes, loop)
+    copied = copy(f"/dev/{device.name}", device.size_bytes, loop, mounted=host.mountpoint)
     assert copied.name in host.run("check").stdout
     with host.daemon() as daemon:
         daemon.wait_event("condition_began", cause="copy", containing=copied.name)

@@ -1,8 +1,11 @@
 """What `check` says of the kernel, the tools and NVMe, from texts as hosts give them."""
 
+import platform
+
 import pytest
 
-from ebs_autoscale.checks.host import kernel_line, no_btrfs_line, nvme_line, progs_line
+from ebs_autoscale.checks.host import kernel_line, nvme_line, progs_line
+from ebs_autoscale.host.requirements import how_to_install_btrfs
 
 FILESYSTEMS = "nodev\tsysfs\nnodev\ttmpfs\n\text4\n"
 WITH_BTRFS = f"{FILESYSTEMS}\tbtrfs\n"
@@ -49,22 +52,21 @@ def test_tools(answer: str, verdict: str, named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "has_package"),
+    ("release", "wanted"),
     [
-        ({"ID": "amzn", "PRETTY_NAME": "Amazon Linux 2023"}, False),
-        ({"ID": "debian"}, True),
-        ({"ID": "pop", "ID_LIKE": "ubuntu debian"}, True),
-        ({"ID": "fedora"}, False),
-        ({}, False),
+        ({"ID": "amzn", "ID_LIKE": "fedora"}, "/usr/local/sbin/mkfs.btrfs"),
+        ({"ID": "debian"}, "apt-get install btrfs-progs"),
+        ({"ID": "pop", "ID_LIKE": "ubuntu debian"}, "apt-get install btrfs-progs"),
+        ({"ID": "fedora"}, "install the package btrfs-progs"),
+        ({}, "install the package btrfs-progs"),
     ],
 )
-def test_without_btrfs_progs(release: dict[str, str], *, has_package: bool) -> None:
+def test_without_btrfs_progs(
+    monkeypatch: pytest.MonkeyPatch, release: dict[str, str], wanted: str
+) -> None:
     """What to do without the tools depends on the distribution: Amazon Linux has no package."""
-    line = no_btrfs_line(release)
-    assert line.verdict == "fail"
-    assert release.get("PRETTY_NAME", "") in line.sentence
-    assert "btrfs-progs" in line.hint
-    assert ("apt-get install btrfs-progs" in line.hint) == has_package
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
+    assert wanted in how_to_install_btrfs()
 
 
 @pytest.mark.parametrize(

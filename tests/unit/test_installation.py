@@ -48,6 +48,22 @@ def test_the_same_program_is_not_replaced(path: Path, clock: SimulatedClock) -> 
     assert not look_for(Installation(clock, path=path), clock, 3600)
 
 
+def test_another_python_counts(path: Path, clock: SimulatedClock, tmp_path: Path) -> None:
+    """Behind the same name, or gone: the next start finds what this host has by then."""
+    python = tmp_path / "python3"
+    python.symlink_to("python3.11")
+    for version in ("python3.11", "python3.12"):
+        (tmp_path / version).write_text(version)
+    installation = Installation(clock, path=path, python=python)
+    assert not look_for(installation, clock, 3600)
+    python.unlink()
+    python.symlink_to("python3.12")
+    assert look_for(installation, clock, 2 * SETTLED_AFTER_SECONDS)
+    installation = Installation(clock, path=path, python=python)
+    (tmp_path / "python3.12").unlink()
+    assert look_for(installation, clock, 2 * SETTLED_AFTER_SECONDS)
+
+
 def test_another_one_counts_when_it_is_complete(path: Path, clock: SimulatedClock) -> None:
     """While files are away or still change, the installation is not over."""
     installation = Installation(clock, path=path)

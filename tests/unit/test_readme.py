@@ -34,6 +34,17 @@ def test_each_exit_code_is_documented() -> None:
     ]
 
 
+def test_hosts_that_are_tested_name_the_test() -> None:
+    """Each row of the table of hosts names a test that exists, or says that there is none."""
+    table = README.split("## Hosts")[1].split("## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 7
+    for row in rows:
+        tests = re.findall(r"`(tests/[^`]+)`", row)
+        assert tests or "documented only" in row or "not supported" in row, row
+        assert all((ROOT / each).exists() for each in tests), row
+
+
 @pytest.mark.parametrize("verb", build_parser().verbs)
 def test_each_verb_is_named(verb: str) -> None:
     """Every verb is in the README."""

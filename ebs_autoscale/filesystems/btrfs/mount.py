@@ -211,7 +211,7 @@ class BtrfsMount:
         # refuses a remount (measured on 6.18: remount,rw exits with 32).
         what = f"the kernel forced {path} read-only after an error (see dmesg)"
         if not (command := self._remount_command(uuid)):
-            hint = "its devices do not respond: once they do, run `ebs-autoscale check`"
+            hint = "its devices have not responded yet: once they do, run `ebs-autoscale check`"
             return Unfit(what, hint=hint, cause=Cause.READ_ONLY)
         return Unfit(
             what,
@@ -312,7 +312,7 @@ def _cannot_open(path: str, error: OSError) -> Unfit:
         )
     return Unfit(
         f"cannot open {_shown(path)}: {error.strerror}",
-        hint="run as root, and see dmesg for filesystem errors",
+        hint="run as root" if isinstance(error, PermissionError) else "see dmesg",
         cause=Cause.UNREADABLE,
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ec2_sandbox.devices.namespace import hint_for_refusal
 from ec2_sandbox.errors import HostUnfit
 
 # linux/loop.h
@@ -62,7 +63,7 @@ class LoopDevice:
             os.close(file_fd)
             raise HostUnfit(
                 f"cannot create a loop device: {error.strerror}",
-                hint="run as root, outside a container or in a container with --privileged",
+                hint=hint_for_refusal(),
             ) from error
         return cls(name, device_fd=device_fd, file_fd=file_fd)
 

@@ -43,6 +43,13 @@ def missing_requirement(filesystem: str = "") -> str:
     return next(_missing_requirements(filesystem), "")
 
 
+def hint_for_refusal() -> str:
+    """What to do after the kernel has refused a mount, a namespace or a loop device."""
+    return missing_requirement() or (
+        "the kernel refuses this to root: see dmesg; a container needs --privileged"
+    )
+
+
 def enter_private_namespace(*, folders: Iterable[Path] = (), leave_threads: bool = False) -> None:
     """Move this process and its future children to a mount namespace of their own.
 
@@ -71,7 +78,7 @@ def enter_private_namespace(*, folders: Iterable[Path] = (), leave_threads: bool
     except OSError as error:
         raise HostUnfit(
             f"cannot create a private mount namespace: {error}",
-            hint="run as root, in a container with --privileged",
+            hint=hint_for_refusal(),
         ) from error
 
 
@@ -80,8 +87,16 @@ def _missing_requirements(filesystem: str) -> Iterator[str]:
         yield f"{platform.system()} has no loop devices: use a Linux host or virtual machine"
     if os.geteuid() != 0:
         yield "not root: use sudo, loop devices and mounts need it"
+    if not Path("/proc/self/mountinfo").exists():
+        yield "/proc is not mounted: run `mount -t proc proc /proc`"
+        return
     if missing := _missing_capabilities():
         yield f"root without {missing}: in a container, start it with --privileged"
+    if not _is_root_a_mountpoint():
+        yield (
+            "/ is not a mountpoint, as in a chroot: run `mount --bind FOLDER FOLDER` before "
+            "`chroot FOLDER`, so that mounts in it can be private"
+        )
     if not Path("/dev/loop-control").exists():
         yield "no /dev/loop-control: run `modprobe loop`, or pass it to the container"
     if filesystem and not _kernel_has(filesystem):
@@ -136,6 +151,11 @@ def _missing_capabilities() -> str:
     match = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
     effective = int(match[1], 16) if match else 0
     return ", ".join(name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1)
+
+
+def _is_root_a_mountpoint() -> bool:
+    mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    return any(mount.split()[4] == "/" for mount in mounts)
 
 
 def _kernel_has(filesystem: str) -> bool:
