@@ -11,6 +11,7 @@ from ebs_autoscale.policy.enlarging import (
     DAY_SECONDS,
     MODIFICATIONS_PER_DAY,
     own_devices,
+    unused_devices,
     without,
 )
 from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR, FillHistory, Forecast
@@ -111,6 +112,7 @@ __all__ = [
     "steps_for",
     "unbalanced_metadata",
     "unfinished",
+    "unused_devices",
     "unused_volumes",
     "waiting",
     "wanted_reserve_bytes",

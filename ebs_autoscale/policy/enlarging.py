@@ -1,6 +1,6 @@
 """Which volume to enlarge and to what size, and what an enlargement still lacks. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ebs_autoscale.errors import Cause, Problem
@@ -11,6 +11,7 @@ from ebs_autoscale.model import (
     Finish,
     Observation,
     Price,
+    Reading,
     Refuse,
     Stage,
     Volume,
@@ -35,6 +36,15 @@ def own_devices(seen: Observation) -> list[Volume]:
     """The volumes that a growth created and that are devices now: no others are enlarged."""
     ours = (v for v in seen.inventory.volumes if seen.is_device(v) and not v.foreign)
     return sorted(ours, key=lambda volume: volume.growth)
+
+
+def unused_devices(reading: Reading) -> Mapping[str, int]:
+    """The block devices that have become larger than what the filesystem uses, and their sizes."""
+    return {
+        device.name: device.capacity_bytes
+        for device in reading.devices
+        if device.capacity_bytes - device.size_bytes >= SLACK_BYTES and not device.missing
+    }
 
 
 def unfinished_enlargement(seen: Observation, tried: Tried) -> Finish | None:
