@@ -39,6 +39,7 @@ class Ebs:
     foreign: str = ""
     modified_at: list[float] = field(default_factory=list)
     target_bytes: int = 0
+    modification_fails: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,9 +148,8 @@ class SimulatedCloud:
         with self._at.call("enlarge"):
             ebs = self.find(volume.id)
             now = self._clock.now_seconds()
-            assert ebs.attached_to == INSTANCE
-            if size_bytes <= self.size_of(ebs):
-                raise Unfit(f"enlarge {ebs.id}: not larger", cause=Cause.REQUEST)
+            if size_bytes < self.size_of(ebs):
+                raise Unfit(f"enlarge {ebs.id}: smaller", cause=Cause.REQUEST)
             last = self._modification(ebs)
             if last and last.is_running:
                 what = f"enlarge {ebs.id}: IncorrectModificationState"
@@ -159,6 +159,7 @@ class SimulatedCloud:
                 raise Transient(what, cause=Cause.MODIFICATIONS)
             ebs.size_bytes = self.size_of(ebs)
             ebs.target_bytes = size_bytes
+            ebs.modification_fails = ebs.id in self.failing
             ebs.modified_at.append(now)
             self.enlarged.append((ebs.id, size_bytes))
             return self._changed(ebs)
@@ -184,7 +185,7 @@ class SimulatedCloud:
         age = self._clock.now_seconds() - ebs.modified_at[-1]
         state = "modifying"
         if age >= self.latencies.modify:
-            state = "failed" if ebs.id in self.failing else "optimizing"
+            state = "failed" if ebs.modification_fails else "optimizing"
         if state == "optimizing" and age >= self.latencies.modify + self.latencies.optimize:
             state = "completed"
         return Modification(state=state, target_bytes=ebs.target_bytes, age_seconds=age)
