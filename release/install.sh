@@ -4,6 +4,8 @@
 #
 # Whatever ends this at whatever point, either the old program or the new one is in place, and a repetition completes.
 set -eu
+umask 022
+APPDIR=${APPDIR%/}
 app=$DESTDIR$APPDIR
 new=$app.new old=$app.old
 share=$DESTDIR$PREFIX/share

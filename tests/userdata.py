@@ -30,7 +30,8 @@ def script() -> str:
 def settings() -> dict[str, str]:
     """The settings, as they are shipped."""
     lines = script().partition("EDIT HERE")[2].partition("# ----")[0].splitlines()[1:]
-    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    pairs = (line.split("=", 1) for line in lines if not line.startswith("#"))
+    return {name: value.strip('"') for name, value in pairs}
 
 
 def multipart(*parts: str) -> str:

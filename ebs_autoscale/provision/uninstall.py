@@ -81,7 +81,7 @@ def _require_not_needed(mountpoint: str) -> None:
     lines = fstab.parse(files.read_text(fstab.FSTAB))
     if found := [line.mountpoint for line in lines if needs in line.options]:
         raise Unfit(
-            f"by {fstab.FSTAB}, {' and '.join(found)} need {mountpoint}",
+            f"{fstab.FSTAB} requires {mountpoint} for {' and '.join(found)}",
             hint="move their data back, as docs/containers.md says, or remove those lines",
             cause=Cause.FSTAB,
         )

@@ -3,4 +3,4 @@ if [ -d /run/systemd/system ]; then
     systemctl stop ebs-autoscale.service 'ebs-autoscale@*.service'
     systemctl -q disable ebs-autoscale.service ebs-autoscale@.service
 fi
-find /opt/ebs-autoscale/lib -name __pycache__ -prune -exec rm -rf {} +
+[ ! -d /opt/ebs-autoscale/lib ] || find /opt/ebs-autoscale/lib -name __pycache__ -prune -exec rm -rf {} +

@@ -31,6 +31,8 @@ APP = "/opt/ebs-autoscale"
 UNIT_PATH = "/usr/lib/systemd/system/ebs-autoscale.service"
 LINK = "/usr/local/bin/ebs-autoscale"
 NEXT = "99.0.0"
+# Of the unpacked release, and in no package.
+OLD_LIBRARY = f"{APP}/lib/botocore-0.0.1.dist-info"
 
 
 def test_a_life_with_packages(make_box: MakeBox, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -42,6 +44,7 @@ def test_a_life_with_packages(make_box: MakeBox, tmp_path_factory: pytest.TempPa
     box = make_box(create_seconds=(3.0, 3.5))
     box.copy_in(unpack(release, folder / "tree"), "/opt")
     box.exec("ln", "-s", f"{APP}/bin/ebs-autoscale", LINK)
+    box.write(f"{OLD_LIBRARY}/METADATA", "Name: botocore\nVersion: 0.0.1\n")
     configure(box)
     initialise(box)
     replace_in_mid_growth(box, new_deb)
@@ -69,6 +72,7 @@ def replace_in_mid_growth(box: Box, package: Path) -> None:
     assert UNIT_PATH.endswith(shown(box, "FragmentPath"))
     assert shown(box, "UnitFileState") == "enabled"
     assert not box.has(LINK)
+    assert not box.has(OLD_LIBRARY)
     assert version(box) == NEXT
 
     def daemon() -> str:
@@ -80,15 +84,15 @@ def replace_in_mid_growth(box: Box, package: Path) -> None:
 
 def refuse_over_make_install(box: Box, *packages: Path) -> None:
     """Neither package is installed over the files of `make install`, and these stay."""
-    note = f"{APP}/made-by-install"
-    box.write(note, "")
-    for package in packages:
+    # Older versions of it have only the second.
+    for package, note in zip(packages, ("made-by-install", "pyvenv.cfg"), strict=True):
+        box.write(f"{APP}/{note}", "")
         done = install(box, package, check=False)
         assert done.returncode != 0
         assert "make uninstall" in done.stdout + done.stderr
         assert not box.has(f"{APP}/bin")
         assert not box.has(UNIT_PATH)
-    box.exec("rm", "-r", APP)
+        box.exec("rm", "-r", APP)
 
 
 def live_with_the_rpm(box: Box, old: Path, new: Path) -> None:
@@ -103,6 +107,8 @@ def live_with_the_rpm(box: Box, old: Path, new: Path) -> None:
     assert version(box) == NEXT
     assert state(box) == "active"
     assert box.exec("ebs-autoscale", "check", check=False).stdout
+    # What somebody has removed by hand is no reason to keep the rest.
+    box.exec("rm", "-r", APP)
     rpm(box, "--erase", "ebs-autoscale")
 
 

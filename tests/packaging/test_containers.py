@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from ec2_sandbox.devices.loop import LoopDevice
 
 pytestmark = pytest.mark.kernel
 
@@ -25,7 +26,7 @@ unit() { cat "$1" 2>/dev/null || echo "LoadState=not-found ActiveState=inactive 
 set_state() { sed -i "s/ActiveState=[a-z]*/ActiveState=$2/; s/Job=.*/Job=/" "$1"; }
 case "$*" in
     *"property=LoadState"*) for last; do :; done; unit "$last" ;;
-    *"property=RequiredBy"*) cat requiring 2>/dev/null ;;
+    *"property=RequiredBy"*) for last; do :; done; cat "$last.dependents" 2>/dev/null ;;
     *is-active*) for last; do :; done; unit "$last" | grep -q ActiveState=active ;;
     *" cat "*) for last; do :; done; [ -e "$last" ] ;;
     stop*) [ ! -e "$2.stubborn" ] && set_state "$2" inactive ;;
@@ -36,9 +37,10 @@ case "$*" in
         for each; do set_state "$each" active; done ;;
 esac
 """
-# PID 1 runs ExecStopPost= however the unit has ended.
+# PID 1 passes on no environment, and runs ExecStopPost= however the unit has ended.
 SYSTEMD_RUN = """\
 #!/bin/sh
+echo "$*" >>"$HOME/calls"
 while :; do
     case $1 in
         --property=ExecStopPost=*) post=${1#*=*=}; shift ;;
@@ -46,7 +48,7 @@ while :; do
         *) break ;;
     esac
 done
-"$@"
+env -i PATH="$PATH" HOME="$HOME" "$@"
 status=$?
 $post
 exit $status
@@ -68,7 +70,16 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lib, self.disk, self.scratch = folder / "lib", folder / "disk", folder / "scratch"
-        for name in ("etc", "run/systemd/system", "units", "bin", "lib", "disk", "scratch"):
+        for name in (
+            "etc",
+            "run/systemd/system",
+            "units",
+            "bin",
+            "lib",
+            "disk",
+            "scratch",
+            "bundle",
+        ):
             (folder / name).mkdir(parents=True)
         self.disk.chmod(0o1777)
         self.fstab = folder / "etc/fstab"
@@ -99,7 +110,12 @@ class Host:
         (self.folder / "units" / name).write_text(shown)
 
     def run(
-        self, *command: str, how: str = "move", before: str = "", after: str = ""
+        self,
+        *command: str,
+        how: str = "move",
+        before: str = "",
+        after: str = "",
+        **environment: str,
     ) -> "subprocess.CompletedProcess[str]":
         """Run it with COMMAND, by default a mount of the new filesystem, in a mount namespace."""
         (self.folder / "calls").write_text("")
@@ -113,7 +129,7 @@ class Host:
         path = f"{self.folder}/bin:/usr/bin:/bin"
         return subprocess.run(
             argv,
-            env={"PATH": path, "HOME": str(self.folder), "LC_ALL": "C"},
+            env={"PATH": path, "HOME": str(self.folder), "LC_ALL": "C", **environment},
             capture_output=True,
             text=True,
             timeout=60,
@@ -124,7 +140,7 @@ class Host:
     def calls(self) -> list[str]:
         """What systemd was told to stop and to start."""
         calls = (self.folder / "calls").read_text().splitlines()
-        return [call for call in calls if "start " in call or call.startswith("stop ")]
+        return [call for call in calls if call.startswith(("--no-block start ", "stop "))]
 
     def assert_running(self, *units: str) -> None:
         """These units run."""
@@ -186,15 +202,18 @@ def test_it_is_sound() -> None:
 
 def test_data_are_moved(host: Host) -> None:
     """Stopped from the top, started from the bottom; a second run stops nothing."""
-    (host.folder / "units/requiring").write_text(
-        "plugin.service containerd.service sockets.target\n"
-    )
-    host.unit("plugin.service", "active")
-    host.unit("containerd.service", "active")
+    for unit, dependents in {
+        "docker.service": "plugin.service containerd.service sockets.target",
+        "ecs.service": "watcher.service",
+        "watcher.service": "watcher.timer",
+    }.items():
+        (host.folder / f"units/{unit}.dependents").write_text(f"{dependents}\n")
+    for unit in ("plugin.service", "watcher.service", "watcher.timer", "containerd.service"):
+        host.unit(unit, "active")
     done = host.run(after="cat /var/lib/docker/overlay2/layer/file")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("an image")
-    stopped = ["ecs", "plugin", "docker.socket", "docker", "containerd"]
+    stopped = ["plugin", "watcher.timer", "watcher", "ecs", "docker.socket", "docker", "containerd"]
     names = [name if "." in name else f"{name}.service" for name in stopped]
     assert host.calls == [
         *(f"stop {name}" for name in names),
@@ -309,6 +328,7 @@ def test_an_arrangement_of_the_operator(host: Host, before: str, reason: str) ->
     ("before", "reason"),
     [
         ("mkdir /var/lib/docker/m; mount -t tmpfs t /var/lib/docker/m", "is in use"),
+        ("mount -t overlay -o lowerdir=/var/lib/docker/overlay2:/etc o ~/bundle", "is in use"),
         ("sed -i s/=loaded/=masked/ ~/units/docker.service", "docker.service is running"),
         ("mv ~/docker-starts ~/bin/cp", "docker.service is running"),
         ("mount -t tmpfs -o size=8k t /etc; tee /etc/fstab /etc/f <~/etc/fstab", "No space left"),
@@ -345,8 +365,9 @@ def test_docker_that_never_started(host: Host) -> None:
     subprocess.run(["rm", "-r", str(host.lib / "docker")], check=True)
     host.unit("docker.service", "inactive")
     host.unit("ecs.service", "inactive", load="masked")
-    done = host.run(after="mountpoint -q /var/lib/docker")
+    done = host.run(after="findmnt -no TARGET /var/lib/docker")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\n/var/lib/docker\n")
     assert "/var/lib/containerd is left as it is: containerd is not installed" in done.stdout
     assert host.calls == ["stop docker.socket", "--no-block start docker.socket"]
     assert [path.name for path in ls(host.disk / ".containers")] == ["docker"]
@@ -384,6 +405,68 @@ def test_what_others_could_replace(host: Host) -> None:
     assert "1777" in done.stderr
 
 
+def test_a_folder_that_others_could_write_to(host: Host) -> None:
+    """What root has made there is closed to them before anything is in it."""
+    (host.disk / ".containers").mkdir()
+    (host.disk / ".containers").chmod(0o777)
+    assert host.run().returncode == 0
+    assert (host.disk / ".containers").stat().st_mode & 0o777 == 0o700
+
+
+def test_defaults_that_are_written_out(host: Host) -> None:
+    """They are the usual places, in whichever quotes."""
+    (host.lib / "containerd").mkdir()
+    for name, text in {
+        "docker/daemon.json": '{"data-root": "/var/lib/docker/"}',
+        "containerd/config.toml": "version = 3\nroot = '/var/lib/containerd'\n",
+    }.items():
+        (host.folder / "etc" / name).parent.mkdir()
+        (host.folder / "etc" / name).write_text(text)
+    done = host.run()
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in ls(host.disk / ".containers")] == ["containerd", "docker"]
+
+
+def test_subvolumes(host: Host) -> None:
+    """Copies of them would be folders, which the storage driver cannot use: they stay."""
+    with LoopDevice.create(128 * 1024**2, directory=host.folder) as disk:
+        subprocess.run(["mkfs.btrfs", "-q", disk.node], check=True)
+        layer = "/var/lib/docker/btrfs/subvolumes/layer"
+        done = host.run(
+            before=f"mount {disk.node} /var/lib && mkdir -p {Path(layer).parent} && "
+            f"btrfs -q subvolume create {layer}",
+            after=f"ls -d {layer}",
+        )
+    assert done.returncode == 0, done.stderr
+    assert "/var/lib/docker is left as it is: it has BTRFS subvolumes" in done.stdout
+    assert done.stdout.endswith("/layer\n")
+    host.assert_running()
+
+
+def test_an_image_of_such_a_host(host: Host) -> None:
+    """It has the line of fstab, and a new filesystem: Docker begins anew on that."""
+    assert host.run().returncode == 0
+    subprocess.run(["rm", "-r", str(host.disk / ".containers")], check=True)
+    done = host.run(after="findmnt -no TARGET /var/lib/docker")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\n/var/lib/docker\n")
+    assert host.fstab.read_text().count(" /var/lib/docker ") == 1
+    host.assert_running()
+
+
+def test_the_environment(host: Host) -> None:
+    """The command has it as it is, and nobody else can read it."""
+    value = 'a secret\'s "first"\nSECOND=$LINE %n'
+    done = host.run("printenv", "CREDENTIAL", how="leave", CREDENTIAL=value)
+    assert done.returncode == 0, done.stderr
+    assert value in done.stdout
+    assert "CREDENTIAL=" not in (host.folder / "calls").read_text()
+    assert not list((host.folder / "run").glob("*environment*"))
+    host.program("systemd-run", "#!/bin/sh\nexit 1\n")
+    assert host.run(CREDENTIAL=value).returncode == 1
+    assert not list((host.folder / "run").glob("*environment*"))
+
+
 def test_data_of_another_host(host: Host) -> None:
     """What a filesystem brings along is set aside and not overwritten."""
     (host.disk / ".containers/docker").mkdir(parents=True)
@@ -402,6 +485,7 @@ def test_data_of_another_host(host: Host) -> None:
         (["move", "/scratch"], "usage"),
         (["copy", "/scratch", "true"], "usage"),
         (["move", "/var/lib/docker", "true"], "`leave`"),
+        (["move", "/a b", "true"], "escaped"),
         (["leave", "/scratch", "echo", "$HOME"], "may contain a $"),
     ],
 )

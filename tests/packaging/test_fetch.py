@@ -57,6 +57,7 @@ class Host:
         """Start the script, by the path that cloud-init runs."""
         constants = {
             "APP": f"Path({str(self.app)!r})",
+            "PACKAGED": f"Path({str(self.root / 'packaged')!r})",
             "LOCK": f"Path({str(self.root / 'lock')!r})",
             "CLOUD": f"Path('{self.root}/var/lib/cloud')",
             "TRIES": 3,
@@ -173,12 +174,48 @@ def test_an_upgrade_and_a_way_back(host: Host) -> None:
     assert (host.version, host.is_clean) == ("1.0", True)
 
 
-def test_it_replaces_any_installation(host: Host) -> None:
-    """One by `make install` has other files; none of them stays."""
-    host.app.mkdir(parents=True)
-    (host.app / "pyvenv.cfg").touch()
-    assert host.run()[0] == 0
-    assert not (host.app / "pyvenv.cfg").exists()
+OTHERS = {
+    "a package": ("packaged", "remove the package"),
+    "make install": ("opt/ebs-autoscale/made-by-install", "`make uninstall`"),
+    "an older make install": ("opt/ebs-autoscale/pyvenv.cfg", "`make uninstall`"),
+}
+
+
+@pytest.mark.parametrize(("name", "words"), OTHERS.values(), ids=OTHERS)
+def test_it_replaces_nothing_of_others(host: Host, name: str, words: str) -> None:
+    """What dpkg, rpm or `make install` know as theirs stays; nothing is fetched."""
+    path = host.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    host.refuses(words)
+    assert path.exists()
+    assert not host.server.asked
+
+
+def test_killed_between_two_renames(host: Host) -> None:
+    """Where two folders cannot be exchanged, the installed release is found again."""
+    host.run()
+    left = host.app.parent / ".ebs-autoscale-killed"
+    left.mkdir()
+    host.app.rename(left / "old")
+    host.settings |= {"URL": host.url("missing.tar.gz"), "SHA256": "0" * 64}
+    assert host.run()[0] == 1
+    assert (host.version, host.is_clean) == ("1.0", True)
+
+
+def test_nobody_else_can_hold_the_lock(host: Host) -> None:
+    """Everybody who can open a file can lock it."""
+    host.run()
+    assert (host.root / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_setting_without_quotes(host: Host) -> None:
+    """The shell takes its second word for a program; it does not go on without it."""
+    host.settings["INIT_OPTIONS"] = "--mode' 1777'"
+    status, said = host.run()
+    assert status != 0
+    assert "1777" in said
+    assert not host.calls
 
 
 def test_hashes_of_two_architectures(host: Host) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
 
@@ -92,6 +93,7 @@ class Installer:
             text=True,
             timeout=60,
             check=False,
+            umask=0o077,
         )
 
 
@@ -145,6 +147,22 @@ def test_without_ensurepip_nothing_changes(tree: Path, installer: Installer, bef
     assert "ensurepip" in done.stderr
     assert listed(tree) == were
     assert not before or installed_version(tree) == before
+
+
+def test_everybody_can_read_it_and_only_root_can_change_it(
+    tree: Path, installer: Installer
+) -> None:
+    """Also for a root with another umask; and a slash behind APPDIR is no other folder."""
+    before = listed(tree)
+    assert installer.run("install", tree, VERSION="old", APPDIR=f"/{APP}/").returncode == 0
+    assert installed_version(tree) == "old"
+    assert not (tree / APP / ".new").exists()
+    made = [tree / name for name in listed(tree) - before]
+    modes = {S_IMODE(path.stat().st_mode) for path in made if path.exists()}
+    assert modes <= {0o755, 0o644}
+    were = listed(tree)
+    assert installer.run("install", tree, VERSION="new", APPDIR=f"/{APP}/").returncode == 0
+    assert (installed_version(tree), listed(tree)) == ("new", were)
 
 
 def test_files_of_a_package_are_left_alone(tree: Path, installer: Installer) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from stat import S_IWOTH
 
 import pytest
 
@@ -60,9 +61,9 @@ class Host:
             (folder / name.replace("_", ".")).symlink_to(target)
 
     def setup(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run it."""
+        """Run it, as a root without a umask."""
         hide = f"mount -t tmpfs none /usr/sbin; mount --bind {self.folder}/local /usr/local"
-        run = f'PATH={self.bin} HOME={self.folder}; export HOME; exec "$@"'
+        run = f'umask 0; PATH={self.bin} HOME={self.folder}; export HOME; exec "$@"'
         argv = ["unshare", "--mount", "sh", "-c", f"{hide}; {run}", "sh"]
         argv += [str(self.tree / "setup"), *arguments]
         return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
@@ -97,6 +98,7 @@ def test_a_host_that_has_all(host: Host) -> None:
     host.has(python3=HOST_PYTHON, mkfs_btrfs="/bin/true")
     assert host.setup().returncode == 0
     assert list(host.tree.rglob("*.pyc"))
+    assert not [path for path in host.tree.rglob("*") if path.lstat().st_mode & S_IWOTH]
     assert not host.link.is_symlink()
     done = host.setup("/scratch", "--size", "5GiB")
     assert (done.returncode, done.stdout) == (0, "ebs-autoscale setup: /scratch is ready\n")
@@ -199,6 +201,8 @@ def test_a_static_btrfs(host: Host) -> None:
     assert host.setup("--btrfs", f"{host.folder}/btrfs.box.static", "/scratch").returncode == 0
     found = sorted(path.name for path in (host.folder / "local/sbin").iterdir())
     assert found == ["btrfs", "mkfs.btrfs"]
+    # Also where sudo has a PATH without /usr/local.
+    assert host.setup("/scratch").returncode == 0
     assert not host.lines("asked")
 
 
