@@ -73,6 +73,10 @@ class Cause(Enum):
     LIMIT_SIZE = "growth.max", Exit.REFUSED, _RECHECK
     LIMIT_COOLDOWN = "limits.cooldown", Exit.REFUSED, Backoff(30.0, 30.0, _URGENT)
     VOLUME_TYPE = "volume.type", Exit.REFUSED
+    METHOD = "growth.method", Exit.REFUSED, _RECHECK
+    # EC2's own limit. A try costs at most one call for each volume, since EC2 does not show what is
+    # left of a day's modifications.
+    MODIFICATIONS = "modifications", Exit.REFUSED, Backoff(300.0, 900.0, 60.0)
 
     # EC2, for an operator.
     QUOTA = "quota", Exit.UNFIT, Backoff(600.0, 3600.0, _URGENT_COSTLY)
@@ -115,6 +119,11 @@ class Cause(Enum):
     STUCK_ATTACH = "stuck attach", Exit.FAILED, _DEFAULT, Reaction.REPLACE
     STUCK_DETACH = "stuck detach", Exit.FAILED, _DEFAULT, Reaction.REPLACE
 
+    # A larger volume; another one is enlarged meanwhile.
+    SLOW_MODIFICATION = "slow modification", Exit.FAILED, _RECHECK
+    MODIFICATION_FAILED = "modification failed", Exit.FAILED, Backoff(60.0, 900.0, 60.0)
+    OLD_SIZE = "old size", Exit.FAILED, _RECHECK
+
     # Block devices.
     NOT_BLANK = "not blank", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
     UNWRITABLE = "unwritable", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
@@ -140,6 +149,7 @@ class Cause(Enum):
     INCOMPLETE_ADD = "incomplete add", Exit.UNFIT
     STUCK_ADD = "stuck add", Exit.UNFIT, Backoff(30.0, 60.0, 30.0)
     ADD = "add", Exit.FAILED
+    RESIZE = "resize", Exit.FAILED
     EXCLUSIVE_OPERATION = "exclusive operation", Exit.FAILED
     BALANCE = "balance", Exit.FAILED
     UNBALANCED = "unbalanced", Exit.FAILED, Backoff(600.0, 3600.0, 600.0)

@@ -1,7 +1,7 @@
 """The data types: readings, volumes, observations, decisions, steps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -22,7 +22,8 @@ class Device:
     `name` is the kernel's name of the block device (`nvme1n1`), empty when it is not known.
     `missing` is whether the kernel has no such block device any more, `writable` whether it
     allocates chunks on it: not on a seed device. `errors` counts failed writes, reads and flushes,
-    corrupted blocks, and blocks of another generation, in this order.
+    corrupted blocks, and blocks of another generation, in this order. `capacity_bytes` is the size
+    of the block device, 0 when it is not known.
     """
 
     devid: int
@@ -32,6 +33,7 @@ class Device:
     missing: bool = False
     writable: bool = True
     errors: tuple[int, ...] = ()
+    capacity_bytes: int = 0
 
     @property
     def label(self) -> str:
@@ -102,13 +104,53 @@ class GrowthId:
         return f"{self.filesystem[:8]}-{self.ordinal}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Enlargement:
+    """The name of a growth that enlarges an earlier one's volume; absolute, so safe to repeat."""
+
+    growth: GrowthId
+    target_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.growth}@{self.target_bytes // GIB}GiB"
+
+
 class Stage(StrEnum):
-    """How far a growth has come; derived from EC2 and the kernel, never stored."""
+    """How far a growth has come; derived from EC2 and the kernel, never stored.
+
+    One that enlarges a volume is modifying until the block device shows the new size, and enlarged
+    until the filesystem uses it.
+    """
 
     CREATED = "created"
     ATTACHED = "attached"
     ADDED = "added"
     BALANCED = "balanced"
+    MODIFYING = "modifying"
+    ENLARGED = "enlarged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modification:
+    """The latest modification of a volume, as EC2 keeps it.
+
+    The new size can be used once it is no longer `modifying`; before it is `completed` there is no
+    other. Source: https://docs.aws.amazon.com/ebs/latest/userguide/monitoring-volume-modifications.html
+    """
+
+    state: str
+    target_bytes: int
+    age_seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def is_modifying(self) -> bool:
+        """Whether the new size cannot be used yet."""
+        return self.state == "modifying"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether EC2 refuses another one; a failed one is to be tried again."""
+        return self.state not in {"completed", "failed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +158,10 @@ class Volume:
     """An EBS volume as EC2 describes it; `attached_to` is an instance id, empty when detached.
 
     `foreign` is why no growth can have created it, such as `restored from snap-1`, else empty.
-    `usd_per_month` is an estimate at list price, `bytes_per_second` the most that it takes, both
-    None for a type that is not known.
+    `usd_per_month` is an estimate at list price, `usd_per_gib` what a GiB more costs,
+    `bytes_per_second` the most that it takes, all None for a type that is not known.
+    `largest_bytes` is the most that it can be enlarged to, 0 if not at all. `modification` is None
+    where there was none, or EC2 was not asked.
     """
 
     id: str
@@ -130,8 +174,20 @@ class Volume:
     delete_on_termination: bool = False
     foreign: str = ""
     usd_per_month: float | None = None
+    usd_per_gib: float | None = None
     bytes_per_second: float | None = None
+    largest_bytes: int = 0
+    modification: Modification | None = None
     age_seconds: float | None = field(default=None, compare=False)
+
+    def enlarged(self, size_bytes: int) -> "Volume":
+        """The same with this size, if it is smaller; no faster than in proportion."""
+        size_bytes, usd, rate = max(size_bytes, self.size_bytes), None, self.bytes_per_second
+        if self.usd_per_month is not None and self.usd_per_gib is not None:
+            added = (size_bytes - self.size_bytes) / GIB
+            usd = self.usd_per_month + added * self.usd_per_gib
+        rate = rate and rate * size_bytes / self.size_bytes
+        return replace(self, size_bytes=size_bytes, usd_per_month=usd, bytes_per_second=rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +218,8 @@ class Inventory:
     on the instance, ours or not. `slots_free` is None when the instance type's limit is not known.
     `cards` are the EBS cards, least loaded first, empty when the type has only one. `price` is that
     of a new volume, None where it was not asked for.
-    `outpost_arn` is empty for an instance in an AWS Region.
+    `outpost_arn` is empty for an instance in an AWS Region. `shows_modifications` is whether EC2
+    was asked for those of the volumes.
     """
 
     instance_id: str
@@ -173,6 +230,7 @@ class Inventory:
     cards: tuple[int, ...] = ()
     instance_tags: Mapping[str, str] = field(default_factory=dict)
     outpost_arn: str = ""
+    shows_modifications: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +248,19 @@ class Observation:
 
     def is_device(self, volume: Volume) -> bool:
         """Whether this volume is a device of the filesystem now."""
+        return self.device_of(volume) is not None
+
+    def device_of(self, volume: Volume) -> Device | None:
+        """The device of the filesystem that this volume is now; None if it is none."""
         node = self.nodes.get(volume.id)
-        return node is not None and self.reading.has_device(node)
+        found = (each for each in self.reading.devices if each.name == node and not each.missing)
+        return next(found, None) if node else None
+
+    def with_volumes(self, *volumes: Volume) -> "Observation":
+        """The same with these volumes in the place of those of the same id."""
+        newer = {volume.id: volume for volume in volumes}
+        found = tuple(newer.get(volume.id, volume) for volume in self.inventory.volumes)
+        return replace(self, inventory=replace(self.inventory, volumes=found))
 
     @property
     def newest_device(self) -> Volume | None:
@@ -260,6 +329,7 @@ class DecisionKind(StrEnum):
 
     HOLD = "hold"
     GROW = "grow"
+    ENLARGE = "enlarge"
     FINISH = "finish"
     REFUSE = "refuse"
 
@@ -286,12 +356,38 @@ class Grow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Enlarge:
+    """Enlarge a volume that is a device; `instead_of_new` because there can be no new one."""
+
+    kind: ClassVar = DecisionKind.ENLARGE
+
+    volume: Volume
+    target_bytes: int
+    reason: str
+    instead_of_new: bool = False
+    usd_per_month: float | None = None
+
+    @property
+    def growth(self) -> Enlargement:
+        """The name of this growth."""
+        return Enlargement(self.volume.growth, self.target_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much is added."""
+        return self.target_bytes - self.volume.size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """Complete a growth that an earlier run left unfinished, with the volume that it has."""
+    """Complete a growth that an earlier run left unfinished, with the volume that it has.
+
+    Also the enlargement of a volume by somebody else.
+    """
 
     kind: ClassVar = DecisionKind.FINISH
 
-    growth: GrowthId
+    growth: GrowthId | Enlargement
     volume_id: str
     stage: Stage
     reason: str
@@ -308,7 +404,7 @@ class Refuse:
     hint: str
 
 
-Decision = Hold | Grow | Finish | Refuse
+Decision = Hold | Grow | Enlarge | Finish | Refuse
 
 
 class StepKind(StrEnum):
@@ -317,6 +413,8 @@ class StepKind(StrEnum):
     CREATE_VOLUME = "CreateVolume"
     ATTACH_VOLUME = "AttachVolume"
     ADD_DEVICE = "AddDevice"
+    ENLARGE_VOLUME = "EnlargeVolume"
+    RESIZE_DEVICE = "ResizeDevice"
     BALANCE_METADATA = "BalanceMetadata"
 
 
@@ -365,13 +463,37 @@ class AddDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnlargeVolume:
+    """Have EC2 enlarge the volume to the growth's size, until that can be used; safe to repeat."""
+
+    kind: ClassVar = StepKind.ENLARGE_VOLUME
+
+    growth: Enlargement
+
+    @property
+    def title(self) -> str:
+        """What an operator calls this step."""
+        return f"enlarge the volume to {self.growth.target_bytes // GIB} GiB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeDevice:
+    """Extend the device in the filesystem to the size of its block device; safe to repeat."""
+
+    kind: ClassVar = StepKind.RESIZE_DEVICE
+    title: ClassVar = "extend the filesystem to the size of the volume"
+
+    growth: Enlargement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceMetadata:
     """Make metadata safe on the devices there are now; safe to repeat."""
 
     kind: ClassVar = StepKind.BALANCE_METADATA
     title: ClassVar = "balance metadata"
 
-    growth: GrowthId
+    growth: GrowthId | Enlargement
 
 
-Step = CreateVolume | AttachVolume | AddDevice | BalanceMetadata
+Step = CreateVolume | AttachVolume | AddDevice | EnlargeVolume | ResizeDevice | BalanceMetadata

@@ -32,6 +32,7 @@ from ebs_autoscale.policy import (
     retry_delay_seconds,
     seconds_until_full,
     shortage_of,
+    unused_devices,
 )
 from ebs_autoscale.telemetry import (
     Conditions,
@@ -166,8 +167,7 @@ class Monitor:
         self._raised_in_growth: set[str] = set()
         # At the latest reading, while space is short.
         self._seconds_left = inf
-        self._activity = ""
-        self._decided = ""
+        self._activity = self._decided = ""
         self._growths_done = 0
         self.tally = Tally()
         self._managed = ManagedVolumes()
@@ -232,14 +232,14 @@ class Monitor:
         except EbsAutoscaleError as error:
             self._without_reading(error)
             return self._policy.polling.max_seconds
-        lead = lead_time_seconds(self._policy, self._history.forecast)
-        self._history.add(reading, lead)
+        self._history.add(reading, lead_time_seconds(self._policy, self._history.forecast))
         self._report_problems(reading)
         forecast = self._history.forecast
         shortage = shortage_of(reading, self._policy, forecast)
         self._seconds_left = seconds_until_full(reading, forecast) if shortage else inf
         if not missing_device(reading):
             self._look_after_reserve(reading)
+            self._state = self._state.seeing(unused_devices(reading), running=self._growths.running)
             self._act(shortage)
         self._heartbeat(reading)
         self._check_managed(reading)
@@ -412,11 +412,11 @@ class Monitor:
         self._activity = ""
         self._emit(event)
         # There may be a second unfinished volume; the next growth finds out.
-        last = event.stage not in {Stage.CREATED, Stage.ATTACHED}
+        last = event.stage in {None, Stage.ADDED, Stage.BALANCED}
         state, self._state = self._state, self._state.done(last=last)
         if last:
             self._growth_conditions.only(self._raised_in_growth)
-        if event.decision is not DecisionKind.GROW:
+        if event.decision not in {DecisionKind.GROW, DecisionKind.ENLARGE}:
             return
         self._growths_done += 1
         # From the start of the process until the space was usable; balancing comes after that.

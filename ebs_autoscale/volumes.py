@@ -1,20 +1,18 @@
-"""EBS volumes by boto3: list, create, attach, detach and delete them, and wait for each."""
+"""EBS volumes by boto3: list, create, attach, enlarge, detach, delete them; wait for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import boto3
 import botocore.config
 import botocore.exceptions
-import botocore.parsers
 import botocore.session
 
 from ebs_autoscale.ec2.absence import Absence, AttachmentLook, Refreshing, lost
-from ebs_autoscale.ec2.errors import translated
+from ebs_autoscale.ec2.failures import translated_errors
 from ebs_autoscale.ec2.requests import (
     FILESYSTEM_TAG,
     GROWTH_TAG,
@@ -26,6 +24,7 @@ from ebs_autoscale.ec2.requests import (
 from ebs_autoscale.ec2.responses import (
     cards_by_load,
     growth_of,
+    modification_of,
     slots_free,
     tags_of,
     volume_of,
@@ -38,6 +37,7 @@ from ebs_autoscale.model import (
     GrowthId,
     Identity,
     Inventory,
+    Modification,
     Volume,
     VolumeSpec,
 )
@@ -298,6 +298,27 @@ class Ec2Volumes:
             if error.cause is not Cause.NOT_VISIBLE:
                 raise
 
+    def enlarge(self, volume: Volume, size_bytes: int) -> Modification:
+        """Begin to enlarge the volume to this size; EC2 refuses it while another one is running."""
+        with translated_errors(f"cannot enlarge {volume.id} to {size_bytes // GIB} GiB"):
+            answer = self.ec2.modify_volume(VolumeId=volume.id, Size=size_bytes // GIB)
+            return modification_of(answer["VolumeModification"], self._clock.wall_seconds())
+
+    def with_modifications(self, volumes: Sequence[Volume]) -> tuple[Volume, ...]:
+        """The same volumes, each with its latest modification; one call."""
+        # With VolumeIds EC2 answers an error if one of them was never modified.
+        filters: Sequence[FilterTypeDef] = [
+            {"Name": "volume-id", "Values": [volume.id for volume in volumes]}
+        ]
+        with translated_errors("cannot look at the modifications of volumes"):
+            pages = self.ec2.get_paginator("describe_volumes_modifications").paginate(
+                Filters=filters, PaginationConfig={"PageSize": PAGE_SIZE}
+            )
+            now = self._clock.wall_seconds()
+            answers = [each for page in pages for each in page.get("VolumesModifications", [])]
+            found = {each["VolumeId"]: modification_of(each, now) for each in answers}
+        return tuple(replace(each, modification=found.get(each.id)) for each in volumes)
+
     def owned(self) -> tuple[Volume, ...]:
         """The volumes of this instance, of all filesystems."""
         filters: Sequence[FilterTypeDef] = [
@@ -370,49 +391,6 @@ class Ec2Volumes:
         kind = self.identity.instance_type
         with translated_errors(f"cannot describe instance type {kind}"):
             return self.ec2.describe_instance_types(InstanceTypes=[cast("InstanceTypeType", kind)])
-
-
-@contextmanager
-def translated_errors(what: str) -> Iterator[None]:
-    """Turn errors of boto3 into ours, after botocore has made its retries."""
-    try:
-        yield
-    except botocore.exceptions.ClientError as error:
-        answer, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-        raise translated(
-            what,
-            code=answer.get("Code") or "",
-            message=answer.get("Message") or "",
-            status=about.get("HTTPStatusCode", 400),
-            operation=error.operation_name,
-        ) from error
-    except botocore.exceptions.ParamValidationError as error:
-        raise Unfit(f"{what}: {error}", cause=Cause.REQUEST) from error
-    except botocore.exceptions.NoCredentialsError as error:
-        hint = "check the AWS_* environment variables and ~/.aws of this user"
-        raise Unfit(f"{what}: no AWS credentials", hint=hint, cause=Cause.CREDENTIALS) from error
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError) as error:
-        hint = "check the path to EC2: route, NAT or VPC endpoint, security group, DNS, proxy"
-        raise Transient(f"{what}: {error}", hint=hint, cause=Cause.EC2_UNREACHABLE) from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RuntimeError,
-    ) as error:
-        # botocore itself raises ValueError or RuntimeError for a date or a number that is none.
-        reason = f"{type(error).__name__}: {error}"
-        raise Transient(
-            f"{what}: EC2's answer cannot be understood: {reason:.200}", cause=Cause.EC2_ERROR
-        ) from error
-    except botocore.parsers.ResponseParserError as error:
-        # A proxy or a captive portal answered instead of EC2.
-        hint = "check whether there is a proxy between this instance and EC2"
-        raise Transient(
-            f"{what}: the response is not from EC2", hint=hint, cause=Cause.EC2_UNREACHABLE
-        ) from error
 
 
 def wait_available(

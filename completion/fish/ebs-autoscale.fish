@@ -115,6 +115,7 @@ complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_a
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using iam-policy' -s h -l help -d 'show this help message and exit'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using iam-policy' -l kms-key -x -d 'include the statements for volumes encrypted with this KMS key'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using iam-policy' -l adopt -d 'include the statement that `adopt: true` needs'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using iam-policy' -l enlarge -d 'include the statements with which volumes are enlarged where no other can be added'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using iam-policy' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $EBS_AUTOSCALE_CONFIG, else /etc/ebs-autoscale/config.yaml)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using iam-policy' -l log-level -xka "debug info warning error" -d 'minimum log level: debug, info, warning or error (default: info)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a demo -d 'Fill and grow a real BTRFS filesystem on this machine, with a simulated EC2. Needs root.'

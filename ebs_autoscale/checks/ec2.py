@@ -9,6 +9,8 @@ from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line, Verdict, failed, hint_of
 from ebs_autoscale.checks.permissions import (
     CREATE,
+    ENLARGE,
+    LOOK_AT_ENLARGING,
     OPTIONAL,
     TAG,
     Refusal,
@@ -17,11 +19,13 @@ from ebs_autoscale.checks.permissions import (
     creating,
     describing,
     is_about_tags,
+    may_enlarge,
     missing_policy,
     using,
 )
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
+from ebs_autoscale.ec2.errors import Denied
 from ebs_autoscale.ec2.imds import Imds
 from ebs_autoscale.ec2.requests import VOLUME_TAGS_MAX
 from ebs_autoscale.ec2.role import InstanceRole
@@ -29,7 +33,14 @@ from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.model import Inventory, Observation, RoleCredentials, Volume
-from ebs_autoscale.policy import listed, may_be_device, missing_device, unused_volumes, waiting
+from ebs_autoscale.policy import (
+    GrowthMethod,
+    listed,
+    may_be_device,
+    missing_device,
+    unused_volumes,
+    waiting,
+)
 from ebs_autoscale.units import counted, format_size
 from ebs_autoscale.volumes import FAIL_FAST_CONFIG, Ec2Volumes
 
@@ -130,7 +141,8 @@ class Look:
         self._owned = self._ask(cloud.owned)
         self._instance = self._ask(cloud.instance)
         self._predecessors = self._ask(cloud.predecessors)
-        self._described = self._ask_all(describing(cloud))
+        self._enlarges = may_enlarge(settings)
+        self._described = self._ask_all(describing(cloud, enlarges=self._enlarges))
         self._refusals: dict[str, Refusal] = {}
 
     def _ask(self, call: Callable[[], T]) -> Answer[T]:
@@ -154,6 +166,10 @@ class Look:
         yield from self._use_lines()
 
     def _permission_line(self, action: str, refusal: Refusal) -> Line:
+        is_optional = self._settings.policy.sizing.method is GrowthMethod.AUTO
+        if action in {ENLARGE, LOOK_AT_ENLARGING} and is_optional and isinstance(refusal, Denied):
+            what = f"{action}: not allowed, so no volume is enlarged where no other can be added"
+            return Line("ec2", "ok", f"{what} (`ebs-autoscale iam-policy --enlarge` allows it)")
         self._refusals[action] = refusal
         return _permission_line(action, refusal)
 
@@ -172,7 +188,7 @@ class Look:
 
     def _use_lines(self) -> Iterator[Line]:
         owned = self._owned.result
-        actions = actions_on_volumes(self._settings.volume)
+        actions = actions_on_volumes(self._settings.volume, enlarges=self._enlarges)
         if isinstance(owned, EbsAutoscaleError):
             for action in actions:
                 what = f"{action}: not checked, the managed volumes are not known"
@@ -181,7 +197,7 @@ class Look:
             for action in actions:
                 yield Line("ec2", "ok", f"{action}: not checked, there is no managed volume yet")
         else:
-            answers = self._ask_all(using(self._cloud, owned))
+            answers = self._ask_all(using(self._cloud, owned, enlarges=self._enlarges))
             yield from (self._permission_line(each, answers[each].result) for each in actions)
 
     def policy_lines(self) -> Iterator[Line]:

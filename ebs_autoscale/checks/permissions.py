@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.errors import Denied
+from ebs_autoscale.ec2.failures import translated_errors
 from ebs_autoscale.ec2.iam import is_key_arn, policy_document
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.model import GIB, GrowthId, Inventory, Volume, VolumeSpec
+from ebs_autoscale.policy import GrowthMethod
 from ebs_autoscale.units import format_size
-from ebs_autoscale.volumes import Ec2Volumes, translated_errors
+from ebs_autoscale.volumes import Ec2Volumes
 
 if TYPE_CHECKING:
     from types_boto3_ec2.literals import InstanceTypeType
@@ -27,9 +29,12 @@ CREATE, TAG = "CreateVolume", "CreateTags"
 # Sets DeleteOnTermination, without which a growth goes on with a warning.
 OPTIONAL = "ModifyInstanceAttribute"
 
+# Enlarges a volume; another one is created instead where the operator leaves the choice.
+ENLARGE, LOOK_AT_ENLARGING = "ModifyVolume", "DescribeVolumesModifications"
+
 # Conditions on tags decide these, so they can be checked only with a managed volume: any other one
 # is denied under the best of policies, and for one that does not exist EC2 need not judge at all.
-NEED_A_VOLUME = ("AttachVolume", "DetachVolume", OPTIONAL, "DeleteVolume")
+NEED_A_VOLUME = ("AttachVolume", "DetachVolume", OPTIONAL, "DeleteVolume", ENLARGE)
 
 # No filesystem has this name. With the client token of a real growth EC2 would answer
 # IdempotentParameterMismatch.
@@ -48,10 +53,16 @@ _NOT_ABOUT_STATE = frozenset(
 )
 
 
-def describing(cloud: Ec2Volumes) -> dict[str, Rehearsal]:
+def describing(cloud: Ec2Volumes, *, enlarges: bool = False) -> dict[str, Rehearsal]:
     """The calls that look at EC2: made in earnest, since not all of them have a dry run."""
     ec2, instance_id = cloud.ec2, cloud.identity.instance_id
     kind = cast("InstanceTypeType", cloud.identity.instance_type)
+    modifications = {
+        LOOK_AT_ENLARGING: _rehearsal(
+            lambda: ec2.describe_volumes_modifications(MaxResults=5),
+            "cannot look at the modifications of volumes",
+        )
+    }
     return {
         # The smallest page that EC2 offers.
         "DescribeVolumes": _rehearsal(
@@ -64,6 +75,7 @@ def describing(cloud: Ec2Volumes) -> dict[str, Rehearsal]:
         "DescribeInstanceTypes": _rehearsal(
             lambda: ec2.describe_instance_types(InstanceTypes=[kind]), f"cannot describe {kind}"
         ),
+        **(modifications if enlarges else {}),
     }
 
 
@@ -96,12 +108,21 @@ def is_about_tags(refusal: Refusal) -> bool:
     return bool(is_named and is_named.action == f"ec2:{TAG}")
 
 
-def actions_on_volumes(spec: VolumeSpec) -> list[str]:
+def may_enlarge(settings: Settings) -> bool:
+    """Whether a growth may enlarge a volume, instead of a new one or always."""
+    return settings.policy.sizing.method is not GrowthMethod.ADD
+
+
+def actions_on_volumes(spec: VolumeSpec, *, enlarges: bool = False) -> list[str]:
     """The calls on a managed volume that a growth of such volumes makes."""
-    return [each for each in NEED_A_VOLUME if spec.delete_on_termination or each != OPTIONAL]
+    unwanted = set() if spec.delete_on_termination else {OPTIONAL}
+    unwanted |= set() if enlarges else {ENLARGE}
+    return [each for each in NEED_A_VOLUME if each not in unwanted]
 
 
-def using(cloud: Ec2Volumes, volumes: Sequence[Volume]) -> dict[str, Rehearsal]:
+def using(
+    cloud: Ec2Volumes, volumes: Sequence[Volume], *, enlarges: bool = False
+) -> dict[str, Rehearsal]:
     """The calls that act on a managed volume, if there is one."""
     ec2, instance_id = cloud.ec2, cloud.identity.instance_id
     if not volumes:
@@ -127,10 +148,13 @@ def using(cloud: Ec2Volumes, volumes: Sequence[Volume]) -> dict[str, Rehearsal]:
             DryRun=True,
         ),
         "DeleteVolume": lambda: ec2.delete_volume(VolumeId=volume_id, DryRun=True),
+        ENLARGE: lambda: ec2.modify_volume(
+            VolumeId=volume_id, Size=volume.size_bytes // GIB + 1, DryRun=True
+        ),
     }
     return {
         action: partial(_denial, _rehearsal(calls[action]))
-        for action in actions_on_volumes(cloud.requests.spec)
+        for action in actions_on_volumes(cloud.requests.spec, enlarges=enlarges)
     }
 
 
@@ -168,6 +192,7 @@ def missing_policy(refusals: Mapping[str, Refusal], settings: Settings) -> dict[
         settings.volume,
         max_bytes=_largest_bytes(settings),
         kms_key_arn=next(filter(is_key_arn, keys), None),
+        enlarge=may_enlarge(settings),
         actions=actions,
     )
     return document if document["Statement"] else None

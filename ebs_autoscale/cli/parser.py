@@ -359,6 +359,11 @@ def _add_iam_policy(commands: "_Verbs") -> None:
     policy.add_argument(
         "--adopt", action="store_true", help="include the statement that `adopt: true` needs"
     )
+    policy.add_argument(
+        "--enlarge",
+        action="store_true",
+        help="include the statements with which volumes are enlarged where no other can be added",
+    )
     policy.set_defaults(verb=verbs.iam_policy)
 
 

@@ -19,8 +19,23 @@ from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, 
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.requirements import require_fit_host
-from ebs_autoscale.model import DEAD_VOLUME_STATES, GIB, Finish, Grow, Refuse, VolumeSpec
-from ebs_autoscale.policy import Forecast, decide, describe, managed, steps_for
+from ebs_autoscale.model import (
+    DEAD_VOLUME_STATES,
+    GIB,
+    Enlarge,
+    Grow,
+    Hold,
+    Refuse,
+    VolumeSpec,
+)
+from ebs_autoscale.policy import (
+    NOTHING_TRIED,
+    Forecast,
+    GrowthMethod,
+    describe,
+    managed,
+    steps_for,
+)
 from ebs_autoscale.telemetry import Event, EventKind, Level, LogSink, Sinks, record, running_daemon
 from ebs_autoscale.units import format_size, json_text
 from ebs_autoscale.wiring import cloud_of, filesystem_of, world_of
@@ -127,23 +142,34 @@ def plan(arguments: argparse.Namespace) -> int:
     """Print the decision, its reason and its steps."""
     if arguments.simulate:
         return _simulate(arguments)
-    from ebs_autoscale.resize import observe
+    from ebs_autoscale.resize import decide_on, observe
 
     settings = config.load(arguments.config)
     require_fit_host()
     clock = SystemClock()
     world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
-    seen = observe(world)
-    decision = decide(seen, settings.policy, forecast=_forecast_of_daemon(settings))
+    forecast = _forecast_of_daemon(settings)
+    seen, decision = decide_on(
+        observe(world),
+        settings.policy,
+        world,
+        forecast=forecast,
+        wanted_bytes=None,
+        tried=NOTHING_TRIED,
+    )
     cost = managed(seen).cost
     steps = steps_for(decision)
     if arguments.json:
         found = {
             "decision": decision.kind,
             "reason": decision.reason,
-            "growth": str(decision.growth) if isinstance(decision, Grow | Finish) else None,
-            "size_bytes": decision.size_bytes if isinstance(decision, Grow) else None,
-            "usd_per_month": decision.usd_per_month if isinstance(decision, Grow) else None,
+            "growth": None if isinstance(decision, Hold | Refuse) else str(decision.growth),
+            "size_bytes": decision.size_bytes if isinstance(decision, Grow | Enlarge) else None,
+            "usd_per_month": (
+                decision.usd_per_month if isinstance(decision, Grow | Enlarge) else None
+            ),
+            "volume": decision.volume.id if isinstance(decision, Enlarge) else None,
+            "target_bytes": decision.target_bytes if isinstance(decision, Enlarge) else None,
             "managed_usd_per_month": round(cost.usd_per_month, 2),
             "cost": cost.words,
             "limit": decision.limit.value if isinstance(decision, Refuse) else None,
@@ -383,6 +409,7 @@ def iam_policy(arguments: argparse.Namespace) -> int:
         max_bytes=settings.policy.sizing.max_bytes,
         kms_key_arn=key,
         adopt=arguments.adopt or settings.adopt,
+        enlarge=arguments.enlarge or settings.policy.sizing.method is GrowthMethod.ENLARGE,
     )
     print(json.dumps(document, indent=2))
     return Exit.SUCCESS

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterator
 
-from ebs_autoscale.ec2.volume_types import IOPS_PER_MIB_PER_SECOND, VOLUME_TYPES
+from ebs_autoscale.ec2.volume_types import IOPS_PER_MIB_PER_SECOND, VOLUME_TYPES, largest_gib
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.policy import GrowthPolicy
+from ebs_autoscale.policy import GrowthMethod, GrowthPolicy
 from ebs_autoscale.units import format_duration, format_size
 
 Constraint = Callable[[GrowthPolicy, VolumeSpec], Iterator[str]]
@@ -123,6 +123,11 @@ def _iops_have_the_throughput(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[s
         yield f"{throughput} is more than {iops} IOPS can have ({most}); {raise_iops}"
 
 
+def _type_can_be_enlarged(policy: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
+    if policy.sizing.method is GrowthMethod.ENLARGE and not largest_gib(volume.type):
+        yield f"EC2 cannot enlarge volumes of type {volume.type}; use auto or add"
+
+
 def _kms_key_needs_encryption(_: GrowthPolicy, volume: VolumeSpec) -> Iterator[str]:
     if volume.kms_key_id is not None and not volume.encrypted:
         yield "requires volume.encrypted: true"
@@ -140,5 +145,6 @@ CONSTRAINTS: tuple[tuple[tuple[str, ...], Constraint], ...] = (
     (("volume.iops", "volume.type", "growth.min"), _sizes_have_the_iops),
     (("volume.throughput", "volume.type"), _throughput_is_offered),
     (("volume.throughput", "volume.iops", "volume.type"), _iops_have_the_throughput),
+    (("growth.method", "volume.type"), _type_can_be_enlarged),
     (("volume.kms_key_id", "volume.encrypted"), _kms_key_needs_encryption),
 )

@@ -20,7 +20,7 @@ from ebs_autoscale.config.yaml_source import (
 from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, bytes_per_second_max
 from ebs_autoscale.errors import Cause, ConfigInvalid
 from ebs_autoscale.model import GIB, MIB, Rebalance, VolumeSpec
-from ebs_autoscale.policy import GrowthPolicy, Limits, Polling, Sizing, Threshold
+from ebs_autoscale.policy import GrowthMethod, GrowthPolicy, Limits, Polling, Sizing, Threshold
 from ebs_autoscale.units import counted, parse_percentage, parse_size
 
 LogFormat = Literal["auto", "journald", "text", "json"]
@@ -70,6 +70,7 @@ _AVAILABLE_MIN = values.scalar(values.available_min)
 _PERCENTAGE = values.scalar(parse_percentage)
 _BOOLEAN = values.scalar(values.boolean)
 _LOG_FORMAT = values.one_of("auto", "journald", "text", "json")
+_METHOD = values.one_of(*GrowthMethod, kind=GrowthMethod)
 # Polling more often than every 10 ms costs more than it is worth; systemd's watchdog is fed
 # once a tick.
 _POLL = values.duration(0.01, 60)
@@ -89,6 +90,7 @@ KEYS = (
     Key("threshold.available", _PERCENTAGE, Threshold, "available_percent"),
     Key("threshold.available_min", _AVAILABLE_MIN, Threshold, "available_min_bytes"),
     Key("threshold.lead_time", values.scalar(values.lead_time), Threshold, "lead_time_seconds"),
+    Key("growth.method", _METHOD, Sizing, "method"),
     Key("growth.size", values.scalar(values.growth_size), Sizing),
     Key("growth.min", _SIZE, Sizing, "min_bytes"),
     Key("growth.max", _SIZE, Sizing, "max_bytes"),

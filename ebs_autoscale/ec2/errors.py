@@ -48,6 +48,8 @@ _ACCOUNT = Meaning(Cause.CREDENTIALS, "check that the AWS account and the role a
 _DENIED = Meaning(
     Cause.DENIED, "allow it in the instance's role; `ebs-autoscale iam-policy` prints the policy"
 )
+# EC2's message says until when.
+_MODIFICATIONS = Meaning(Cause.MODIFICATIONS)
 _QUOTA = Meaning(
     Cause.QUOTA, "request an increase of the EBS quota in this Region (Service Quotas)"
 )
@@ -169,8 +171,8 @@ MEANINGS: dict[str, Meaning] = {
     "InvalidVolume.NotFound": _NOT_VISIBLE,
     "InvalidVolumeModification.NotFound": _NOT_VISIBLE,
     "IncorrectState": _STATE,
-    "IncorrectModificationState": _STATE,
-    "VolumeModificationRateExceeded": _STATE,
+    "IncorrectModificationState": _MODIFICATIONS,
+    "VolumeModificationRateExceeded": _MODIFICATIONS,
     "InvalidAttachment.NotFound": _STATE,
     "VolumeInUse": _STATE,
     "AttachmentLimitExceeded": _SLOTS,

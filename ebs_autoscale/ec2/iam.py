@@ -135,6 +135,20 @@ STATEMENTS = (
         resource=VOLUMES,
         condition=_OWNED_VOLUME,
     ),
+    # The keys of size and type in this call are those that the volume has, not those asked for.
+    Statement(
+        sid="EnlargeVolumesOfThisInstance",
+        actions=("ec2:ModifyVolume",),
+        resource=VOLUMES,
+        condition=_OWNED_VOLUME,
+        option="--enlarge",
+    ),
+    Statement(
+        sid="LookAtModifications",
+        actions=("ec2:DescribeVolumesModifications",),
+        resource="*",
+        option="--enlarge",
+    ),
     Statement(
         sid="AdoptVolumesOfAnOlderOne",
         actions=("ec2:CreateTags",),
@@ -226,6 +240,7 @@ def policy_document(
     max_bytes: int,
     kms_key_arn: str | None,
     adopt: bool = False,
+    enlarge: bool = False,
     actions: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The policy for the role of an instance that creates such volumes, up to that size.
@@ -239,11 +254,13 @@ def policy_document(
             hint="use an ARN such as arn:aws:kms:us-east-1:123456789012:key/…, not an alias",
         )
     sets_termination = volume.delete_on_termination
+    options = {"--adopt": adopt, "--enlarge": enlarge}
+    unwanted = {option for option, is_wanted in options.items() if not is_wanted}
     wanted = [
         statement
         for statement in STATEMENTS
         if (statement.resource or kms_key_arn)
-        and (adopt or statement.option != "--adopt")
+        and statement.option not in unwanted
         and (sets_termination or "ec2:ModifyInstanceAttribute" not in statement.actions)
         and (actions is None or not {*statement.actions}.isdisjoint(actions))
     ]

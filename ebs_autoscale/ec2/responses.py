@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG
-from ebs_autoscale.ec2.volume_types import bytes_per_second_max, list_price
-from ebs_autoscale.model import GIB, GrowthId, Identity, Volume
+from ebs_autoscale.ec2.volume_types import bytes_per_second_max, largest_gib, list_price
+from ebs_autoscale.model import GIB, GrowthId, Identity, Modification, Volume
 
 if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import (
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         InstanceTypeDef,
         TagTypeDef,
         VolumeAttachmentTypeDef,
+        VolumeModificationTypeDef,
         VolumeResponseTypeDef,
         VolumeTypeDef,
     )
@@ -103,9 +104,21 @@ def volume_of(
         delete_on_termination=attachment.get("DeleteOnTermination", False),
         foreign=_foreign(answer, identity),
         usd_per_month=price.usd_per_month(size_bytes) if price else None,
+        usd_per_gib=price.usd_per_gib if price else None,
+        largest_bytes=largest_gib(kind) * GIB,
         bytes_per_second=bytes_per_second_max(
             kind, size_bytes, iops=iops, mib_per_second=throughput
         ),
+    )
+
+
+def modification_of(answer: VolumeModificationTypeDef, now_seconds: float) -> Modification:
+    """The modification as a value, at this time of the epoch. Raises KeyError as `volume_of`."""
+    started = answer.get("StartTime")
+    return Modification(
+        state=answer["ModificationState"],
+        target_bytes=answer["TargetSize"] * GIB,
+        age_seconds=now_seconds - started.timestamp() if started else None,
     )
 
 

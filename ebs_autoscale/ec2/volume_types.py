@@ -93,6 +93,14 @@ VOLUME_TYPES = {
 }
 
 
+def largest_gib(kind: str) -> int:
+    """What a volume of this type can be enlarged to; 0 where EC2 enlarges none, or it is not known.
+
+    Source: https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
+    """
+    return 0 if kind not in VOLUME_TYPES or kind == "standard" else VOLUME_TYPES[kind].max_gib
+
+
 PRICED_REGION = "us-east-1"
 PRICE_SOURCE = "https://aws.amazon.com/ebs/pricing/ in November 2026"
 

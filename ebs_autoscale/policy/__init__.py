@@ -7,6 +7,13 @@ from ebs_autoscale.policy.decision import (
     steps_for,
     unbalanced_metadata,
 )
+from ebs_autoscale.policy.enlarging import (
+    DAY_SECONDS,
+    MODIFICATIONS_PER_DAY,
+    own_devices,
+    unused_devices,
+    without,
+)
 from ebs_autoscale.policy.forecast import GROWTH_SECONDS_PRIOR, FillHistory, Forecast
 from ebs_autoscale.policy.health import (
     NEEDS_DEVICES,
@@ -23,6 +30,7 @@ from ebs_autoscale.policy.ownership import (
     NOTHING_TRIED,
     Managed,
     Tried,
+    expected,
     failed,
     listed,
     managed,
@@ -38,6 +46,7 @@ from ebs_autoscale.policy.reserve import (
     wanted_reserve_bytes,
 )
 from ebs_autoscale.policy.settings import (
+    GrowthMethod,
     GrowthPolicy,
     LadderStep,
     Limits,
@@ -55,13 +64,16 @@ from ebs_autoscale.policy.shortage import (
 )
 
 __all__ = [
+    "DAY_SECONDS",
     "GROWTH_SECONDS_PRIOR",
+    "MODIFICATIONS_PER_DAY",
     "NEEDS_DEVICES",
     "NEEDS_READING",
     "NOTHING_TRIED",
     "Action",
     "FillHistory",
     "Forecast",
+    "GrowthMethod",
     "GrowthPolicy",
     "LadderStep",
     "Limits",
@@ -78,6 +90,7 @@ __all__ = [
     "describe",
     "describe_available",
     "device_problems",
+    "expected",
     "failed",
     "is_reserve_affordable",
     "lead_time_seconds",
@@ -88,6 +101,7 @@ __all__ = [
     "missing_reserve",
     "next_action",
     "next_growth",
+    "own_devices",
     "poll_delay_seconds",
     "priced",
     "problems_of",
@@ -98,7 +112,9 @@ __all__ = [
     "steps_for",
     "unbalanced_metadata",
     "unfinished",
+    "unused_devices",
     "unused_volumes",
     "waiting",
     "wanted_reserve_bytes",
+    "without",
 ]

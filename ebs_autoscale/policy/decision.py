@@ -6,20 +6,25 @@ from ebs_autoscale.model import (
     BalanceMetadata,
     CreateVolume,
     Decision,
+    Enlarge,
+    Enlargement,
+    EnlargeVolume,
     Finish,
     Grow,
     GrowthId,
     Hold,
     Observation,
     Refuse,
+    ResizeDevice,
     Stage,
     Step,
     Volume,
 )
+from ebs_autoscale.policy.enlarging import enlarge, enlarging_size, unfinished_enlargement
 from ebs_autoscale.policy.forecast import Forecast
-from ebs_autoscale.policy.limits import priced, refused, sized
+from ebs_autoscale.policy.limits import cooling, full, granted, priced
 from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, limited, next_growth, waiting
-from ebs_autoscale.policy.settings import GrowthPolicy
+from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy
 from ebs_autoscale.policy.shortage import describe_available, shortage_of
 from ebs_autoscale.policy.sizing import Size, next_size
 
@@ -49,25 +54,57 @@ def decide(
     it passes the same limits. An unfinished growth is finished before anything is created, unless
     its volume was tried in vain.
     """
+    if unused_space := unfinished_enlargement(seen, tried):
+        return unused_space
     if volume := waiting(seen, tried):
         stage = stage_of(volume, seen)
         reason = f"growth {volume.growth} stopped at {stage}: {volume.id} is {volume.state}"
         return Finish(growth=volume.growth, volume_id=volume.id, stage=stage, reason=reason)
     forecast = forecast.after(seen.reading)
-    price = seen.inventory.price
     if wanted_bytes is not None:
-        what = f"{priced(wanted_bytes, price)}, " if wanted_bytes else ""
+        what = f"{priced(wanted_bytes, seen.inventory.price)}, " if wanted_bytes else ""
         reason = f"{what}requested by an operator"
     elif shortage := shortage_of(seen.reading, policy, forecast):
         reason = shortage.sentence
     else:
         return unbalanced_metadata(seen) or Hold(describe_available(seen.reading))
-    volumes = limited(seen, tried)
-    if refusal := refused(volumes, seen.inventory.slots_free, policy.limits, reason=reason):
-        return refusal
-    size = Size(wanted_bytes) if wanted_bytes else next_size(seen.reading, policy, forecast)
-    growth = next_growth(seen, tried)
-    return sized(size, volumes, policy, growth, price=price, reason=reason)
+    return _more_space(seen, policy, forecast, tried, wanted_bytes=wanted_bytes, reason=reason)
+
+
+def _more_space(
+    seen: Observation,
+    policy: GrowthPolicy,
+    forecast: Forecast,
+    tried: Tried,
+    *,
+    wanted_bytes: int | None,
+    reason: str,
+) -> Grow | Enlarge | Refuse:
+    """A new volume or a larger one, or the limit that forbids it."""
+    volumes, method = limited(seen, tried), policy.sizing.method
+    no_other = full(volumes, seen.inventory.slots_free, policy.limits)
+    too_soon = cooling(volumes, policy.limits, reason=reason)
+    requested = Size(wanted_bytes) if wanted_bytes else None
+    if method is GrowthMethod.ENLARGE or (method is GrowthMethod.AUTO and no_other):
+        size = requested or enlarging_size(seen, policy, forecast)
+        instead_of = no_other if method is GrowthMethod.AUTO else None
+        enlarged = enlarge(seen, policy, tried, size, no_other=instead_of, reason=reason)
+        return enlarged if isinstance(enlarged, Refuse) else too_soon or enlarged
+    if no_other:
+        return no_other.refusal(reason)
+    if too_soon:
+        return too_soon
+    size = requested or next_size(seen.reading, policy, forecast)
+    price = seen.inventory.price
+    allowed = granted(size, volumes, policy, price=price, reason=reason)
+    if isinstance(allowed, Refuse):
+        return allowed
+    return Grow(
+        growth=next_growth(seen, tried),
+        size_bytes=allowed.size_bytes,
+        reason=allowed.reason,
+        usd_per_month=allowed.usd_per_month,
+    )
 
 
 def describe(decision: Decision) -> str:
@@ -95,11 +132,19 @@ def steps_for(decision: Decision) -> tuple[Step, ...]:
     match decision:
         case Grow(growth=growth, size_bytes=size):
             return (CreateVolume(growth=growth, size_bytes=size), *_steps_after(0, growth))
-        case Finish(growth=growth, stage=stage):
+        case Enlarge(growth=growth) | Finish(growth=Enlargement() as growth, stage=Stage.MODIFYING):
+            return (EnlargeVolume(growth=growth), *_steps_after_enlarging(growth))
+        case Finish(growth=Enlargement() as growth):
+            return _steps_after_enlarging(growth)
+        case Finish(growth=GrowthId() as growth, stage=stage):
             done = {Stage.CREATED: 0, Stage.ATTACHED: 1, Stage.ADDED: 2}
             return _steps_after(done.get(stage, 3), growth)
         case _:
             return ()
+
+
+def _steps_after_enlarging(growth: Enlargement) -> tuple[Step, ...]:
+    return (ResizeDevice(growth=growth), BalanceMetadata(growth=growth))
 
 
 def _steps_after(done: int, growth: GrowthId) -> tuple[Step, ...]:

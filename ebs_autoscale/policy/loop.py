@@ -43,7 +43,8 @@ class LoopState:
     `pending`: a growth may be unfinished or EC2 worth a look, so that one is started without a
     shortage, from `pending_from_seconds` on. `failures` counts tries in a row by cause.
     `usable_at_seconds` is when the running growth's space became usable, None until then.
-    `reloaded` is whether an operator has asked for a new look since the last start.
+    `reloaded` is whether an operator has asked for a new look since the last start. `unused` are
+    the devices, by their sizes, whose space a growth was started for.
     """
 
     started_at_seconds: float
@@ -59,6 +60,7 @@ class LoopState:
     started_for_shortage: bool = False
     usable_at_seconds: float | None = None
     locked_since_seconds: float | None = None
+    unused: Mapping[str, int] = field(default_factory=dict)
 
     def phase(self, now_seconds: float, *, running: bool, seconds_left: float = inf) -> Phase:
         """The phase at this moment; `running` is whether a growth runs."""
@@ -149,6 +151,15 @@ class LoopState:
     def unfinished(self) -> "LoopState":
         """After a growth that did not come to its end."""
         return replace(self, pending=True)
+
+    def seeing(self, unused: Mapping[str, int], *, running: bool) -> "LoopState":
+        """After a look at the devices: one growth for each that has become larger than it is used.
+
+        It may not be ours to use. While a growth runs or is due, that one uses it.
+        """
+        if unused.items() <= self.unused.items():
+            return replace(self, unused=unused)
+        return self if running or self.pending else replace(self.unfinished(), unused=unused)
 
     def without_backoff(self) -> "LoopState":
         """Without a wait, and with failures counted from the beginning."""

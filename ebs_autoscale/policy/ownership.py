@@ -5,7 +5,7 @@ their tags, operators copy them, and remove devices from a filesystem. Pure.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import (
@@ -33,7 +33,7 @@ class Tried:
 
     `in_vain` are those set aside that were a growth's own, up to `ordinal`; `undeleted` those of
     them that were of no use at all and may still exist. `repeats` counts how often the run began
-    again with the same volume.
+    again with the same volume. `not_enlarged` are the devices that could not be enlarged, with why.
     """
 
     created: frozenset[str] = frozenset()
@@ -42,6 +42,7 @@ class Tried:
     undeleted: frozenset[str] = frozenset()
     ordinal: int = 0
     repeats: int = 0
+    not_enlarged: Mapping[str, Problem] = field(default_factory=dict)
 
 
 NOTHING_TRIED = Tried()
@@ -96,16 +97,23 @@ def next_growth(seen: Observation, tried: Tried = NOTHING_TRIED) -> GrowthId:
 def limited(seen: Observation, tried: Tried = NOTHING_TRIED) -> list[Volume]:
     """The volumes that count against limits.volumes, limits.total and limits.cooldown.
 
-    Devices, what may be one, the volume that waits, and what this run created. Others are not for
-    us to use, and must not keep the filesystem from growing.
+    Devices, what may be one, the volume that waits, and what this run created, as they will be when
+    EC2 has modified them. Others are not for us to use, and must not keep the filesystem from
+    growing.
     """
     waits = waiting(seen, tried)
     return [
-        volume
+        expected(volume)
         for volume in seen.inventory.volumes
         if volume.state not in DEAD_VOLUME_STATES
         and (may_be_device(volume, seen) or volume == waits or volume.id in tried.created)
     ]
+
+
+def expected(volume: Volume) -> Volume:
+    """The volume with the size that its modification leads to, even if EC2 does not list it yet."""
+    change = volume.modification
+    return volume.enlarged(change.target_bytes) if change and change.state != "failed" else volume
 
 
 def unused(seen: Observation, tried: Tried = NOTHING_TRIED) -> list[Volume]:

@@ -1,6 +1,7 @@
 """What the operator decided: thresholds, sizing, limits, polling. Values only."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ebs_autoscale.model import GIB, MIB
 
@@ -42,15 +43,25 @@ class LadderStep:
     size_bytes: int
 
 
+class GrowthMethod(StrEnum):
+    """Where more space comes from: a new volume, a larger one, or a larger one if no new one."""
+
+    AUTO = "auto"
+    ADD = "add"
+    ENLARGE = "enlarge"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
     """How large the next volume is: a share of the present size, or `fixed_bytes` when set.
 
+    As much is added to a volume that is enlarged (`method`), which then has at most `max_bytes`.
     A ladder (`steps`, ascending by devices) replaces both that and the share of `Threshold`.
     Outside of the `sold` bounds EC2 has no volume of the configured type at all, and none of it
     takes more than `sold_bytes_per_second`; None where that is not known.
     """
 
+    method: GrowthMethod = GrowthMethod.AUTO
     percent: float = 50.0
     fixed_bytes: int | None = None
     min_bytes: int = 20 * GIB

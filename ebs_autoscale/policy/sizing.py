@@ -16,7 +16,7 @@ from ebs_autoscale.policy.shortage import (
     ladder_step_of,
     lead_time_seconds,
 )
-from ebs_autoscale.units import counted, format_size
+from ebs_autoscale.units import counted, format_duration, format_size
 
 # One lead time until this volume has surely arrived, one more until the next one has.
 LEADS_TO_COVER = 2
@@ -35,15 +35,16 @@ class Size:
         return not self.why
 
 
-def next_size(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Size:
+def next_size(reading: Reading, policy: GrowthPolicy, forecast: Forecast, *more: Size) -> Size:
     """The size of the next volume, in whole GiB, before `limits.total` caps it.
 
     The configured size, but never less than one volume needs to end the shortage, nor than what
     will be written until the growth after it has arrived, at a rate that has lasted: attachment
     slots and deletions are scarce, so one larger volume is better than several small ones.
-    All within `growth.min` and `growth.max`.
+    All within `growth.min` and `growth.max`. `more` is what else may ask for a larger one.
     """
-    wanted = max(_candidates(reading, policy, forecast), key=lambda size: size.size_bytes)
+    candidates = (*_candidates(reading, policy, forecast), *more)
+    wanted = max(candidates, key=lambda size: size.size_bytes)
     size = _whole_gib(wanted.size_bytes)
     smallest = _whole_gib(policy.sizing.min_bytes)
     # Rounded down: a volume must never exceed growth.max.
@@ -87,6 +88,15 @@ def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> I
         _missing_bytes(reading, percent, policy.threshold.available_min_bytes),
         "the least that ends the shortage",
     )
+
+
+def lasting_size(reading: Reading, forecast: Forecast, *, seconds: float, max_bytes: int) -> Size:
+    """What the trend needs for this long, where more space can be had no sooner."""
+    rate = forecast.sustained_bytes_per_second
+    written = forecast.bounded(rate, seconds, used_bytes=reading.used_bytes)
+    speed = f"{written / seconds / MIB:.0f} MiB/s"
+    why = f"{speed} for {format_duration(seconds)}, since a volume can be modified four times a day"
+    return Size(int(min(written, max_bytes)), why)
 
 
 def _written(written_bytes: float, seconds: float, *, max_bytes: int) -> Size:

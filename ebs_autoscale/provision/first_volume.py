@@ -19,7 +19,7 @@ from ebs_autoscale.model import (
     Refuse,
     Volume,
 )
-from ebs_autoscale.policy import Forecast, GrowthPolicy, decide, describe, priced
+from ebs_autoscale.policy import Forecast, GrowthMethod, GrowthPolicy, decide, describe, priced
 from ebs_autoscale.resize import Attached, World, carry_out
 from ebs_autoscale.telemetry import Event, EventKind
 
@@ -112,6 +112,9 @@ class NoFilesystem:
         what = f"cannot add {name}: there is no filesystem on {self._mountpoint} yet"
         raise Unfit(what, cause=Cause.MKFS)
 
+    def resize_device(self, name: str, *, tell: object) -> None:
+        """There are no devices."""
+
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """There are no devices."""
 
@@ -146,6 +149,8 @@ def obtain(
     first = tuple(volume for volume in inventory.volumes if volume.growth.ordinal == FIRST)
     inventory = replace(inventory, volumes=first)
     seen = Observation(reading=reading, inventory=inventory)
+    # There is nothing yet that could be enlarged.
+    policy = replace(policy, sizing=replace(policy.sizing, method=GrowthMethod.ADD))
     decision = decide(seen, policy, forecast=Forecast(), wanted_bytes=size_bytes)
     match decision:
         case Refuse():

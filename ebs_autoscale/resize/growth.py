@@ -7,12 +7,16 @@ from typing import Any
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Reaction, Stopped, Unfit
 from ebs_autoscale.model import (
+    GIB,
     Decision,
+    Enlarge,
+    Enlargement,
     Finish,
     Grow,
     Hold,
     Observation,
     Refuse,
+    Stage,
     Volume,
 )
 from ebs_autoscale.policy import (
@@ -21,13 +25,17 @@ from ebs_autoscale.policy import (
     GrowthPolicy,
     Managed,
     Tried,
-    decide,
     describe,
     failed,
     managed,
     missing_device,
     steps_for,
     unbalanced_metadata,
+)
+from ebs_autoscale.resize.enlarge import (
+    after_failed_enlargement,
+    decide_on,
+    is_part_of_refusal,
 )
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.resize.replacement import after_failure, delete_leftovers, written_to
@@ -96,10 +104,9 @@ def grow_once(
             seen = observe(world)
             for each in filter(seen.is_device, seen.inventory.volumes):
                 world.tell_throughput(each, seen.nodes[each.id])
-            if world.adopt:
-                seen = adopt_predecessors(seen, world)
-            decision = decide(
-                seen, policy, forecast=forecast, wanted_bytes=wanted_bytes, tried=tried
+            seen = adopt_predecessors(seen, world)
+            seen, decision = decide_on(
+                seen, policy, world, forecast=forecast, wanted_bytes=wanted_bytes, tried=tried
             )
             outcome = _execute(decision, seen, tried, world, created)
             if isinstance(decision, Refuse) and wanted_bytes is None:
@@ -111,7 +118,7 @@ def grow_once(
         except EbsAutoscaleError as error:
             tried = replace(tried, created=frozenset(created))
             volume = _failed_volume(decision, seen, created)
-            then = after_failure(error, volume, seen, tried, world) if seen and volume else None
+            then = _after(error, decision, volume, seen, tried, world)
             _tell_failure(error, decision, volume, world, goes_on=then is not None)
             if then is None:
                 delete_leftovers(created, tried, world)
@@ -124,11 +131,27 @@ def grow_once(
             return outcome
 
 
+def _after(
+    error: EbsAutoscaleError,
+    decision: Decision,
+    volume: Volume | None,
+    seen: Observation | None,
+    tried: Tried,
+    world: World,
+) -> Tried | None:
+    """What was tried in vain, if the growth goes on after this failure; None where it ends."""
+    if seen is None or volume is None:
+        return None
+    if not isinstance(decision, Grow | Hold | Refuse) and isinstance(decision.growth, Enlargement):
+        return after_failed_enlargement(error, decision, volume, seen, tried)
+    return after_failure(error, volume, seen, tried, world)
+
+
 def _failed_volume(
     decision: Decision, seen: Observation | None, created: Mapping[str, Volume]
 ) -> Volume | None:
     """The volume of the growth that failed, found or created; None where there was none yet."""
-    if isinstance(decision, Finish) and seen:
+    if isinstance(decision, Enlarge | Finish) and seen:
         return _volume_of(decision, seen)
     if isinstance(decision, Grow):
         return next((v for v in created.values() if v.growth == decision.growth), None)
@@ -164,18 +187,31 @@ def _execute(
         raise
     seconds = round(world.clock.now_seconds() - began, 3)
     look_after_volumes(seen, tried, world)
-    now = managed(seen, tried, created)
+    now = managed(seen.with_volumes(at.volume), tried, created)
     _tell_inventory(now, world)
     sentence = f"growth {decision.growth} is complete after {seconds:.1f} s"
+    added_bytes, usd = _added(decision, at.volume, seen)
     fields = {
         "seconds": seconds,
         "volume": at.volume.id,
-        "size_bytes": at.volume.size_bytes,
-        "added_usd_per_month": at.volume.usd_per_month,
+        "size_bytes": added_bytes,
+        "added_usd_per_month": usd,
         **_cost_fields(now),
     }
     _tell(world, EventKind.GROWTH_DONE, sentence, decision, **fields)
     return Outcome.DONE
+
+
+def _added(
+    decision: Grow | Enlarge | Finish, volume: Volume, seen: Observation
+) -> tuple[int, float | None]:
+    """The capacity that a growth has added, and what it costs a month, as far as it is known."""
+    device = seen.device_of(volume)
+    if device is None or not isinstance(decision.growth, Enlargement):
+        return volume.size_bytes, volume.usd_per_month
+    added_bytes = decision.growth.target_bytes - device.size_bytes
+    usd = volume.usd_per_gib
+    return added_bytes, None if usd is None else added_bytes / GIB * usd
 
 
 def _require_few_spoiled(seen: Observation, world: World) -> None:
@@ -210,10 +246,16 @@ def _balance_all_the_same(refusal: Refuse, seen: Observation, world: World) -> N
         _tell_refusal(refusal, world)
 
 
-def _volume_of(decision: Grow | Finish, seen: Observation) -> Volume | None:
+def _volume_of(decision: Grow | Enlarge | Finish, seen: Observation) -> Volume | None:
     if isinstance(decision, Grow):
         return None
-    return next(v for v in seen.inventory.volumes if v.id == decision.volume_id)
+    if isinstance(decision, Enlarge):
+        return decision.volume
+    volume = next(v for v in seen.inventory.volumes if v.id == decision.volume_id)
+    if isinstance(decision.growth, Enlargement) and decision.stage is Stage.ENLARGED:
+        # EC2 may not list the new size yet.
+        return volume.enlarged(decision.growth.target_bytes)
+    return volume
 
 
 def _tell_inventory(now: Managed, world: World) -> None:
@@ -257,6 +299,8 @@ def _tell_failure(
     goes_on: bool,
 ) -> None:
     """Tell why a growth failed, or goes on without this volume, which it may leave to a human."""
+    if goes_on and is_part_of_refusal(error, decision):
+        return
     is_made_good = goes_on and error.cause.reaction in {Reaction.REPEAT, Reaction.REPLACE}
     kind = EventKind.WARNING if goes_on else EventKind.GROWTH_FAILED
     _tell(
@@ -272,7 +316,7 @@ def _tell_failure(
 
 
 def _tell(world: World, kind: EventKind, sentence: str, decision: Decision, **fields: Any) -> None:
-    if isinstance(decision, Grow | Finish):
+    if isinstance(decision, Grow | Enlarge | Finish):
         fields["growth"] = str(decision.growth)
     if isinstance(decision, Finish):
         fields["stage"] = decision.stage

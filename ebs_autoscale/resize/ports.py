@@ -1,13 +1,13 @@
 """What a growth needs of the world: EC2, block devices, the filesystem, time, and a listener."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem
-from ebs_autoscale.model import GrowthId, Inventory, Reading, Rebalance, Volume
+from ebs_autoscale.model import GrowthId, Inventory, Modification, Reading, Rebalance, Volume
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
 
@@ -32,6 +32,14 @@ class Cloud(Protocol):
 
     def attach(self, volume: Volume, device_name: str, inventory: Inventory) -> None:
         """Begin to attach; raises NameTaken when another name is needed."""
+        ...
+
+    def enlarge(self, volume: Volume, size_bytes: int) -> Modification:
+        """Begin to enlarge the volume to this size."""
+        ...
+
+    def with_modifications(self, volumes: Sequence[Volume]) -> tuple[Volume, ...]:
+        """The same volumes, each with its latest modification."""
         ...
 
     def predecessors(self) -> tuple[Volume, ...]:
@@ -60,6 +68,10 @@ class BlockDevices(Protocol):
 
     def node_of(self, volume: Volume) -> str:
         """Kernel name of the volume's verified block device, empty while there is none."""
+        ...
+
+    def size_of(self, name: str) -> int:
+        """The size of the block device in bytes; 0 when there is none."""
         ...
 
     def verified_blank(
@@ -101,6 +113,10 @@ class Filesystem(Protocol):
         tell: Callable[[str], None],
     ) -> None:
         """Add the block device, without force, while it is verified; done when it is added."""
+        ...
+
+    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> None:
+        """Extend this device to the size of its block device; done when it has it."""
         ...
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:

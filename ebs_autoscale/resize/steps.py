@@ -9,7 +9,9 @@ from ebs_autoscale.model import (
     AttachVolume,
     BalanceMetadata,
     CreateVolume,
+    EnlargeVolume,
     Observation,
+    ResizeDevice,
     Step,
     Volume,
 )
@@ -20,8 +22,10 @@ from ebs_autoscale.resize.attach import (
     protect,
     require_attached,
 )
+from ebs_autoscale.resize.enlarge import enlarge, resize_device
 from ebs_autoscale.resize.ports import World
 from ebs_autoscale.telemetry import Event, EventKind
+from ebs_autoscale.units import format_size
 
 # Whatever looks at new block devices, such as blkid or a partition scan, is done with one by then.
 _CLAIM_PATIENCE_SECONDS = 3.0
@@ -87,22 +91,33 @@ def _perform(
             attached = attach(at.volume, seen.inventory, world, is_new=is_new)
             return attached, f"attached {attached.volume.id} as {attached.node}"
         case AddDevice():
-            is_new = at.volume.id in created
-            try:
-                _add(at, world)
-            except Unfit as error:
-                if error.cause is Cause.NOT_BLANK and at.is_requested and not is_new:
-                    _put_back(at.volume, error, world)
-                raise
-            world.tell_throughput(at.volume, at.node)
-            if not is_new:
-                # Only now is it known to be ours to delete.
-                protect(at.volume, world, patience_seconds=MAPPING_PATIENCE_SECONDS)
+            _add_device(at, world, is_new=at.volume.id in created)
             return at, f"added {at.node}, {at.volume.id}, to the filesystem"
+        case EnlargeVolume(growth=growth):
+            enlarged = enlarge(at.volume, at.node, growth.target_bytes, world)
+            size = format_size(enlarged.size_bytes)
+            return at._replace(volume=enlarged), f"enlarged {at.volume.id} to {size}"
+        case ResizeDevice():
+            resize_device(at.volume, at.node, world)
+            world.tell_throughput(at.volume, at.node)
+            return at, f"extended the filesystem on {at.node}, {at.volume.id}"
         case BalanceMetadata():
             return at, _balance(at.volume, world)
         case _:
             assert_never(step)
+
+
+def _add_device(at: Attached, world: World, *, is_new: bool) -> None:
+    try:
+        _add(at, world)
+    except Unfit as error:
+        if error.cause is Cause.NOT_BLANK and at.is_requested and not is_new:
+            _put_back(at.volume, error, world)
+        raise
+    world.tell_throughput(at.volume, at.node)
+    if not is_new:
+        # Only now is it known to be ours to delete.
+        protect(at.volume, world, patience_seconds=MAPPING_PATIENCE_SECONDS)
 
 
 def _add(at: Attached, world: World) -> None:

@@ -26,8 +26,10 @@ def adopt_predecessors(seen: Observation, world: World) -> Observation:
     instance. Of the loose ones one at a time is adopted, attached, and added if it is verified
     blank; until then nothing shows that it is not needed elsewhere. Those restored or copied,
     attached elsewhere, or used by something else here are left alone; once EC2 refuses to tag one,
-    the rest waits for the next look. Returns the observation with those adopted.
+    the rest waits for the next look. Returns the observation with those adopted, if that is wanted.
     """
+    if not world.adopt:
+        return seen
     found = {
         volume: world.block_devices.node_of(volume) if volume.attached_to else ""
         for volume in world.cloud.predecessors()

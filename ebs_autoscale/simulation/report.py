@@ -51,14 +51,19 @@ class Report:
     @property
     def sizes_bytes(self) -> list[int]:
         """The sizes of all volumes, those from the start included."""
-        devices = [each.size_bytes for each in self.start.devices]
-        return devices + [each.size_bytes for each in self.course.created]
+        sizes = [each.size_bytes for each in self.start.devices]
+        for each in self.course.created:
+            if each.enlarges is None:
+                sizes.append(each.size_bytes)
+            else:
+                sizes[each.enlarges] += each.size_bytes
+        return sizes
 
     @property
     def usd_spent(self) -> float:
         """US dollars for what was created, within the time simulated."""
         return sum(
-            usd_per_month(self.volume, each.size_bytes)
+            each.added_usd_per_month
             * (self.scenario.seconds - each.at_seconds)
             / 3600
             / HOURS_PER_MONTH
@@ -80,7 +85,7 @@ def report(
         start=start,
         volume=volume,
         course=course,
-        assumed=(*assumed, *_ASSUMED),
+        assumed=(*assumed, *_ASSUMED, *_enlarging(course)),
         faster=None,
     )
     if not this.is_limited:
@@ -91,6 +96,11 @@ def report(
     sizing = offered(policy.sizing, fast)
     faster = simulate(scenario, start, replace(policy, sizing=sizing), fast)
     return replace(this, faster=(fast, faster))
+
+
+def _enlarging(course: Course) -> Iterator[str]:
+    if any(each.enlarges is not None for each in course.created):
+        yield "the role may enlarge volumes (`iam-policy --enlarge`), and EC2 does so at once"
 
 
 def as_text(this: Report) -> str:

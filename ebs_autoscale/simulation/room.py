@@ -80,6 +80,12 @@ class Room:
         """The same with an empty device more."""
         return replace(self, devices=(*self.devices, Device(size_bytes, bytes_per_second)))
 
+    def enlarged(self, index: int, size_bytes: int, bytes_per_second: float) -> "Room":
+        """The same with so much more on this device, which then takes so much."""
+        before = self.devices[index]
+        larger = Device(before.unallocated_bytes + size_bytes, bytes_per_second)
+        return replace(self, devices=(*self.devices[:index], larger, *self.devices[index + 1 :]))
+
 
 def room_of(reading: Reading, bytes_per_second: list[float]) -> Room:
     """What a filesystem has left, on devices that take so much each."""

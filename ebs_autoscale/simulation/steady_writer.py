@@ -5,28 +5,48 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
-from ebs_autoscale.ec2.volume_types import price_of, sustained_bytes_per_second, usd_per_month
-from ebs_autoscale.errors import Cause
+from ebs_autoscale.ec2.volume_types import (
+    largest_gib,
+    price_of,
+    sustained_bytes_per_second,
+    usd_per_month,
+)
+from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import (
+    GIB,
     Decision,
     Device,
+    Enlarge,
     Grow,
     GrowthId,
     Hold,
     Inventory,
+    Modification,
     Observation,
     Reading,
     Refuse,
     Volume,
     VolumeSpec,
 )
-from ebs_autoscale.policy import GROWTH_SECONDS_PRIOR, Forecast, GrowthPolicy, decide
+from ebs_autoscale.policy import (
+    DAY_SECONDS,
+    GROWTH_SECONDS_PRIOR,
+    MODIFICATIONS_PER_DAY,
+    NOTHING_TRIED,
+    Forecast,
+    GrowthPolicy,
+    decide,
+    without,
+)
 from ebs_autoscale.simulation.room import Room, room_of
 from ebs_autoscale.simulation.scenario import Scenario
 
 # No instance takes more volumes, the root volume included:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
 ATTACHMENTS_MAX = 128
+
+# The day's modifications are looked at again this often.
+_RETRY_SECONDS = 300.0
 
 # With less, nothing fits.
 _FULL_BYTES = 4096
@@ -36,6 +56,7 @@ _FULL_BYTES = 4096
 class Created:
     """A volume that was created; `total_bytes` is the size of the filesystem with it.
 
+    Or what was added to the device at the index `enlarges`.
     `bytes_per_second` is what was written when it was created, `usd_per_month` what all volumes
     created so far cost.
     """
@@ -46,6 +67,8 @@ class Created:
     bytes_per_second: float
     usd_per_month: float
     reason: str
+    added_usd_per_month: float
+    enlarges: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,10 +158,26 @@ class _Simulation:
         if self._room.available_bytes < _FULL_BYTES:
             self.course.full_at_seconds = self._now
         elif self._adding and self._now >= self._adding.at_seconds + GROWTH_SECONDS_PRIOR:
-            size_bytes = self._adding.size_bytes
-            rate = sustained_bytes_per_second(self._volume, size_bytes)
-            self._room = self._room.with_device(size_bytes, rate)
+            self._take_into_service(self._adding)
             self._adding = None
+
+    def _take_into_service(self, added: Created) -> None:
+        index = len(self._room.devices) if added.enlarges is None else added.enlarges
+        rate = sustained_bytes_per_second(self._volume, self._sizes()[index])
+        if added.enlarges is None:
+            self._room = self._room.with_device(added.size_bytes, rate)
+        else:
+            self._room = self._room.enlarged(index, added.size_bytes, rate)
+
+    def _sizes(self) -> list[int]:
+        """The size of each device, with all that was added to it."""
+        sizes = [each.size_bytes for each in self._start.devices]
+        for each in self.course.created:
+            if each.enlarges is None:
+                sizes.append(each.size_bytes)
+            else:
+                sizes[each.enlarges] += each.size_bytes
+        return sizes
 
     def _next_event_at(self) -> float:
         events = [
@@ -166,21 +205,44 @@ class _Simulation:
             sustained_bytes_per_second=rate,
             devices_bytes_per_second=sum(each.bytes_per_second for each in devices),
         )
-        return decide(self._seen(later_seconds), self._policy, forecast=forecast)
+        seen = self._seen(later_seconds)
+        tried = NOTHING_TRIED
+        for volume in seen.inventory.volumes:
+            since = self._now + later_seconds - DAY_SECONDS
+            if len([at for at in self._modified_at(volume) if at > since]) >= MODIFICATIONS_PER_DAY:
+                what = f"{volume.id} was modified four times within a day"
+                tried = without([volume], Problem(Cause.MODIFICATIONS, what), tried)
+        return decide(seen, self._policy, forecast=forecast, tried=tried)
+
+    def _modified_at(self, volume: Volume) -> list[float]:
+        created = self.course.created
+        index = self._index_of(volume)
+        return [each.at_seconds for each in created if each.enlarges == index]
+
+    def _index_of(self, volume: Volume) -> int:
+        """Which device it is: the volumes that are known are the last ones."""
+        return volume.growth.ordinal + len(self._start.devices) - 1
 
     def _act(self, decision: Decision) -> None:
         created = self.course.created
         match decision:
-            case Grow(size_bytes=size_bytes, reason=reason):
+            case (
+                Grow(size_bytes=size_bytes, reason=reason)
+                | Enlarge(size_bytes=size_bytes, reason=reason)
+            ):
                 usd = created[-1].usd_per_month if created else 0.0
+                enlarged = decision.volume if isinstance(decision, Enlarge) else None
+                added_usd = self._usd_of(size_bytes, is_new=enlarged is None)
                 total_bytes = created[-1].total_bytes if created else self._start.size_bytes
                 self._adding = Created(
                     at_seconds=self._now,
                     size_bytes=size_bytes,
                     total_bytes=total_bytes + size_bytes,
                     bytes_per_second=self._rate,
-                    usd_per_month=usd + usd_per_month(self._volume, size_bytes),
+                    usd_per_month=usd + added_usd,
+                    added_usd_per_month=added_usd,
                     reason=reason,
+                    enlarges=self._index_of(enlarged) if enlarged else None,
                 )
                 created.append(self._adding)
             case Refuse() as refusal:
@@ -191,6 +253,13 @@ class _Simulation:
                 if refusal.limit is Cause.LIMIT_COOLDOWN:
                     cooldown = self._policy.limits.cooldown_seconds
                     self._refused_until = (created[-1].at_seconds if created else 0.0) + cooldown
+                if refusal.limit is Cause.MODIFICATIONS:
+                    self._refused_until = self._now + _RETRY_SECONDS
+
+    def _usd_of(self, size_bytes: int, *, is_new: bool) -> float:
+        if is_new:
+            return usd_per_month(self._volume, size_bytes)
+        return price_of(self._volume).usd_per_gib * size_bytes / GIB
 
     def _seen(self, later_seconds: float) -> Observation:
         room, now = self._room.after(self._rate * later_seconds), self._now + later_seconds
@@ -213,7 +282,7 @@ class _Simulation:
     def _reading(self, room: Room, now: float) -> Reading:
         start, added = self._start, self.course.created
         added_bytes = sum(created.size_bytes for created in added)
-        sizes = [each.size_bytes for each in start.devices] + [each.size_bytes for each in added]
+        sizes = self._sizes()
         written_bytes = int(start.available_bytes + added_bytes - room.available_bytes)
         available_bytes = int(room.available_bytes)
         return replace(
@@ -229,6 +298,7 @@ class _Simulation:
                     devid=devid,
                     name=f"simulated{devid}",
                     size_bytes=size_bytes,
+                    capacity_bytes=size_bytes,
                     unallocated_bytes=int(device.unallocated_bytes),
                 )
                 for devid, (size_bytes, device) in enumerate(
@@ -239,14 +309,27 @@ class _Simulation:
 
     def _volumes(self, now: float) -> Iterator[Volume]:
         """Those that are known: what was created, and the first one of an empty filesystem."""
-        first = [] if self._start.used_bytes else [(0.0, self._start.size_bytes)]
-        created = [(each.at_seconds, each.size_bytes) for each in self.course.created]
-        for ordinal, (at_seconds, size_bytes) in enumerate(first + created, start=1 - len(first)):
-            yield Volume(
+        first = [] if self._start.used_bytes else [0.0]
+        created = [each.at_seconds for each in self.course.created if each.enlarges is None]
+        sizes = self._sizes()
+        for ordinal, at_seconds in enumerate(first + created, start=1 - len(first)):
+            growth = GrowthId(self._start.filesystem, ordinal)
+            size_bytes = sizes[ordinal + len(self._start.devices) - 1]
+            volume = Volume(
                 id=f"vol-{ordinal}",
-                growth=GrowthId(self._start.filesystem, ordinal),
+                growth=growth,
                 size_bytes=size_bytes,
                 state="in-use",
                 usd_per_month=usd_per_month(self._volume, size_bytes),
+                usd_per_gib=price_of(self._volume).usd_per_gib,
+                largest_bytes=largest_gib(self._volume.type) * GIB,
                 age_seconds=now - at_seconds if ordinal else None,
             )
+            modified_at = self._modified_at(volume)
+            if modified_at:
+                age_seconds = now - modified_at[-1]
+                change = Modification(
+                    state="completed", target_bytes=size_bytes, age_seconds=age_seconds
+                )
+                volume = replace(volume, modification=change)
+            yield volume

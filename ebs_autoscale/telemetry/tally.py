@@ -25,6 +25,8 @@ EC2_ACTIONS = (
     "DetachVolume",
     "DeleteVolume",
     "ModifyInstanceAttribute",
+    "ModifyVolume",
+    "DescribeVolumesModifications",
 )
 EC2_RESULTS = ("success", "throttled", "denied", "error", "unanswered")
 

@@ -45,7 +45,11 @@ def client_environment(url: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSeen:
-    """The state of a volume; `node` is the kernel name of its block device, if there is one."""
+    """The state of a volume; `node` is the kernel name of its device.
+
+    `modification` is the state of the last of so many `modifications`. What a volume does not have
+    is empty.
+    """
 
     id: str
     size_gib: int
@@ -57,6 +61,8 @@ class VolumeSeen:
     attachment_state: str
     delete_on_termination: bool
     node: str
+    modification: str = ""
+    modifications: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,10 +17,11 @@ class FaultKind(StrEnum):
 
     `lost_before` and `lost_after` close the connection without a response, before or after the
     effect; `stuck` starts a transition that never completes; with `ghost`, a volume is attached
-    but its block device never appears; with `failed`, a volume is created and ends in the state
-    `error`; with `undone`, somebody detaches a volume as soon as it is attached, or deletes it as
-    soon as it is created. `junk` replaces the response by the message of the rule,
-    `drip` sends it byte by byte.
+    but its block device never appears, or the device of a modified volume grows only when it is
+    attached again; with `failed`, a volume is created and ends in the state `error`, or its
+    modification ends in the state `failed`; with `undone`, somebody detaches a volume as soon as
+    it is attached, or deletes it as soon as it is created. `junk` replaces the response by the
+    message of the rule, `drip` sends it byte by byte.
     """
 
     ERROR = "error"

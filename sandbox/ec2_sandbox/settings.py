@@ -1,7 +1,7 @@
 """The settings of a sandbox: its identity, its limits and its latencies."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
@@ -13,6 +13,7 @@ Span = tuple[float, float]
 """Minimum and maximum of a latency in seconds; each one is drawn evenly from that range."""
 
 _NO_TIME: Span = (0.0, 0.0)
+_MAY_BE_NEGATIVE = ("device_seconds", "size_seconds")
 _HOUR = 3600.0
 
 
@@ -64,6 +65,16 @@ class SandboxSettings:
     """Each has an equal share of the attachments; calls use card 0 unless they name another."""
     quota_volumes: int = 5000
     quota_gib: int = 50 * 1024
+    quota_modified_gib: int = 500 * 1024
+    """The target sizes of all modifications that are under way, in total."""
+    modifications: int = 4
+    modifications_seconds: float = 24 * _HOUR
+    """At most `modifications` of a volume in that time; before 2026, EC2 allowed one in 6 hours."""
+    elastic_volumes: bool = True
+    """Whether a volume can be modified while it is attached to an instance of this type."""
+    request_buckets: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """For actions that are throttled, capacity and refill per second: EC2 has 50 and 5 for
+    ModifyVolume."""
     hidden_device_names: tuple[str, ...] = ()
     """Device names in use that DescribeInstances does not show, as some images have them."""
     encryption_by_default: bool = False
@@ -83,6 +94,11 @@ class SandboxSettings:
     detach_seconds: Span = _NO_TIME
     delete_seconds: Span = _NO_TIME
     modify_seconds: Span = _NO_TIME
+    growth_seconds: Span = _NO_TIME
+    """From the state `optimizing` to the growth of the block device."""
+    size_seconds: Span = _NO_TIME
+    """From the state `optimizing` until DescribeVolumes shows the new size; may be negative, since
+    EC2 has been seen to show it early (pull request 552 of kubernetes-sigs/aws-ebs-csi-driver)."""
     optimize_seconds: Span = _NO_TIME
     terminate_seconds: Span = _NO_TIME
     # Measured by the EBS CSI driver (pkg/cloud/cloud.go); AWS does not document it.
@@ -108,6 +124,7 @@ class SandboxSettings:
                 detach_seconds=(1.0, 4.0),
                 delete_seconds=(0.5, 2.0),
                 modify_seconds=(2.0, 6.0),
+                growth_seconds=(0.05, 0.5),
                 optimize_seconds=(30.0, 60.0),
                 terminate_seconds=(5.0, 10.0),
             ),
@@ -174,6 +191,9 @@ def _problems(settings: SandboxSettings) -> Iterator[str]:
     if settings.block_devices not in get_args(BlockDevices):
         known = ", ".join(get_args(BlockDevices))
         yield f"block_devices is {settings.block_devices!r}, not one of {known}"
+    for action, bucket in settings.request_buckets.items():
+        if len(bucket) != len(_NO_TIME) or min(bucket) < 0:
+            yield f"request_buckets: {action} is {bucket!r}, not a pair of capacity and refill"
     if not 0 <= settings.flicker_probability <= 1:
         yield f"flicker_probability {settings.flicker_probability} is not between 0 and 1"
     if settings.policy is not None:
@@ -190,5 +210,5 @@ def _span_problems(name: str, value: Any) -> Iterator[str]:
         yield f"{name} is {value!r}, not a pair of minimum and maximum seconds"
     elif value[0] > value[1]:
         yield f"{name} {value} has a minimum above its maximum"
-    elif value[0] < 0 and name != "device_seconds":
+    elif value[0] < 0 and name not in _MAY_BE_NEGATIVE:
         yield f"{name} {value} is negative"

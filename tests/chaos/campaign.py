@@ -23,6 +23,9 @@ from tests.chaos.weather import Deed, Storm, Victim, storm_of
 # 27 slots minus the root volume, minus some for a round that grows twice.
 GROWTHS_MAX = 20
 
+# Of every second host: the root volume, and what is there when growths begin to enlarge it.
+SLOTS = (2, 3, 4)
+
 # After a restart a growth waits up to 20 s for a volume that EC2 does not show, besides its usual
 # waits. A stuck attachment takes 90 s more, for each of two names.
 CONVERGE_SECONDS = 120.0
@@ -51,6 +54,8 @@ class Tally:
     files: int = 0
     leaked: int = 0
     doubled: int = 0
+    enlarged: int = 0
+    repeated: int = 0
     reported: int = 0
     touched: int = 0
     foreign: Counter[str] = field(default_factory=Counter)
@@ -90,6 +95,7 @@ class Tally:
     def summary(self) -> Iterator[tuple[str, str]]:
         """A line for each figure."""
         yield "growths", f"{self.growths} in {self.rounds} rounds"
+        yield "enlarged", f"{self.enlarged} times, {self.repeated} of them in vain"
         yield "kill -9", _counted(self.kills)
         yield "storms", _counted(self.storms)
         yield "struck calls", _counted(self.struck)
@@ -127,7 +133,11 @@ def campaign(
     until = began + seconds
     with ThreadPoolExecutor(hosts) as pool:
         playing = [
-            pool.submit(_Theatre(folder / str(number), seed, tally, until).play)
+            pool.submit(
+                _Theatre(
+                    folder / str(number), seed, tally, until, has_few_slots=number % 2 > 0
+                ).play
+            )
             for number in range(hosts)
         ]
         try:
@@ -152,7 +162,7 @@ def _has_ended(playing: Future[None]) -> bool:
 
 def _has_begun(ground: Ground) -> bool:
     """Whether a growth was decided on, or has failed before."""
-    decisions = (DecisionKind.GROW, DecisionKind.FINISH)
+    decisions = (DecisionKind.GROW, DecisionKind.ENLARGE, DecisionKind.FINISH)
     decided = (ground.has_told(EventKind.DECIDED, decision=each) for each in decisions)
     return any(decided) or ground.has_told(EventKind.CONDITION_BEGAN)
 
@@ -160,11 +170,14 @@ def _has_begun(ground: Ground) -> bool:
 class _Theatre:
     """One host after the other, each with a filesystem that is verified at its end."""
 
-    def __init__(self, folder: Path, seed: int, tally: Tally, until: float) -> None:
+    def __init__(
+        self, folder: Path, seed: int, tally: Tally, until: float, *, has_few_slots: bool
+    ) -> None:
         self._folder = folder
         self._dice = Random(f"{seed}-{folder.name}")  # noqa: S311 -- repeatable on purpose
         self._tally = tally
         self._until = until
+        self._slots = SLOTS if has_few_slots else (27,)
 
     @property
     def _is_over(self) -> bool:
@@ -177,7 +190,8 @@ class _Theatre:
                 return
             seed = self._dice.getrandbits(32)
             try:
-                with Ground(self._folder / str(act), seed=seed) as ground:
+                slots = self._slots[act % len(self._slots)]
+                with Ground(self._folder / str(act), seed=seed, slots=slots) as ground:
                     if not self._play_on(ground):
                         return
             except Exception as error:  # noqa: BLE001 -- the summary has to contain it
@@ -188,7 +202,7 @@ class _Theatre:
         wrongs: list[str] = []
         meddler = Meddler(ground)
         goes_on = True
-        while goes_on and not wrongs and ground.growths < GROWTHS_MAX:
+        while goes_on and not wrongs and not ground.is_full and ground.growths < GROWTHS_MAX:
             goes_on = not self._is_over and self._tally.has_begun_round()
             if goes_on and (wrong := self._round(ground, meddler)):
                 wrongs = [wrong]
@@ -196,6 +210,8 @@ class _Theatre:
         with self._tally.lock:
             self._tally.leaked += len(ground.leaked())
             self._tally.doubled += ground.doubled()
+            self._tally.enlarged += ground.enlarged
+            self._tally.repeated += ground.repeated()
             self._tally.reported += ground.reported()
             touched = meddler.touched()
             self._tally.touched += len(touched)

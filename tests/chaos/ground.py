@@ -37,7 +37,14 @@ LATENCIES: Mapping[str, Any] = {
     "device_seconds": (-0.1, 0.3),
     "detach_seconds": (0.1, 0.5),
     "delete_seconds": (0.1, 0.5),
+    "modify_seconds": (0.1, 0.8),
+    "growth_seconds": (0.0, 0.3),
+    "size_seconds": (-0.3, 1.0),
+    "optimize_seconds": (0.1, 2.0),
 }
+# There are more modifications in a run of minutes than EC2 allows in a day.
+_MODIFICATIONS = 1000
+_LARGEST_GIB = 6
 
 POLL_SECONDS = 0.1
 UNMOUNT_SECONDS = 20.0
@@ -58,11 +65,18 @@ def wait(condition: Callable[[], object], *, seconds: float) -> bool:
 class Ground:
     """A filesystem of 2 GiB on a host of its own; a context manager that leaves nothing behind.
 
+    With few `slots`, most growths enlarge a volume.
+
     The daemon runs all the time, except between a kill and its next start.
     """
 
     def __init__(
-        self, folder: Path, *, seed: int, latencies: Mapping[str, Any] = LATENCIES
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        slots: int = 27,
+        latencies: Mapping[str, Any] = LATENCIES,
     ) -> None:
         self._stack = ExitStack()
         self._folder = folder
@@ -71,6 +85,8 @@ class Ground:
         self._heard = 0
         self._stuck: set[str] = set()
         self.removed = 0
+        self.enlarged_by_others = 0
+        self.largest_gib = _LARGEST_GIB
         mountpoint = folder / "scratch"
         mountpoint.mkdir(parents=True)
         shm = Path("/dev/shm")
@@ -81,9 +97,16 @@ class Ground:
             _tool("mkfs.btrfs", "--quiet", self._base.node)
             _tool("mount", self._base.node, str(mountpoint))
             self._stack.callback(self._is_unmounted)
-            settings = SandboxSettings(block_devices="nitro", seed=seed, **latencies)
+            settings = SandboxSettings(
+                block_devices="nitro",
+                seed=seed,
+                attachment_limit=slots,
+                modifications=_MODIFICATIONS,
+                **latencies,
+            )
             sandbox = self._stack.enter_context(Sandbox.start(settings, directory=store))
             self.host = Host(sandbox, mountpoint=mountpoint, folder=folder)
+            self.host.configure(growth={"max": f"{_LARGEST_GIB}GiB"})
             self.policy = config.load(self.host.config).policy
             self._stack.callback(self._end_daemon)
             self.daemon = self._stack.enter_context(self.host.daemon())
@@ -121,8 +144,24 @@ class Ground:
 
     @property
     def growths(self) -> int:
-        """How many volumes were added, with those that an operator has removed since."""
-        return self.host.devices - 1 + self.removed
+        """How many volumes were added, with those that an operator has removed, or enlarged."""
+        return self.host.devices - 1 + self.removed + self.enlarged
+
+    @property
+    def enlarged(self) -> int:
+        """How often the program has enlarged a volume."""
+        found = self.host.sandbox.state().volumes
+        return sum(volume.modifications for volume in found) - self.enlarged_by_others
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be no room for a growth: neither a slot, nor a volume to enlarge."""
+        attached = sum(bool(volume.device) for volume in self.host.sandbox.state().volumes)
+        # Others may take the last slot, and a GiB.
+        no_slot = attached >= (self.host.sandbox.settings.slots or 0) - 1
+        volumes = self._volumes()
+        room_gib = sum(_LARGEST_GIB - volume.size_gib for volume in volumes)
+        return no_slot and bool(volumes) and room_gib < 2
 
     def make_low(self) -> None:
         """Begin a round: allocate space until a volume of 1 GiB is needed and enough."""
@@ -201,8 +240,15 @@ class Ground:
             return f"growths with two volumes: {', '.join(double)}"
         if len(reading.devices) != len(volumes) + 1:
             return f"{len(reading.devices)} devices, {len(volumes)} volumes"
-        if bare := [volume.id for volume in volumes if not volume.delete_on_termination]:
-            return f"without DeleteOnTermination: {', '.join(bare)}"
+        sizes = {device.name: device.size_bytes for device in reading.devices}
+        for what, found in (
+            ("of another size than its volume", lambda v: sizes[v.node] != v.size_gib * GIB),
+            ("being modified", lambda v: v.modification == "modifying"),
+            ("larger than growth.max", lambda v: v.size_gib > _LARGEST_GIB),
+            ("without DeleteOnTermination", lambda v: not v.delete_on_termination),
+        ):
+            if wrong := [volume.id for volume in volumes if found(volume)]:
+                return f"{what}: {', '.join(wrong)}"
         return ""
 
     def leaked(self) -> list[VolumeSeen]:
@@ -243,6 +289,13 @@ class Ground:
         """How many volumes belong to a growth that has another one."""
         volumes = self._volumes()
         return len(volumes) - len({v.tags[GROWTH_TAG] for v in volumes})
+
+    def repeated(self) -> int:
+        """How many modifications had the target of another one, and no reason to."""
+        calls = self.host.sandbox.calls("ModifyVolume")
+        asked = {(call.params["VolumeId"], call.params["Size"]) for call in calls}
+        failed = sum(call.fault == FaultKind.FAILED for call in calls)
+        return max(0, self.enlarged - len(asked) - failed)
 
     def verify(self) -> list[str]:
         """End the daemon, read all files, scrub, unmount and check; returns what was wrong."""

@@ -1,4 +1,7 @@
-"""Volumes in the account that look like ours and are not, and proof that nobody touched them."""
+"""Volumes in the account that look like ours and are not, and proof that nobody touched them.
+
+Also volumes of ours that an operator enlarges.
+"""
 
 import subprocess
 from contextlib import suppress
@@ -10,7 +13,7 @@ from ec2_sandbox.errors import InputInvalid
 
 from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG
 from tests.chaos.ground import Ground, wait
-from tests.chaos.weather import TAKEN_OUT, Foreign
+from tests.chaos.weather import ENLARGED, TAKEN_OUT, Foreign
 
 _READS = ("Describe",)
 
@@ -48,9 +51,11 @@ class Meddler:
         return [made.kind for made in self._made.values()]
 
     def bring(self, foreign: Foreign, dice: Random) -> bool:
-        """Make or take out a volume; False where there is no device that allows it."""
+        """Make, take out or enlarge a volume; False where there is no device that allows it."""
         if foreign.kind == TAKEN_OUT:
             return self._take_out(dice)
+        if foreign.kind == ENLARGED:
+            return self._enlarge(dice)
         return self.make(foreign.kind, dice, attached=foreign.attached)
 
     def make(self, kind: str, dice: Random, *, attached: bool = False) -> bool:
@@ -102,6 +107,18 @@ class Meddler:
             self._settle(volume.id, "available")
         self._note(volume.id, f"{TAKEN_OUT} and detached" if detached else TAKEN_OUT)
         return True
+
+    def _enlarge(self, dice: Random) -> bool:
+        """Add a GiB; False where EC2 does not accept it."""
+        found = [v for v in self._devices() if v.size_gib < self._ground.largest_gib]
+        if not found:
+            return False
+        volume = dice.choice(found)
+        with suppress(InputInvalid):
+            self._sandbox.operate("ModifyVolume", VolumeId=volume.id, Size=volume.size_gib + 1)
+            self._ground.enlarged_by_others += 1
+            return True
+        return False
 
     def _is_attached(self, volume_id: str) -> bool:
         """Attach it; False where no name is free, or EC2 does not show the volume in time."""

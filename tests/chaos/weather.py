@@ -27,8 +27,17 @@ without tags. None of them is in a position to be the volume of the newest growt
 TAKEN_OUT = "taken out"
 """What was a device, and not the newest one, until an operator removed it."""
 
-MUTATIONS = ("CreateVolume", "AttachVolume", "ModifyInstanceAttribute")
-ACTIONS = (*MUTATIONS, "DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
+ENLARGED = "enlarged"
+"""A device whose volume an operator enlarges: its space is to be used as if we had done it."""
+
+MUTATIONS = ("CreateVolume", "AttachVolume", "ModifyInstanceAttribute", "ModifyVolume")
+ACTIONS = (
+    *MUTATIONS,
+    "DescribeVolumes",
+    "DescribeInstances",
+    "DescribeInstanceTypes",
+    "DescribeVolumesModifications",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,9 @@ MOMENTS: Mapping[Moment | None, int] = {
     Moment(step=StepKind.ATTACH_VOLUME): 3,
     Moment(step=StepKind.ADD_DEVICE): 1,
     Moment(step=StepKind.BALANCE_METADATA): 1,
+    Moment(decision=DecisionKind.ENLARGE): 1,
+    Moment(step=StepKind.ENLARGE_VOLUME): 2,
+    Moment(step=StepKind.RESIZE_DEVICE): 1,
 }
 
 
@@ -165,6 +177,12 @@ _FAULTS: Mapping[str, tuple[int, Callable[[Random], FaultRule]]] = {
     "ends in error": (3, lambda dice: _rule(FaultKind.FAILED, "CreateVolume", dice.randint(1, 2))),
     "deleted at once": (2, lambda _: _rule(FaultKind.UNDONE, "CreateVolume")),
     "detached at once": (2, lambda _: _rule(FaultKind.UNDONE, "AttachVolume")),
+    "modification fails": (3, lambda _: _rule(FaultKind.FAILED, "ModifyVolume")),
+    "modifications": (
+        2,
+        lambda _: _rule(_ERROR, "ModifyVolume", 1, "VolumeModificationRateExceeded"),
+    ),
+    "modifying": (2, lambda _: _rule(_ERROR, "ModifyVolume", 2, "IncorrectModificationState")),
     "slots": (2, lambda _: _rule(_ERROR, "AttachVolume", 1, "AttachmentLimitExceeded")),
 }
 
@@ -203,9 +221,11 @@ _STUCK: Mapping[int, tuple[FaultKind, str]] = {
 
 
 def _foreign(dice: Random) -> Foreign:
-    kind = dice.choice((*KINDS, TAKEN_OUT, TAKEN_OUT))
+    kind = dice.choice((*KINDS, TAKEN_OUT, TAKEN_OUT, ENLARGED, ENLARGED))
     if kind == TAKEN_OUT:
         return Foreign(kind=kind, attached=False, early=True)
+    if kind == ENLARGED:
+        return Foreign(kind=kind, attached=False, early=dice.random() < 0.5)
     return Foreign(kind=kind, attached=dice.random() < 0.3, early=dice.random() < 0.5)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import boto3
 import pytest
 from ec2_sandbox.client import SandboxControl
+from ec2_sandbox.faults import FaultKind, FaultRule
 from ec2_sandbox.http.server import SandboxServer
 from ec2_sandbox.settings import SandboxSettings
 
@@ -36,6 +37,8 @@ class Conditions:
     create_seconds: float = 1.5
     visible_seconds: float = 0.0
     attach_seconds: float = 2.0
+    modify_seconds: float = 3.0
+    optimize_seconds: float = 600.0
     hidden_names: tuple[str, ...] = ()
     quota_volumes: int = 100
 
@@ -57,6 +60,10 @@ class CloudUnderTest(Protocol):
         """Delete a volume behind our back."""
         ...
 
+    def failing_modification(self, volume_id: str) -> AbstractContextManager[None]:
+        """Meanwhile, modifications of this volume are to end in the state `failed`."""
+        ...
+
     def count(self) -> int:
         """How many volumes exist that a growth created."""
         ...
@@ -74,12 +81,21 @@ class InMemory:
         self.cloud.latencies.create = conditions.create_seconds
         self.cloud.latencies.visible = conditions.visible_seconds
         self.cloud.latencies.attach = conditions.attach_seconds
+        self.cloud.latencies.modify = conditions.modify_seconds
+        self.cloud.latencies.optimize = conditions.optimize_seconds
         self.cloud.hidden_names |= set(conditions.hidden_names)
         self.cloud.quota_volumes = conditions.quota_volumes
 
     def delete(self, volume_id: str) -> None:
         """Remove it."""
         self.cloud.volumes.remove(self.cloud.find(volume_id))
+
+    @contextmanager
+    def failing_modification(self, volume_id: str) -> Iterator[None]:
+        """Say so."""
+        self.cloud.failing.add(volume_id)
+        yield
+        self.cloud.failing.remove(volume_id)
 
     def count(self) -> int:
         """Count all of them."""
@@ -135,6 +151,13 @@ class OverHttp:
         """Delete it as an operator would."""
         self.ec2.delete_volume(VolumeId=volume_id)
 
+    @contextmanager
+    def failing_modification(self, volume_id: str) -> Iterator[None]:  # noqa: ARG002 -- of any
+        """Add a fault."""
+        self.control.add_fault(FaultRule(kind=FaultKind.FAILED, action="ModifyVolume"))
+        yield
+        self.control.clear_faults()
+
     def count(self) -> int:
         """Count all but the root volume."""
         return len(self.control.state().volumes) - 1
@@ -163,6 +186,8 @@ def over_http(directory: Path, monkeypatch: pytest.MonkeyPatch) -> StartHttp:
                 "create_seconds": (chosen.create_seconds,) * 2,
                 "visibility_seconds": (chosen.visible_seconds,) * 2,
                 "attach_seconds": (chosen.attach_seconds,) * 2,
+                "modify_seconds": (chosen.modify_seconds,) * 2,
+                "optimize_seconds": (chosen.optimize_seconds,) * 2,
                 "hidden_device_names": chosen.hidden_names,
                 # The root volume counts against the quota.
                 "quota_volumes": chosen.quota_volumes + 1,

@@ -14,7 +14,7 @@ from tests.unit.samples import FILESYSTEM, policy_of
 
 GROWTH = GrowthId(FILESYSTEM, 1)
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-POLICY = policy_of(kms_key_arn=KEY, adopt=True)
+POLICY = policy_of(kms_key_arn=KEY, adopt=True, enlarge=True)
 
 # The policy that the README of the first ebs-autoscale asked for.
 FIRST_POLICY: dict[str, Any] = {
@@ -71,6 +71,15 @@ class Life:
         """Set DeleteOnTermination."""
         self.http.cloud.set_delete_on_termination(self._known())
 
+    def look_at_modifications(self) -> None:
+        """See whether it is being modified."""
+        self.http.cloud.with_modifications([self._known()])
+
+    def enlarge(self) -> None:
+        """Enlarge it."""
+        self.http.cloud.enlarge(self._known(), 2 * GIB)
+        self.http.clock.sleep(10)
+
     def detach(self) -> None:
         """Detach it."""
         self.http.cloud.detach(self._known())
@@ -99,6 +108,8 @@ class Life:
             self.create,
             self.attach,
             self.set_delete_on_termination,
+            self.look_at_modifications,
+            self.enlarge,
             self.detach,
             self.delete,
         ):
@@ -113,12 +124,16 @@ class Life:
 
 
 def rehearsed(
-    http: OverHttp, volume: Volume | None = None, *, max_bytes: int = 1024 * GIB
+    http: OverHttp,
+    volume: Volume | None = None,
+    *,
+    max_bytes: int = 1024 * GIB,
+    enlarges: bool = False,
 ) -> dict[str, EbsAutoscaleError | None]:
     """What `check` would find, with a volume of ours if there is one."""
-    calls = describing(http.cloud)
+    calls = describing(http.cloud, enlarges=enlarges)
     policy = GrowthPolicy(sizing=Sizing(max_bytes=max_bytes))
     settings = Settings(mountpoint="/scratch", policy=policy)
     calls[CREATE] = creating(http.cloud, settings, FILESYSTEM)
-    calls |= using(http.cloud, [volume] if volume else [])
+    calls |= using(http.cloud, [volume] if volume else [], enlarges=enlarges)
     return {action: call() for action, call in calls.items()}

@@ -14,7 +14,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.iam import policy_document
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.policy import GrowthPolicy, Sizing
+from ebs_autoscale.policy import GrowthMethod, GrowthPolicy, Sizing
 from tests.contract.clouds import OverHttp, StartHttp
 from tests.contract.permissions import KEY, Life, without
 from tests.unit.samples import FILESYSTEM, policy_lacking, policy_of
@@ -23,12 +23,15 @@ LOOKS = ("DescribeVolumes", "DescribeInstances", "DescribeInstanceTypes")
 USES = ("AttachVolume", "DetachVolume", "ModifyInstanceAttribute", "DeleteVolume")
 ACTIONS = (*LOOKS, "CreateVolume", "CreateTags", *USES)
 SPEC = VolumeSpec(copy_instance_tags=True)
+ENLARGING = {"DescribeVolumesModifications", "ModifyVolume"}
+NEVER_ENLARGES = GrowthPolicy(sizing=Sizing(method=GrowthMethod.ADD))
 MANY_TAGS = {f"tag-{number:02}": "x" for number in range(48)}
 
 
 def checked(**changes: Any) -> list[Line]:
     """The lines about EC2."""
-    settings = Settings(**{"mountpoint": "/scratch", "volume": SPEC, **changes})
+    chosen = {"mountpoint": "/scratch", "volume": SPEC, "policy": NEVER_ENLARGES, **changes}
+    settings = Settings(**chosen)
     seen = FilesystemSeen(mountpoint="/scratch", uuid=FILESYSTEM)
     return list(lines(settings, seen, SystemClock()))
 
@@ -80,6 +83,22 @@ def test_each_line_stands_alone(http: OverHttp, action: str, refusal: dict[str, 
     unknown = {line.name for line in found if "not known" in line.sentence} - {"ec2"}
     assert unknown == NEEDED[action]
     assert all(line.hint for line in found if line.verdict != "ok")
+
+
+@pytest.mark.parametrize(
+    ("method", "verdict"), [(GrowthMethod.AUTO, "ok"), (GrowthMethod.ENLARGE, "fail")]
+)
+def test_a_role_that_may_not_enlarge(http: OverHttp, method: GrowthMethod, verdict: str) -> None:
+    """Both calls have a line; it fails only where volumes can be had in no other way."""
+    chosen = GrowthPolicy(sizing=Sizing(method=method))
+    http.control.set_policy(policy_of(enlarge=True))
+    assert {line.verdict for line in by_action(checked(policy=chosen)).values()} == {"ok"}
+    http.control.set_policy(policy_of())
+    found = by_action(checked(policy=chosen))
+    assert set(found) == {*ACTIONS, *ENLARGING}
+    assert {found[action].verdict for action in ENLARGING} == {verdict}
+    assert {found[action].verdict for action in ACTIONS} == {"ok"}
+    assert all("--enlarge" in f"{found[each].sentence} {found[each].hint}" for each in ENLARGING)
 
 
 def test_a_role_that_lacks_one_action(http: OverHttp) -> None:

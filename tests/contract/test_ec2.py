@@ -231,7 +231,7 @@ def test_a_rehearsal_changes_nothing(start: StartHttp) -> None:
     with start() as http:
         volume = http.cloud.create(GROWTH, 20 * GIB, INVENTORY)
         http.clock.sleep(10)
-        verdicts = rehearsed(http, volume)
+        verdicts = rehearsed(http, volume, enlarges=True)
         assert set(verdicts.values()) == {None}
         assert set(NEED_A_VOLUME) < set(verdicts)
         assert http.count() == 1

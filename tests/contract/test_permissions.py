@@ -43,7 +43,7 @@ def test_other_partitions(start: StartHttp, partition: str, region: str) -> None
     """The same policy works in China and in GovCloud."""
     place = {"partition": partition, "region": region, "zone": f"{region}a"}
     with start(**place) as http:
-        assert Life(http).run(policy_of()) == {}
+        assert Life(http).run(policy_of(enlarge=True)) == {}
 
 
 ACCOUNT = "arn:aws:ec2:us-east-1:123456789012"
@@ -70,6 +70,8 @@ NEEDED_FOR = {
     "EndOnlyVolumesOfThisInstance": {
         "set_delete_on_termination": ("ec2:ModifyInstanceAttribute", f"{VOLUME}vol-")
     },
+    "EnlargeVolumesOfThisInstance": {"enlarge": ("ec2:ModifyVolume", f"{VOLUME}vol-")},
+    "LookAtModifications": {"look_at_modifications": ("ec2:DescribeVolumesModifications", "")},
     "UseTheKey": {"attach": ("kms:Decrypt", KEY)},
     "LendTheKeyToEc2": {"attach": ("kms:CreateGrant", KEY)},
 }
@@ -286,6 +288,19 @@ def test_a_rehearsal_under_the_policy(start: StartHttp) -> None:
         "DeleteVolume",
     ]
     assert set(verdicts.values()) == {None}
+
+
+def test_a_rehearsal_of_enlarging(start: StartHttp) -> None:
+    """Where volumes may be enlarged, what that needs is tried as well, changing nothing."""
+    needed = {"DescribeVolumesModifications", "ModifyVolume"}
+    with start() as http:
+        volume = created_and_attached(http)
+        for policy, denied in ((policy_of(enlarge=True), set()), (policy_of(), needed)):
+            http.control.set_policy(policy)
+            verdicts = rehearsed(http, volume, enlarges=True)
+            assert needed <= verdicts.keys()
+            assert {action for action, refusal in verdicts.items() if refusal} == denied
+        assert not {"ok"} & {call.outcome for call in http.control.calls("ModifyVolume")}
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ OPERATIONS = (
         run=lambda c: c.set_delete_on_termination(VOLUME),
         names=(VOLUME.id, VOLUME.device_name),
     ),
+    Operation(
+        action="ModifyVolume",
+        run=lambda c: c.enlarge(VOLUME, 30 * GIB),
+        names=(VOLUME.id, "30 GiB"),
+    ),
+    Operation(action="DescribeVolumesModifications", run=lambda c: c.with_modifications([VOLUME])),
     Operation(action="CreateTags", run=lambda c: c.claim(VOLUME), names=(VOLUME.id,)),
     Operation(action="DetachVolume", run=lambda c: c.detach(VOLUME), names=(VOLUME.id, "i-")),
     Operation(action="DeleteVolume", run=lambda c: c.delete(VOLUME), names=(VOLUME.id,)),

@@ -44,6 +44,10 @@ class BlockDevices:
         del name, size_bytes, volume_id
         return nullcontext()
 
+    def size_of(self, name: str) -> int:
+        """Never needed."""
+        raise AssertionError(name)
+
     def names_present(self) -> frozenset[str]:
         """No names but those that EC2 knows."""
         return frozenset()
@@ -51,7 +55,7 @@ class BlockDevices:
 
 @dataclass(slots=True)
 class Filesystem:
-    """A filesystem that is too small until it has enough devices."""
+    """A filesystem that is too small until it has enough devices; each is as large as can be."""
 
     devices: list[str] = field(default_factory=lambda: ["root"])
     enough: int = 2
@@ -62,7 +66,7 @@ class Filesystem:
         size = 100 * len(self.devices)
         available = 1 if len(self.devices) < self.enough else size / 2
         devices = tuple(
-            Device(devid=devid, name=name, size_bytes=GIB, unallocated_bytes=0)
+            Device(devid=devid, name=name, size_bytes=1024 * GIB, unallocated_bytes=0)
             for devid, name in enumerate(self.devices, start=1)
         )
         return replace(reading_of(size, available, filesystem=self.uuid), devices=devices)
@@ -78,6 +82,11 @@ class Filesystem:
         del verified, tell
         if name not in self.devices:
             self.devices.append(name)
+
+    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> None:
+        """Never needed."""
+        del tell
+        raise AssertionError(name)
 
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """Every device is complete."""

@@ -188,16 +188,6 @@ def test_detach_waits_for_who_uses_the_device(start: Start) -> None:
     assert seen.state == "available"
 
 
-def test_a_modified_volume_grows_while_attached(start: Start) -> None:
-    """The device has its new size from `optimizing` on."""
-    rig = start(block_devices="nitro", modify_seconds=(1, 1), optimize_seconds=(9, 9))
-    volume_id = rig.attached(Size=1)
-    rig.ec2.modify_volume(VolumeId=volume_id, Size=2)
-    assert size_bytes(by_id(volume_id)) == 1 * GIB
-    rig.control.advance(1)
-    assert size_bytes(by_id(volume_id)) == 2 * GIB
-
-
 def test_termination_takes_devices_along(start: Start) -> None:
     """A terminated instance has no devices left."""
     rig = start(block_devices="nitro")

@@ -1,5 +1,6 @@
 """Fault injection, and the journal of calls."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -191,3 +192,23 @@ def test_calls_can_be_slow(start: Start) -> None:
     rig = start(call_seconds=(0.5, 0.5))
     with pytest.raises(ReadTimeoutError):
         rig.client(read_timeout=0.2).describe_volumes()
+
+
+def test_an_action_has_a_bucket_of_its_own(start: Start) -> None:
+    """What is in the bucket can be taken at once, then as much as is refilled; others are free."""
+    rig = start(request_buckets={"DescribeTags": [3, 0.5]})
+
+    def answered(calls: int) -> int:
+        for _ in range(calls):
+            with suppress(ClientError):
+                rig.ec2.describe_tags()
+        outcomes = [call.outcome for call in rig.control.calls("DescribeTags")][-calls:]
+        assert set(outcomes) <= {"ok", "RequestLimitExceeded"}
+        return outcomes.count("ok")
+
+    assert answered(5) == 3
+    rig.ec2.describe_volumes()
+    rig.control.advance(4)
+    assert answered(5) == 2
+    rig.control.advance(1000)
+    assert answered(5) == 3

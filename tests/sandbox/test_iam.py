@@ -126,6 +126,10 @@ CALLS: Mapping[str, Callable[[Rig, str, dict[str, Any]], object]] = {
     "CreateVolume": lambda rig, _, dry: rig.create(**dry),
     "DeleteVolume": lambda rig, volume, dry: rig.ec2.delete_volume(VolumeId=volume, **dry),
     "DetachVolume": lambda rig, volume, dry: rig.ec2.detach_volume(VolumeId=volume, **dry),
+    "ModifyVolume": lambda rig, volume, dry: rig.ec2.modify_volume(VolumeId=volume, Size=20, **dry),
+    "DescribeVolumesModifications": lambda rig, _, dry: rig.ec2.describe_volumes_modifications(
+        **dry
+    ),
     "AttachVolume": lambda rig, volume, dry: rig.ec2.attach_volume(
         VolumeId=volume, InstanceId=rig.settings.instance_id, Device="/dev/xvdbb", **dry
     ),
@@ -140,6 +144,7 @@ CALLS: Mapping[str, Callable[[Rig, str, dict[str, Any]], object]] = {
 }
 ON = {
     **dict.fromkeys(("DeleteVolume", "DetachVolume", "AttachVolume", "CreateTags"), "volume/vol-"),
+    "ModifyVolume": "volume/vol-",
     "CreateVolume": "volume/* ",
     "ModifyInstanceAttribute": "instance/i-0123456789abcdef0 ",
 }

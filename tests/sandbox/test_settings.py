@@ -10,6 +10,7 @@ from ec2_sandbox.settings import SandboxSettings
     [
         SandboxSettings.instant(),
         SandboxSettings.realistic(seed=7, block_devices="xen", hidden_device_names=("/dev/sdf",)),
+        SandboxSettings(request_buckets={"ModifyVolume": [50, 5]}),
     ],
 )
 def test_settings_survive_json(settings: SandboxSettings) -> None:
@@ -37,6 +38,7 @@ def test_a_preset_is_a_beginning() -> None:
         ('{"block_devices": "floppy"}', "none, nitro, xen"),
         ('{"flicker_probability": 2}', "between 0 and 1"),
         ('{"speed": -1}', "negative"),
+        ('{"request_buckets": {"ModifyVolume": [50]}}', "not a pair of capacity and refill"),
     ],
 )
 def test_mistakes_are_named(text: str, complaint: str) -> None:

@@ -1,17 +1,20 @@
 """EC2 in memory, with the promises and the delays of the real one."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import inf
 
 from ebs_autoscale.ec2.requests import DEVICE_NAMES
 from ebs_autoscale.errors import Cause, NameTaken, Transient, Unfit
-from ebs_autoscale.model import GIB, MIB, GrowthId, Inventory, Price, Volume
+from ebs_autoscale.model import GIB, MIB, GrowthId, Inventory, Modification, Price, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 
 INSTANCE = "i-0123456789abcdef0"
 GONE = "gone"
 """The state of a volume that EC2 does not show any more."""
+
+DAY_SECONDS = 24 * 3600.0
 
 DEAD = frozenset({"deleting", "deleted", "error", GONE})
 
@@ -34,6 +37,9 @@ class Ebs:
     blank: bool = True
     removed: bool = False
     foreign: str = ""
+    modified_at: list[float] = field(default_factory=list)
+    target_bytes: int = 0
+    modification_fails: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +52,9 @@ class Latencies:
     node: float = 2.3
     detach: float = 2.0
     mapping: float = 0.0
+    modify: float = 3.0
+    optimize: float = 600.0
+    listed: float = 0.0
 
 
 class SimulatedCloud:
@@ -64,6 +73,9 @@ class SimulatedCloud:
         self.all_blank = True
         self.slots: int | None = 27
         self.quota_volumes = inf
+        self.a_day = 4
+        self.failing: set[str] = set()
+        self.enlarged: list[tuple[str, int]] = []
         self.price = Price(usd_per_gib=0.08)
 
     def inventory(self, filesystem: str) -> Inventory:
@@ -131,6 +143,61 @@ class SimulatedCloud:
             hangs = device_name in self.hanging_names
             ebs.attached_at = inf if hangs else self._clock.now_seconds()
 
+    def enlarge(self, volume: Volume, size_bytes: int) -> Modification:
+        """Begin to enlarge a volume that is not being modified, four times a day."""
+        with self._at.call("enlarge"):
+            ebs = self.find(volume.id)
+            now = self._clock.now_seconds()
+            if size_bytes < self.size_of(ebs):
+                raise Unfit(f"enlarge {ebs.id}: smaller", cause=Cause.REQUEST)
+            last = self._modification(ebs)
+            if last and last.is_running:
+                what = f"enlarge {ebs.id}: IncorrectModificationState"
+                raise Transient(what, cause=Cause.MODIFICATIONS)
+            if len([at for at in ebs.modified_at if now - at < DAY_SECONDS]) >= self.a_day:
+                what = f"enlarge {ebs.id}: VolumeModificationRateExceeded"
+                raise Transient(what, cause=Cause.MODIFICATIONS)
+            ebs.size_bytes = self.size_of(ebs)
+            ebs.target_bytes = size_bytes
+            ebs.modification_fails = ebs.id in self.failing
+            ebs.modified_at.append(now)
+            self.enlarged.append((ebs.id, size_bytes))
+            return self._changed(ebs)
+
+    def with_modifications(self, volumes: Sequence[Volume]) -> tuple[Volume, ...]:
+        """The same volumes, each with its latest modification."""
+        with self._at.call("with_modifications"):
+            return tuple(
+                replace(each, modification=self._modification(self.find(each.id)))
+                for each in volumes
+            )
+
+    def size_of(self, ebs: Ebs) -> int:
+        """Its size now, of which EC2 tells a little later."""
+        last = self._modification(ebs)
+        usable = last and last.state in {"optimizing", "completed"}
+        return max(ebs.size_bytes, ebs.target_bytes) if usable else ebs.size_bytes
+
+    def _modification(self, ebs: Ebs) -> Modification | None:
+        return self._changed(ebs) if ebs.modified_at else None
+
+    def _changed(self, ebs: Ebs) -> Modification:
+        age = self._clock.now_seconds() - ebs.modified_at[-1]
+        state = "modifying"
+        if age >= self.latencies.modify:
+            state = "failed" if ebs.modification_fails else "optimizing"
+        if state == "optimizing" and age >= self.latencies.modify + self.latencies.optimize:
+            state = "completed"
+        return Modification(state=state, target_bytes=ebs.target_bytes, age_seconds=age)
+
+    def _listed_size_of(self, ebs: Ebs) -> int:
+        if not ebs.modified_at:
+            return ebs.size_bytes
+        age = self._clock.now_seconds() - ebs.modified_at[-1]
+        is_listed = age >= self.latencies.modify + self.latencies.listed
+        has_failed = self._changed(ebs).state == "failed"
+        return ebs.target_bytes if is_listed and not has_failed else ebs.size_bytes
+
     def predecessors(self) -> tuple[Volume, ...]:
         """What the older script left."""
         with self._at.call("predecessors"):
@@ -195,14 +262,16 @@ class SimulatedCloud:
         return Volume(
             id=volume.id,
             growth=volume.growth,
-            size_bytes=volume.size_bytes,
+            size_bytes=self._listed_size_of(volume),
             state=state,
             attached_to=volume.attached_to,
             device_name=volume.device_name,
             attachment_state=attachment if volume.attached_to else "",
             delete_on_termination=volume.protected_at < inf,
             foreign=volume.foreign,
-            usd_per_month=volume.size_bytes / GIB * 0.08,
+            usd_per_month=self._listed_size_of(volume) / GIB * 0.08,
+            usd_per_gib=0.08,
+            largest_bytes=65536 * GIB,
             bytes_per_second=125 * MIB,
             age_seconds=self._age(volume),
         )

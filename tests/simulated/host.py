@@ -27,6 +27,13 @@ class SimulatedBlockDevices:
         here = here and ebs.device_name not in self._cloud.hanging_names
         return node_name(ebs) if ebs.attached_to == INSTANCE and here else ""
 
+    def size_of(self, name: str) -> int:
+        """The size of the block device, 0 when there is none."""
+        if name not in {node_name(v) for v in self._cloud.volumes}:
+            return 0
+        ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
+        return self.sizes.get(name, self._cloud.size_of(ebs))
+
     def require_blank(self, name: str, *, size_bytes: int) -> None:
         """Raise Unfit for what is not blank, or has another size."""
         ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
@@ -54,9 +61,14 @@ class SimulatedFilesystem:
     """A mounted filesystem: devices, what is used, and whether metadata is balanced."""
 
     def __init__(
-        self, clock: SimulatedClock, cloud: SimulatedCloud, boundaries: Boundaries
+        self,
+        clock: SimulatedClock,
+        cloud: SimulatedCloud,
+        boundaries: Boundaries,
+        block_devices: SimulatedBlockDevices,
     ) -> None:
         self._clock = clock
+        self._block_devices = block_devices
         self._cloud = cloud
         self._at = boundaries
         self.devices: dict[str, int] = {"nvme0n1p1": 100 * GIB}
@@ -104,6 +116,7 @@ class SimulatedFilesystem:
                         size_bytes=size,
                         unallocated_bytes=0,
                         missing=self.lost and devid == 1,
+                        capacity_bytes=self._block_devices.size_of(name) or size,
                     )
                     for devid, (name, size) in devices
                 ),
@@ -132,6 +145,14 @@ class SimulatedFilesystem:
             ebs = next(v for v in self._cloud.volumes if node_name(v) == name)
             self.balanced = self.balanced and name in self.devices
             self.devices[name] = ebs.size_bytes
+
+    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> None:
+        """Extend it; metadata may want to be there too."""
+        tell("extending")
+        with self._at.call("resize_device"):
+            size = self._block_devices.size_of(name)
+            assert size >= self.devices[name]
+            self.devices[name] = size
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:
         """Whether metadata is at risk; only devices can be asked about."""

@@ -34,7 +34,7 @@ class SimulatedWorld:
     def __post_init__(self) -> None:
         self.cloud = SimulatedCloud(self.clock, self.at)
         self.block_devices = SimulatedBlockDevices(self.clock, self.cloud)
-        self.filesystem = SimulatedFilesystem(self.clock, self.cloud, self.at)
+        self.filesystem = SimulatedFilesystem(self.clock, self.cloud, self.at, self.block_devices)
 
     def ports(self) -> World:
         """The world as a growth sees it."""

@@ -140,7 +140,7 @@ def limit_quota(host: Host) -> None:
 
 def use_up(host: Host) -> None:
     """Not a byte is left, and no volume may be created."""
-    host.configure(limits={"volumes": 1})
+    host.configure(growth={"method": "add"}, limits={"volumes": 1})
     grow(host)
     for size in (100 * MIB, MIB, 65536):
         with suppress(subprocess.CalledProcessError):
@@ -179,7 +179,7 @@ class Entry(NamedTuple):
 ENTRIES = (
     Entry(
         Cause.LIMIT_VOLUMES,
-        then(configured(limits={"volumes": 1}), grow, fill),
+        then(configured(growth={"method": "add"}, limits={"volumes": 1}), grow, fill),
         configured(limits={"volumes": 5}),
     ),
     Entry(

@@ -101,7 +101,7 @@ def test_mount_lost(host: Host) -> None:
 
 def test_refusal_is_told_once(host: Host) -> None:
     """At its limit the daemon says so once, keeps watching, and creates nothing."""
-    host.configure(limits={"volumes": 1})
+    host.configure(growth={"method": "add"}, limits={"volumes": 1})
     with host.daemon() as daemon:
         daemon.wait_event("decided", decision="hold")
         host.fill(25)

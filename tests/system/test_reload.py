@@ -10,14 +10,14 @@ pytestmark = pytest.mark.kernel
 
 def test_a_valid_configuration_applies_at_once(host: Host) -> None:
     """A limit that is raised and reloaded ends the wait that it has caused."""
-    host.configure(limits={"volumes": 1})
+    host.configure(growth={"method": "add"}, limits={"volumes": 1})
     with host.daemon() as daemon:
         daemon.wait_event("decided", decision="hold")
         host.fill(25)
         daemon.wait_event("growth_done")
         host.fill(20)
         daemon.wait_event("condition_began", cause="limits.volumes")
-        host.configure(limits={"volumes": 2})
+        host.configure(growth={"method": "add"}, limits={"volumes": 2})
         daemon.reload()
         daemon.wait_event("reloaded")
         daemon.wait_event("growth_done", growth=f"{host.read().filesystem[:8]}-2")

@@ -1,5 +1,6 @@
 """Readings, volumes and inventories to try judgements on."""
 
+from dataclasses import replace
 from typing import Any
 
 from ebs_autoscale.ec2.iam import policy_document
@@ -74,25 +75,37 @@ def inventory_of(*volumes: Volume, **changes: Any) -> Inventory:
 def observation_of(
     reading: Reading, inventory: Inventory, *, hidden: frozenset[str] = frozenset(), **changes: Any
 ) -> Observation:
-    """Both together; each attached volume has its node `nvme<ordinal>n1` unless it is hidden."""
+    """Both together; each attached volume has its node `nvme<ordinal>n1` unless it is hidden.
+
+    The filesystem uses the whole of each volume.
+    """
     nodes = {
         volume.id: f"nvme{volume.growth.ordinal}n1"
         for volume in inventory.volumes
         if volume.attached_to == inventory.instance_id and volume.id not in hidden
     }
-    return Observation(reading=reading, inventory=inventory, **{"nodes": nodes, **changes})
+    nodes = changes.pop("nodes", nodes)
+    sizes = {nodes[v.id]: v.size_bytes for v in inventory.volumes if v.id in nodes}
+    devices = tuple(
+        replace(each, size_bytes=sizes.get(each.name, each.size_bytes)) for each in reading.devices
+    )
+    reading = replace(reading, devices=devices)
+    return Observation(reading=reading, inventory=inventory, nodes=nodes, **changes)
 
 
 def policy_of(
     *,
     kms_key_arn: str | None = None,
     adopt: bool = False,
+    enlarge: bool = False,
     max_bytes: int = 1024 * GIB,
     **volume: Any,
 ) -> dict[str, Any]:
     """The policy that `iam-policy` prints, by default for the default configuration."""
     spec = VolumeSpec(**volume)
-    return policy_document(spec, max_bytes=max_bytes, kms_key_arn=kms_key_arn, adopt=adopt)
+    return policy_document(
+        spec, max_bytes=max_bytes, kms_key_arn=kms_key_arn, adopt=adopt, enlarge=enlarge
+    )
 
 
 def policy_lacking(*actions: str) -> dict[str, Any]:

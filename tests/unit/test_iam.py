@@ -28,6 +28,8 @@ def test_the_verb_prints_the_policy(
     assert json.loads(capsys.readouterr().out) == policy_of()
     assert main(["iam-policy", "--kms-key", KEY]) == 0
     assert json.loads(capsys.readouterr().out) == policy_of(kms_key_arn=KEY)
+    assert main(["iam-policy", "--enlarge"]) == 0
+    assert json.loads(capsys.readouterr().out) == policy_of(enlarge=True)
     assert main(["iam-policy", "--adopt"]) == 0
     assert json.loads(capsys.readouterr().out) == policy_of(adopt=True)
 
@@ -48,6 +50,8 @@ def test_the_verb_prints_the_policy(
         (f"volume: {{kms_key_id: '{KEY}'}}", policy_of(kms_key_arn=KEY)),
         ("volume: {kms_key_id: alias/aws/ebs}", policy_of()),
         ("adopt: true", policy_of(adopt=True)),
+        ("growth: {method: enlarge}", policy_of(enlarge=True)),
+        ("growth: {method: add}", policy_of()),
     ],
 )
 def test_the_policy_follows_the_configuration(
@@ -84,7 +88,8 @@ def test_an_invalid_configuration_has_no_policy(tmp_path: Path) -> None:
 
 def test_statements_have_names_of_their_own() -> None:
     """A Sid has only letters and digits (IAM refuses others) and is unique."""
-    sids = [each["Sid"] for each in policy_of(kms_key_arn=KEY, adopt=True)["Statement"]]
+    whole = policy_of(kms_key_arn=KEY, adopt=True, enlarge=True)
+    sids = [each["Sid"] for each in whole["Statement"]]
     assert sids == [statement.sid for statement in STATEMENTS]
     assert len(set(sids)) == len(sids)
     assert all(sid.isascii() and sid.isalnum() for sid in sids)
@@ -141,7 +146,8 @@ def test_only_describe_calls_are_unconditional() -> None:
 
 def test_a_policy_is_small_enough() -> None:
     """It fits into an inline policy of a role (2048 to 10240 characters, IAM quotas)."""
-    written = json.dumps(policy_of(kms_key_arn=KEY, adopt=True), separators=(",", ":"))
+    whole = policy_of(kms_key_arn=KEY, adopt=True, enlarge=True)
+    written = json.dumps(whole, separators=(",", ":"))
     assert len(written) < 6144
 
 

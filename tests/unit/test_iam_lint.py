@@ -18,7 +18,7 @@ from ebs_autoscale.ec2.iam import STATEMENTS, Statement
 from tests.unit.samples import policy_of
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-POLICY = policy_of(kms_key_arn=KEY, adopt=True)
+POLICY = policy_of(kms_key_arn=KEY, adopt=True, enlarge=True)
 
 # Any volume or instance by its ARN: the condition is what limits them, and a volume that is
 # being created has no id to name.
@@ -36,6 +36,7 @@ FALSE_ALARMS = {
     "DeleteVolumesOfThisInstance": {ANY},
     "EndVolumesWithThisInstance": {ANY, CALLER},
     "EndOnlyVolumesOfThisInstance": {HALF},
+    "EnlargeVolumesOfThisInstance": {ANY},
     "AdoptVolumesOfAnOlderOne": {CALLER},
 }
 

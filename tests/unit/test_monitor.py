@@ -1,6 +1,6 @@
 """The loop: when it starts growths, how it ends, what it tells and when."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pytest
@@ -295,3 +295,25 @@ def test_without_a_reserve_none_is_missed(watch: Watch) -> None:
     watch.look_for(HOUR)
     assert len(watch.growths.starts_at) == 1
     assert not watch.told(EventKind.CONDITION_BEGAN)
+
+
+def test_the_space_of_a_larger_device_is_used(watch: Watch) -> None:
+    """A growth looks after each new size of a device at once; if it is not ours, only once."""
+
+    def starts(*, capacity_gib: int, size_gib: int, seconds: float) -> int:
+        before = len(watch.growths.starts_at)
+        watch.listed = tuple(
+            replace(device, size_bytes=size_gib * GIB, capacity_bytes=capacity_gib * GIB)
+            for device in watch.listed
+        )
+        watch.monitor.tick()
+        at_once = len(watch.growths.starts_at) - before
+        watch.look_for(seconds)
+        assert len(watch.growths.starts_at) - before == at_once
+        return at_once
+
+    watch.look_for(HOUR)
+    assert starts(capacity_gib=2, size_gib=1, seconds=HOUR) == 1
+    assert starts(capacity_gib=3, size_gib=1, seconds=60) == 1
+    assert starts(capacity_gib=3, size_gib=3, seconds=60) == 0
+    assert starts(capacity_gib=4, size_gib=3, seconds=60) == 1

@@ -148,7 +148,8 @@ def test_what_was_begun_comes_first() -> None:
         wanted_bytes=0,
     )
     assert isinstance(decision, Finish)
-    assert (decision.growth.ordinal, decision.stage) == (4, Stage.CREATED)
+    assert decision.growth == GrowthId(FILESYSTEM, 4)
+    assert decision.stage is Stage.CREATED
     assert "vol-0004 is in-use" in decision.reason
 
 

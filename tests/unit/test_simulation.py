@@ -16,7 +16,7 @@ from ebs_autoscale.cli.parser import main
 from ebs_autoscale.ec2.volume_types import sustained_bytes_per_second, usd_per_month
 from ebs_autoscale.errors import Cause, ConfigInvalid
 from ebs_autoscale.model import GIB, VolumeSpec
-from ebs_autoscale.policy.settings import GrowthPolicy, Limits, Sizing
+from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy, Limits, Sizing
 from ebs_autoscale.simulation import (
     Course,
     Report,
@@ -293,13 +293,28 @@ def test_a_mounted_filesystem() -> None:
 
 def test_no_more_volumes_than_an_instance_takes() -> None:
     """Without a number in `limits.volumes`, the largest instance is the limit."""
-    policy = GrowthPolicy(sizing=Sizing(fixed_bytes=10 * GIB, min_bytes=10 * GIB))
+    sizing = Sizing(method=GrowthMethod.ADD, fixed_bytes=10 * GIB, min_bytes=10 * GIB)
+    policy = GrowthPolicy(sizing=sizing)
     scenario = Scenario(rate_bytes_per_second=100 * MIB, seconds=1e5)
     course = simulate(scenario, empty(100 * GIB), policy, VolumeSpec())
     assert course.refused is not None
     assert course.refused.limit is Cause.LIMIT_VOLUMES
     assert len(course.created) <= 126
     assert course.full_at_seconds is not None
+
+
+def test_a_volume_is_enlarged_where_there_can_be_no_other() -> None:
+    """Each volume takes its turn, at the price of what is added."""
+    sizing = Sizing(fixed_bytes=50 * GIB, max_bytes=120 * GIB)
+    policy = GrowthPolicy(sizing=sizing, limits=Limits(volumes=2))
+    scenario = Scenario(rate_bytes_per_second=5 * MIB, seconds=2 * 86400)
+    course = simulate(scenario, empty(50 * GIB), policy, VolumeSpec())
+    assert [each.enlarges for each in course.created] == [None, 0, 1, 0, 1]
+    assert course.created[-1].total_bytes == 240 * GIB
+    assert course.created[-1].usd_per_month == pytest.approx(190 * 0.08)
+    assert course.refused is not None
+    assert course.refused.limit is Cause.LIMIT_VOLUMES
+    assert "cannot have more than 120 GiB" in course.refused.reason
 
 
 @pytest.mark.parametrize(
@@ -348,7 +363,7 @@ def test_a_laptop() -> None:
         ("", "rate=1MiB hours=1 size=20GiB", 0),
         ("limits: {total: 30GiB}", "rate=100MiB hours=1 size=20GiB", 4),
         ("limits: {total: 30GiB}", "rate=1KiB hours=1 size=20GiB", 0),
-        ("limits: {volumes: 1}", "rate=1GiB hours=1 size=20GiB", 4),
+        ("growth: {method: add}\nlimits: {volumes: 1}", "rate=1GiB hours=1 size=20GiB", 4),
         ("volume: {type: gp4}", "rate=1MiB hours=1 size=20GiB", 2),
         ("", "rate=1 hours=1 size=20GiB", 2),
         ("", "rate=1MiB hours=1 size=100MiB", 2),

@@ -115,7 +115,8 @@ def _devices(found: Sequence[DeviceInfo], sysfs: BtrfsSysfs) -> tuple[Device, ..
 def _device(info: DeviceInfo, name: str | None, sysfs: BtrfsSysfs) -> Device:
     """The device; `name` is None for one that was missing at the mount, "" if it is not known."""
     # A block device that became smaller than the filesystem's share of it is no longer whole.
-    is_torn_off = name and sysfs.capacity_bytes(name) < info.size_bytes
+    capacity_bytes = sysfs.capacity_bytes(name) if name else 0
+    is_torn_off = name and capacity_bytes < info.size_bytes
     is_writable = sysfs.is_writable(info.devid)
     unallocated = unallocated_bytes(
         size_bytes=info.size_bytes, allocated_bytes=info.allocated_bytes
@@ -128,6 +129,7 @@ def _device(info: DeviceInfo, name: str | None, sysfs: BtrfsSysfs) -> Device:
         missing=name is None or bool(is_torn_off),
         writable=is_writable,
         errors=sysfs.errors(info.devid),
+        capacity_bytes=capacity_bytes,
     )
 
 

@@ -5,11 +5,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
-from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
+from ebs_autoscale.filesystems.btrfs.superblock import read_superblock, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
-from ebs_autoscale.model import Device
+from ebs_autoscale.model import MIB, Device, Reading
 
 _PROC = Path("/proc")
+
+# A growth begins with 20 % by default: so much is left for a balance to end by itself.
+_NEARLY_FULL_SHARE = 1 / 20
+_NEARLY_FULL_METADATA_BYTES = 64 * MIB
 
 
 def add_command(name: str, path: str) -> list[str]:
@@ -75,6 +79,29 @@ def verify_superblocks(
             raise incomplete_add(device, path, volumes.get(device.name, ""))
 
 
+def is_device(name: str, reading: Reading, path: str) -> bool:
+    """Whether it is a device in sysfs and on disk; raises Unfit when only one says so."""
+    listed = reading.has_device(name)
+    try:
+        written = superblock_uuid(f"/dev/{name}") == reading.filesystem
+    except OSError as error:
+        if not listed:
+            return False
+        what = f"cannot read the superblock on {name}: {error}"
+        raise Transient(what, cause=Cause.ADD) from error
+    if listed and not written:
+        device = next(each for each in reading.devices if each.name == name)
+        raise incomplete_add(device, path)
+    if written and not listed:
+        raise Unfit(
+            f"{name} has a superblock of {reading.filesystem}, but the kernel does not list it as "
+            "a device: it is a restored snapshot, or was removed from the filesystem",
+            hint=f"inspect it; if its data is not needed, run `wipefs --all /dev/{name}`",
+            cause=Cause.NOT_BLANK,
+        )
+    return listed
+
+
 def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
     """What a failed add means to the growth."""
     if "appears to contain" in error.stderr:
@@ -93,9 +120,53 @@ def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
     return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
 
 
+def busy(what: str, operation: str) -> Transient:
+    """Why something that changes devices cannot be done: this exclusive operation does not end."""
+    return Transient(
+        f"cannot {what}: another operation is in progress ({operation})",
+        hint="wait for it to finish, or cancel it",
+        cause=Cause.EXCLUSIVE_OPERATION,
+    )
+
+
+def is_nearly_full(reading: Reading) -> bool:
+    """Whether programs need space more than another process needs its balance."""
+    is_short = reading.available_bytes < reading.size_bytes * _NEARLY_FULL_SHARE
+    return is_short or reading.metadata_headroom_bytes < _NEARLY_FULL_METADATA_BYTES
+
+
+def resize_command(devid: int, path: str) -> list[str]:
+    """The command that extends a device to the size of its block device."""
+    return ["btrfs", "filesystem", "resize", f"{devid}:max", path]
+
+
+def resize_failure(device: Device, path: str, error: CommandFailed) -> Transient:
+    """What a failed resize means to the growth."""
+    if is_exclusive(error):
+        return Transient(
+            f"cannot extend {device.name}: {error}",
+            hint="wait for the other operation to finish, or cancel it",
+            cause=Cause.EXCLUSIVE_OPERATION,
+        )
+    command = " ".join(resize_command(device.devid, path))
+    hint = f"see `dmesg`, then run `{command}`"
+    return Transient(f"cannot extend {device.name}: {error}", hint=hint, cause=Cause.RESIZE)
+
+
 def is_exclusive(error: CommandFailed) -> bool:
     """Whether another exclusive operation prevented it."""
     return "exclusive operation" in error.stderr or "in progress" in error.stderr
+
+
+def no_balance_beside(operation: str, path: str, uuid: str, *, lost: bool) -> Transient:
+    """Why metadata is not balanced now; `lost` is a paused balance that does not exist."""
+    what = f"another operation is in progress ({operation})"
+    hint = f"see `btrfs balance status {path}`"
+    if lost:
+        # Seen on 6.18 after two adds at once; only an unmount ends this state.
+        what = "the kernel reports a paused balance, but there is none"
+        hint = f"run `{remount_command(path, uuid)}`; no data is lost"
+    return Transient(f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION)
 
 
 def mount_hint(path: str, *, is_incomplete: bool = False) -> str:

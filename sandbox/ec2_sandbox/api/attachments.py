@@ -12,6 +12,7 @@ from ec2_sandbox.world.state import (
     AttachmentState,
     Instance,
     InstanceState,
+    ModificationState,
     Volume,
     VolumeState,
     World,
@@ -40,6 +41,7 @@ def attach_volume(world: World, request: Request) -> Effect:
         raise ApiError("VolumeInUse", f"{volume.id} is already attached to an instance")
     if volume.state is not VolumeState.AVAILABLE:
         raise ApiError("IncorrectState", f"{volume.id} is not 'available'.")
+    _check_not_modifying(volume)
     if instance.state is not InstanceState.RUNNING:
         raise ApiError("IncorrectState", f"Instance '{instance.id}' is not 'running'.")
     if volume.outpost_arn != world.settings.outpost_arn:
@@ -131,6 +133,16 @@ def _mapping(world: World, wanted: dict[str, Any]) -> tuple[Attachment, bool]:
             # EC2 API reference: "If no value is specified, the default is `true`".
             return attachment, bool(ebs.get("DeleteOnTermination", True))
     raise ApiError("InvalidInstanceAttributeValue", f"No device is currently mapped at {device}")
+
+
+def _check_not_modifying(volume: Volume) -> None:
+    last = volume.modification
+    if last is not None and last.state is ModificationState.MODIFYING:
+        # EC2 allows it once the state is `optimizing`; to detach or delete it does not mind either.
+        raise ApiError(
+            "OperationNotPermitted",
+            f"Cannot attach volume {volume.id} when it is in modification state: MODIFYING",
+        )
 
 
 def _check_name_is_free(world: World, device: str) -> None:

@@ -155,6 +155,7 @@ def _of_volume(world: World, volume: Volume) -> Keys:
         "ec2:volumeid": (volume.id,),
         "ec2:volumesize": (str(volume.shape.size_gib),),
         "ec2:volumetype": (volume.shape.type,),
+        **({"ec2:volumeiops": (str(volume.shape.iops),)} if volume.shape.iops else {}),
         "ec2:encrypted": (_flag(volume.encrypted),),
         "ec2:availabilityzone": (world.settings.zone,),
         **_resource_tags(volume.tags),

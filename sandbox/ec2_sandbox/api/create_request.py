@@ -110,7 +110,7 @@ def tags(params: Mapping[str, Any]) -> dict[str, str]:
 def check_quota(world: World, *, volumes: int, gib: int) -> None:
     """Refuse what would exceed the quota of the account, in number or in total size."""
     count = len(world.volumes) + volumes
-    total = sum(volume.shape.size_gib for volume in world.volumes.values()) + gib
+    total = sum(volume.charged_gib for volume in world.volumes.values()) + gib
     if count > world.settings.quota_volumes or total > world.settings.quota_gib:
         raise ApiError(
             "VolumeLimitExceeded",

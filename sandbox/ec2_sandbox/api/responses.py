@@ -8,6 +8,7 @@ from ec2_sandbox.world.state import (
     AttachmentState,
     InstanceState,
     Modification,
+    ModificationState,
     Volume,
     World,
 )
@@ -31,7 +32,7 @@ def volume(world: World, each: Volume) -> Element:
     """A Volume."""
     return {
         "VolumeId": each.id,
-        "Size": each.shape.size_gib,
+        "Size": each.shown_gib(world.now),
         "SnapshotId": each.snapshot.id if each.snapshot else "",
         "AvailabilityZone": world.settings.zone,
         "OutpostArn": each.outpost_arn or None,
@@ -66,7 +67,6 @@ def attachment(
 def modification(world: World, volume_id: str, each: Modification) -> Element:
     """A VolumeModification."""
     moment = world.timeline.clock.moment
-    done = each.state == "completed"
     return {
         "VolumeId": volume_id,
         "ModificationState": each.state,
@@ -78,10 +78,24 @@ def modification(world: World, volume_id: str, each: Modification) -> Element:
         "OriginalIops": each.original.iops,
         "OriginalVolumeType": each.original.type,
         "OriginalThroughput": each.original.throughput,
-        "Progress": 100 if done else 0,
+        "OriginalMultiAttachEnabled": False,
+        "TargetMultiAttachEnabled": False,
+        "Progress": _progress(world, each),
         "StartTime": moment(each.started_at),
         "EndTime": moment(each.ended_at) if each.ended_at is not None else None,
     }
+
+
+def _progress(world: World, each: Modification) -> int:
+    """How much of the optimizing is done, in percent."""
+    match each.state:
+        case ModificationState.COMPLETED:
+            return 100
+        case ModificationState.OPTIMIZING:
+            passed = world.now - each.optimizing_at
+            return min(99, int(100 * passed / max(1.0, each.optimizing_seconds)))
+        case _:
+            return 0
 
 
 def instance(world: World) -> Element:

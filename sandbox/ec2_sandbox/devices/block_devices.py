@@ -28,7 +28,7 @@ class BlockDevicePort(Protocol):
     def appear(
         self, volume_id: str, *, size_bytes: int, device_name: str, content: Content = NO_CONTENT
     ) -> None:
-        """Show an attached volume with its previous content, at first this one.
+        """Show an attached volume with its previous content, at first this one, and of this size.
 
         Raises HostUnfit.
         """
@@ -39,8 +39,8 @@ class BlockDevicePort(Protocol):
     def discard(self, volume_id: str) -> None:
         """Hide a volume and discard its content."""
 
-    def resize(self, volume_id: str, size_bytes: int) -> None:
-        """Resize a volume, shown or not."""
+    def grow(self, volume_id: str, size_bytes: int) -> None:
+        """Enlarge a volume to this size, shown or not."""
 
     def fail(self, volume_id: str, fault: DeviceFault) -> None:
         """Let the device of this volume fail like this, without an id those to come."""
@@ -69,7 +69,7 @@ class NoBlockDevices:
     def discard(self, volume_id: str) -> None:
         """Do nothing."""
 
-    def resize(self, volume_id: str, size_bytes: int) -> None:
+    def grow(self, volume_id: str, size_bytes: int) -> None:
         """Do nothing."""
 
     def fail(self, volume_id: str, fault: DeviceFault) -> None:
@@ -133,6 +133,7 @@ class LoopBlockDevices:
                 self.fail(volume_id, self._next_fault)
         backed = self._backed[volume_id]
         backed.loop.bind()
+        self.grow(volume_id, size_bytes)
         self._remove_stale_links(backed.loop.name)
         link = self._link_for(volume_id, device_name)
         if self._is_stale(link):
@@ -154,9 +155,9 @@ class LoopBlockDevices:
         if backed := self._backed.pop(volume_id, None):
             backed.loop.close()
 
-    def resize(self, volume_id: str, size_bytes: int) -> None:
-        """Resize the loop device, if the volume has been attached before."""
-        if backed := self._backed.get(volume_id):
+    def grow(self, volume_id: str, size_bytes: int) -> None:
+        """Enlarge the loop device, if the volume has been attached before."""
+        if (backed := self._backed.get(volume_id)) and size_bytes > backed.loop.file_bytes:
             backed.loop.resize(size_bytes)
 
     def fail(self, volume_id: str, fault: DeviceFault) -> None:

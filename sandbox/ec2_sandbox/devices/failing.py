@@ -26,8 +26,8 @@ _SECTOR_BYTES = 512
 # linux/fs.h
 _FIFREEZE = 0xC0045877
 _FITHAW = 0xC0045878
-# What ext4 needs beside one file.
-_OVERHEAD_BYTES = 64 * 1024**2
+# What ext4 needs beside one file, and room in which that can grow: 1 MiB on disk.
+_ROOM_BYTES = 128 * 1024**3
 
 # A device that hangs in a commit can make the kernel hang for every BTRFS of the host, and one that
 # hangs in a read for every sync(2): this ends it even if we are killed.
@@ -80,11 +80,19 @@ class FailingDevice(LoopDevice):
         """The space that the sparse file takes."""
         return self._below.stored_bytes
 
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file below."""
+        return self._below.file_bytes
+
     def resize(self, size_bytes: int) -> None:
-        """Resize the file and both devices, within the size at creation."""
+        """Resize the file, by 128 GiB at most, and both devices, which work for that moment."""
+        fault = self.fault
+        self.fail(DeviceFault.NONE)
         self._below.resize(size_bytes)
         if self.is_bound:
             fcntl.ioctl(self._device_fd, _LOOP_SET_CAPACITY)
+        self.fail(fault)
 
     def fail(self, fault: DeviceFault) -> None:
         """Fail like this from now on and no other way, until told otherwise; content is kept.
@@ -170,7 +178,7 @@ class FailingDevice(LoopDevice):
 
 def _own_filesystem(size_bytes: int, directory: Path) -> int:
     """The root of a new ext4 that is mounted nowhere, opened; it ends with its last user."""
-    with LoopDevice.create(size_bytes + _OVERHEAD_BYTES, directory=directory) as loop:
+    with LoopDevice.create(size_bytes + _ROOM_BYTES, directory=directory) as loop:
         small = ["-m", "0", "-N", "16", "-O", "^has_journal,^resize_inode", "-E", "nodiscard"]
         subprocess.run(["mkfs.ext4", "-q", *small, loop.node], check=True)
         with tempfile.TemporaryDirectory() as folder:

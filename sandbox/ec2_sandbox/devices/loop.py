@@ -78,6 +78,11 @@ class LoopDevice:
         return os.lseek(self._device_fd, 0, os.SEEK_END)
 
     @property
+    def file_bytes(self) -> int:
+        """The size of what is behind the device, which it has unless it fails."""
+        return os.lseek(self._file_fd, 0, os.SEEK_END)
+
+    @property
     def stored_bytes(self) -> int:
         """The space that the sparse file takes."""
         return os.fstat(self._file_fd).st_blocks * 512

@@ -135,6 +135,8 @@ def _volume(volume: Volume, node: str) -> dict[str, Any]:
         "attachment_state": attachment.state if attachment else "",
         "delete_on_termination": bool(attachment and attachment.delete_on_termination),
         "node": node,
+        "modification": volume.modification.state if volume.modification else "",
+        "modifications": len(volume.modifications),
     }
 
 

@@ -13,6 +13,7 @@ from ec2_sandbox.errors import ApiError
 from ec2_sandbox.faults import FaultKind, FaultRule, FaultRules
 from ec2_sandbox.http import query_protocol
 from ec2_sandbox.http.response import HANG_UP, Response
+from ec2_sandbox.http.throttling import Buckets
 from ec2_sandbox.journal import Journal
 from ec2_sandbox.world.state import World
 
@@ -24,6 +25,7 @@ class Ec2Endpoint:
         self._world = world
         self._faults = faults
         self._journal = journal
+        self._buckets = Buckets(world.settings.request_buckets, world.timeline.clock)
 
     def answer(self, form: Mapping[str, str], *, access_key: str = "") -> Response:
         """Answer one call; a failure is a response as well."""
@@ -40,6 +42,10 @@ class Ec2Endpoint:
         rule = self._faults.fault_for(action)
         if self._world.credentials.has_expired(access_key):
             response = _error(ApiError("RequestExpired", "Request has expired."))
+        elif not self._buckets.take(action):
+            response = _error(
+                ApiError("RequestLimitExceeded", "Request limit exceeded.", status=503)
+            )
         elif rule:
             response = self._with_fault(rule, action, parsed)
         else:

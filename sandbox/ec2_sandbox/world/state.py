@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from random import Random
 from threading import Condition
 from typing import Any
@@ -37,6 +38,15 @@ class AttachmentState(StrEnum):
     BUSY = "busy"
 
 
+class ModificationState(StrEnum):
+    """VolumeModificationState of the EC2 API; a new size is usable from `optimizing` on."""
+
+    MODIFYING = "modifying"
+    OPTIMIZING = "optimizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
 class InstanceState(StrEnum):
     """InstanceStateName of the EC2 API, as far as it is simulated."""
 
@@ -68,13 +78,22 @@ class Shape:
 
 @dataclass(slots=True, kw_only=True)
 class Modification:
-    """The last modification of a volume."""
+    """A modification of a volume; calls see it from `visible_at`, and its size from `shown_at`."""
 
     original: Shape
     target: Shape
     started_at: float
-    state: str = "modifying"
+    visible_at: float
+    shown_at: float = inf
+    state: ModificationState = ModificationState.MODIFYING
+    optimizing_at: float = 0.0
+    optimizing_seconds: float = 0.0
     ended_at: float | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether another modification of the volume must wait for this one."""
+        return self.state in (ModificationState.MODIFYING, ModificationState.OPTIMIZING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +122,36 @@ class Volume:
     snapshot: Snapshot | None = None
     tags: dict[str, str] = field(default_factory=dict)
     attachment: Attachment | None = None
-    modification: Modification | None = None
-    modified_at: list[float] = field(default_factory=list)
+    modifications: list[Modification] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
         """The size of its block device."""
         return self.shape.size_gib * _GIB
+
+    @property
+    def modification(self) -> Modification | None:
+        """The last modification."""
+        return self.modifications[-1] if self.modifications else None
+
+    @property
+    def modified_at(self) -> list[float]:
+        """When modifications began; one that failed counts as well."""
+        return [each.started_at for each in self.modifications]
+
+    def shown_gib(self, now: float) -> int:
+        """The size that calls show."""
+        last = self.modification
+        if last is None or last.state is ModificationState.FAILED:
+            return self.shape.size_gib
+        return (last.target if now >= last.shown_at else last.original).size_gib
+
+    @property
+    def charged_gib(self) -> int:
+        """What it counts for in quotas: a larger size as soon as its modification begins."""
+        last = self.modification
+        growing = last is not None and last.is_under_way
+        return max(self.shape.size_gib, last.target.size_gib if last and growing else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

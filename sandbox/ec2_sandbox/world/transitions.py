@@ -15,6 +15,7 @@ from ec2_sandbox.world.state import (
     AttachmentState,
     InstanceState,
     Modification,
+    ModificationState,
     Shape,
     Volume,
     VolumeState,
@@ -94,13 +95,29 @@ def begin_delete(world: World, volume: Volume, *, stuck: bool) -> None:
     _later(world, world.settings.delete_seconds, partial(_vanish, world, volume), stuck=stuck)
 
 
-def begin_modify(world: World, volume: Volume, target: Shape, *, stuck: bool) -> Modification:
-    """Modify a volume; a new size is usable from the state `optimizing` on."""
-    modification = Modification(original=volume.shape, target=target, started_at=world.now)
-    volume.modification = modification
-    volume.modified_at.append(world.now)
-    ending = partial(_become_optimizing, world, volume, modification)
-    _later(world, world.settings.modify_seconds, ending, stuck=stuck)
+def begin_modify(
+    world: World, volume: Volume, target: Shape, *, stuck: bool, ghost: bool, failed: bool
+) -> Modification:
+    """Modify a volume, unless that is to end `failed`; a new size is usable from `optimizing` on.
+
+    The block device of a `ghost` grows only when the volume is attached again.
+    """
+    modification = Modification(
+        original=volume.shape,
+        target=target,
+        started_at=world.now,
+        visible_at=world.now + world.draw(world.settings.visibility_seconds),
+    )
+    volume.modifications.append(modification)
+    if stuck:
+        return modification
+    seconds = world.draw(world.settings.modify_seconds)
+    if failed:
+        ending = partial(_end_modification, world, modification, ModificationState.FAILED)
+    else:
+        ending = partial(_become_optimizing, world, volume, modification, ghost=ghost)
+        modification.shown_at = world.now + seconds + world.draw(world.settings.size_seconds)
+    world.timeline.after(seconds, ending)
     return modification
 
 
@@ -176,16 +193,26 @@ def _detach(world: World, volume: Volume, attachment: Attachment, *, force: bool
     volume.state = VolumeState.AVAILABLE
 
 
-def _become_optimizing(world: World, volume: Volume, modification: Modification) -> None:
-    modification.state = "optimizing"
+def _become_optimizing(
+    world: World, volume: Volume, modification: Modification, *, ghost: bool
+) -> None:
+    modification.state = ModificationState.OPTIMIZING
+    modification.optimizing_at = world.now
+    modification.optimizing_seconds = world.draw(world.settings.optimize_seconds)
     volume.shape = modification.target
-    _try(world, volume, "resize", partial(world.devices.resize, volume.id, volume.size_bytes))
-    ending = partial(_become_modified, world, modification)
-    _later(world, world.settings.optimize_seconds, ending, stuck=False)
+    if not ghost:
+        growing = partial(_grow, world, volume, volume.size_bytes)
+        _later(world, world.settings.growth_seconds, growing, stuck=False)
+    ending = partial(_end_modification, world, modification, ModificationState.COMPLETED)
+    world.timeline.after(modification.optimizing_seconds, ending)
 
 
-def _become_modified(world: World, modification: Modification) -> None:
-    modification.state = "completed"
+def _grow(world: World, volume: Volume, size_bytes: int) -> None:
+    _try(world, volume, "enlarge", partial(world.devices.grow, volume.id, size_bytes))
+
+
+def _end_modification(world: World, modification: Modification, state: ModificationState) -> None:
+    modification.state = state
     modification.ended_at = world.now
 
 

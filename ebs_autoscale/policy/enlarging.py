@@ -1,0 +1,189 @@
+"""Which volume to enlarge and to what size, and what an enlargement still lacks. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ebs_autoscale.errors import Cause, Problem
+from ebs_autoscale.model import (
+    GIB,
+    Enlarge,
+    Enlargement,
+    Finish,
+    Observation,
+    Price,
+    Reading,
+    Refuse,
+    Stage,
+    Volume,
+)
+from ebs_autoscale.policy.forecast import Forecast
+from ebs_autoscale.policy.health import SLACK_BYTES
+from ebs_autoscale.policy.limits import Full, granted, room_in
+from ebs_autoscale.policy.ownership import Tried, expected, limited
+from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy
+from ebs_autoscale.policy.sizing import Size, lasting_size, next_size
+from ebs_autoscale.units import format_size
+
+# EC2 API reference, ModifyVolume, since January 2026.
+MODIFICATIONS_PER_DAY = 4
+DAY_SECONDS = 24 * 3600.0
+
+# Passes by itself: another try is worth it without anybody's doing.
+_PASSING = frozenset({Cause.MODIFICATIONS, Cause.SLOW_MODIFICATION, Cause.MODIFICATION_FAILED})
+
+
+def own_devices(seen: Observation) -> list[Volume]:
+    """The volumes that a growth created and that are devices now: no others are enlarged."""
+    ours = (v for v in seen.inventory.volumes if seen.is_device(v) and not v.foreign)
+    return sorted(ours, key=lambda volume: volume.growth)
+
+
+def unused_devices(reading: Reading) -> Mapping[str, int]:
+    """The block devices that have become larger than what the filesystem uses, and their sizes."""
+    return {
+        device.name: device.capacity_bytes
+        for device in reading.devices
+        if device.capacity_bytes - device.size_bytes >= SLACK_BYTES and not device.missing
+    }
+
+
+def unfinished_enlargement(seen: Observation, tried: Tried) -> Finish | None:
+    """What is left to do where a volume is larger than its device, or about to be.
+
+    By whom it was enlarged makes no difference: the space is there, and paid for.
+    """
+    for volume in own_devices(seen):
+        device = seen.device_of(volume)
+        if device is None or volume.id in tried.not_enlarged:
+            continue
+        # EC2 may list a new size before it can be used, or long after.
+        for stage, size_bytes in (
+            (Stage.ENLARGED, device.capacity_bytes),
+            (Stage.MODIFYING, expected(volume).size_bytes),
+        ):
+            if size_bytes - device.size_bytes >= SLACK_BYTES:
+                used, size = format_size(device.size_bytes), format_size(size_bytes)
+                return Finish(
+                    growth=Enlargement(volume.growth, size_bytes),
+                    volume_id=volume.id,
+                    stage=stage,
+                    reason=f"{volume.id} is {stage}: the filesystem has {used} of {size}",
+                )
+    return None
+
+
+def enlarge(
+    seen: Observation,
+    policy: GrowthPolicy,
+    tried: Tried,
+    size: Size,
+    *,
+    no_other: Full | None,
+    reason: str,
+) -> Enlarge | Refuse:
+    """The enlargement of the volume best suited, or why there is none.
+
+    The smallest one: so volumes stay alike, which data on several of them needs, they take turns,
+    so that the few modifications of a day last, and EC2 is done soonest. `no_other` is why there
+    can be no new volume, None where there is to be none.
+    """
+    volumes, problems = own_devices(seen), list(_obstacles(seen, policy, tried))
+    in_the_way = {problem.volume for problem in problems}
+    able = [volume for volume in volumes if volume.id not in in_the_way]
+    if not able:
+        return _refusal(problems, no_other, reason)
+    because = f"{reason}, and {no_other.why}" if no_other else reason
+    room = {volume.id: room_in(volume, policy.sizing) for volume in able}
+    roomy = [volume for volume in able if room[volume.id] >= size.size_bytes]
+    volume = min(roomy or able, key=lambda v: v.size_bytes if roomy else -room[v.id])
+    allowed = granted(
+        size,
+        limited(seen, tried),
+        policy,
+        price=_price_of_more(volume, seen.inventory.price),
+        reason=because,
+        enlarged=volume,
+    )
+    if isinstance(allowed, Refuse):
+        return allowed
+    target_bytes = -(-volume.size_bytes // GIB) * GIB + allowed.size_bytes
+    best = "the smallest" if roomy else "the one with most room"
+    return Enlarge(
+        volume=volume,
+        target_bytes=target_bytes,
+        reason=f"{allowed.reason}; {volume.id}, {best} of {len(able)}, is enlarged from "
+        f"{format_size(volume.size_bytes)} to {format_size(target_bytes)}",
+        instead_of_new=no_other is not None,
+        usd_per_month=allowed.usd_per_month,
+    )
+
+
+def without(volumes: Sequence[Volume], problem: Problem, tried: Tried) -> Tried:
+    """What was tried, when none of these can be enlarged because of this problem."""
+    more = {volume.id: replace(problem, volume=volume.id) for volume in volumes}
+    return replace(tried, not_enlarged={**tried.not_enlarged, **more})
+
+
+def enlarging_size(seen: Observation, policy: GrowthPolicy, forecast: Forecast) -> Size:
+    """The usual size, and more if the trend would use up all modifications before the day is over.
+
+    A trend of some seconds is worth as much as there is already, and more where a modification was
+    needed within the day.
+    """
+    volumes = own_devices(seen)
+    changes = (volume.modification for volume in volumes if volume.modification)
+    ages = (each.age_seconds for each in changes if each.age_seconds is not None)
+    is_proved = any(age < DAY_SECONDS for age in ages)
+    factor = MODIFICATIONS_PER_DAY if is_proved else 1
+    trend = lasting_size(
+        seen.reading,
+        forecast,
+        seconds=DAY_SECONDS / MODIFICATIONS_PER_DAY / max(1, len(volumes)),
+        max_bytes=factor * seen.reading.size_bytes,
+    )
+    return next_size(seen.reading, policy, forecast, trend)
+
+
+def _obstacles(seen: Observation, policy: GrowthPolicy, tried: Tried) -> Iterator[Problem]:
+    """Why each volume that cannot be enlarged now cannot."""
+    for volume in own_devices(seen):
+        change = volume.modification
+        if problem := tried.not_enlarged.get(volume.id):
+            yield problem
+        elif change and change.is_running:
+            what = f"the modification of {volume.id} is not completed ({change.state})"
+            yield Problem(Cause.MODIFICATIONS, what, volume=volume.id)
+        elif not volume.largest_bytes:
+            what = f"EC2 cannot enlarge the type of {volume.id}"
+            yield Problem(Cause.METHOD, what, volume=volume.id)
+        elif room_in(volume, policy.sizing) < GIB:
+            what = f"{volume.id} cannot have more than {format_size(volume.size_bytes)}"
+            hint = "raise growth.max"
+            if volume.size_bytes >= volume.largest_bytes:
+                hint = "detach volumes that are not needed, to have room for another one"
+            yield Problem(Cause.LIMIT_SIZE, what, hint, volume.id)
+
+
+def _refusal(problems: Sequence[Problem], no_other: Full | None, reason: str) -> Refuse:
+    """Under the limit that keeps new volumes away, unless the obstacle passes by itself."""
+    why = "; ".join(dict.fromkeys(problem.sentence for problem in problems))
+    hints = list(dict.fromkeys(problem.hint for problem in problems if problem.hint))
+    if no_other is None:
+        why = why or "none of its devices is a volume that ebs-autoscale has created"
+        what = f"{reason}, but growth.method is {GrowthMethod.ENLARGE}, and {why}"
+        hints = hints or ["set growth.method to auto"]
+    else:
+        what = no_other.refusal(reason).reason + (f", and {why}" if why else "")
+        hints = [no_other.hint, *hints]
+    limit = Cause.LIMIT_VOLUMES if no_other else Cause.METHOD
+    if any(problem.cause in _PASSING for problem in problems):
+        limit = Cause.MODIFICATIONS
+        hints = ["it is tried again as soon as EC2 may allow it", *hints]
+    return Refuse(limit=limit, reason=what, hint="; or ".join(hints))
+
+
+def _price_of_more(volume: Volume, price: Price | None) -> Price | None:
+    """What a GiB more of this volume costs; its performance is paid for already."""
+    if price is None or volume.usd_per_gib is None:
+        return None
+    return Price(usd_per_gib=volume.usd_per_gib, basis=price.basis)
