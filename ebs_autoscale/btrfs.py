@@ -214,18 +214,18 @@ class BtrfsFilesystem:
 
         Takes 4 to 7 ms, also at ENOSPC (measured). Other exclusive operations are waited for within
         bounds. A balance, beside which the kernel resizes nothing even while it is paused, is
-        cancelled once space is about to run out. Raises Unfit or Transient, and Stopped while
-        waiting.
+        cancelled once space is about to run out. Raises Unfit, Transient or Stopped.
         """
         self._wait_until_free(tell)
-        before = self._device(name)
+        before, failure = self._device(name), None
+        argv = repair.resize_command(before.devid, self.mountpoint)
         try:
-            argv = repair.resize_command(before.devid, self.mountpoint)
             run(argv, timeout_seconds=_ADD_TIMEOUT_SECONDS)
         except CommandFailed as error:
-            # Our timeout may have ended the tool after the kernel had resized the device.
-            if self._device(name).size_bytes <= before.size_bytes:
-                raise repair.resize_failure(before, self.mountpoint, error) from error
+            failure = error  # Our timeout may end the tool after the kernel has resized the device.
+        after = self._device(name)
+        if after.size_bytes <= before.size_bytes and (failure or after.unused_bytes):
+            raise repair.resize_failure(after, self.mountpoint, failure)
 
     def _wait_until_free(self, tell: Tell) -> None:
         """Wait until no exclusive operation runs."""

@@ -9,6 +9,9 @@ from ebs_autoscale.errors import Cause
 
 MIB = 1024**2
 GIB = 1024**3
+
+# mkfs.btrfs and a resize leave less than a sector group; a volume is enlarged by GiB.
+SLACK_BYTES = 64 * MIB
 SYSFS_SECTOR_BYTES = 512  # whatever the sector size of the device
 
 # EC2 volumes in these states are gone or can never be used again.
@@ -39,6 +42,12 @@ class Device:
     def label(self) -> str:
         """The kernel's name, or the devid if there is none."""
         return self.name or f"devid {self.devid}"
+
+    @property
+    def unused_bytes(self) -> int:
+        """How much of its block device, which became larger, the filesystem does not use."""
+        left = 0 if self.missing else self.capacity_bytes - self.size_bytes
+        return left if left >= SLACK_BYTES else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,6 @@ def remarks_on(reading: Reading, volumes: Mapping[str, str]) -> list[Remark]:
     return list(
         remarks_of(
             reading,
-            sizes_bytes={name: block_devices.size_of(name) for name in names},
             volumes=volumes,
             encrypted=[name for name in names if block_devices.is_encrypted(name)],
         )

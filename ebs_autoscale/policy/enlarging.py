@@ -6,6 +6,7 @@ from dataclasses import replace
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import (
     GIB,
+    SLACK_BYTES,
     Enlarge,
     Enlargement,
     Finish,
@@ -17,7 +18,6 @@ from ebs_autoscale.model import (
     Volume,
 )
 from ebs_autoscale.policy.forecast import Forecast
-from ebs_autoscale.policy.health import SLACK_BYTES
 from ebs_autoscale.policy.limits import Full, granted, room_in
 from ebs_autoscale.policy.ownership import Tried, expected, limited
 from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy
@@ -40,11 +40,7 @@ def own_devices(seen: Observation) -> list[Volume]:
 
 def unused_devices(reading: Reading) -> Mapping[str, int]:
     """The block devices that have become larger than what the filesystem uses, and their sizes."""
-    return {
-        device.name: device.capacity_bytes
-        for device in reading.devices
-        if device.capacity_bytes - device.size_bytes >= SLACK_BYTES and not device.missing
-    }
+    return {each.name: each.capacity_bytes for each in reading.devices if each.unused_bytes}
 
 
 def unfinished_enlargement(seen: Observation, tried: Tried) -> Finish | None:

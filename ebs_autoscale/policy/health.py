@@ -12,9 +12,6 @@ from ebs_autoscale.units import counted, format_size
 # less data than that any file of some size does.
 FULL_BYTES = 4 * MIB
 
-# mkfs.btrfs and a resize leave less than a sector group; a volume is enlarged by GiB.
-SLACK_BYTES = 64 * MIB
-
 MISSING_DEVICE_HINT = (
     "no volume will be created; unmount it and attach the volume again, or restore the data"
 )
@@ -121,23 +118,21 @@ class Remark(NamedTuple):
 def remarks_of(
     reading: Reading,
     *,
-    sizes_bytes: Mapping[str, int],
     volumes: Mapping[str, str],
     encrypted: Collection[str],
 ) -> Iterator[Remark]:
     """What to know about the devices, by their kernel names.
 
-    `sizes_bytes` are those of the block devices, `volumes` their EBS volumes where known,
-    `encrypted` the ones that this host encrypts itself.
+    `volumes` are their EBS volumes where known, `encrypted` those that this host encrypts itself.
     """
     for device in reading.devices:
-        unused_bytes = sizes_bytes.get(device.name, 0) - device.size_bytes
-        if device.name and not device.missing and unused_bytes >= SLACK_BYTES:
+        if device.unused_bytes:
             volume = volumes.get(device.name, "")
             shown = f"{volume} ({device.name})" if volume else device.name
+            size = format_size(device.unused_bytes)
             yield Remark(
                 "slack",
-                f"{format_size(unused_bytes)} of {shown} are not used: the volume was enlarged",
+                f"{size} of {shown} are not used: the volume was enlarged",
                 f"run `btrfs filesystem resize {device.devid}:max {reading.mountpoint}`",
             )
     if names := [device.name for device in reading.devices if device.name in encrypted]:

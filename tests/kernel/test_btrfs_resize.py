@@ -11,6 +11,7 @@ from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.errors import Cause, Transient
+from ebs_autoscale.filesystems.btrfs import repair
 from ebs_autoscale.host.command import run
 
 pytestmark = pytest.mark.kernel
@@ -114,3 +115,17 @@ def test_a_paused_balance_gives_way_only_when_space_is_gone(
                 filesystem.resize_device(device.name)
             assert caught.value.cause is Cause.EXCLUSIVE_OPERATION
             assert filesystem.exclusive_operation() == "balance paused"
+
+
+def test_a_resize_that_changes_nothing_is_a_failure(
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the tool says that it succeeded: else a growth would be repeated for ever."""
+    device = loop(GIB)
+    filesystem = BtrfsFilesystem(str(btrfs_at(device)), clock=clock)
+    monkeypatch.setattr(repair, "resize_command", lambda *_: ["true"])
+    filesystem.resize_device(device.name)
+    device.resize(2 * GIB)
+    with pytest.raises(Transient, match="still has 1 GiB") as caught:
+        filesystem.resize_device(device.name)
+    assert caught.value.cause is Cause.RESIZE

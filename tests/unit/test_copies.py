@@ -121,19 +121,24 @@ def test_a_configuration_that_others_change(tmp_path: Path) -> None:
 
 def test_what_to_know_about_devices() -> None:
     """Space of an enlarged volume, with the command that uses it; LUKS beside raw volumes."""
-    devices = (
-        Device(devid=1, name="dm-0", size_bytes=20 * GIB, unallocated_bytes=0),
-        Device(devid=3, name="nvme2n1", size_bytes=20 * GIB, unallocated_bytes=0),
-        Device(devid=4, name="", size_bytes=20 * GIB, unallocated_bytes=0, missing=True),
+    sizes = {"dm-0": 20 * GIB + 4096, "nvme2n1": 22 * GIB, "": 90 * GIB}
+    devices = tuple(
+        Device(
+            devid=devid,
+            name=name,
+            size_bytes=20 * GIB,
+            unallocated_bytes=0,
+            missing=not name,
+            capacity_bytes=capacity_bytes,
+        )
+        for devid, (name, capacity_bytes) in zip((1, 3, 4), sizes.items(), strict=True)
     )
     seen = replace(reading_of(60, 30), devices=devices)
-    sizes = {"dm-0": 20 * GIB + 4096, "nvme2n1": 22 * GIB, "": 90 * GIB}
-    slack, encryption = remarks_of(
-        seen, sizes_bytes=sizes, volumes={"nvme2n1": "vol-1"}, encrypted={"dm-0"}
-    )
+    slack, encryption = remarks_of(seen, volumes={"nvme2n1": "vol-1"}, encrypted={"dm-0"})
     assert (slack.name, "vol-1" in slack.sentence, "3:max" in slack.hint) == ("slack", True, True)
     assert (encryption.name, "dm-0" in encryption.sentence) == ("encryption", True)
-    assert not list(remarks_of(seen, sizes_bytes={}, volumes={}, encrypted=()))
+    alike = replace(seen, devices=devices[:1])
+    assert not list(remarks_of(alike, volumes={}, encrypted=()))
 
 
 @pytest.mark.parametrize(

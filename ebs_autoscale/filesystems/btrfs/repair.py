@@ -8,6 +8,7 @@ from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.filesystems.btrfs.superblock import read_superblock, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.model import MIB, Device, Reading
+from ebs_autoscale.units import format_size
 
 _PROC = Path("/proc")
 
@@ -140,9 +141,9 @@ def resize_command(devid: int, path: str) -> list[str]:
     return ["btrfs", "filesystem", "resize", f"{devid}:max", path]
 
 
-def resize_failure(device: Device, path: str, error: CommandFailed) -> Transient:
-    """What a failed resize means to the growth."""
-    if is_exclusive(error):
+def resize_failure(device: Device, path: str, error: CommandFailed | None) -> Transient:
+    """What a resize that failed, or changed nothing, means to the growth."""
+    if error and is_exclusive(error):
         return Transient(
             f"cannot extend {device.name}: {error}",
             hint="wait for the other operation to finish, or cancel it",
@@ -150,7 +151,8 @@ def resize_failure(device: Device, path: str, error: CommandFailed) -> Transient
         )
     command = " ".join(resize_command(device.devid, path))
     hint = f"see `dmesg`, then run `{command}`"
-    return Transient(f"cannot extend {device.name}: {error}", hint=hint, cause=Cause.RESIZE)
+    why = error or f"the command succeeded, but it still has {format_size(device.size_bytes)}"
+    return Transient(f"cannot extend {device.name}: {why}", hint=hint, cause=Cause.RESIZE)
 
 
 def is_exclusive(error: CommandFailed) -> bool:
