@@ -399,7 +399,7 @@ def test_two_runs_at_once(host: Host, server: HttpsServer) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_ends_it_early(host: Host, number: signal.Signals) -> None:
-    """When its 20 minutes are over, or at Ctrl-C, it says so, and cleans up."""
+    """When its hour is over, or at Ctrl-C, it says so, and cleans up."""
     host.settings["URL"] += "?hang"
     with host.start() as process:
         until(lambda: host.server.asked.total() > 0, "it fetches")
