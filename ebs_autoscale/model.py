@@ -348,7 +348,6 @@ class Hold:
     """Nothing to do."""
 
     kind: ClassVar = DecisionKind.HOLD
-
     reason: str
 
 
@@ -357,7 +356,6 @@ class Grow:
     """Start a new growth; `usd_per_month` is what its volume costs, None where it is not known."""
 
     kind: ClassVar = DecisionKind.GROW
-
     growth: GrowthId
     size_bytes: int
     reason: str
@@ -369,7 +367,6 @@ class Enlarge:
     """Enlarge a volume that is a device; `instead_of_new` because there can be no new one."""
 
     kind: ClassVar = DecisionKind.ENLARGE
-
     volume: Volume
     target_bytes: int
     reason: str
@@ -395,7 +392,6 @@ class Finish:
     """
 
     kind: ClassVar = DecisionKind.FINISH
-
     growth: GrowthId | Enlargement
     volume_id: str
     stage: Stage
@@ -407,7 +403,6 @@ class Refuse:
     """A growth is needed but a limit forbids it; the cause's value is the key of that limit."""
 
     kind: ClassVar = DecisionKind.REFUSE
-
     limit: Cause
     reason: str
     hint: str
@@ -441,7 +436,6 @@ class CreateVolume:
     """Create the volume, tagged and encrypted; the same call twice yields one volume."""
 
     kind: ClassVar = StepKind.CREATE_VOLUME
-
     growth: GrowthId
     size_bytes: int
 
@@ -457,7 +451,6 @@ class AttachVolume:
 
     kind: ClassVar = StepKind.ATTACH_VOLUME
     title: ClassVar = "attach the volume"
-
     growth: GrowthId
 
 
@@ -467,7 +460,6 @@ class AddDevice:
 
     kind: ClassVar = StepKind.ADD_DEVICE
     title: ClassVar = "add the device to the filesystem"
-
     growth: GrowthId
 
 
@@ -476,7 +468,6 @@ class EnlargeVolume:
     """Have EC2 enlarge the volume to the growth's size, until that can be used; safe to repeat."""
 
     kind: ClassVar = StepKind.ENLARGE_VOLUME
-
     growth: Enlargement
 
     @property
@@ -491,7 +482,6 @@ class ResizeDevice:
 
     kind: ClassVar = StepKind.RESIZE_DEVICE
     title: ClassVar = "extend the filesystem to the size of the volume"
-
     growth: Enlargement
 
 
@@ -501,7 +491,6 @@ class BalanceMetadata:
 
     kind: ClassVar = StepKind.BALANCE_METADATA
     title: ClassVar = "balance metadata"
-
     growth: GrowthId | Enlargement
 
 

@@ -123,11 +123,8 @@ def granted(
             hint="request another size, or change volume.type or volume.iops",
         )
     if tightest.size_bytes < sold_min:
-        least = (
-            "the least that can be added"
-            if enlarged
-            else ("the smallest volume of the configured type")
-        )
+        smallest = "the smallest volume of the configured type"
+        least = "the least that can be added" if enlarged else smallest
         return Refuse(
             limit=tightest.limit,
             reason=f"{reason}, but {tightest.why}; {least} is {priced(sold_min, price)}",

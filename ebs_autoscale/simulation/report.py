@@ -50,14 +50,8 @@ class Report:
 
     @property
     def sizes_bytes(self) -> list[int]:
-        """The sizes of all volumes, those from the start included."""
-        sizes = [each.size_bytes for each in self.start.devices]
-        for each in self.course.created:
-            if each.enlarges is None:
-                sizes.append(each.size_bytes)
-            else:
-                sizes[each.enlarges] += each.size_bytes
-        return sizes
+        """The size of each volume at the end."""
+        return self.course.sizes_bytes(self.start)
 
     @property
     def usd_spent(self) -> float:

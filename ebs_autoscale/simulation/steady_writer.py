@@ -85,6 +85,16 @@ class Course:
     refused_at_seconds: float = 0.0
     full_at_seconds: float | None = None
 
+    def sizes_bytes(self, start: Reading) -> list[int]:
+        """The size of each volume, those from the start first, with all that was added to it."""
+        sizes = [each.size_bytes for each in start.devices]
+        for each in self.created:
+            if each.enlarges is None:
+                sizes.append(each.size_bytes)
+            else:
+                sizes[each.enlarges] += each.size_bytes
+        return sizes
+
 
 def empty(size_bytes: int) -> Reading:
     """An empty filesystem of this size."""
@@ -163,21 +173,11 @@ class _Simulation:
 
     def _take_into_service(self, added: Created) -> None:
         index = len(self._room.devices) if added.enlarges is None else added.enlarges
-        rate = sustained_bytes_per_second(self._volume, self._sizes()[index])
+        rate = sustained_bytes_per_second(self._volume, self.course.sizes_bytes(self._start)[index])
         if added.enlarges is None:
             self._room = self._room.with_device(added.size_bytes, rate)
         else:
             self._room = self._room.enlarged(index, added.size_bytes, rate)
-
-    def _sizes(self) -> list[int]:
-        """The size of each device, with all that was added to it."""
-        sizes = [each.size_bytes for each in self._start.devices]
-        for each in self.course.created:
-            if each.enlarges is None:
-                sizes.append(each.size_bytes)
-            else:
-                sizes[each.enlarges] += each.size_bytes
-        return sizes
 
     def _next_event_at(self) -> float:
         events = [
@@ -282,7 +282,7 @@ class _Simulation:
     def _reading(self, room: Room, now: float) -> Reading:
         start, added = self._start, self.course.created
         added_bytes = sum(created.size_bytes for created in added)
-        sizes = self._sizes()
+        sizes = self.course.sizes_bytes(self._start)
         written_bytes = int(start.available_bytes + added_bytes - room.available_bytes)
         available_bytes = int(room.available_bytes)
         return replace(
@@ -311,7 +311,7 @@ class _Simulation:
         """Those that are known: what was created, and the first one of an empty filesystem."""
         first = [] if self._start.used_bytes else [0.0]
         created = [each.at_seconds for each in self.course.created if each.enlarges is None]
-        sizes = self._sizes()
+        sizes = self.course.sizes_bytes(self._start)
         for ordinal, at_seconds in enumerate(first + created, start=1 - len(first)):
             growth = GrowthId(self._start.filesystem, ordinal)
             size_bytes = sizes[ordinal + len(self._start.devices) - 1]

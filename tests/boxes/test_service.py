@@ -29,6 +29,7 @@ from tests.boxes.seen import (
     wait_event,
     wait_growth,
 )
+from tests.unit.samples import ADDING
 
 pytestmark = pytest.mark.kernel
 
@@ -67,7 +68,7 @@ def assert_history(box: Box, *, growths: int) -> None:
     found = json.loads(box.exec(*history).stdout)
     ordinals = [growth["growth"].rpartition("-")[2] for growth in found["growths"]]
     assert ordinals == [str(number) for number in range(1, growths + 1)]
-    assert all(growth["steps"].keys() == set(StepKind) for growth in found["growths"])
+    assert all(growth["steps"].keys() == set(ADDING) for growth in found["growths"])
     assert (found["unreadable_lines"], found["notes"]) == (0, [])
     nobody = ("setpriv", "--reuid=65534", "--clear-groups")
     assert box.exec(*nobody, *history, check=False).returncode == Exit.UNFIT

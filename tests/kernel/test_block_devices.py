@@ -18,6 +18,7 @@ from ebs_autoscale.host import blank
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import GrowthId, Volume
+from tests.kernel.fixtures import Loop
 from tests.signatures import SIGNATURES, digest, write
 
 pytestmark = pytest.mark.kernel
@@ -26,7 +27,6 @@ MIB = 1024**2
 GIB = 1024**3
 SIZE_BYTES = 320 * MIB  # the least that mkfs.xfs takes, and beyond 64 MiB
 BLKROSET = 0x125D
-Loop = Callable[[int], LoopDevice]
 
 
 def refusal(device: LoopDevice) -> Unfit:

@@ -1,51 +1,21 @@
 """A device is added once, without force, and never over any content."""
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.errors import Cause, Stopped, Transient, Unfit
 from ebs_autoscale.host.command import run
+from tests.kernel.fixtures import Btrfs, FakeClock, Foreign, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
 SINGLE = ("-d", "single", "-m", "single")
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
-
-
-class ForeignRemoval(Protocol):
-    """The `foreign_removal` fixture."""
-
-    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
-        """Let one run on this path; it can be cancelled."""
-
-
-class FakeClock(Protocol):
-    """The `clock` fixture."""
-
-    seconds: float
-    on_sleep: Callable[[], object]
-
-    def now_seconds(self) -> float:
-        """Seconds since nothing in particular."""
-
-    def sleep(self, seconds: float) -> None:
-        """Pass at once."""
 
 
 def test_adds_to_a_full_filesystem(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
@@ -117,7 +87,7 @@ def test_no_such_device(loop: Loop, btrfs_at: Btrfs, clock: FakeClock) -> None:
 
 
 def test_waits_for_a_foreign_operation(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: Foreign
 ) -> None:
     """While another device is being removed nothing is tried; after that the device is added."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
@@ -139,7 +109,7 @@ def test_waits_for_a_foreign_operation(
 
 
 def test_does_not_wait_for_ever(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: Foreign
 ) -> None:
     """After a minute the add is given up for now; the device is unchanged."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)
@@ -158,7 +128,7 @@ def test_does_not_wait_for_ever(
 
 
 def test_a_stop_ends_the_waiting(
-    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: ForeignRemoval
+    loop: Loop, btrfs_at: Btrfs, clock: FakeClock, foreign_removal: Foreign
 ) -> None:
     """A requested stop does not wait for the removal of another device."""
     path = btrfs_at(loop(3 * GIB), loop(2 * GIB), mkfs=SINGLE)

@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 import psutil
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, Stopped, Transient
@@ -22,11 +20,11 @@ from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS, BtrfsSysfs
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
+from tests.kernel.fixtures import Btrfs, Foreign, Loop
 
 pytestmark = pytest.mark.kernel
 
 GIB = 1024**3
-Loop = Callable[[int], LoopDevice]
 
 # `btrfs` before 5.18 on a kernel before 5.17: no device is added beside a paused balance.
 OLD_TOOL = """#!/bin/sh
@@ -60,20 +58,6 @@ start)
     echo "by itself" >{pid}.ended && mv {pid}.ended $(dirname {pid})/ended ;;
 esac
 """
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
-
-
-class ForeignBalance(Protocol):
-    """The `foreign_balance` fixture."""
-
-    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
-        """Let one run on this path; it can be cancelled."""
 
 
 @pytest.fixture
@@ -112,7 +96,7 @@ def is_running(filesystem: BtrfsFilesystem) -> bool:
 
 @pytest.mark.usefixtures("sysfs")
 def test_is_paused_and_resumed(
-    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: Foreign
 ) -> None:
     """Another process' balance is paused for an add, and resumed when metadata is balanced."""
     new = loop(GIB)
@@ -132,7 +116,7 @@ def test_is_paused_and_resumed(
 
 @pytest.mark.usefixtures("sysfs")
 def test_is_paused_again_by_a_stop(
-    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: Foreign
 ) -> None:
     """A stop while it is resumed pauses it again, and it still has to be resumed."""
     new, newer = loop(GIB), loop(GIB)
@@ -147,7 +131,7 @@ def test_is_paused_again_by_a_stop(
 
 @pytest.mark.usefixtures("sysfs")
 def test_what_its_owner_paused_stays_paused(
-    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: Foreign
 ) -> None:
     """Only a balance that we paused is resumed, and not another one that its owner pauses."""
     path, new = filesystem.mountpoint, loop(GIB)
@@ -166,7 +150,7 @@ def test_what_its_owner_paused_stays_paused(
 
 
 def test_what_its_owner_resumed_is_no_longer_ours(
-    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: Foreign
 ) -> None:
     """A balance that was resumed and paused again since we paused it is not ours to resume."""
     path, new = filesystem.mountpoint, loop(GIB)
@@ -181,7 +165,7 @@ def test_what_its_owner_resumed_is_no_longer_ours(
 
 
 def test_questions_change_nothing(
-    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: Foreign
 ) -> None:
     """Whether a balance is needed can be asked by anyone at any time; only commands forget it."""
     path, new = filesystem.mountpoint, loop(GIB)
@@ -196,7 +180,7 @@ def test_questions_change_nothing(
 
 
 def test_its_owner_may_pause_what_was_resumed(
-    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: ForeignBalance
+    filesystem: BtrfsFilesystem, loop: Loop, foreign_balance: Foreign
 ) -> None:
     """A balance that its owner pauses while we have it resumed stays paused."""
     path, new = filesystem.mountpoint, loop(GIB)
@@ -219,7 +203,7 @@ def test_its_owner_may_pause_what_was_resumed(
 def test_is_cancelled_where_a_pause_does_not_help(
     filesystem: BtrfsFilesystem,
     loop: Loop,
-    foreign_balance: ForeignBalance,
+    foreign_balance: Foreign,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -263,7 +247,7 @@ def test_ours_is_never_killed(
     assert (tmp_path / "ended").read_text("ascii") == "by itself\n"
 
 
-def test_tells_how_far_it_is(filesystem: BtrfsFilesystem, foreign_balance: ForeignBalance) -> None:
+def test_tells_how_far_it_is(filesystem: BtrfsFilesystem, foreign_balance: Foreign) -> None:
     """While a balance runs its chunks are counted, without a subprocess."""
     with foreign_balance(Path(filesystem.mountpoint)):
         assert re.match(r"\d+ of \d+ ", filesystem.balance_progress())

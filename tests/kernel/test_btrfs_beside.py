@@ -2,18 +2,15 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from pathlib import Path
-from typing import Protocol
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Transient
 from ebs_autoscale.host.command import run
+from tests.kernel.fixtures import Btrfs, Loop
 
 pytestmark = pytest.mark.kernel
 
@@ -29,14 +26,6 @@ OPERATIONS = {
 }
 # The kernel refuses an operation that begins at the moment of the add: this exit status.
 REFUSED = 1
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -6,14 +6,12 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 import pytest
 from ec2_sandbox.devices.failing import DeviceFault, FailingDevice
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.checks import filesystem as check
@@ -23,27 +21,13 @@ from ebs_autoscale.config.schema import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, Exit, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy import problems_of
+from tests.kernel.fixtures import Btrfs, Foreign, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
-Loop = Callable[[int], LoopDevice]
 Failing = Callable[[int], FailingDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
-
-
-class ForeignBalance(Protocol):
-    """The `foreign_balance` fixture."""
-
-    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
-        """Let one run on this path."""
 
 
 def show_status(path: Path) -> int:
@@ -83,7 +67,7 @@ def test_corruption_is_counted_until_reset(
 def test_status_names_what_runs(
     loop: Loop,
     btrfs_at: Btrfs,
-    foreign_balance: ForeignBalance,
+    foreign_balance: Foreign,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The running exclusive operation is in the status, a balance with its progress."""

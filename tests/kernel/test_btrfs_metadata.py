@@ -2,38 +2,21 @@
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, Stopped, Transient
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Rebalance
+from tests.kernel.fixtures import Btrfs, Foreign, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
-
-
-class ForeignBalance(Protocol):
-    """The `foreign_balance` fixture."""
-
-    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
-        """Let one run on this path; it can be cancelled."""
 
 
 def sync(path: Path) -> None:
@@ -176,7 +159,7 @@ def test_a_stop_cancels_the_balance(loop: Loop, btrfs_at: Btrfs, clock: Clock) -
 
 
 def test_leaves_a_foreign_balance_alone(
-    loop: Loop, btrfs_at: Btrfs, clock: Clock, foreign_balance: ForeignBalance
+    loop: Loop, btrfs_at: Btrfs, clock: Clock, foreign_balance: Foreign
 ) -> None:
     """Metadata is not balanced while another balance is paused; devices can be added."""
     path = btrfs_at(loop(2 * GIB))

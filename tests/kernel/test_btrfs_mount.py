@@ -7,10 +7,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Protocol
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
@@ -18,19 +16,12 @@ from ebs_autoscale.filesystems.btrfs import mount
 from ebs_autoscale.filesystems.btrfs.reserve import NAME
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import MountTable
+from tests.kernel.fixtures import Btrfs, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, at: Path | None = ...) -> Path:
-        """Make and mount."""
 
 
 @contextmanager

@@ -2,31 +2,21 @@
 
 import os
 import timeit
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.command import run
 from ebs_autoscale.policy import problems_of
+from tests.kernel.fixtures import Btrfs, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
 
 
 def write_until_full(path: Path) -> int:

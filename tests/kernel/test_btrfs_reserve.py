@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 
 import pytest
 from ec2_sandbox.devices.loop import LoopDevice
@@ -25,20 +24,13 @@ from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
 from ebs_autoscale.model import Reading
 from tests.bench.emergency import KINDS, emergency, fill_metadata
+from tests.kernel.fixtures import Btrfs, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
 HELD = 128 * MIB
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
 
 
 def fill(path: Path) -> None:

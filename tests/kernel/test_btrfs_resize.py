@@ -1,51 +1,20 @@
 """A device is extended to its volume while the filesystem is mounted, full, and in use."""
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from pathlib import Path
-from typing import Protocol
+from contextlib import suppress
 
 import pytest
-from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.errors import Cause, Transient
 from ebs_autoscale.filesystems.btrfs import repair
 from ebs_autoscale.host.command import run
+from tests.kernel.fixtures import Btrfs, FakeClock, Foreign, Loop
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
 GIB = 1024**3
-Loop = Callable[[int], LoopDevice]
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice, mkfs: tuple[str, ...] = ...) -> Path:
-        """Make and mount."""
-
-
-class Foreign(Protocol):
-    """The fixtures `foreign_removal` and `foreign_balance`."""
-
-    def __call__(self, path: Path) -> AbstractContextManager[Callable[[], None]]:
-        """Let one run on this path; it can be cancelled."""
-
-
-class FakeClock(Protocol):
-    """The `clock` fixture."""
-
-    seconds: float
-    on_sleep: Callable[[], object]
-
-    def now_seconds(self) -> float:
-        """Seconds since nothing in particular."""
-
-    def sleep(self, seconds: float) -> None:
-        """Pass at once."""
 
 
 def test_extends_the_device_that_became_larger(

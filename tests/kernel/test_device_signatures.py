@@ -1,9 +1,7 @@
 """A device that is not blank is never added, wherever its content is."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from ec2_sandbox.devices.loop import LoopDevice
@@ -12,6 +10,7 @@ from ebs_autoscale.btrfs import BtrfsFilesystem, Clock
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run
+from tests.kernel.fixtures import Btrfs, Loop
 from tests.signatures import digest, md, write
 
 pytestmark = pytest.mark.kernel
@@ -20,16 +19,8 @@ KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 SIZE_BYTES = 128 * MIB  # beyond the first copy at 64 MiB
-Loop = Callable[[int], LoopDevice]
 
 VOLUME = "vol-0123abcd"
-
-
-class Btrfs(Protocol):
-    """The `btrfs_at` fixture."""
-
-    def __call__(self, *devices: LoopDevice) -> Path:
-        """Make and mount."""
 
 
 def refused(filesystem: BtrfsFilesystem, device: LoopDevice) -> Unfit:

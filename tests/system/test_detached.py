@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from ebs_autoscale.host import paths
-from ebs_autoscale.model import GIB, StepKind
+from ebs_autoscale.model import GIB
 from tests.system.bench import Host, find_event, until
+from tests.unit.samples import ADDING
 
 pytestmark = pytest.mark.kernel
 
@@ -41,7 +42,7 @@ def assert_history_has_the_growth(host: Host) -> None:
     (growth,) = history["growths"]
     (volume,) = host.volumes()
     assert (growth["volume"], growth["size_bytes"]) == (volume.id, GIB)
-    assert growth["steps"].keys() == set(StepKind)
+    assert growth["steps"].keys() == set(ADDING)
     assert growth["seconds"] > 0
     assert growth["added_usd_per_month"] > 0
     assert (history["unreadable_lines"], history["notes"]) == (0, [])

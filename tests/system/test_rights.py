@@ -51,7 +51,10 @@ def test_grows_with_the_least_rights(host: Host) -> None:
 
 
 def test_check_with_the_least_rights(host: Host) -> None:
-    """`check` passes before the first growth, naming what it could not check, and after it."""
+    """`check` passes before the first growth, naming what it could not check, and after it.
+
+    Only what enlarging needs is denied, which other growths do without.
+    """
     host.sandbox.set_policy(POLICY)
     before = lines_about(host, "ec2")
     assert any("ModifyInstanceAttribute" in line["sentence"] for line in before)
@@ -59,7 +62,7 @@ def test_check_with_the_least_rights(host: Host) -> None:
     after = lines_about(host, "ec2", "slots")
     assert {line["verdict"] for line in (*before, *after)} == {"ok"}
     assert len(after) > len(before)
-    assert denied(host) == set()
+    assert denied(host) == {"DescribeVolumesModifications", "ModifyVolume"}
     assert host.leaked() == []
 
 

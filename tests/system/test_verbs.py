@@ -13,9 +13,9 @@ from ec2_sandbox.faults import FaultKind, FaultRule
 
 from ebs_autoscale import __version__
 from ebs_autoscale.errors import Cause
-from ebs_autoscale.model import StepKind
 from tests.release import HOST_PYTHON
 from tests.system.bench import GIB, Host, until
+from tests.unit.samples import ADDING
 
 pytestmark = pytest.mark.kernel
 
@@ -201,12 +201,7 @@ def test_plan_on_a_low_filesystem(host: Host) -> None:
     found = json.loads(host.run("plan", "--json").stdout)
     assert found["decision"] == "grow"
     assert found["size_bytes"] == GIB
-    assert [step["step"] for step in found["steps"]] == [
-        StepKind.CREATE_VOLUME,
-        StepKind.ATTACH_VOLUME,
-        StepKind.ADD_DEVICE,
-        StepKind.BALANCE_METADATA,
-    ]
+    assert [step["step"] for step in found["steps"]] == [*ADDING]
     decision, *steps, cost = ran.stdout.splitlines()
     assert found["usd_per_month"] == pytest.approx(0.08)
     assert found["managed_usd_per_month"] == 0

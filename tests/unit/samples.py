@@ -12,6 +12,7 @@ from ebs_autoscale.model import (
     Observation,
     Price,
     Reading,
+    StepKind,
     Volume,
     VolumeSpec,
 )
@@ -20,6 +21,14 @@ MIB = 1024**2
 FILESYSTEM = "6a92f8de-0000-4000-8000-000000000001"
 INSTANCE = "i-0123456789abcdef0"
 GP3 = Price(usd_per_gib=0.08)
+
+ADDING = (
+    StepKind.CREATE_VOLUME,
+    StepKind.ATTACH_VOLUME,
+    StepKind.ADD_DEVICE,
+    StepKind.BALANCE_METADATA,
+)
+"""The steps of a growth that adds a volume."""
 
 
 def reading_of(

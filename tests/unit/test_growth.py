@@ -15,7 +15,6 @@ from ebs_autoscale.model import (
     Inventory,
     Rebalance,
     Stage,
-    StepKind,
 )
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy, Limits, Sizing
@@ -25,6 +24,7 @@ from tests.simulated.clock import Killed
 from tests.simulated.cloud import GONE, Latencies, node_name
 from tests.simulated.host import FILESYSTEM
 from tests.simulated.world import SimulatedWorld
+from tests.unit.samples import ADDING
 
 # Some looks, and the volume that replaces it; a deadline would take longer.
 AT_ONCE_SECONDS = 40.0
@@ -78,12 +78,7 @@ def test_a_whole_growth() -> None:
     (decided,) = [event for event in world.events if event.kind is EventKind.DECIDED]
     assert decided.decision is DecisionKind.GROW
     assert world.steps() == world.steps(EventKind.STEP_DONE)
-    assert world.steps() == [
-        StepKind.CREATE_VOLUME,
-        StepKind.ATTACH_VOLUME,
-        StepKind.ADD_DEVICE,
-        StepKind.BALANCE_METADATA,
-    ]
+    assert world.steps() == [*ADDING]
     (done,) = [event for event in world.events if event.kind is EventKind.GROWTH_DONE]
     assert done.growth == "6a92f8de-1"
     assert done.seconds
