@@ -222,11 +222,17 @@ class Box:
         return self.exec("journalctl", "--no-pager", "--output=short-precise", *options).stdout
 
     def wait_until(
-        self, condition: Callable[[], object], what: str, *, seconds: float = 30.0
+        self,
+        condition: Callable[[], object],
+        what: str,
+        *,
+        seconds: float = 30.0,
+        pause_max_seconds: float = 0.5,
     ) -> None:
         """Wait for a condition; raises BoxFailed with the end of the journal after that long.
 
-        Most looks start processes in the box: what lasts longer is looked at less often.
+        Most looks start processes in the box: what lasts longer is looked at less often. What is
+        cheap to look at and may pass needs shorter pauses.
         """
         pause = Event()
         began = time.monotonic()
@@ -234,7 +240,7 @@ class Box:
             waited = time.monotonic() - began
             if waited > seconds:
                 raise self._machine.failed(f"timed out after {seconds:.0f} s: {what}")
-            pause.wait(min(max(waited / 10, 0.05), 0.5))
+            pause.wait(min(max(waited / 10, 0.05), pause_max_seconds))
 
     def add_disk(self, size_bytes: int) -> LoopDevice:
         """Add an empty block device that is no EBS volume, for the life of the box."""

@@ -147,7 +147,12 @@ def test_stopped_in_mid_balance(make_host: MakeBox) -> None:
     [uuid] = box.exec("findmnt", "-no", "UUID", "/scratch").stdout.split()
     running = f"/sys/fs/btrfs/{uuid}/exclusive_operation"
     fill(box, left=20)
-    box.wait_until(lambda: box.read(running).strip() == "balance", "the balance", seconds=60)
+    box.wait_until(
+        lambda: box.read(running).strip() == "balance",
+        "the balance",
+        seconds=60,
+        pause_max_seconds=0.05,
+    )
     began = monotonic()
     box.exec("systemctl", "stop", UNIT, timeout=100)
     assert monotonic() - began < 90
