@@ -50,7 +50,8 @@ def test_a_life_with_packages(make_box: MakeBox, tmp_path_factory: pytest.TempPa
     replace_in_mid_growth(box, new_deb)
     install(box, old_deb)
     assert version(box) == __version__
-    assert state(box) == "active"
+    # It may be restarting: its program was replaced.
+    box.wait_until(lambda: state(box) == "active", "the daemon")
     box.exec("dpkg", "--remove", "ebs-autoscale", timeout=120)
     assert_removed(box)
     refuse_over_make_install(box, old_deb, old_rpm)
@@ -105,7 +106,7 @@ def live_with_the_rpm(box: Box, old: Path, new: Path) -> None:
     wait_growth(box, before)
     assert hint not in install(box, new).stdout
     assert version(box) == NEXT
-    assert state(box) == "active"
+    box.wait_until(lambda: state(box) == "active", "the daemon")
     assert box.exec("ebs-autoscale", "check", check=False).stdout
     # What somebody has removed by hand is no reason to keep the rest.
     box.exec("rm", "-r", APP)
