@@ -1,0 +1,93 @@
+"""The data types: readings, volumes, observations, decisions, steps."""
+
+from ebs_autoscale.model.decision import (
+    AddDevice,
+    AttachVolume,
+    BalanceMetadata,
+    CreateVolume,
+    Decision,
+    DecisionKind,
+    Enlarge,
+    EnlargeVolume,
+    Finish,
+    Grow,
+    Hold,
+    InitStep,
+    Refuse,
+    ResizeDevice,
+    Step,
+    StepKind,
+)
+from ebs_autoscale.model.ec2 import (
+    DEAD_VOLUME_STATES,
+    Identity,
+    Inventory,
+    Modification,
+    Price,
+    RoleCredentials,
+    Volume,
+    VolumeSpec,
+)
+from ebs_autoscale.model.filesystem import (
+    SLACK_BYTES,
+    Device,
+    FilesystemKind,
+    Inodes,
+    Quota,
+    Reading,
+    Rebalance,
+)
+from ebs_autoscale.model.growth import (
+    Enlargement,
+    GrowthId,
+    Stage,
+)
+from ebs_autoscale.model.observation import (
+    Observation,
+)
+from ebs_autoscale.model.sizes import (
+    GIB,
+    MIB,
+    SYSFS_SECTOR_BYTES,
+)
+
+__all__ = [
+    "DEAD_VOLUME_STATES",
+    "GIB",
+    "MIB",
+    "SLACK_BYTES",
+    "SYSFS_SECTOR_BYTES",
+    "AddDevice",
+    "AttachVolume",
+    "BalanceMetadata",
+    "CreateVolume",
+    "Decision",
+    "DecisionKind",
+    "Device",
+    "Enlarge",
+    "EnlargeVolume",
+    "Enlargement",
+    "FilesystemKind",
+    "Finish",
+    "Grow",
+    "GrowthId",
+    "Hold",
+    "Identity",
+    "InitStep",
+    "Inodes",
+    "Inventory",
+    "Modification",
+    "Observation",
+    "Price",
+    "Quota",
+    "Reading",
+    "Rebalance",
+    "Refuse",
+    "ResizeDevice",
+    "RoleCredentials",
+    "Stage",
+    "Step",
+    "StepKind",
+    "Volume",
+    "VolumeSpec",
+]
