@@ -74,7 +74,8 @@ def test_a_copy_is_refused_until_it_has_its_own_uuid(
     assert not restore.exists()
 
     (advice,) = re.findall(r"`(btrfstune [^`]+)`", said)
-    subprocess.run(shlex.split(advice.replace(original.node, copied.node)), check=True)
+    argv = [copied.node if word == original.node else word for word in shlex.split(advice)]
+    subprocess.run(argv, check=True)
     assert uuid_of(copied) != uuid_of(original)
     FSTAB.write_text(f"{FSTAB.read_text('utf-8')}UUID={uuid_of(copied)} {restore} btrfs\n", "utf-8")
     ran = bare_host.init("--device", copied.node, at=restore)
