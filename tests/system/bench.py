@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,25 +117,16 @@ class Daemon:
         self, kind: str, *, containing: str = "", seconds: float = 30.0, **fields: Any
     ) -> dict[str, Any]:
         """Wait until it has told such an event, and return it; see find_event."""
-        wanted = f"{kind} {fields} {containing}"
-        try:
-            until(
-                lambda: find_event(self.log, kind, containing=containing, **fields),
-                wanted,
-                seconds=seconds,
-            )
-        except pytest.fail.Exception as error:
-            error.msg = f"{error.msg}\n{self.log}"
-            raise
+        until(
+            lambda: find_event(self.log, kind, containing=containing, **fields),
+            f"{kind} {fields} {containing}",
+            seconds=seconds,
+        )
         return find_event(self.log, kind, containing=containing, **fields) or {}
 
     def wait_for(self, words: str, *, seconds: float = 30.0) -> None:
         """Wait until it has said that."""
-        try:
-            until(lambda: words in self.log, words, seconds=seconds)
-        except pytest.fail.Exception as error:
-            error.msg = f"{error.msg}\n{self.log}"
-            raise
+        until(lambda: words in self.log, words, seconds=seconds)
 
     def children(self) -> list[psutil.Process]:
         """The processes it has started and that still run."""
@@ -219,6 +211,10 @@ class Host:
         daemon = Daemon(process, log)
         try:
             yield daemon
+        except BaseException:
+            # Shown with the failure, which may be a rare one.
+            sys.stderr.write(f"{log.name}:\n{daemon.log}")
+            raise
         finally:
             if process.poll() is None:
                 daemon.kill()
