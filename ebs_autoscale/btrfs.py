@@ -1,7 +1,7 @@
 """One BTRFS filesystem: read its state, add and extend devices, balance metadata."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from types import MappingProxyType
@@ -167,7 +167,9 @@ class BtrfsFilesystem:
         """
         if self._is_device(name):
             return
-        self._wait_until_add_is_allowed(tell)
+        found = self._wait_until(_ADD_IS_ALLOWED, self._pause_balance, "add a device", tell)
+        if found == "none":
+            self._balance.forget_pause()
         try:
             self._add(name, verified)
         except CommandFailed as error:
@@ -191,23 +193,33 @@ class BtrfsFilesystem:
                 cause=Cause.EXCLUSIVE_OPERATION,
             )
 
-    def _wait_until_add_is_allowed(self, tell: Tell) -> None:
-        """Wait for other exclusive operations; a balance, which may take days, is paused."""
+    def _wait_until(
+        self, allowed: Collection[str], on_balance: Callable[[Tell], None], what: str, tell: Tell
+    ) -> str:
+        """Wait for other exclusive operations, and return which of those allowed there is."""
         deadline_seconds = self._clock.now_seconds() + _EXCLUSIVE_OPERATION_TIMEOUT_SECONDS
-        while (operation := self.exclusive_operation()) not in _ADD_IS_ALLOWED:
-            if operation == "balance":
-                tell(f"pausing a running balance to add the device: {self._balance.progress()}")
-                self._balance.pause()
-                if self.exclusive_operation() in _ADD_IS_ALLOWED:
-                    return
+        while (operation := self.exclusive_operation()) not in allowed:
+            if operation.startswith("balance"):
+                on_balance(tell)
+                if (operation := self.exclusive_operation()) in allowed:
+                    break
             if operation == "device add":
                 self._raise_stuck_add()
             tell(f"waiting for another operation to end: {operation}")
             if self._clock.now_seconds() >= deadline_seconds:
-                raise repair.busy("add a device", operation)
+                raise repair.prevented(what, f"another operation is in progress ({operation})")
             self._clock.sleep(_POLL_SECONDS)
-        if operation == "none":
-            self._balance.forget_pause()
+        return operation
+
+    def _pause_balance(self, tell: Tell) -> None:
+        """A balance may take days."""
+        tell(f"pausing a running balance to add the device: {self._balance.progress()}")
+        self._balance.pause()
+
+    def _cancel_balance_if_full(self, tell: Tell) -> None:
+        if repair.is_nearly_full(self.read()):
+            tell(f"cancelling a balance to extend a device: {self._balance.progress()}")
+            self._balance.cancel()
 
     def resize_device(self, name: str, *, tell: Tell = ignore) -> None:
         """Extend the device with this kernel name to the size of its block device.
@@ -216,7 +228,7 @@ class BtrfsFilesystem:
         bounds. A balance, beside which the kernel resizes nothing even while it is paused, is
         cancelled once space is about to run out. Raises Unfit, Transient or Stopped.
         """
-        self._wait_until_free(tell)
+        self._wait_until({"none"}, self._cancel_balance_if_full, "extend a device", tell)
         before, failure = self._device(name), None
         argv = repair.resize_command(before.devid, self.mountpoint)
         try:
@@ -226,18 +238,6 @@ class BtrfsFilesystem:
         after = self._device(name)
         if after.size_bytes <= before.size_bytes and (failure or after.unused_bytes):
             raise repair.resize_failure(after, self.mountpoint, failure)
-
-    def _wait_until_free(self, tell: Tell) -> None:
-        """Wait until no exclusive operation runs."""
-        deadline_seconds = self._clock.now_seconds() + _EXCLUSIVE_OPERATION_TIMEOUT_SECONDS
-        while (operation := self.exclusive_operation()) != "none":
-            if operation.startswith("balance") and repair.is_nearly_full(self.read()):
-                tell(f"cancelling a balance to extend a device: {self._balance.progress()}")
-                self._balance.cancel()
-            tell(f"waiting for another operation to end: {operation}")
-            if self._clock.now_seconds() >= deadline_seconds:
-                raise repair.busy("extend a device", operation)
-            self._clock.sleep(_POLL_SECONDS)
 
     def _device(self, name: str) -> Device:
         for device in self.read().devices:

@@ -16,6 +16,8 @@ _PROC = Path("/proc")
 _NEARLY_FULL_SHARE = 1 / 20
 _NEARLY_FULL_METADATA_BYTES = 64 * MIB
 
+_WAIT = "wait for the other operation to finish, or cancel it"
+
 
 def add_command(name: str, path: str) -> list[str]:
     """The command that adds a device: without TRIM (-K), which EBS does not support."""
@@ -112,22 +114,14 @@ def add_failure(name: str, error: CommandFailed) -> Transient | Unfit:
             cause=Cause.NOT_BLANK,
         )
     if is_exclusive(error):
-        return Transient(
-            f"cannot add {name}: {error}",
-            hint="wait for the other operation to finish, or cancel it; before Linux 5.17, a "
-            "paused balance also prevents it",
-            cause=Cause.EXCLUSIVE_OPERATION,
-        )
+        older = "; before Linux 5.17, a paused balance also prevents it"
+        return prevented(f"add {name}", error, hint=f"{_WAIT}{older}")
     return Transient(f"cannot add {name}: {error}", cause=Cause.ADD)
 
 
-def busy(what: str, operation: str) -> Transient:
-    """Why something that changes devices cannot be done: this exclusive operation does not end."""
-    return Transient(
-        f"cannot {what}: another operation is in progress ({operation})",
-        hint="wait for it to finish, or cancel it",
-        cause=Cause.EXCLUSIVE_OPERATION,
-    )
+def prevented(what: str, why: object, *, hint: str = _WAIT) -> Transient:
+    """Another exclusive operation prevents what changes devices or moves chunks."""
+    return Transient(f"cannot {what}: {why}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION)
 
 
 def is_nearly_full(reading: Reading) -> bool:
@@ -144,11 +138,7 @@ def resize_command(devid: int, path: str) -> list[str]:
 def resize_failure(device: Device, path: str, error: CommandFailed | None) -> Transient:
     """What a resize that failed, or changed nothing, means to the growth."""
     if error and is_exclusive(error):
-        return Transient(
-            f"cannot extend {device.name}: {error}",
-            hint="wait for the other operation to finish, or cancel it",
-            cause=Cause.EXCLUSIVE_OPERATION,
-        )
+        return prevented(f"extend {device.name}", error)
     command = " ".join(resize_command(device.devid, path))
     hint = f"see `dmesg`, then run `{command}`"
     why = error or f"the command succeeded, but it still has {format_size(device.size_bytes)}"
@@ -168,7 +158,7 @@ def no_balance_beside(operation: str, path: str, uuid: str, *, lost: bool) -> Tr
         # Seen on 6.18 after two adds at once; only an unmount ends this state.
         what = "the kernel reports a paused balance, but there is none"
         hint = f"run `{remount_command(path, uuid)}`; no data is lost"
-    return Transient(f"cannot balance metadata: {what}", hint=hint, cause=Cause.EXCLUSIVE_OPERATION)
+    return prevented("balance metadata", what, hint=hint)
 
 
 def mount_hint(path: str, *, is_incomplete: bool = False) -> str:
