@@ -173,6 +173,11 @@ class Host:
         }
         self.configure()
 
+    def __repr__(self) -> str:
+        """What is shown with a failure."""
+        devices = [f"{'missing ' * each.missing}{each.label}" for each in self.read().devices]
+        return f"<{devices}, {[f'{v.node} {v.id} {v.state}' for v in self.volumes()]}>"
+
     def configure(self, **sections: Mapping[str, Any]) -> None:
         """Write the configuration: what tests start from, and these sections' changes to it."""
         wanted: dict[str, Any] = {"mountpoint": str(self.mountpoint), **CONFIG}
