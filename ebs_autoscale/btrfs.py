@@ -332,8 +332,8 @@ class BtrfsFilesystem:
             # Everything is allocated, and no data chunk can be moved elsewhere.
             self._balance.run("-musage=10,limit=1", stopping=stopping, tell=tell)
             what = f"too few devices have room for {profile}: balanced a nearly empty chunk"
-        headroom = format_size(before.metadata_headroom_bytes)
-        now = format_size(self.read().metadata_headroom_bytes)
+        headroom = format_size(int(before.metadata_room_bytes))
+        now = format_size(int(self.read().metadata_room_bytes))
         return f"{what}; metadata headroom was {headroom}, now {now}"
 
     def _resume_paused_balance(self, stopping: Callable[[], bool], tell: Tell) -> None:

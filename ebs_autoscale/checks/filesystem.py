@@ -188,7 +188,9 @@ def _presence_line(uuid: str, present: PresentDevices, path: str) -> Line:
 
 
 def _reading_lines(reading: Reading) -> Iterator[Line]:
-    what = f"{describe_available(reading)}, metadata {reading.metadata_profile}"
+    what = describe_available(reading)
+    if reading.metadata_profile:
+        what += f", metadata {reading.metadata_profile}"
     yield Line("mount", "ok", f"{reading.filesystem}: {what}")
     problems = {problem.cause: problem for problem in problems_of(reading)}
     if Cause.MISSING_DEVICE not in problems:

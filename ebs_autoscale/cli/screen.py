@@ -233,8 +233,9 @@ def _of(used: object, allowed: str, what: str) -> str:
 def _details(seen: FilesystemStatus) -> Iterator[Row]:
     reading = seen.reading
     held, wanted = format_size(reading.reserve_bytes), format_size(seen.reserve_wanted_bytes)
-    headroom = format_size(reading.metadata_headroom_bytes)
-    yield Row("metadata", [f"{reading.metadata_profile}, room for {headroom} more"])
+    if reading.metadata_headroom_bytes is not None:
+        headroom = format_size(reading.metadata_headroom_bytes)
+        yield Row("metadata", [f"{reading.metadata_profile}, room for {headroom} more"])
     yield Row("reserve", [f"{held} of {wanted} held for emergencies"])
     if quota := reading.quota:
         left, limit = format_size(quota.left_bytes), format_size(quota.limit_bytes)

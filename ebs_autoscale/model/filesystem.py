@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from ebs_autoscale.model.sizes import MIB
 
@@ -85,7 +86,8 @@ class Reading:
     `dirty_bytes` of these wait in the page cache; it takes up to `cache_bytes` of all filesystems
     before it makes writers wait for the devices.
     `statvfs_available_bytes` is the figure `df` shows, up to 38 s late under buffered writes.
-    `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB.
+    `metadata_headroom_bytes` is what metadata can still take; ENOSPC comes near 4 MiB. It is None,
+    and `metadata_profile` empty, where metadata takes the space that data does.
     `reserve_bytes` is the data held for emergencies: it counts as used, never as available.
     `inodes` is None where they cannot run out before space does.
     `quota` is the limit, other than space, that is nearest; None without one.
@@ -99,7 +101,7 @@ class Reading:
     available_bytes: int
     used_bytes: int
     statvfs_available_bytes: int
-    metadata_headroom_bytes: int
+    metadata_headroom_bytes: int | None
     metadata_profile: str
     devices: tuple[Device, ...]
     kind: FilesystemKind = FilesystemKind.BTRFS
@@ -114,6 +116,12 @@ class Reading:
     def available_percent(self) -> float:
         """Share of the filesystem's size that is available, 0 to 100."""
         return 100 * self.available_bytes / self.size_bytes if self.size_bytes else 0.0
+
+    @property
+    def metadata_room_bytes(self) -> float:
+        """What metadata can still take; infinite where it takes the space that data does."""
+        headroom_bytes = self.metadata_headroom_bytes
+        return inf if headroom_bytes is None else headroom_bytes
 
     def has_device(self, name: str) -> bool:
         """Whether the block device with this kernel name is in the filesystem now."""

@@ -102,7 +102,7 @@ def _errors_of(device: Device) -> str:
 
 
 def _full(reading: Reading) -> str:
-    if reading.metadata_headroom_bytes < FULL_BYTES:
+    if reading.metadata_room_bytes < FULL_BYTES:
         return "metadata"
     return "data" if reading.available_bytes < FULL_BYTES else ""
 

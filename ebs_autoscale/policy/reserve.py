@@ -33,11 +33,13 @@ def is_reserve_affordable(
     """Whether space would not be short with that much held: the reserve never causes a growth."""
     more = wanted_bytes - reading.reserve_bytes
     # Both may come out of the same unallocated space.
-    headroom = reading.metadata_headroom_bytes - more - reserve_metadata_bytes(max(more, 0))
+    headroom = reading.metadata_headroom_bytes
+    if headroom is not None:
+        headroom = max(0, headroom - more - reserve_metadata_bytes(max(more, 0)))
     after = replace(
         reading,
         available_bytes=max(0, reading.available_bytes - more),
-        metadata_headroom_bytes=max(0, headroom),
+        metadata_headroom_bytes=headroom,
     )
     return more <= 0 or shortage_of(after, policy, forecast) is None
 

@@ -54,9 +54,9 @@ def shortage_of(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> S
     if data:
         return Shortage(Resource.DATA, f"{describe_available(reading)}, {data}")
     min_bytes = _metadata_min_bytes(reading, lead_time_seconds(policy, forecast))
-    if reading.metadata_headroom_bytes >= min_bytes:
+    if reading.metadata_room_bytes >= min_bytes:
         return None
-    headroom = format_size(reading.metadata_headroom_bytes)
+    headroom = format_size(int(reading.metadata_room_bytes))
     return Shortage(
         Resource.METADATA,
         f"metadata headroom is {headroom}, less than {format_size(int(min_bytes))} "
@@ -92,10 +92,7 @@ def seconds_until_full(reading: Reading, forecast: Forecast) -> float:
     A full filesystem shows no rate: its writers fail.
     """
     almost_full_bytes = max(ALMOST_FULL_BYTES, reading.size_bytes * ALMOST_FULL_SHARE)
-    if (
-        reading.available_bytes <= almost_full_bytes
-        or reading.metadata_headroom_bytes <= FULL_BYTES
-    ):
+    if reading.available_bytes <= almost_full_bytes or reading.metadata_room_bytes <= FULL_BYTES:
         return 0.0
     rate = forecast.fill_bytes_per_second
     return reading.available_bytes / rate if rate > 0 else inf
@@ -146,7 +143,7 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
         _written_bytes(reading, forecast, lead),
     )
     fastest = max(ASSUMED_FILL_BYTES_PER_SECOND, forecast.fill_bytes_per_second)
-    metadata = reading.metadata_headroom_bytes - _metadata_min_bytes(reading, lead)
+    metadata = reading.metadata_room_bytes - _metadata_min_bytes(reading, lead)
     lasts = min(
         (reading.available_bytes - trigger) / fastest,
         max(reading.available_bytes / fastest - forecast.growth_seconds, REACTION_SECONDS),

@@ -285,6 +285,7 @@ class _Simulation:
         sizes = self.course.sizes_bytes(self._start)
         written_bytes = int(start.available_bytes + added_bytes - room.available_bytes)
         available_bytes = int(room.available_bytes)
+        headroom = start.metadata_headroom_bytes
         return replace(
             start,
             taken_at_seconds=now,
@@ -292,7 +293,7 @@ class _Simulation:
             available_bytes=available_bytes,
             used_bytes=start.used_bytes + written_bytes,
             statvfs_available_bytes=available_bytes,
-            metadata_headroom_bytes=start.metadata_headroom_bytes + added_bytes,
+            metadata_headroom_bytes=None if headroom is None else headroom + added_bytes,
             devices=tuple(
                 Device(
                     devid=devid,

@@ -51,7 +51,7 @@ def _gauge(name: str, help_text: str, value: Callable[[View], float | None]) -> 
     return Metric(name, "gauge", help_text, lambda view, _: [("", {}, value(view))])
 
 
-def _of_reading(name: str, help_text: str, value: Callable[[Reading], float]) -> Metric:
+def _of_reading(name: str, help_text: str, value: Callable[[Reading], float | None]) -> Metric:
     return _gauge(name, help_text, lambda view: value(view.reading) if view.reading else None)
 
 

@@ -173,7 +173,7 @@ def _grow_and_judge(
         balance(filesystem)
         seconds = monotonic() - began
         threading.Event().wait(1)
-    headroom_mib = filesystem.read().metadata_headroom_bytes // MIB
+    headroom_mib = int(filesystem.read().metadata_room_bytes) // MIB
     written_bytes, ended = write(path / "after")
     with suppress(EbsAutoscaleError):
         run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)

@@ -46,9 +46,9 @@ def test_adds_where_metadata_is_full(loop: Loop, btrfs_at: Btrfs, clock: FakeClo
             (path / str(number)).touch()
             # An attribute of this size fills most of a leaf.
             os.setxattr(path / str(number), "user.fill", os.urandom(12 * 1024))
-    assert filesystem.read().metadata_headroom_bytes < 8 * MIB
+    assert filesystem.read().metadata_room_bytes < 8 * MIB
     filesystem.add_device(loop(2 * GIB).name, verified=nullcontext)
-    assert filesystem.read().metadata_headroom_bytes > 100 * MIB
+    assert filesystem.read().metadata_room_bytes > 100 * MIB
     for number in range(1000):
         (path / f"more-{number}").touch()
 

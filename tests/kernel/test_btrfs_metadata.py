@@ -82,7 +82,7 @@ def test_bounded_moves_nothing_where_metadata_is_safe(
     filesystem.balance_metadata(Rebalance.BOUNDED)
     assert filesystem.read().devices == before
     write_metadata(path / "metadata", 100 * MIB)
-    assert filesystem.read().metadata_headroom_bytes > 100 * MIB
+    assert filesystem.read().metadata_room_bytes > 100 * MIB
 
 
 def test_off_changes_nothing(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -105,10 +105,10 @@ def test_mirrored_metadata_gets_room_on_two_devices(
     new = loop(3 * GIB)
     filesystem.add_device(new.name, verified=nullcontext)
     assert filesystem.needs_balance(mode, new.name)
-    starved_bytes = filesystem.read().metadata_headroom_bytes
+    starved_bytes = int(filesystem.read().metadata_room_bytes)
     assert filesystem.balance_metadata(mode)
     assert not filesystem.needs_balance(mode, new.name)
-    assert filesystem.read().metadata_headroom_bytes > starved_bytes + 200 * MIB
+    assert filesystem.read().metadata_room_bytes > starved_bytes + 200 * MIB
     write_metadata(path / "metadata", starved_bytes + 50 * MIB)
     sync(path)
     assert len(filesystem.read().devices) == 3

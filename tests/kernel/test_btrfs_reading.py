@@ -104,8 +104,8 @@ def test_metadata_headroom_ends_where_metadata_does(
         os.posix_fallocate(file.fileno(), 0, before.available_bytes * 3 // 4)
     assert fill_metadata(path, GIB)
     after = filesystem.read()
-    assert before.metadata_headroom_bytes > 100 * MIB
-    assert after.metadata_headroom_bytes < 8 * MIB
+    assert before.metadata_room_bytes > 100 * MIB
+    assert after.metadata_room_bytes < 8 * MIB
     assert after.available_bytes < 16 * MIB
 
 
@@ -116,7 +116,7 @@ def test_mixed_block_groups(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
     before = filesystem.read()
     written = write_until_full(path / "content")
     assert -16 * MIB <= before.available_bytes - written <= 16 * MIB
-    assert filesystem.read().metadata_headroom_bytes < 32 * MIB
+    assert filesystem.read().metadata_room_bytes < 32 * MIB
 
 
 @pytest.mark.parametrize(("profile", "copies"), [("dup", 2), ("raid1", 2), ("raid0", 1)])

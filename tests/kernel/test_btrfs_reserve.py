@@ -45,10 +45,10 @@ def verified(device: LoopDevice) -> Callable[[], AbstractContextManager[None]]:
     return partial(BlockDevices().verified_blank, device.name, size_bytes=device.size_bytes)
 
 
-def in_chunks(reading: Reading) -> int:
+def in_chunks(reading: Reading) -> float:
     """Headroom in the metadata chunks there are, of two copies."""
     unallocated = sum(device.unallocated_bytes for device in reading.devices)
-    return reading.metadata_headroom_bytes - unallocated // 2
+    return reading.metadata_room_bytes - unallocated // 2
 
 
 def test_is_counted_as_used(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> None:
@@ -100,7 +100,7 @@ def test_is_released_completely(loop: Loop, btrfs_at: Btrfs, clock: Clock) -> No
     run(["btrfs", "filesystem", "sync", str(path)], timeout_seconds=60)
     before = filesystem.read()
     filesystem.keep_reserve(HELD)
-    assert filesystem.read().metadata_headroom_bytes < before.metadata_headroom_bytes - 7 * MIB
+    assert filesystem.read().metadata_room_bytes < before.metadata_room_bytes - 7 * MIB
     assert "128 MiB" in filesystem.keep_reserve(0)
     after = filesystem.read()
     assert not list(path.iterdir())

@@ -85,7 +85,7 @@ def test_more_room_never_asks_for_help(
     roomier = replace(
         reading,
         available_bytes=reading.available_bytes + int(more * GIB),
-        metadata_headroom_bytes=reading.metadata_headroom_bytes + int(more * GIB),
+        metadata_headroom_bytes=int(reading.metadata_room_bytes) + int(more * GIB),
     )
     still_holds = isinstance(
         decide(observation_of(roomier, EMPTY), policy, forecast=forecast), Hold

@@ -127,7 +127,7 @@ def prevented(what: str, why: object, *, hint: str = _WAIT) -> Transient:
 def is_nearly_full(reading: Reading) -> bool:
     """Whether programs need space more than another process needs its balance."""
     is_short = reading.available_bytes < reading.size_bytes * _NEARLY_FULL_SHARE
-    return is_short or reading.metadata_headroom_bytes < _NEARLY_FULL_METADATA_BYTES
+    return is_short or reading.metadata_room_bytes < _NEARLY_FULL_METADATA_BYTES
 
 
 def resize_command(devid: int, path: str) -> list[str]:

@@ -113,7 +113,7 @@ def is_near_enospc(reading: Reading) -> bool:
     metadata_bytes = reserve_metadata_bytes(reading.reserve_bytes)
     return (
         reading.available_bytes < _NEAR_ENOSPC_FACTOR * reading.reserve_bytes
-        or reading.metadata_headroom_bytes < _NEAR_ENOSPC_FACTOR * metadata_bytes
+        or reading.metadata_room_bytes < _NEAR_ENOSPC_FACTOR * metadata_bytes
     )
 
 
