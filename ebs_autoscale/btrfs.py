@@ -22,7 +22,8 @@ from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.blank import require_writable
 from ebs_autoscale.host.command import never, run
-from ebs_autoscale.model import Device, Reading, Rebalance
+from ebs_autoscale.host.requirements import require_able_to_grow
+from ebs_autoscale.model import Device, FilesystemKind, Reading, Rebalance
 from ebs_autoscale.units import counted, format_size
 
 Verified = Callable[[], AbstractContextManager[object]]
@@ -140,6 +141,10 @@ class BtrfsFilesystem:
     def keep_reserve(self, data_bytes: int) -> str:
         """Hold an emergency reserve of this much data, none for 0; see Reserve."""
         return self._reserve.keep(data_bytes)
+
+    def require_growable(self) -> None:
+        """Raise Unfit unless this process may and can change the filesystem."""
+        require_able_to_grow(FilesystemKind.BTRFS)
 
     def verify_devices(self, volumes: Mapping[str, str] = NO_VOLUMES) -> None:
         """Raise Unfit while a device has no superblock, or while our own add of one does not end.
@@ -264,17 +269,12 @@ class BtrfsFilesystem:
             # An add without the reserve is better than none.
             with suppress(Transient, Unfit):
                 self._reserve.keep(0)
-            try:
-                ioctl.add_device(mount.fd, f"/dev/{name}")
-            except OSError as error:
-                argv = ("BTRFS_IOC_ADD_DEV", f"/dev/{name}")
-                raise CommandFailed(argv, error.errno, error.strerror or "") from error
+            repair.add_at_once(mount.fd, name)
 
     def _is_refused_for_pause(self, error: CommandFailed) -> bool:
         """Whether a kernel before 5.17, or a tool before 5.18, refused to add beside our pause."""
-        return repair.is_exclusive(error) and self._balance.is_paused_by_us(
-            self.exclusive_operation()
-        )
+        operation = self.exclusive_operation()
+        return repair.is_exclusive(error) and self._balance.is_paused_by_us(operation)
 
     def _is_device(self, name: str) -> bool:
         return repair.is_device(name, self.read(), self.mountpoint)

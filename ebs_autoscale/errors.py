@@ -163,6 +163,7 @@ class Cause(Enum):
 
     # The host.
     NOT_ROOT = "not root", Exit.UNFIT
+    CAPABILITY = "capability", Exit.UNFIT, _OPERATOR
     NO_BTRFS_PROGS = "no btrfs-progs", Exit.UNFIT
     MISSING_TOOL = "missing tool", Exit.UNFIT
     COMMAND = "command", Exit.FAILED

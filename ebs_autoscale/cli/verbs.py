@@ -18,7 +18,7 @@ from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, usd_per_month
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.requirements import require_fit_host
+from ebs_autoscale.host.requirements import require_fit_host, require_root
 from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     GIB,
@@ -67,7 +67,7 @@ def grow(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     # 0 stands for the usual size.
     wanted = _whole_gib(arguments.size or 0)
-    require_fit_host()
+    require_root()
     clock = _stoppable_clock()
     filesystem = filesystem_of(settings, clock)
     with Lock(paths.growth_lock(filesystem.uuid)):
@@ -93,7 +93,7 @@ def _grow_for_daemon(arguments: argparse.Namespace) -> int:
     emit = EventPipe(request.events_fd)
     try:
         settings = config.parse(request.config_text, name=str(arguments.config))
-        require_fit_host()
+        require_root()
         filesystem = filesystem_of(settings, clock)
         known = (request.identity, request.credentials)
         world = world_of(settings, filesystem, clock, emit, *known)
@@ -145,7 +145,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from ebs_autoscale.resize import decide_on, observe
 
     settings = config.load(arguments.config)
-    require_fit_host()
+    require_root()
     clock = SystemClock()
     world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
     forecast = _forecast_of_daemon(settings)

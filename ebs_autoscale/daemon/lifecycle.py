@@ -27,7 +27,7 @@ from ebs_autoscale.errors import (
 from ebs_autoscale.host import paths, systemd
 from ebs_autoscale.host.lock import Lock
 from ebs_autoscale.host.process import detached
-from ebs_autoscale.host.requirements import require_fit_host
+from ebs_autoscale.host.requirements import require_root
 from ebs_autoscale.host.sd_notify import Notifier
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy import describe_available
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.test:
         return Exit.SUCCESS
     set_up_logging(settings.log_format, arguments.log_level, os.environ, is_daemon=True)
-    require_fit_host()
+    require_root()
     daemon = Daemon(arguments.config, text, settings, clock=clock, notifier=notifier)
     with ExitStack() as stack:
         if arguments.wait and not daemon.wait_for_mount():

@@ -1,11 +1,22 @@
-"""What every change needs of this host: root, and the tools of BTRFS."""
+"""What every change needs of this host: root, its capabilities, and the tools."""
 
 import os
 import platform
 from contextlib import suppress
+from pathlib import Path
 
 from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.host import files
 from ebs_autoscale.host.command import path_of
+from ebs_autoscale.model import FilesystemKind
+
+# linux/capability.h
+_CAP_SYS_RESOURCE = 24
+# What grows each kind, and its package on every distribution of the table in the README.
+_GROWN_BY = {
+    FilesystemKind.XFS: ("xfs_growfs", "xfsprogs"),
+    FilesystemKind.EXT4: ("resize2fs", "e2fsprogs"),
+}
 
 _STATIC_BUILD = (
     "Amazon Linux has no package btrfs-progs: download btrfs.box.static from "
@@ -27,6 +38,37 @@ def require_fit_host(*more_tools: str) -> None:
                 hint=how_to_install_btrfs(),
                 cause=Cause.NO_BTRFS_PROGS,
             )
+
+
+def require_able_to_grow(kind: FilesystemKind) -> None:
+    """Raise Unfit unless this process may and can grow a filesystem of this kind while mounted."""
+    if kind is FilesystemKind.BTRFS:
+        require_fit_host()
+        return
+    require_root()
+    tool, package = _GROWN_BY[kind]
+    if path_of(tool) is None:
+        raise Unfit(
+            f"the tool `{tool}` is not installed: it grows {kind}",
+            hint=f"install the package {package}",
+            cause=Cause.MISSING_TOOL,
+        )
+    # fs/ext4/resize.c, ext4_resize_begin; XFS and BTRFS ask for CAP_SYS_ADMIN.
+    if kind is FilesystemKind.EXT4 and not _has_capability(_CAP_SYS_RESOURCE):
+        raise Unfit(
+            "this process lacks the capability CAP_SYS_RESOURCE, without which Linux does not grow "
+            "ext4",
+            hint="have the unit's CapabilityBoundingSet= include it, or start the container with "
+            "`--cap-add SYS_RESOURCE`; XFS and BTRFS grow without it",
+            cause=Cause.CAPABILITY,
+        )
+
+
+def _has_capability(number: int) -> bool:
+    """Whether this process has it, and passes it on to the tools that it starts."""
+    status = files.read_text(Path("/proc/self/status"))
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> number & 1)
 
 
 def how_to_install_btrfs() -> str:

@@ -115,6 +115,9 @@ class NoFilesystem:
     def resize_device(self, name: str, *, tell: object) -> None:
         """There are no devices."""
 
+    def require_growable(self) -> None:
+        """`init` has required what growing it takes."""
+
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """There are no devices."""
 

@@ -66,10 +66,12 @@ class Outcome(Enum):
 def observe(world: World) -> Observation:
     """Look at the filesystem and at EC2, and join what both say about each volume.
 
-    Raises Unfit where a device is missing or was not fully added: no growth can help then.
+    Raises Unfit where a device is missing or was not fully added: no growth can help then. Before
+    EC2 is asked for more, it is known that this host can use it.
     """
     if lost := missing_device(world.filesystem.read()):
         raise Unfit(lost.sentence, hint=lost.hint, cause=lost.cause)
+    world.filesystem.require_growable()
     inventory = world.cloud.inventory(world.filesystem.uuid)
     # EC2 takes its time, and what was deleted meanwhile makes the growth needless.
     reading = world.filesystem.read()

@@ -101,6 +101,13 @@ class Filesystem(Protocol):
         """Verify the mount and look; raises Unfit or Transient."""
         ...
 
+    def require_growable(self) -> None:
+        """Raise Unfit unless this host can use more space, wherever EC2 provides it.
+
+        Its tools and rights, a partition table that can be extended, and the filesystem itself.
+        """
+        ...
+
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """Raise Unfit while a device has no superblock, or an add of ours does not end."""
         ...

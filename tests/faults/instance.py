@@ -88,6 +88,9 @@ class Filesystem:
         del tell
         raise AssertionError(name)
 
+    def require_growable(self) -> None:
+        """It always is."""
+
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """Every device is complete."""
 

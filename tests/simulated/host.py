@@ -80,6 +80,7 @@ class SimulatedFilesystem:
         self.read_only = False
         self.lost = False
         self.unwritten: set[str] = set()
+        self.not_growable: Unfit | None = None
 
     @property
     def uuid(self) -> str:
@@ -121,6 +122,11 @@ class SimulatedFilesystem:
                     for devid, (name, size) in devices
                 ),
             )
+
+    def require_growable(self) -> None:
+        """Raise Unfit where the host can use no more space."""
+        if self.not_growable:
+            raise self.not_growable
 
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """Raise Unfit for a device without superblock."""

@@ -94,6 +94,20 @@ def test_a_second_run_has_nothing_to_do() -> None:
     assert changed == {"read", "inventory"}
 
 
+@pytest.mark.parametrize("cause", [Cause.MISSING_TOOL, Cause.CAPABILITY, Cause.NO_BTRFS_PROGS])
+def test_ec2_is_asked_for_nothing_that_cannot_be_used(cause: Cause) -> None:
+    """The growth fails before its first call to EC2, and goes on once the host can use it."""
+    world = low_world()
+    world.filesystem.not_growable = Unfit("this host cannot use more space", cause=cause)
+    assert world.grow() is Outcome.UNFIT
+    assert set(world.at.calls) == {"read"}
+    (told,) = [event for event in world.events if event.kind is EventKind.GROWTH_FAILED]
+    assert told.cause is cause
+    world.filesystem.not_growable = None
+    assert world.grow() is Outcome.DONE
+    require_one_good_volume(world)
+
+
 @pytest.mark.parametrize("sleeps", range(UNDISTURBED.clock.slept))
 def test_a_stop_at_any_wait_loses_nothing(sleeps: int) -> None:
     """Stopped between or inside any two steps, the next run finishes that same growth."""

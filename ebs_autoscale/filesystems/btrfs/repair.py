@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
+from ebs_autoscale.filesystems.btrfs import ioctl
 from ebs_autoscale.filesystems.btrfs.superblock import read_superblock, superblock_uuid
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.model import MIB, Device, Reading
@@ -22,6 +23,15 @@ _WAIT = "wait for the other operation to finish, or cancel it"
 def add_command(name: str, path: str) -> list[str]:
     """The command that adds a device: without TRIM (-K), which EBS does not support."""
     return ["btrfs", "device", "add", "-K", f"/dev/{name}", path]
+
+
+def add_at_once(fd: int, name: str) -> None:
+    """The same by the system call alone, see `ioctl.add_device`; raises CommandFailed."""
+    try:
+        ioctl.add_device(fd, f"/dev/{name}")
+    except OSError as error:
+        argv = ("BTRFS_IOC_ADD_DEV", f"/dev/{name}")
+        raise CommandFailed(argv, error.errno, error.strerror or "") from error
 
 
 def adding_process(path: str) -> tuple[str, int] | None:
