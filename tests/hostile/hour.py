@@ -100,8 +100,8 @@ def hour(
         act += 1
     if tally.undisturbed and tally.disturbed and tally.ratio > RATIO_MAX:
         tally.wrongs.append(f"growths take {tally.ratio:.2f} times as long beside the attacks")
-    if not tally.disturbed and not tally.wrongs:
-        tally.wrongs.append(f"no growth was disturbed in {seconds:.0f} s")
+    if not (tally.disturbed and tally.done) and not tally.wrongs:
+        tally.wrongs.append(f"no growth was disturbed in {seconds:.0f} s, or no attack succeeded")
     return tally
 
 
