@@ -134,6 +134,9 @@ class Cause(Enum):
     DEVICE = "device", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE_ONCE
     DEVICE_UNREADABLE = "device unreadable", Exit.UNFIT, _DEFAULT, Reaction.SET_ASIDE
 
+    # The partition that is to be extended.
+    PARTITION = "partition", Exit.UNFIT
+
     # The filesystem.
     MISSING = "missing", Exit.UNFIT
     NOT_MOUNTED = "not mounted", Exit.UNFIT

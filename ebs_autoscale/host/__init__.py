@@ -8,6 +8,7 @@ __all__ = [
     "fstab",
     "lock",
     "mountinfo",
+    "partitions",
     "paths",
     "process",
     "requirements",

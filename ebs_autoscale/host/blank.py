@@ -31,19 +31,29 @@ def signature_of(node: Path) -> str:
 
     Raises CommandFailed when it cannot tell, such as with signatures that contradict each other.
     """
-    argv = ["blkid", "-p", "-o", "export", str(node)]
-    try:
-        found = run(argv, timeout_seconds=_BLKID_TIMEOUT_SECONDS)
-    except CommandFailed as error:
-        if error.status == _BLKID_NOTHING_FOUND:
-            return ""
-        raise
-    fields = dict(line.split("=", 1) for line in found.split("\n") if "=" in line)
+    fields = probe(node)
+    if not fields:
+        return ""
     # A partition table can be beside a filesystem whose first sectors are free.
     kinds = [fields[name] for name in ("TYPE", "PTTYPE") if name in fields]
     kind = " and ".join(kinds) or "something that blkid recognises"
     uuid = fields.get("UUID") or fields.get("PTUUID")
     return f"{kind}, UUID {uuid}" if uuid else kind
+
+
+def probe(node: Path, *more_arguments: str) -> dict[str, str]:
+    """What blkid recognises on this device, field by field; none if it is nothing.
+
+    Raises CommandFailed when it cannot tell.
+    """
+    argv = ["blkid", "-p", "-o", "export", *more_arguments, str(node)]
+    try:
+        found = run(argv, timeout_seconds=_BLKID_TIMEOUT_SECONDS)
+    except CommandFailed as error:
+        if error.status == _BLKID_NOTHING_FOUND:
+            return {}
+        raise
+    return dict(line.split("=", 1) for line in found.split("\n") if "=" in line)
 
 
 def content_at(fd: int, *, size_bytes: int, is_leftover: IsLeftover | None = None) -> int | None:

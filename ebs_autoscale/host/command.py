@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import BinaryIO
 
 from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Transient, Unfit
 from ebs_autoscale.host.paths import IS_UNPACKED, LIBRARY
@@ -14,6 +15,9 @@ _PACKAGES = {
     "btrfs": "btrfs-progs",
     "mkfs.btrfs": "btrfs-progs",
     "blkid": "util-linux",
+    "flock": "util-linux",
+    "partx": "util-linux",
+    "sfdisk": "fdisk (util-linux on Amazon Linux and RHEL)",
     "mount": "mount",
     "umount": "mount",
     "findfs": "util-linux",
@@ -57,11 +61,13 @@ def run(
     timeout_seconds: float,
     stopping: Callable[[], bool] = never,
     cancel: Callable[[], object] | None = None,
+    stdin: str = "",
+    keep_open: Sequence[int] = (),
 ) -> str:
     """Run a tool to its end and return its stdout; the tool does not outlive the call.
 
-    Without a shell and stdin, with messages in English. The tool has its own process group, so that
-    Ctrl-C reaches only us. `stopping` is called five times a second.
+    Without a shell, with messages in English, and with the descriptors `keep_open`. The tool has
+    its own process group, so that Ctrl-C reaches only us. `stopping` is called five times a second.
 
     With `cancel`, that function ends the tool, and nothing else does: no signal is sent to it, it
     ignores SIGTERM, SIGINT and SIGHUP, and it outlives the call if it takes long to end, and us if
@@ -71,7 +77,8 @@ def run(
     when it is not installed; Transient when the host cannot start it now; Stopped once `stopping`
     has returned true and the tool was ended.
     """
-    process = _start([*_IGNORING_SIGNALS, *argv] if cancel else argv)
+    command = [*_IGNORING_SIGNALS, *argv] if cancel else argv
+    process = _start(command, stdin=stdin, keep_open=keep_open)
     try:
         return _finish(process, tuple(argv), timeout_seconds, stopping, cancel)
     except BaseException:
@@ -86,10 +93,7 @@ def feed(argv: Sequence[str], text: bytes, *, timeout_seconds: float) -> int:
     it prints is not kept, and none of the processes that it starts outlives it. Raises Transient
     when the host cannot start it now.
     """
-    # In memory, so that the command need not read it for the call to go on.
-    with os.fdopen(os.memfd_create("stdin"), "w+b") as file:
-        file.write(text)
-        file.seek(0)
+    with _in_memory(text) as file:
         try:
             process = subprocess.Popen(
                 [*_BOUNDED, f"{timeout_seconds:g}", *argv],
@@ -147,18 +151,22 @@ class Question:
             _close_pipes(self._process)
 
 
-def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
+def _start(
+    argv: Sequence[str], *, stdin: str = "", keep_open: Sequence[int] = ()
+) -> subprocess.Popen[str]:
     try:
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C", "PATH": _search_path()},
-            encoding="utf-8",
-            errors="replace",
-            process_group=0,
-        )
+        with _in_memory(stdin.encode()) as file:
+            return subprocess.Popen(
+                argv,
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C", "PATH": _search_path()},
+                encoding="utf-8",
+                errors="replace",
+                process_group=0,
+                pass_fds=keep_open,
+            )
     except (FileNotFoundError, PermissionError) as error:
         package = _PACKAGES.get(argv[0])
         hint = f"install the package {package}" if package else f"install {argv[0]}"
@@ -168,6 +176,14 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
         raise Unfit(what, hint=hint, cause=Cause.MISSING_TOOL) from error
     except OSError as error:
         raise Transient(f"cannot start {argv[0]}: {error.strerror}", cause=Cause.HOST) from error
+
+
+def _in_memory(text: bytes) -> BinaryIO:
+    """A file with this text, so that whoever gives it to a command need not wait for its reader."""
+    file = os.fdopen(os.memfd_create("stdin"), "w+b")
+    file.write(text)
+    file.seek(0)
+    return file
 
 
 def _search_path() -> str:

@@ -39,9 +39,9 @@ def replace(path: Path, text: str) -> None:
     _write(real, text, keep=is_there, publish=os.replace)
 
 
-def create(path: Path, text: str) -> None:
+def create(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Create the file with this content, readable by all; raises Unfit when it exists."""
-    _write(path, text, keep=False, publish=_link_new)
+    _write(path, text, keep=False, publish=_link_new, mode=mode)
 
 
 def publish(path: Path, text: str) -> None:
@@ -71,7 +71,14 @@ def make_folder(path: Path) -> None:
         path.chmod(0o755)
 
 
-def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path], None]) -> None:
+def _write(
+    real: Path,
+    text: str,
+    *,
+    keep: bool,
+    publish: Callable[[Path, Path], None],
+    mode: int = 0o644,
+) -> None:
     # Always the same name, so that what a killed process left is overwritten.
     part = real.with_name(f".{real.name}.ebs-autoscale")
     try:
@@ -83,7 +90,7 @@ def _write(real: Path, text: str, *, keep: bool, publish: Callable[[Path, Path],
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
                 shutil.copystat(real, part)
             else:
-                os.fchmod(file.fileno(), 0o644)
+                os.fchmod(file.fileno(), mode)
             file.write(text.encode(*_ENCODING))
             file.flush()
             os.fsync(file.fileno())

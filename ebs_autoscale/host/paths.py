@@ -8,6 +8,7 @@ from zlib import crc32
 CONFIG_FOLDER = Path("/etc/ebs-autoscale")
 CONFIG_DEFAULT = CONFIG_FOLDER / "config.yaml"
 RUNTIME_DIRECTORY = Path("/run/ebs-autoscale")
+PARTITION_TABLES = Path("/var/lib/ebs-autoscale/partition-tables")
 LOG_FILE = Path("/var/log/ebs-autoscale.log")
 
 # The folder with the packages. That of a release, which runs wherever it is unpacked, also has a
