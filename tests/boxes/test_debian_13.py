@@ -6,17 +6,18 @@ from uuid import uuid4
 import pytest
 from ec2_sandbox.settings import SandboxSettings
 
+from ebs_autoscale.errors import Cause
+from ebs_autoscale.telemetry import EventKind
 from tests.boxes.box import Box
 from tests.boxes.conftest import require_tree
 from tests.boxes.seen import (
-    UNIT,
     configure,
     devices,
     fill,
     initialise,
-    shown,
     state,
     volumes,
+    wait_event,
     wait_growth,
 )
 from tests.boxes.tree import Tree, cached_root
@@ -56,7 +57,6 @@ def test_a_life_on_debian_13(box: Box, tmp_path_factory: pytest.TempPathFactory)
     fill(box, left=20)
     wait_growth(box)
     boot_without_btrfs(box)
-    box.wait_until(lambda: state(box) == "active", "the service once there is btrfs again")
     fill(box, left=20)
     wait_growth(box, 2)
     assert devices(box) == 3
@@ -64,13 +64,12 @@ def test_a_life_on_debian_13(box: Box, tmp_path_factory: pytest.TempPathFactory)
 
 
 def boot_without_btrfs(box: Box) -> None:
-    """The daemon says that it is missing, and systemd starts it again and again."""
+    """The daemon watches, and says that it is missing before space is needed."""
     box.exec("mv", f"{BY_HAND}/btrfs", "/root")
     box.reboot()
-    box.wait_until(lambda: shown(box, "ExecMainStatus") == "5", "the daemon to find no btrfs")
-    told = box.journal("--boot", "--unit", UNIT, "--grep", "`btrfs` is not installed").splitlines()
-    assert all("apt-get install btrfs-progs" in line for line in told)
-    assert told
+    missing = {"CAUSE": Cause.NO_BTRFS_PROGS.value, "HINT": "apt-get install btrfs-progs"}
+    wait_event(box, EventKind.CONDITION_BEGAN, **missing)
+    assert state(box) == "active"
     box.exec("mv", "/root/btrfs", BY_HAND)
 
 
