@@ -58,8 +58,8 @@ def require_able_to_grow(kind: FilesystemKind) -> None:
         raise Unfit(
             "this process lacks the capability CAP_SYS_RESOURCE, without which Linux does not grow "
             "ext4",
-            hint="have the unit's CapabilityBoundingSet= include it, or start the container with "
-            "`--cap-add SYS_RESOURCE`; XFS and BTRFS grow without it",
+            hint="run `ebs-autoscale init MOUNTPOINT`, which adds it to the unit, and restart "
+            "that; start a container with `--cap-add SYS_RESOURCE`",
             cause=Cause.CAPABILITY,
         )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Unfit
 from ebs_autoscale.host import files, paths
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.mountinfo import MountTable
+from ebs_autoscale.model import FilesystemKind
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 UNITS = ("ebs-autoscale.service", "ebs-autoscale@.service")
@@ -37,6 +39,10 @@ _LIFTED_FOR = {
     "ProtectHome=no": ("/home/", "/root/", "/run/user/"),
     "PrivateTmp=no": ("/tmp/", "/var/tmp/"),  # noqa: S108 -- no file is created there
     "ProtectSystem=no": ("/usr/", "/boot/", "/efi/", "/etc/"),
+}
+# What a kind of filesystem needs besides; a second line adds to the capabilities of the unit.
+_NEEDED_BY: dict[str, tuple[str, ...]] = {
+    FilesystemKind.EXT4: ("CapabilityBoundingSet=CAP_SYS_RESOURCE",)
 }
 # A stop takes as long as the current step of a growth, see TimeoutStopSec in the unit.
 _TIMEOUT_SECONDS = 120.0
@@ -184,7 +190,9 @@ def enable_service(*, mountpoint: str, config_path: Path) -> str:
     for name in UNITS:
         if not _is_packaged(name):
             files.replace(UNIT_FOLDER / name, _for_this_program(shipped(f"systemd/{name}")))
-    files.replace(_drop_in_path(unit), _drop_in(mountpoint))
+    mounted = MountTable().at(mountpoint)
+    kind = mounted.kind if mounted else ""
+    files.replace(_drop_in_path(unit), drop_in(mountpoint, kind=kind))
     # What `journalctl -x` explains is not worth an `init` that fails, as where /usr is read-only.
     with suppress(EbsAutoscaleError):
         files.replace(CATALOG, shipped(f"systemd/{CATALOG.name}"))
@@ -260,12 +268,13 @@ def _drop_in_path(unit: str) -> Path:
     return UNIT_FOLDER / f"{unit}.d/mountpoint.conf"
 
 
-def _drop_in(mountpoint: str) -> str:
+def drop_in(mountpoint: str, *, kind: str) -> str:
+    """What a unit is told of its mountpoint and of the kind of filesystem on it."""
     mount = mount_unit(mountpoint)
     text = f"[Unit]\nAfter={mount}\nWants={mount}\n"
-    for setting, folders in _LIFTED_FOR.items():
-        if f"{mountpoint}/".startswith(folders):
-            text += f"\n[Service]\n{setting}\n"
+    lifted = [key for key, folders in _LIFTED_FOR.items() if f"{mountpoint}/".startswith(folders)]
+    for setting in [*lifted, *_NEEDED_BY.get(kind, ())]:
+        text += f"\n[Service]\n{setting}\n"
     return text
 
 

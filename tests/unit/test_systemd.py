@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebs_autoscale.host.paths import escape_path
+from ebs_autoscale.host.systemd import drop_in
 
 KNOWN = {
     "/": "-",
@@ -47,3 +48,21 @@ def test_no_two_paths_share_a_name(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     unescaped = escape_path(path).replace("-", "/").encode("latin-1").decode("unicode_escape")
     assert f"/{unescaped}".encode("latin-1").decode("utf-8") == path
+
+
+@pytest.mark.parametrize(
+    ("mountpoint", "kind", "settings"),
+    [
+        ("/scratch", "btrfs", []),
+        ("/", "xfs", []),
+        ("/", "ext4", ["CapabilityBoundingSet=CAP_SYS_RESOURCE"]),
+        ("/home/data", "xfs", ["ProtectHome=no"]),
+        ("/var/tmp/x", "ext4", ["PrivateTmp=no", "CapabilityBoundingSet=CAP_SYS_RESOURCE"]),
+    ],
+)
+def test_a_drop_in(mountpoint: str, kind: str, settings: list[str]) -> None:
+    """It orders the unit after the mount, and gives it what this place and this kind need."""
+    lines = drop_in(mountpoint, kind=kind).splitlines()
+    mount = f"{escape_path(mountpoint)}.mount"
+    assert lines[:3] == ["[Unit]", f"After={mount}", f"Wants={mount}"]
+    assert [line for line in lines[3:] if line not in {"", "[Service]"}] == settings
