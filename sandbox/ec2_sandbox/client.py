@@ -131,6 +131,14 @@ class SandboxControl:
         """
         self._ask("POST", "device_fault", {"volume_id": volume_id, "fault": fault})
 
+    def grow_device(self, volume_id: str, size_bytes: int) -> None:
+        """Enlarge the block device of a volume, without telling EC2.
+
+        With a modification that is `stuck` or a `ghost`, this is a device that grows early or late,
+        in steps, or to less than was asked for.
+        """
+        self._ask("POST", "device_size", {"volume_id": volume_id, "size_bytes": size_bytes})
+
     def operate(self, action: str, **params: Any) -> Any:
         """Carry out an EC2 action as an operator would; returns EC2's answer.
 

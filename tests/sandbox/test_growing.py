@@ -10,7 +10,7 @@ import pytest
 from ec2_sandbox.devices.failing import DeviceFault
 from ec2_sandbox.faults import FaultKind, FaultRule
 
-from tests.sandbox.conftest import Rig, Start
+from tests.sandbox.conftest import Rig, Start, eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -108,6 +108,35 @@ def test_a_volume_grows_before_its_first_attachment(start: Start) -> None:
     assert size_gib(rig, volume_id) == 2
     with Path(node(rig, volume_id)).open("rb") as device:
         assert device.read(11) == b"somebody's\0"
+
+
+def test_a_device_grows_as_a_test_wants(start: Start) -> None:
+    """Before EC2 says so, to another size, in steps; never back."""
+    rig = start(block_devices="nitro")
+    rig.control.add_fault(FaultRule(kind=FaultKind.STUCK, action="ModifyVolume"))
+    volume_id = rig.attached(Size=1)
+    rig.ec2.modify_volume(VolumeId=volume_id, Size=4)
+    for asked, size in ((2, 2), (3, 3), (1, 3)):
+        rig.control.grow_device(volume_id, asked * GIB)
+        assert size_gib(rig, volume_id) == size
+    assert (rig.seen(volume_id).size_gib, rig.seen(volume_id).modification) == (1, "modifying")
+
+
+def test_partitions_appear_with_their_device(start: Start) -> None:
+    """They are where the kernel of a real host has them, and go when the volume does."""
+    rig = start(block_devices="nitro")
+    volume_id = rig.attached(Size=1)
+    argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", node(rig, volume_id)]
+    subprocess.run(argv, input=b"label: gpt\nsize=1MiB\n,\n", check=True)
+    rig.attach(detached(rig, volume_id))
+    rig.control.advance(1)
+    parts = [Path(f"{node(rig, volume_id)}p{number}") for number in (1, 2)]
+    assert [part.is_block_device() for part in parts] == [True, True]
+    parts[1].write_bytes(b"data")
+    detached(rig, volume_id)
+    # Meanwhile, another device of that name may have some.
+    gone = Path(f"/sys/class/block/{parts[1].name}")
+    eventually(lambda: not gone.exists())
 
 
 def test_a_failing_device_grows(start: Start) -> None:

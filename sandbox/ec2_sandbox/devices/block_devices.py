@@ -140,6 +140,7 @@ class LoopBlockDevices:
             link.unlink()
         _place(link, target=os.path.relpath(self._dev / backed.loop.name, link.parent))
         backed.link = link
+        backed.loop.show_partitions()
 
     def disappear(self, volume_id: str) -> None:
         """Remove the link, and the device unless it is in use."""

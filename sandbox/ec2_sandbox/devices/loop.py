@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ec2_sandbox.devices.namespace import hint_for_refusal
+from ec2_sandbox.devices.partitions import has_table, show_partitions
 from ec2_sandbox.errors import HostUnfit
 
 # linux/loop.h
@@ -23,6 +24,8 @@ _LOOP_CTL_ADD = 0x4C80
 _LOOP_CTL_REMOVE = 0x4C81
 _LOOP_CTL_GET_FREE = 0x4C82
 _LO_FLAGS_AUTOCLEAR = 4
+# Else partitions outlive the device, and the next one with its name has them.
+_LO_FLAGS_PARTSCAN = 8
 _BLKROSET = 0x125D  # linux/fs.h
 # struct loop_config: fd, block_size, struct loop_info64, 8 reserved words.
 # Of loop_info64 (232 bytes) only lo_flags is set, 52 bytes in.
@@ -98,6 +101,11 @@ class LoopDevice:
         for offset, data in content.items():
             os.pwrite(self._device_fd, data, offset)
 
+    def show_partitions(self) -> None:
+        """Have the partitions on it, if there are any, appear as those of a real device do."""
+        if has_table(self._file_fd):
+            show_partitions(self.name)
+
     @property
     def is_bound(self) -> bool:
         """Whether the file has a device at present."""
@@ -154,7 +162,7 @@ def attach(file_fd: int, *, unshared: bool = False) -> tuple[str, int]:
 
     The name of an `unshared` one is not in the /dev of other namespaces, where it was never used.
     """
-    config = _LOOP_CONFIG.pack(file_fd, 0, _LO_FLAGS_AUTOCLEAR)
+    config = _LOOP_CONFIG.pack(file_fd, 0, _LO_FLAGS_AUTOCLEAR | _LO_FLAGS_PARTSCAN)
     control_fd = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(_ATTEMPTS):

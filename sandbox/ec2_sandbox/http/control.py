@@ -25,8 +25,9 @@ class Control:
 
     Resources: health, settings, state, journal, faults, policy, clock, `device`, which hides or
     shows the block device of an attached volume, `device_fault`, which lets it fail,
-    `credentials`, which can be deleted, `snapshot`, which makes one, and `operator`, which carries
-    out an EC2 action of somebody else: no fault or policy concerns it, and no journal has it.
+    `device_size`, which enlarges it whatever EC2 says, `credentials`, which can be deleted,
+    `snapshot`, which makes one, and `operator`, which carries out an EC2 action of somebody else:
+    no fault or policy concerns it, and no journal has it.
     """
 
     def __init__(self, world: World, *, faults: FaultRules, journal: Journal) -> None:
@@ -44,6 +45,7 @@ class Control:
             ("POST", "policy"): self._set_policy,
             ("POST", "device"): self._show_device,
             ("POST", "device_fault"): self._fail_device,
+            ("POST", "device_size"): self._grow_device,
             ("POST", "snapshot"): self._make_snapshot,
             ("POST", "operator"): self._operate,
             ("DELETE", "credentials"): lambda _: self._world.credentials.expire(),
@@ -87,6 +89,10 @@ class Control:
     def _fail_device(self, wanted: Mapping[str, Any]) -> None:
         with self._world.lock:
             self._world.devices.fail(wanted["volume_id"], DeviceFault(wanted["fault"]))
+
+    def _grow_device(self, wanted: Mapping[str, Any]) -> None:
+        with self._world.lock:
+            self._world.devices.grow(wanted["volume_id"], wanted["size_bytes"])
 
     def _make_snapshot(self, wanted: Mapping[str, Any]) -> dict[str, str]:
         content = {int(at): bytes.fromhex(data) for at, data in wanted["content"].items()}
