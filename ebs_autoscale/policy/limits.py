@@ -52,7 +52,8 @@ def full(volumes: Sequence[Volume], slots_free: int | None, limits: Limits) -> F
     """The limit that leaves no room for another volume."""
     count = len(volumes)
     if limits.volumes is not None and count >= limits.volumes:
-        why = f"{count} of {counted(limits.volumes, 'volume')} exist already"
+        exist = "exists" if count == 1 else "exist"
+        why = f"{count} of {counted(limits.volumes, 'volume')} {exist} already"
         return Full(why, "raise limits.volumes")
     if slots_free is not None and slots_free <= 0:
         return Full(
