@@ -158,7 +158,7 @@ def plan(arguments: argparse.Namespace) -> int:
         tried=NOTHING_TRIED,
     )
     cost = managed(seen).cost
-    steps = steps_for(decision)
+    steps = steps_for(decision, seen.reading.kind)
     if arguments.json:
         found = {
             "decision": decision.kind,

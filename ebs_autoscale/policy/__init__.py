@@ -8,9 +8,12 @@ from ebs_autoscale.policy.decision import (
     unbalanced_metadata,
 )
 from ebs_autoscale.policy.enlarging import (
+    COMPLETION_SECONDS,
     DAY_SECONDS,
     MODIFICATIONS_PER_DAY,
+    misfit_of,
     own_devices,
+    sole_volume_problem,
     unused_devices,
     without,
 )
@@ -57,6 +60,7 @@ from ebs_autoscale.policy.settings import (
 from ebs_autoscale.policy.shortage import (
     Shortage,
     describe_available,
+    describe_inodes,
     lead_time_seconds,
     poll_delay_seconds,
     seconds_until_full,
@@ -64,6 +68,7 @@ from ebs_autoscale.policy.shortage import (
 )
 
 __all__ = [
+    "COMPLETION_SECONDS",
     "DAY_SECONDS",
     "GROWTH_SECONDS_PRIOR",
     "MODIFICATIONS_PER_DAY",
@@ -89,6 +94,7 @@ __all__ = [
     "decide",
     "describe",
     "describe_available",
+    "describe_inodes",
     "device_problems",
     "expected",
     "failed",
@@ -97,6 +103,7 @@ __all__ = [
     "listed",
     "managed",
     "may_be_device",
+    "misfit_of",
     "missing_device",
     "missing_reserve",
     "next_action",
@@ -109,6 +116,7 @@ __all__ = [
     "retry_delay_seconds",
     "seconds_until_full",
     "shortage_of",
+    "sole_volume_problem",
     "steps_for",
     "unbalanced_metadata",
     "unfinished",

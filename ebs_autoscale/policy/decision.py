@@ -9,6 +9,7 @@ from ebs_autoscale.model import (
     Enlarge,
     Enlargement,
     EnlargeVolume,
+    FilesystemKind,
     Finish,
     Grow,
     GrowthId,
@@ -20,7 +21,12 @@ from ebs_autoscale.model import (
     Step,
     Volume,
 )
-from ebs_autoscale.policy.enlarging import enlarge, enlarging_size, unfinished_enlargement
+from ebs_autoscale.policy.enlarging import (
+    enlarge,
+    enlarging_size,
+    misfit_of,
+    unfinished_enlargement,
+)
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.limits import cooling, full, granted, priced
 from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, limited, next_growth, waiting
@@ -81,8 +87,14 @@ def _more_space(
     reason: str,
 ) -> Grow | Enlarge | Refuse:
     """A new volume or a larger one, or the limit that forbids it."""
-    volumes, method = limited(seen, tried), policy.sizing.method
+    volumes, method, kind = limited(seen, tried), policy.sizing.method, seen.reading.kind
     no_other = full(volumes, seen.inventory.slots_free, policy.limits)
+    if not kind.takes_devices:
+        if misfit := misfit_of(method, kind):
+            return Refuse(
+                limit=misfit.cause, reason=f"{reason}, but {misfit.sentence}", hint=misfit.hint
+            )
+        method, no_other = GrowthMethod.ENLARGE, None
     too_soon = cooling(volumes, policy.limits, reason=reason)
     requested = Size(wanted_bytes) if wanted_bytes else None
     if method is GrowthMethod.ENLARGE or (method is GrowthMethod.AUTO and no_other):
@@ -127,8 +139,18 @@ def unbalanced_metadata(seen: Observation) -> Finish | None:
     )
 
 
-def steps_for(decision: Decision) -> tuple[Step, ...]:
-    """The steps still missing, in their order; none when there is nothing to do."""
+def steps_for(decision: Decision, kind: FilesystemKind = FilesystemKind.BTRFS) -> tuple[Step, ...]:
+    """The steps still missing, in their order; none when there is nothing to do.
+
+    On a filesystem of one device metadata cannot be unbalanced.
+    """
+    steps = _steps_for(decision)
+    if kind.takes_devices:
+        return steps
+    return tuple(step for step in steps if not isinstance(step, BalanceMetadata))
+
+
+def _steps_for(decision: Decision) -> tuple[Step, ...]:
     match decision:
         case Grow(growth=growth, size_bytes=size):
             return (CreateVolume(growth=growth, size_bytes=size), *_steps_after(0, growth))

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from math import inf
 
 from ebs_autoscale.errors import Cause, Problem
 from ebs_autoscale.model import (
@@ -9,6 +11,7 @@ from ebs_autoscale.model import (
     SLACK_BYTES,
     Enlarge,
     Enlargement,
+    FilesystemKind,
     Finish,
     Observation,
     Price,
@@ -28,14 +31,51 @@ from ebs_autoscale.units import format_size
 MODIFICATIONS_PER_DAY = 4
 DAY_SECONDS = 24 * 3600.0
 
+# Before it is completed there is no other modification. "Minutes to hours" (EBS User Guide); full
+# volumes of 125 GiB were seen to take 6 to 24 hours.
+COMPLETION_SECONDS = 600.0
+
 # Passes by itself: another try is worth it without anybody's doing.
 _PASSING = frozenset({Cause.MODIFICATIONS, Cause.SLOW_MODIFICATION, Cause.MODIFICATION_FAILED})
 
+_RETRIED = "it is tried again as soon as EC2 may allow it"
+_DETACH_HINT = "detach volumes that are not needed, to have room for another one"
+_MOVE_HINT = "move the data to a larger volume, or to a filesystem of several volumes (BTRFS)"
+
 
 def own_devices(seen: Observation) -> list[Volume]:
-    """The volumes that a growth created and that are devices now: no others are enlarged."""
-    ours = (v for v in seen.inventory.volumes if seen.is_device(v) and not v.foreign)
+    """The volumes that are ours and devices now: no others are enlarged.
+
+    A filesystem of one device may be on any volume that has our tags: `init` sets them, and a root
+    volume always comes from a snapshot.
+    """
+    is_sole = not seen.reading.kind.takes_devices
+    ours = (v for v in seen.inventory.volumes if seen.is_device(v) and (is_sole or not v.foreign))
     return sorted(ours, key=lambda volume: volume.growth)
+
+
+def misfit_of(method: GrowthMethod, kind: FilesystemKind) -> Problem | None:
+    """Why a filesystem of this kind never grows with this `growth.method`; None if it does."""
+    if kind.takes_devices or method is not GrowthMethod.ADD:
+        return None
+    what = f"growth.method is {method}, and {kind} cannot have more than one device"
+    return Problem(Cause.METHOD, what, "set growth.method to auto")
+
+
+def sole_volume_problem(seen: Observation) -> Problem | None:
+    """Why nothing can be enlarged below a filesystem that has one device for good; None if it can.
+
+    What is not ours is never modified.
+    """
+    reading = seen.reading
+    if reading.kind.takes_devices or own_devices(seen):
+        return None
+    names = ", ".join(device.label for device in reading.devices)
+    return Problem(
+        Cause.METHOD,
+        f"{names} is not a volume with the tags of ebs-autoscale",
+        f"run `ebs-autoscale init {reading.mountpoint}`, which tags the volume",
+    )
 
 
 def unused_devices(reading: Reading) -> Mapping[str, int]:
@@ -87,7 +127,9 @@ def enlarge(
     in_the_way = {problem.volume for problem in problems}
     able = [volume for volume in volumes if volume.id not in in_the_way]
     if not able:
-        return _refusal(problems, no_other, reason)
+        if seen.reading.kind.takes_devices:
+            return _refusal(problems, no_other, reason)
+        return _refusal_of_sole(sole_volume_problem(seen) or problems[0], reason)
     because = f"{reason}, and {no_other.why}" if no_other else reason
     room = {volume.id: room_in(volume, policy.sizing) for volume in able}
     roomy = [volume for volume in able if room[volume.id] >= size.size_bytes]
@@ -104,10 +146,11 @@ def enlarge(
         return allowed
     target_bytes = -(-volume.size_bytes // GIB) * GIB + allowed.size_bytes
     best = "the smallest" if roomy else "the one with most room"
+    chosen = f"{volume.id}, {best} of {len(able)}," if len(able) > 1 else volume.id
     return Enlarge(
         volume=volume,
         target_bytes=target_bytes,
-        reason=f"{allowed.reason}; {volume.id}, {best} of {len(able)}, is enlarged from "
+        reason=f"{allowed.reason}; {chosen} is enlarged from "
         f"{format_size(volume.size_bytes)} to {format_size(target_bytes)}",
         instead_of_new=no_other is not None,
         usd_per_month=allowed.usd_per_month,
@@ -123,21 +166,29 @@ def without(volumes: Sequence[Volume], problem: Problem, tried: Tried) -> Tried:
 def enlarging_size(seen: Observation, policy: GrowthPolicy, forecast: Forecast) -> Size:
     """The usual size, and more if the trend would use up all modifications before the day is over.
 
-    A trend of some seconds is worth as much as there is already, and more where a modification was
-    needed within the day.
+    A trend of some seconds is worth what it writes until EC2 can have completed the modification,
+    or as much as there is already. Where a modification was needed within the day, it is worth
+    more, for the rest of the day: how many were used up EC2 does not say.
     """
     volumes = own_devices(seen)
+    count, size_bytes = max(1, len(volumes)), seen.reading.size_bytes
     changes = (volume.modification for volume in volumes if volume.modification)
     ages = (each.age_seconds for each in changes if each.age_seconds is not None)
-    is_proved = any(age < DAY_SECONDS for age in ages)
-    factor = MODIFICATIONS_PER_DAY if is_proved else 1
-    trend = lasting_size(
+    age = min(ages, default=inf)
+    seconds, most_bytes = DAY_SECONDS / MODIFICATIONS_PER_DAY, size_bytes
+    if age < DAY_SECONDS:
+        seconds = max(seconds, DAY_SECONDS - age)
+        most_bytes *= MODIFICATIONS_PER_DAY
+    lasting = partial(lasting_size, seen.reading, forecast)
+    scarce = "since a volume can be modified four times a day"
+    slow = "since a modification takes that long to be completed"
+    return next_size(
         seen.reading,
+        policy,
         forecast,
-        seconds=DAY_SECONDS / MODIFICATIONS_PER_DAY / max(1, len(volumes)),
-        max_bytes=factor * seen.reading.size_bytes,
+        lasting(seconds=seconds / count, max_bytes=most_bytes, why=scarce),
+        lasting(seconds=COMPLETION_SECONDS / count, max_bytes=policy.sizing.max_bytes, why=slow),
     )
-    return next_size(seen.reading, policy, forecast, trend)
 
 
 def _obstacles(seen: Observation, policy: GrowthPolicy, tried: Tried) -> Iterator[Problem]:
@@ -151,12 +202,13 @@ def _obstacles(seen: Observation, policy: GrowthPolicy, tried: Tried) -> Iterato
             yield Problem(Cause.MODIFICATIONS, what, volume=volume.id)
         elif not volume.largest_bytes:
             what = f"EC2 cannot enlarge the type of {volume.id}"
-            yield Problem(Cause.METHOD, what, volume=volume.id)
+            hint = "" if seen.reading.kind.takes_devices else _MOVE_HINT
+            yield Problem(Cause.METHOD, what, hint, volume.id)
         elif room_in(volume, policy.sizing) < GIB:
             what = f"{volume.id} cannot have more than {format_size(volume.size_bytes)}"
             hint = "raise growth.max"
             if volume.size_bytes >= volume.largest_bytes:
-                hint = "detach volumes that are not needed, to have room for another one"
+                hint = _DETACH_HINT if seen.reading.kind.takes_devices else _MOVE_HINT
             yield Problem(Cause.LIMIT_SIZE, what, hint, volume.id)
 
 
@@ -174,8 +226,18 @@ def _refusal(problems: Sequence[Problem], no_other: Full | None, reason: str) ->
     limit = Cause.LIMIT_VOLUMES if no_other else Cause.METHOD
     if any(problem.cause in _PASSING for problem in problems):
         limit = Cause.MODIFICATIONS
-        hints = ["it is tried again as soon as EC2 may allow it", *hints]
+        hints = [_RETRIED, *hints]
     return Refuse(limit=limit, reason=what, hint="; or ".join(hints))
+
+
+def _refusal_of_sole(problem: Problem, reason: str) -> Refuse:
+    """Under the limit that keeps the only volume of the filesystem from being enlarged."""
+    hints = [_RETRIED] if problem.cause in _PASSING else []
+    return Refuse(
+        limit=problem.cause,
+        reason=f"{reason}, but {problem.sentence}",
+        hint="; or ".join(filter(None, (*hints, problem.hint))),
+    )
 
 
 def _price_of_more(volume: Volume, price: Price | None) -> Price | None:

@@ -1,10 +1,11 @@
 """What is wrong with the filesystem itself, and what to do about it. Pure."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ebs_autoscale.errors import Cause, Problem
-from ebs_autoscale.model import MIB, Device, Reading
+from ebs_autoscale.model import MIB, Device, FilesystemKind, Reading
 from ebs_autoscale.policy.settings import AVAILABLE_MIN_BYTES, Threshold
 from ebs_autoscale.units import counted, format_size
 
@@ -56,8 +57,7 @@ def problems_of(reading: Reading) -> Iterator[Problem]:
     `filesystems.btrfs.mount`, and `device_problems` for what is known of it.
     """
     yield from device_problems(reading.mountpoint, reading.devices)
-    if full := _full(reading):
-        what = f"{reading.mountpoint} has no space left for {full}: writes fail with ENOSPC"
+    if what := _full(reading):
         hint = "delete files; `ebs-autoscale status` shows why it does not grow"
         yield Problem(Cause.FULL, what, hint)
     if limited := _nearly_used(reading):
@@ -102,9 +102,29 @@ def _errors_of(device: Device) -> str:
 
 
 def _full(reading: Reading) -> str:
+    path = reading.mountpoint
     if reading.metadata_room_bytes < FULL_BYTES:
-        return "metadata"
-    return "data" if reading.available_bytes < FULL_BYTES else ""
+        return f"{path} has no space left for metadata: writes fail with ENOSPC"
+    if reading.available_bytes < FULL_BYTES:
+        return f"{path} has no space left for data: writes fail with ENOSPC"
+    if reading.inodes and not reading.inodes.available:
+        return f"{path} has no inodes left: new files fail with ENOSPC"
+    return ""
+
+
+def _extending(device: Device, reading: Reading) -> str:
+    """The commands by which an operator has the filesystem use all of the block device."""
+    match reading.kind:
+        case FilesystemKind.BTRFS:
+            command = f"`btrfs filesystem resize {device.devid}:max {reading.mountpoint}`"
+        case FilesystemKind.XFS:
+            command = f"`xfs_growfs {reading.mountpoint}`"
+        case FilesystemKind.EXT4:
+            command = f"`resize2fs /dev/{device.partition or device.name}`"
+    if not device.partition:
+        return command
+    number = re.sub(r"^.*\D", "", device.partition)
+    return f"`growpart /dev/{device.name} {number}` and {command}"
 
 
 class Remark(NamedTuple):
@@ -133,7 +153,8 @@ def remarks_of(
             yield Remark(
                 "slack",
                 f"{size} of {shown} are not used: the volume was enlarged",
-                f"run `btrfs filesystem resize {device.devid}:max {reading.mountpoint}`",
+                "the daemon uses them, and `ebs-autoscale grow` does so at once, if the volume has "
+                f"the tags of ebs-autoscale; else run {_extending(device, reading)}",
             )
     if names := [device.name for device in reading.devices if device.name in encrypted]:
         yield Remark(

@@ -215,7 +215,7 @@ def _is_in_the_way(state: LoopState, shortage: Shortage, now_seconds: float) -> 
     if state.retry_in_seconds(now_seconds):
         # It runs beside a refusal: no volume can be created anyway.
         return False
-    if shortage.of is Resource.DATA:
+    if shortage.of is not Resource.METADATA:
         return True
     began = state.usable_at_seconds or state.started_at_seconds
     return now_seconds - began >= BALANCE_PATIENCE_SECONDS

@@ -73,6 +73,8 @@ def failed(seen: Observation) -> list[Volume]:
 
 
 def _above_devices(seen: Observation) -> Iterator[Volume]:
+    if not seen.reading.kind.takes_devices:
+        return
     first, last = _ordinals_above_devices(seen)
     for volume in seen.inventory.volumes:
         is_near = volume.attached_to in {"", seen.inventory.instance_id}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from math import floor, inf
+from math import ceil, floor, inf
 
-from ebs_autoscale.model import GIB, MIB, Reading
+from ebs_autoscale.model import GIB, MIB, Inodes, Reading
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.health import FULL_BYTES
 from ebs_autoscale.policy.settings import AUTO_LEAD_TIME, GrowthPolicy, LadderStep
@@ -26,6 +26,12 @@ REACTION_SECONDS = 0.25
 METADATA_HEADROOM_MIN_BYTES = 256 * MIB
 METADATA_BYTES_PER_SECOND = 30_000_000
 
+# One process was measured to create 58,000 empty files on ext4 in a second of CPU time, two at once
+# no more than that each.
+INODES_PER_SECOND = 100_000
+
+# A filesystem too small to ever have so much of either is judged by this share of its own.
+SMALL_SHARE = 1 / 20
 
 # With less data than this, some writers fail already, and a rate no longer shows: data goes by
 # chunks.
@@ -38,6 +44,7 @@ class Resource(Enum):
 
     DATA = "data"
     METADATA = "metadata"
+    INODES = "inodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +61,20 @@ def shortage_of(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> S
     if data:
         return Shortage(Resource.DATA, f"{describe_available(reading)}, {data}")
     min_bytes = _metadata_min_bytes(reading, lead_time_seconds(policy, forecast))
-    if reading.metadata_room_bytes >= min_bytes:
-        return None
-    headroom = format_size(int(reading.metadata_room_bytes))
-    return Shortage(
-        Resource.METADATA,
-        f"metadata headroom is {headroom}, less than {format_size(int(min_bytes))} "
-        f"({describe_available(reading)})",
-    )
+    if reading.metadata_room_bytes < min_bytes:
+        headroom = format_size(int(reading.metadata_room_bytes))
+        return Shortage(
+            Resource.METADATA,
+            f"metadata headroom is {headroom}, less than {format_size(int(min_bytes))} "
+            f"({describe_available(reading)})",
+        )
+    inodes, least = reading.inodes, min_inodes(reading, policy, forecast)
+    if inodes and inodes.available < least:
+        return Shortage(
+            Resource.INODES,
+            f"{describe_inodes(inodes)}, less than {ceil(least)} ({describe_available(reading)})",
+        )
+    return None
 
 
 def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Iterator[str]:
@@ -77,7 +90,8 @@ def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
         rate = written / lead
         left = reading.available_bytes / rate
         speed = f"{rate / MIB:.0f} MiB/s"
-        yield f"full in {max(1.0, left):.0f} s at {speed}; adding a volume may take {lead:.0f} s"
+        growth = "adding a volume" if reading.kind.takes_devices else "enlarging the volume"
+        yield f"full in {max(1.0, left):.0f} s at {speed}; {growth} may take {lead:.0f} s"
 
 
 def _written_bytes(reading: Reading, forecast: Forecast, lead_seconds: float) -> float:
@@ -94,6 +108,9 @@ def seconds_until_full(reading: Reading, forecast: Forecast) -> float:
     almost_full_bytes = max(ALMOST_FULL_BYTES, reading.size_bytes * ALMOST_FULL_SHARE)
     if reading.available_bytes <= almost_full_bytes or reading.metadata_room_bytes <= FULL_BYTES:
         return 0.0
+    inodes = reading.inodes
+    if inodes and inodes.available <= inodes.total * ALMOST_FULL_SHARE:
+        return 0.0
     rate = forecast.fill_bytes_per_second
     return reading.available_bytes / rate if rate > 0 else inf
 
@@ -102,6 +119,12 @@ def describe_available(reading: Reading) -> str:
     """The figure that every reason begins with; never rounded up to a threshold."""
     percent = floor(10 * reading.available_percent) / 10
     return f"{percent:.1f} % ({format_size(reading.available_bytes)}) available"
+
+
+def describe_inodes(inodes: Inodes) -> str:
+    """How many inodes are left; never rounded up to a threshold."""
+    percent = floor(1000 * inodes.available / inodes.total) / 10
+    return f"{inodes.available} of {inodes.total} inodes ({percent:.1f} %) available"
 
 
 def lead_time_seconds(policy: GrowthPolicy, forecast: Forecast) -> float:
@@ -126,8 +149,17 @@ def ladder_step_of(reading: Reading, policy: GrowthPolicy) -> LadderStep | None:
 
 def _metadata_min_bytes(reading: Reading, lead_seconds: float) -> float:
     wanted = max(METADATA_HEADROOM_MIN_BYTES, METADATA_BYTES_PER_SECOND * lead_seconds)
-    # A filesystem too small to ever have that headroom is judged by its size instead.
-    return min(wanted, reading.size_bytes / 20)
+    return min(wanted, reading.size_bytes * SMALL_SHARE)
+
+
+def min_inodes(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> float:
+    """How many inodes must stay available: the share of the threshold, and enough for the worst."""
+    if reading.inodes is None:
+        return 0.0
+    total = reading.inodes.total
+    share = total * available_percent_floor(reading, policy) / 100
+    created = INODES_PER_SECOND * lead_time_seconds(policy, forecast)
+    return max(share, min(created, total * SMALL_SHARE))
 
 
 def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> float:
@@ -144,9 +176,12 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
     )
     fastest = max(ASSUMED_FILL_BYTES_PER_SECOND, forecast.fill_bytes_per_second)
     metadata = reading.metadata_room_bytes - _metadata_min_bytes(reading, lead)
+    available = reading.inodes.available if reading.inodes else inf
+    inodes = available - min_inodes(reading, policy, forecast)
     lasts = min(
         (reading.available_bytes - trigger) / fastest,
         max(reading.available_bytes / fastest - forecast.growth_seconds, REACTION_SECONDS),
         metadata / METADATA_BYTES_PER_SECOND,
+        inodes / INODES_PER_SECOND,
     )
     return min(max(lasts, policy.polling.min_seconds), policy.polling.max_seconds)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 
-from ebs_autoscale.model import GIB, MIB, Reading
+from ebs_autoscale.model import GIB, MIB, Inodes, Reading
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.settings import (
     AVAILABLE_MIN_BYTES,
@@ -12,6 +13,7 @@ from ebs_autoscale.policy.settings import (
     GrowthPolicy,
 )
 from ebs_autoscale.policy.shortage import (
+    SMALL_SHARE,
     available_percent_floor,
     ladder_step_of,
     lead_time_seconds,
@@ -79,31 +81,36 @@ def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> I
         written(rate)
         for rate in (forecast.sustained_bytes_per_second, forecast.fill_bytes_per_second)
     )
-    yield _written(sustained, seconds, max_bytes=sizing.sold_max_bytes)
+    until = "another volume can be added" if reading.kind.takes_devices else "more can be added"
+    yield _written(sustained, seconds, max_bytes=sizing.sold_max_bytes, until=until)
     # A new burst may end at once, so it asks for no more than the current size. Doubling gives
     # the next growth as much time as this one had.
-    yield _written(peak, seconds, max_bytes=reading.size_bytes)
+    yield _written(peak, seconds, max_bytes=reading.size_bytes, until=until)
     percent = available_percent_floor(reading, policy)
     yield Size(
         _missing_bytes(reading, percent, policy.threshold.available_min_bytes),
         "the least that ends the shortage",
     )
+    if reading.inodes:
+        missing = _bytes_for_inodes(reading.inodes, percent, reading)
+        yield Size(missing, "the least that ends the shortage of inodes")
 
 
-def lasting_size(reading: Reading, forecast: Forecast, *, seconds: float, max_bytes: int) -> Size:
+def lasting_size(
+    reading: Reading, forecast: Forecast, *, seconds: float, max_bytes: int, why: str
+) -> Size:
     """What the trend needs for this long, where more space can be had no sooner."""
     rate = forecast.sustained_bytes_per_second
     written = forecast.bounded(rate, seconds, used_bytes=reading.used_bytes)
     speed = f"{written / seconds / MIB:.0f} MiB/s"
-    why = f"{speed} for {format_duration(seconds)}, since a volume can be modified four times a day"
-    return Size(int(min(written, max_bytes)), why)
+    return Size(int(min(written, max_bytes)), f"{speed} for {format_duration(seconds)}, {why}")
 
 
-def _written(written_bytes: float, seconds: float, *, max_bytes: int) -> Size:
+def _written(written_bytes: float, seconds: float, *, max_bytes: int, until: str) -> Size:
     speed = f"{written_bytes / seconds / MIB:.0f} MiB/s" if seconds else ""
     return Size(
         int(min(written_bytes, max_bytes)),
-        f"{speed} for {seconds:.0f} s, until another volume can be added",
+        f"{speed} for {seconds:.0f} s, until {until}",
     )
 
 
@@ -123,6 +130,20 @@ def _missing_for(percent: float, reading: Reading) -> int:
     """
     below = reading.size_bytes * percent / 100 - reading.available_bytes
     return int(below / (1 - percent / 100))
+
+
+def _bytes_for_inodes(inodes: Inodes, percent: float, reading: Reading) -> int:
+    """What has to be added so that this share of inodes is available: they grow as it does.
+
+    At least the share that a burst of new files may take, see `min_inodes`.
+    """
+    share = max(percent / 100, SMALL_SHARE)
+    if share >= 1:
+        return 0
+    missing = (inodes.total * share - inodes.available) / (1 - share)
+    # The tables of inodes themselves are no part of what statvfs counts.
+    size_bytes = max(reading.size_bytes, sum(each.size_bytes for each in reading.devices))
+    return ceil(missing * size_bytes / inodes.total)
 
 
 def _whole_gib(size_bytes: int) -> int:

@@ -95,6 +95,9 @@ def after_failed_enlargement(
     problem = Problem.of_error(error)
     if is_optional(error, decision):
         return without(own_devices(seen), problem, tried)
+    if not seen.reading.kind.takes_devices and error.cause is not Cause.MODIFICATIONS:
+        # There is no other volume to try, so that it ends under its own cause, with its back-off.
+        return None
     return without([volume], problem, tried) if error.cause in _OF_ONE_VOLUME else None
 
 

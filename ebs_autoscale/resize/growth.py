@@ -144,7 +144,7 @@ def _after(
     """What was tried in vain, if the growth goes on after this failure; None where it ends."""
     if seen is None or volume is None:
         return None
-    if not isinstance(decision, Grow | Hold | Refuse) and isinstance(decision.growth, Enlargement):
+    if isinstance(decision, Enlarge | Finish) and isinstance(decision.growth, Enlargement):
         return after_failed_enlargement(error, decision, volume, seen, tried)
     return after_failure(error, volume, seen, tried, world)
 
@@ -183,7 +183,8 @@ def _execute(
     try:
         if isinstance(decision, Grow):
             _require_few_spoiled(seen, world)
-        at = carry_out(steps_for(decision), _volume_of(decision, seen), seen, world, created)
+        steps = steps_for(decision, seen.reading.kind)
+        at = carry_out(steps, _volume_of(decision, seen), seen, world, created)
     except EbsAutoscaleError:
         look_after_volumes(seen, tried, world)
         raise

@@ -37,7 +37,7 @@ def adopt_predecessors(seen: Observation, world: World) -> Observation:
     # Devices first: the ordinal of a volume that waits is above theirs.
     for volume, node in sorted(found.items(), key=lambda item: not item[1]):
         is_loose = volume.state == "available" and not volume.attached_to and not volume.foreign
-        is_next = is_loose and waiting(seen) is None
+        is_next = is_loose and seen.reading.kind.takes_devices and waiting(seen) is None
         if not is_next and not seen.reading.has_device(node):
             continue
         claimed = replace(volume, growth=next_growth(seen))

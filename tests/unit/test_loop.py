@@ -20,7 +20,7 @@ from ebs_autoscale.policy.loop import (
 from ebs_autoscale.policy.shortage import Resource, Shortage
 
 NOW = 10_000.0
-DATA, METADATA = (Shortage(of, "short") for of in Resource)
+DATA, METADATA, INODES = (Shortage(of, "short") for of in Resource)
 
 FRESH = LoopState(started_at_seconds=NOW, pending_from_seconds=NOW + 5)
 IDLE = replace(FRESH, pending=False)
@@ -52,10 +52,12 @@ LOOK, START, STOP = Action.LOOK_AGAIN, Action.START_GROWTH, Action.STOP_BALANCE
 def test_the_table(
     state: LoopState, after: float, phase: Phase, actions: tuple[Action, ...], *, running: bool
 ) -> None:
-    """In each phase: without a shortage, with one of data, with one of metadata."""
+    """In each phase: without a shortage, with one of data or inodes, with one of metadata."""
     now = NOW + after
     assert state.phase(now, running=running) is phase
-    for shortage, action in zip((None, DATA, METADATA), actions, strict=True):
+    calm, data, metadata = actions
+    wanted = ((None, calm), (DATA, data), (INODES, data), (METADATA, metadata))
+    for shortage, action in wanted:
         asked = next_action(state, shortage, now_seconds=now, running=running, conditions=False)
         assert asked is action
 
@@ -114,7 +116,7 @@ def test_the_lock_is_timed_from_the_first_need() -> None:
 @given(
     state=st.sampled_from([FRESH, IDLE, BACKING_OFF, UNBALANCED, GROWING, BALANCING]),
     after=st.floats(0, 1e6),
-    shortage=st.sampled_from([None, DATA, METADATA]),
+    shortage=st.sampled_from([None, DATA, METADATA, INODES]),
     conditions=st.booleans(),
 )
 def test_never_two_growths(
