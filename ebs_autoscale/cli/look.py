@@ -58,7 +58,10 @@ class FilesystemStatus:
     @property
     def decision(self) -> DecisionKind:
         """What the policy would do, EC2 and its limits left out."""
-        return DecisionKind.GROW if self.shortage else DecisionKind.HOLD
+        if not self.shortage:
+            return DecisionKind.HOLD
+        takes_devices = self.reading.kind.takes_devices
+        return DecisionKind.GROW if takes_devices else DecisionKind.ENLARGE
 
     @property
     def reason(self) -> str:

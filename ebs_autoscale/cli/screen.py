@@ -8,8 +8,8 @@ from ebs_autoscale.cli.look import FilesystemStatus, Status
 from ebs_autoscale.cli.terminal import Look, Paint
 from ebs_autoscale.cli.throttled import sentences
 from ebs_autoscale.errors import with_hint
-from ebs_autoscale.model import MIB, Device, Reading
-from ebs_autoscale.policy import Limits
+from ebs_autoscale.model import MIB, Device
+from ebs_autoscale.policy import Limits, describe_inodes
 from ebs_autoscale.telemetry import ManagedVolumes, RecentGrowth, State, View
 from ebs_autoscale.units import counted, format_duration, format_size, printable, wrapped
 
@@ -76,7 +76,7 @@ def _bar(seen: FilesystemStatus, look: Look) -> Iterator[str]:
     reading = seen.reading
     size = reading.size_bytes or 1
     used = max(0, reading.size_bytes - reading.available_bytes)
-    unallocated = min(_unallocated_bytes(reading), reading.available_bytes)
+    unallocated = min(reading.unallocated_bytes or 0, reading.available_bytes)
     columns = max(1, (look.columns or _BAR_COLUMNS) - 4)
     used_columns = min(columns, round(columns * used / size))
     unallocated_columns = min(columns - used_columns, round(columns * unallocated / size))
@@ -84,11 +84,14 @@ def _bar(seen: FilesystemStatus, look: Look) -> Iterator[str]:
     paint = Paint.ALARM if seen.problems else Paint.WARNING if seen.shortage else Paint.GOOD
     bar = look.painted(look.used * used_columns, paint)
     yield f"  {bar}{look.free * free_columns}{look.unallocated * unallocated_columns}"
-    parts = (
+    is_allocated = reading.unallocated_bytes is not None
+    free = look.free + look.unallocated if is_allocated else look.free
+    parts = [
         f"{look.used} used {_share(used, size)}",
-        f"{look.free}{look.unallocated} available {_share(reading.available_bytes, size)}",
-        f"{look.unallocated} unallocated {_share(unallocated, size)}",
-    )
+        f"{free} available {_share(reading.available_bytes, size)}",
+    ]
+    if is_allocated:
+        parts.append(f"{look.unallocated} unallocated {_share(unallocated, size)}")
     legend = "  ".join(part.replace(" ", _GLUE) for part in parts)
     yield from wrapped(legend, look.columns, first="  ", indent="  ").split("\n")
 
@@ -97,10 +100,6 @@ def _share(part_bytes: int, size_bytes: int) -> str:
     # Rounded down, as in the decision.
     percent = floor(1000 * part_bytes / size_bytes) / 10
     return f"{format_size(part_bytes)}, {percent:.1f} %"
-
-
-def _unallocated_bytes(reading: Reading) -> int:
-    return sum(device.unallocated_bytes for device in reading.devices if not device.missing)
 
 
 def _rows(status: Status) -> Iterator[Row]:
@@ -132,7 +131,11 @@ def _of_volumes(status: Status) -> Iterator[Row]:
     managed = status.daemon.view.managed if status.daemon else ManagedVolumes()
     if devices := seen.reading.devices if seen else status.devices:
         volumes = seen.volumes if seen else {}
-        rows = [_device(device, volumes.get(device.name, "")) for device in devices]
+        is_allocated = not seen or seen.reading.unallocated_bytes is not None
+        rows = [
+            _device(device, volumes.get(device.name, ""), is_allocated=is_allocated)
+            for device in devices
+        ]
         yield Row("devices", _table(rows))
     if seen and settings:
         for slow in sentences(seen.throttled, devices, seen.volumes, settings.volume):
@@ -186,14 +189,15 @@ def _growth(growth: RecentGrowth, now_seconds: float) -> tuple[str, ...]:
     )
 
 
-def _device(device: Device, volume: str) -> tuple[str, ...]:
+def _device(device: Device, volume: str, *, is_allocated: bool) -> tuple[str, ...]:
     if device.missing:
         name = f" ({device.name})" if device.name else ""
         return (f"devid {device.devid} MISSING{name}", volume)
     size = device.size_bytes
     allocated = 100 * (size - device.unallocated_bytes) / size if size else 0
     use = f"{allocated:.0f} % allocated" if device.writable else "no room"
-    return (device.label, volume, format_size(size), use)
+    name = device.partition or device.label
+    return (name, volume, format_size(size), use if is_allocated else "")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -236,7 +240,10 @@ def _details(seen: FilesystemStatus) -> Iterator[Row]:
     if reading.metadata_headroom_bytes is not None:
         headroom = format_size(reading.metadata_headroom_bytes)
         yield Row("metadata", [f"{reading.metadata_profile}, room for {headroom} more"])
-    yield Row("reserve", [f"{held} of {wanted} held for emergencies"])
+    if reading.inodes:
+        yield Row("inodes", [describe_inodes(reading.inodes)])
+    if reading.kind.takes_devices:
+        yield Row("reserve", [f"{held} of {wanted} held for emergencies"])
     if quota := reading.quota:
         left, limit = format_size(quota.left_bytes), format_size(quota.limit_bytes)
         yield Row("quota", [f"{left} of {limit} left to quota group {quota.qgroup}"])
@@ -244,5 +251,6 @@ def _details(seen: FilesystemStatus) -> Iterator[Row]:
         yield Row("running", [", ".join(filter(None, (seen.operation, seen.progress)))])
     for remark in seen.remarks:
         yield Row("remark", [with_hint(remark.sentence, remark.hint)])
-    yield Row("shown by df", [f"{format_size(reading.statvfs_available_bytes)} available"])
-    yield Row("filesystem", [reading.filesystem])
+    if reading.statvfs_available_bytes != reading.available_bytes:
+        yield Row("shown by df", [f"{format_size(reading.statvfs_available_bytes)} available"])
+    yield Row("filesystem", [f"{reading.kind} {reading.filesystem}"])

@@ -56,6 +56,7 @@ def _as_dict(status: Status) -> dict[str, Any]:
 def _of_filesystem(seen: FilesystemStatus) -> dict[str, Any]:
     return {
         "filesystem": seen.reading.filesystem,
+        "kind": seen.reading.kind,
         "decision": seen.decision,
         "reason": seen.reason,
         "remarks": {remark.name: remark.sentence for remark in seen.remarks},
@@ -75,11 +76,12 @@ def _figures(reading: Reading) -> dict[str, Any]:
         "used_bytes": reading.used_bytes,
         "available_bytes": reading.available_bytes,
         "available_percent": round(reading.available_percent, 2),
-        "unallocated_bytes": sum(device.unallocated_bytes for device in reading.devices),
+        "unallocated_bytes": reading.unallocated_bytes,
         "statvfs_available_bytes": reading.statvfs_available_bytes,
         "metadata_headroom_bytes": reading.metadata_headroom_bytes,
         "metadata_profile": reading.metadata_profile,
         "reserve_bytes": reading.reserve_bytes,
+        "inodes": asdict(reading.inodes) if reading.inodes else None,
         "quota": asdict(reading.quota) if reading.quota else None,
     }
 

@@ -123,6 +123,13 @@ class Reading:
         headroom_bytes = self.metadata_headroom_bytes
         return inf if headroom_bytes is None else headroom_bytes
 
+    @property
+    def unallocated_bytes(self) -> int | None:
+        """What is in no chunk yet, on the devices that are present; None where there are none."""
+        if not self.kind.takes_devices:
+            return None
+        return sum(each.unallocated_bytes for each in self.devices if not each.missing)
+
     def has_device(self, name: str) -> bool:
         """Whether the block device with this kernel name is in the filesystem now."""
         return any(device.name == name and not device.missing for device in self.devices)

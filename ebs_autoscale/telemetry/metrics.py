@@ -111,13 +111,23 @@ METRICS = (
     ),
     _of_reading(
         "unallocated_bytes",
-        "Space on the devices that is in no chunk yet.",
-        lambda reading: sum(device.unallocated_bytes for device in reading.devices),
+        "Space on the devices that is in no chunk of BTRFS yet.",
+        lambda reading: reading.unallocated_bytes,
     ),
     _of_reading(
         "metadata_headroom_bytes",
-        "What metadata can still take.",
+        "What metadata of BTRFS can still take.",
         lambda reading: reading.metadata_headroom_bytes,
+    ),
+    _of_reading(
+        "inodes",
+        "Inodes of an ext4, used or not.",
+        lambda reading: reading.inodes.total if reading.inodes else None,
+    ),
+    _of_reading(
+        "inodes_available",
+        "Inodes of an ext4 that are left for new files.",
+        lambda reading: reading.inodes.available if reading.inodes else None,
     ),
     _of_reading(
         "reserve_bytes",

@@ -15,7 +15,7 @@ from ebs_autoscale.cli.throttled import Throttled
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.ebs_statistics import Exceeded
 from ebs_autoscale.errors import Cause, ConfigInvalid, Problem, Unfit
-from ebs_autoscale.model import GIB, Device, Quota
+from ebs_autoscale.model import GIB, Device, FilesystemKind, Inodes, Quota
 from ebs_autoscale.policy import GrowthPolicy, Limits, Remark, Shortage
 from ebs_autoscale.policy.shortage import Resource
 from ebs_autoscale.telemetry import ManagedVolumes, RecentGrowth, RunningDaemon, State, View
@@ -131,6 +131,24 @@ EXTREMES = {
     "in a moment": status_of(
         filesystem=replace(seen_of(100, 1), fill_bytes_per_second=1e10),
         daemon=daemon_of(retry_at=NOW + 0.3),
+    ),
+    "ext4": status_of(
+        filesystem=replace(
+            seen_of(),
+            reading=reading_of(
+                100,
+                10,
+                kind=FilesystemKind.EXT4,
+                metadata_headroom_bytes=None,
+                metadata_profile="",
+                inodes=Inodes(total=6_553_600, available=65_535),
+                statvfs_available_bytes=10 * GIB,
+            ),
+            volumes={"nvme0n1": "vol-1"},
+            shortage=Shortage(Resource.INODES, LONG),
+            operation="none",
+            progress="",
+        )
     ),
     "unfit": status_of(
         filesystem=None,
@@ -278,3 +296,20 @@ def test_only_a_terminal_is_redrawn(*, is_terminal: bool, term: str | None, has:
     """On one that takes no escape sequences, `--watch` prints one look below the other."""
     env = {"TERM": term} if term else {}
     assert has_escapes(is_terminal=is_terminal, env=env) is has
+
+
+def test_what_only_btrfs_has() -> None:
+    """Elsewhere nothing is said of chunks, metadata or a reserve, but of inodes."""
+    ext4, btrfs = text_of(EXTREMES["ext4"], columns=120), text_of(status_of(), columns=120)
+    for words in ("unallocated", "allocated", "metadata dup", "reserve"):
+        assert words not in ext4
+    assert "unallocated" in btrfs
+    assert "reserve" in btrfs
+    assert "enlarge: " in ext4
+    assert "inodes 65535 of 6553600 inodes (0.9 %) available" in ext4
+    assert "filesystem ext4 6a92f8de-" in ext4
+    seen = EXTREMES["ext4"].filesystem
+    assert seen
+    partition = replace(seen.reading.devices[0], partition="nvme0n1p1")
+    reading = replace(seen.reading, devices=(partition,))
+    assert "devices nvme0n1p1" in text_of(status_of(filesystem=replace(seen, reading=reading)))

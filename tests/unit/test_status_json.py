@@ -62,6 +62,18 @@ def test_it_is_json_of_any_parser(name: str) -> None:
     assert json.loads(text, parse_constant=pytest.fail)["schema"] == SCHEMA
 
 
+def test_what_does_not_exist_is_null() -> None:
+    """Chunks and room for metadata on ext4, inodes that can run out on BTRFS."""
+    ext4, btrfs = as_dict([EXTREMES["ext4"]]), as_dict([status_of()])
+    assert (ext4["kind"], btrfs["kind"]) == ("ext4", "btrfs")
+    assert (ext4["decision"], ext4["inodes"]) == ("enlarge", {"total": 6553600, "available": 65535})
+    for key in ("unallocated_bytes", "metadata_headroom_bytes"):
+        assert ext4[key] is None
+        assert btrfs[key] > 0
+    assert btrfs["inodes"] is None
+    assert ext4.keys() == btrfs.keys()
+
+
 def test_what_is_left_of_a_wait() -> None:
     """Counted from the moment of the look."""
     found = as_dict([status_of(daemon=daemon_of(retry_at=int(NOW) + 53))])
