@@ -20,7 +20,7 @@ def translated_errors(what: str) -> Iterator[None]:
         raise translated(
             what,
             code=answer.get("Code") or "",
-            message=answer.get("Message") or "",
+            message=(answer.get("Message") or "").rstrip("."),
             status=about.get("HTTPStatusCode", 400),
             operation=error.operation_name,
         ) from error
