@@ -117,8 +117,8 @@ def test_kill_around_a_tool(
     done: bool,
 ) -> None:
     """Killed before or after btrfs did its work, the growth is finished with that one volume."""
-    # While it moves metadata, a balance holds up to 0.5 GiB more: that is not to look like a shortage,
-    # for which the daemon would stop it.
+    # While it moves metadata, a balance holds up to 0.5 GiB more: that is not to look like a
+    # shortage, for which the daemon would stop it.
     host.configure(metadata={"rebalance": "full"}, growth={"size": "2GiB", "min": "1GiB"})
     reached, path = held_tool(tmp_path, held=held, done=done)
     host.fill(20)
