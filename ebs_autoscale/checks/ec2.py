@@ -1,7 +1,10 @@
 """Checks of EC2: identity, permissions, clock, attachment slots, quota, orphaned volumes."""
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ebs_autoscale.checks.background import Answer
@@ -32,12 +35,14 @@ from ebs_autoscale.ec2.role import InstanceRole
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
 from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.model import Inventory, Observation, RoleCredentials, Volume
 from ebs_autoscale.policy import (
     GrowthMethod,
     listed,
     may_be_device,
     missing_device,
+    sole_volume_problem,
     unused_volumes,
     waiting,
 )
@@ -141,7 +146,8 @@ class Look:
         self._owned = self._ask(cloud.owned)
         self._instance = self._ask(cloud.instance)
         self._predecessors = self._ask(cloud.predecessors)
-        self._enlarges = may_enlarge(settings)
+        # Where no device can be added, no volume is created and none is attached.
+        self._adds, self._enlarges = seen.kind.takes_devices, may_enlarge(settings)
         self._described = self._ask_all(describing(cloud, enlarges=self._enlarges))
         self._refusals: dict[str, Refusal] = {}
 
@@ -162,11 +168,12 @@ class Look:
         """One line for each call of a growth, whichever of them are refused."""
         for action, answer in self._described.items():
             yield self._permission_line(action, answer.result)
-        yield from self._creation_lines()
+        if self._adds:
+            yield from self._creation_lines()
         yield from self._use_lines()
 
     def _permission_line(self, action: str, refusal: Refusal) -> Line:
-        is_optional = self._settings.policy.sizing.method is GrowthMethod.AUTO
+        is_optional = self._adds and self._settings.policy.sizing.method is GrowthMethod.AUTO
         if action in {ENLARGE, LOOK_AT_ENLARGING} and is_optional and isinstance(refusal, Denied):
             what = f"{action}: not allowed, so no volume is enlarged where no other can be added"
             return Line("ec2", "ok", f"{what} (`ebs-autoscale iam-policy --enlarge` allows it)")
@@ -188,7 +195,8 @@ class Look:
 
     def _use_lines(self) -> Iterator[Line]:
         owned = self._owned.result
-        actions = actions_on_volumes(self._settings.volume, enlarges=self._enlarges)
+        wanted = {"enlarges": self._enlarges, "adds": self._adds}
+        actions = actions_on_volumes(self._settings.volume, **wanted)
         if isinstance(owned, EbsAutoscaleError):
             for action in actions:
                 what = f"{action}: not checked, the managed volumes are not known"
@@ -197,7 +205,7 @@ class Look:
             for action in actions:
                 yield Line("ec2", "ok", f"{action}: not checked, there is no managed volume yet")
         else:
-            answers = self._ask_all(using(self._cloud, owned, enlarges=self._enlarges))
+            answers = self._ask_all(using(self._cloud, owned, **wanted))
             yield from (self._permission_line(each, answers[each].result) for each in actions)
 
     def policy_lines(self) -> Iterator[Line]:
@@ -216,9 +224,9 @@ class Look:
         owned, instance = self._owned.result, self._instance.result
         kind = self._settings.volume.type
         managed = None if isinstance(owned, EbsAutoscaleError) else self._managed(owned)
-        if isinstance(instance, EbsAutoscaleError):
+        if self._adds and isinstance(instance, EbsAutoscaleError):
             yield _unknown("slots", "free attachment slots are not known", instance)
-        else:
+        elif self._adds:
             yield slots_line(instance.slots_free, managed)
         yield from self._tag_lines(instance)
         if isinstance(owned, EbsAutoscaleError):
@@ -229,7 +237,7 @@ class Look:
             instance_id = self._cloud.identity.instance_id
             here = [volume for volume in owned if volume.attached_to == instance_id]
             nodes = {volume.id: BlockDevices().node_of(volume) for volume in here}
-            mounted = {path.name for path in SYSFS.glob("*-*")}
+            mounted = _mounted_filesystems()
             yield from orphan_lines(owned, nodes, self._seen, instance_id, mounted=mounted)
         yield from self._predecessor_lines()
 
@@ -254,6 +262,18 @@ class Look:
             names = ", ".join(volume.id for volume in found)
             hint = "set `adopt: true` to manage them, or delete those that are not needed"
             yield Line("leftovers", "warn", f"created by the older script: {names}", hint)
+
+
+def _mounted_filesystems() -> set[str]:
+    """The UUIDs of mounted filesystems; those other than BTRFS as far as udev knows them."""
+    found = {path.name for path in SYSFS.glob("*-*")}
+    devices = {mount.device for mount in MountTable().mounts()}
+    for link in Path("/dev/disk/by-uuid").glob("*-*"):
+        with suppress(OSError):
+            number = link.stat().st_rdev
+            if f"{os.major(number)}:{os.minor(number)}" in devices:
+                found.add(link.name)
+    return found
 
 
 def _unknown(name: str, what: str, error: EbsAutoscaleError) -> Line:
@@ -327,8 +347,8 @@ def orphan_lines(
 ) -> Iterator[Line]:
     """Volumes of this instance that cost money and are in no mounted filesystem.
 
-    `nodes` maps volume ids to kernel names; `mounted` are the UUIDs of all BTRFS filesystems
-    mounted on this host.
+    Also that the one device of a filesystem is none of them. `nodes` maps volume ids to kernel
+    names; `mounted` are the UUIDs of all filesystems mounted on this host.
     """
     ours = tuple(volume for volume in owned if volume.growth.filesystem == seen.uuid)
     if seen.reading is None or missing_device(seen.reading):
@@ -350,6 +370,8 @@ def orphan_lines(
 
 
 def _leftovers(seen: Observation) -> Iterator[Line]:
+    if problem := sole_volume_problem(seen):
+        yield Line("volume", "fail", problem.sentence, problem.hint)
     if waits := waiting(seen):
         names = listed([waits], seen.inventory.instance_id)
         hint = "the next growth adds it if it is blank; see `ebs-autoscale plan`"

@@ -18,14 +18,17 @@ from ebs_autoscale.filesystems.btrfs.repair import mount_hint
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
+from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.systemd import UNIT_FOLDER, mount_unit
 from ebs_autoscale.host.trusted_path import trusted_path
-from ebs_autoscale.model import Device, Reading
+from ebs_autoscale.model import Device, FilesystemKind, Reading
 from ebs_autoscale.policy import (
     Forecast,
     Remark,
     describe_available,
+    describe_inodes,
     device_problems,
+    misfit_of,
     missing_reserve,
     problems_of,
 )
@@ -49,7 +52,8 @@ _NAME_OF = {
 class FilesystemSeen:
     """What the kernel and fstab say about the filesystem.
 
-    `uuid` is that of the mounted filesystem, else the one in fstab, empty when neither says.
+    `kind` and `uuid` are those of the mounted filesystem, else those in fstab; where neither says,
+    it is to be BTRFS, and the UUID is empty.
     Before `init`, as long as nothing is mounted, `is_free` is whether something can be.
     `error` is why there is no `reading`, `incomplete` what is wrong with an add; `devices` are
     those of a read-only filesystem, `present` those of one that is not mounted; `copies` is what is
@@ -57,6 +61,7 @@ class FilesystemSeen:
     """
 
     mountpoint: str
+    kind: FilesystemKind = FilesystemKind.BTRFS
     uuid: str = ""
     is_set_up: bool = True
     is_free: bool = False
@@ -81,8 +86,12 @@ def expected(mountpoint: str, *, is_set_up: bool = True) -> FilesystemSeen:
     with suppress(EbsAutoscaleError):
         table = files.read_text(FSTAB)
     lines = lines_at(table, mountpoint)
+    mount = MountTable().at(mountpoint)
+    names = ([mount.kind] if mount else []) + [line.kind for line in lines]
+    known = [FilesystemKind(name) for name in names if name in set(FilesystemKind)]
     return FilesystemSeen(
         mountpoint=mountpoint,
+        kind=known[0] if known else FilesystemKind.BTRFS,
         is_set_up=is_set_up,
         uuid=next((line.uuid for line in lines if line.uuid), ""),
         fstab=lines,
@@ -112,7 +121,13 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
         if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and not seen.is_set_up:
             return _rehearse_mount(seen)
         return seen
-    seen = replace(before, uuid=reading.filesystem, reading=reading, operation=operation)
+    seen = replace(
+        before,
+        kind=reading.kind,
+        uuid=reading.filesystem,
+        reading=reading,
+        operation=operation,
+    )
     try:
         filesystem.verify_devices()
     except EbsAutoscaleError as error:
@@ -158,12 +173,18 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
         yield from _operation_lines(seen.operation, seen.mountpoint)
         mounted = seen.reading.filesystem
     yield from fstab_lines(
-        seen.fstab, seen.mountpoint, mounted=mounted, has_mount_unit=seen.has_mount_unit
+        seen.fstab,
+        seen.mountpoint,
+        mounted=mounted,
+        has_mount_unit=seen.has_mount_unit,
+        kind=seen.kind,
     )
 
 
-def reserve_lines(seen: FilesystemSeen, settings: Settings) -> Iterator[Line]:
-    """Whether the emergency reserve is missing."""
+def policy_lines(seen: FilesystemSeen, settings: Settings) -> Iterator[Line]:
+    """Whether it can grow as it is configured to, and whether the emergency reserve is missing."""
+    if misfit := misfit_of(settings.policy.sizing.method, seen.kind):
+        yield Line("method", "fail", misfit.sentence, misfit.hint)
     if seen.reading and (
         missing := missing_reserve(
             settings.reserve_bytes, seen.reading, settings.policy, Forecast()
@@ -191,10 +212,15 @@ def _reading_lines(reading: Reading) -> Iterator[Line]:
     what = describe_available(reading)
     if reading.metadata_profile:
         what += f", metadata {reading.metadata_profile}"
-    yield Line("mount", "ok", f"{reading.filesystem}: {what}")
+    if reading.inodes:
+        what += f", {describe_inodes(reading.inodes)}"
+    yield Line("mount", "ok", f"{reading.kind} {reading.filesystem}: {what}")
     problems = {problem.cause: problem for problem in problems_of(reading)}
     if Cause.MISSING_DEVICE not in problems:
-        each = (f"{device.label} ({format_size(device.size_bytes)})" for device in reading.devices)
+        each = (
+            f"{device.partition or device.label} ({format_size(device.size_bytes)})"
+            for device in reading.devices
+        )
         yield Line("members", "ok", ", ".join(each))
     for problem in problems.values():
         yield _problem_line(problem)
@@ -219,14 +245,19 @@ def _operation_lines(operation: str, mountpoint: str) -> Iterator[Line]:
 
 
 def fstab_lines(
-    entries: Sequence[FstabLine], mountpoint: str, *, mounted: str, has_mount_unit: bool
+    entries: Sequence[FstabLine],
+    mountpoint: str,
+    *,
+    mounted: str,
+    has_mount_unit: bool,
+    kind: FilesystemKind = FilesystemKind.BTRFS,
 ) -> Iterator[Line]:
     """The verdicts on the lines for this mountpoint.
 
     `mounted` is the UUID of the filesystem that is mounted there now, empty when none is.
     """
     uuid = mounted or next((entry.uuid for entry in entries if entry.uuid), "…")
-    wanted = f"`{line_for(uuid, mountpoint)}`"
+    wanted = f"`{line_for(uuid, mountpoint, kind=kind)}`"
     if not entries and has_mount_unit:
         yield Line("fstab", "ok", f"a mount unit mounts {mountpoint}")
     elif not entries:
@@ -237,16 +268,16 @@ def fstab_lines(
         what = f"{counted(len(entries), 'line')} for {mountpoint}"
         yield Line("fstab", "warn", what, f"keep only {wanted}")
     else:
-        found = list(_faults(entries[0], mounted))
+        found = list(_faults(entries[0], mounted, kind))
         for verdict, what in found:
             yield Line("fstab", verdict, what, f"change it to {wanted}")
         if not found:
             yield Line("fstab", "ok", f"{entries[0].source} on {mountpoint}")
 
 
-def _faults(entry: FstabLine, mounted: str) -> Iterator[tuple[Verdict, str]]:
-    if entry.kind not in {"btrfs", "auto"}:
-        yield "fail", f"the line for {entry.mountpoint} mounts {entry.kind}, not btrfs"
+def _faults(entry: FstabLine, mounted: str, kind: FilesystemKind) -> Iterator[tuple[Verdict, str]]:
+    if entry.kind not in {kind, "auto"}:
+        yield "fail", f"the line for {entry.mountpoint} mounts {entry.kind}, not {kind}"
     if mounted and entry.uuid and entry.uuid != mounted:
         what = f"names filesystem {entry.uuid}, but {mounted} is mounted"
         yield "fail", f"the line for {entry.mountpoint} {what}"
@@ -255,7 +286,7 @@ def _faults(entry: FstabLine, mounted: str) -> Iterator[tuple[Verdict, str]]:
         # other devices of its filesystem, systemd waits for ever:
         # https://github.com/systemd/systemd/issues/6605
         yield "warn", f"{entry.source} may name another device after the next boot"
-    if not {"nofail", "noauto"} & {*entry.options}:
+    if entry.mountpoint != "/" and not {"nofail", "noauto"} & {*entry.options}:
         yield "warn", "without nofail, a volume that appears late puts the boot into emergency mode"
     if "degraded" in entry.options:
         yield "warn", "with degraded, it is mounted read-write even if a device is missing"

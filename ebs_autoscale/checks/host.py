@@ -5,6 +5,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from ebs_autoscale import __version__
 from ebs_autoscale.checks.line import Line
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import path_of, run
-from ebs_autoscale.host.requirements import how_to_install_btrfs, require_root
-from ebs_autoscale.model import MIB
+from ebs_autoscale.host.requirements import (
+    how_to_install_btrfs,
+    require_able_to_grow,
+    require_root,
+)
+from ebs_autoscale.model import MIB, FilesystemKind
 from ebs_autoscale.units import format_size
 
 _TOOL_TIMEOUT_SECONDS = 3.0
@@ -38,27 +43,33 @@ def user() -> Iterator[Line]:
     yield Line("user", "ok", "root")
 
 
-def kernel() -> Iterator[Line]:
-    """Whether this kernel has BTRFS, and in a version that works."""
+def kernel(kind: FilesystemKind) -> Iterator[Line]:
+    """Whether this kernel has this kind of filesystem, and in a version that works."""
     release = os.uname().release
     modules = Path("/lib/modules", release)
     known = [Path("/proc/filesystems"), modules / "modules.builtin", modules / "modules.dep"]
-    yield kernel_line(release, *(_text(path) for path in known))
+    yield kernel_line(release, *(_text(path) for path in known), kind=kind)
 
 
-def kernel_line(release: str, filesystems: str, builtin: str, modules: str) -> Line:
+def kernel_line(
+    release: str, filesystems: str, builtin: str, modules: str, *, kind: FilesystemKind
+) -> Line:
     """The verdict from the release, /proc/filesystems and the two lists of modules.
 
     What each version lacks is from the kernel's change log (`fs/btrfs`).
     """
-    what = f"Linux {release}"
-    if not re.search(r"\bbtrfs$", filesystems, re.MULTILINE):
-        if "/btrfs.ko" not in builtin + modules:
-            hint = "use a kernel with BTRFS, such as that of Debian, Ubuntu, Fedora or Amazon Linux"
-            return Line("kernel", "fail", f"{what} has no BTRFS", hint)
-        what += ", the btrfs module is loaded at the first mount"
+    what, name = f"Linux {release}", "BTRFS" if kind is FilesystemKind.BTRFS else str(kind)
+    if not re.search(rf"\b{kind}$", filesystems, re.MULTILINE):
+        if f"/{kind}.ko" not in builtin + modules:
+            hint = (
+                f"use a kernel with {name}, such as that of Debian, Ubuntu, Fedora or Amazon Linux"
+            )
+            return Line("kernel", "fail", f"{what} has no {name}", hint)
+        what += f", the {kind} module is loaded at the first mount"
     else:
-        what += " with BTRFS"
+        what += f" with {name}"
+    if kind is not FilesystemKind.BTRFS:
+        return Line("kernel", "ok", what)
     if _version(release) < (5, 10):
         lacks = "before 5.10, BTRFS does not show its devices and operations in sysfs"
         return Line("kernel", "fail", f"{what}: {lacks}", "use Linux 5.10 or later")
@@ -67,8 +78,12 @@ def kernel_line(release: str, filesystems: str, builtin: str, modules: str) -> L
     return Line("kernel", "ok", what)
 
 
-def tools() -> Iterator[Line]:
+def tools(kind: FilesystemKind) -> Iterator[Line]:
     """Whether the tools are installed, and in a version that works."""
+    if kind is not FilesystemKind.BTRFS:
+        require_able_to_grow(kind)
+        yield Line("tools", "ok", f"what grows {kind} is installed")
+        return
     if path_of("btrfs") is None:
         yield Line("tools", "fail", "the tool `btrfs` is not installed", how_to_install_btrfs())
     else:
@@ -163,7 +178,8 @@ def nvme_line(parameter_seconds: str, queues_milliseconds: Mapping[str, str]) ->
     return Line(
         "nvme",
         "warn",
-        f"I/O on {name} times out after {seconds} s: if EBS stalls that long, BTRFS goes read-only",
+        f"I/O on {name} times out after {seconds} s: if EBS stalls that long, BTRFS goes read-only "
+        "as ext4 does, and XFS shuts down",
         f"add nvme_core.io_timeout={_NVME_TIMEOUT_SECONDS} to the kernel command line and reboot",
     )
 
@@ -178,12 +194,14 @@ def _text(path: Path) -> str:
     return ""
 
 
-CHECKS: tuple[tuple[str, Callable[[], Iterable[Line]]], ...] = (
-    ("user", user),
-    ("kernel", kernel),
-    ("tools", tools),
-    ("python", python),
-    ("run", runtime),
-    ("log", log),
-    ("nvme", nvme),
-)
+def checks(kind: FilesystemKind) -> tuple[tuple[str, Callable[[], Iterable[Line]]], ...]:
+    """All of them by name, for a host whose filesystem is of this kind."""
+    return (
+        ("user", user),
+        ("kernel", partial(kernel, kind)),
+        ("tools", partial(tools, kind)),
+        ("python", python),
+        ("run", runtime),
+        ("log", log),
+        ("nvme", nvme),
+    )

@@ -113,15 +113,16 @@ def may_enlarge(settings: Settings) -> bool:
     return settings.policy.sizing.method is not GrowthMethod.ADD
 
 
-def actions_on_volumes(spec: VolumeSpec, *, enlarges: bool = False) -> list[str]:
+def actions_on_volumes(spec: VolumeSpec, *, enlarges: bool = False, adds: bool = True) -> list[str]:
     """The calls on a managed volume that a growth of such volumes makes."""
     unwanted = set() if spec.delete_on_termination else {OPTIONAL}
     unwanted |= set() if enlarges else {ENLARGE}
+    unwanted |= set() if adds else {"AttachVolume", "DetachVolume", "DeleteVolume"}
     return [each for each in NEED_A_VOLUME if each not in unwanted]
 
 
 def using(
-    cloud: Ec2Volumes, volumes: Sequence[Volume], *, enlarges: bool = False
+    cloud: Ec2Volumes, volumes: Sequence[Volume], *, enlarges: bool = False, adds: bool = True
 ) -> dict[str, Rehearsal]:
     """The calls that act on a managed volume, if there is one."""
     ec2, instance_id = cloud.ec2, cloud.identity.instance_id
@@ -154,7 +155,7 @@ def using(
     }
     return {
         action: partial(_denial, _rehearsal(calls[action]))
-        for action in actions_on_volumes(cloud.requests.spec, enlarges=enlarges)
+        for action in actions_on_volumes(cloud.requests.spec, enlarges=enlarges, adds=adds)
     }
 
 

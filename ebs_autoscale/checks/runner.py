@@ -106,7 +106,6 @@ def _lines(subject: _Subject) -> Iterator[Line]:
     clock = SystemClock()
     until_seconds = clock.now_seconds() + HOST_PATIENCE_SECONDS
     settings, init = subject.settings, subject.init
-    on_host = [Check(name, check) for name, check in host.CHECKS]
     service_checks = [Check("unit", partial(service.unit, subject.path))]
     seen, mount = FilesystemSeen(mountpoint=""), None
     if settings and (mountpoint := settings.mountpoint):
@@ -115,13 +114,14 @@ def _lines(subject: _Subject) -> Iterator[Line]:
         service_checks.append(Check("daemon", partial(service.daemon, mountpoint)))
         service_checks.append(Check("reports", partial(service.reports, settings)))
 
+    on_host = [Check(name, check) for name, check in host.checks(seen.kind)]
     yield subject.line
     yield from _lines_of(on_host, clock, until_seconds)
     if settings and mount:
         try:
             [seen] = mount.results(clock, until_seconds=until_seconds)
             yield from _led_to(init, filesystem.lines(seen))
-            yield from filesystem.reserve_lines(seen, settings)
+            yield from filesystem.policy_lines(seen, settings)
         except EbsAutoscaleError as error:
             yield failed(mount.name, error)
     yield from _led_to(init, _lines_of(service_checks, clock, until_seconds))

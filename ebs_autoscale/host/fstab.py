@@ -89,8 +89,10 @@ def uuid_at(table: str, mountpoint: str) -> str:
     return found[-1] if found else ""
 
 
-def line_for(uuid: str, mountpoint: str, options: tuple[str, ...] = ("defaults",)) -> str:
-    """The line that mounts a filesystem of several volumes at boot.
+def line_for(
+    uuid: str, mountpoint: str, options: tuple[str, ...] = ("defaults",), *, kind: str = "btrfs"
+) -> str:
+    """The line that mounts a filesystem at boot, also one of several volumes.
 
     By UUID, since the names of NVMe devices change; with `nofail`, so that a volume that appears
     late does not end the boot in emergency mode; without `degraded`, since data has no copies.
@@ -98,7 +100,7 @@ def line_for(uuid: str, mountpoint: str, options: tuple[str, ...] = ("defaults",
     point = "".join(_ESCAPED.get(character, character) for character in mountpoint)
     names = {option.partition("=")[0] for option in options}
     added = (option for option in _OPTIONS if option.partition("=")[0] not in names)
-    return f"UUID={uuid} {point} btrfs {','.join((*options, *added))} 0 0"
+    return f"UUID={uuid} {point} {kind} {','.join((*options, *added))} 0 0"
 
 
 def with_line(

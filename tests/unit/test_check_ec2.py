@@ -10,7 +10,8 @@ import pytest
 from ebs_autoscale.checks.ec2 import clock_lines, orphan_lines, quota_line
 from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line
-from ebs_autoscale.model import GrowthId, Reading, Volume
+from ebs_autoscale.checks.permissions import ENLARGE, OPTIONAL, actions_on_volumes
+from ebs_autoscale.model import FilesystemKind, GrowthId, Reading, Volume, VolumeSpec
 from tests.unit.samples import FILESYSTEM, INSTANCE, reading_of, volume_of
 
 NOW = 1_764_000_000.0
@@ -108,3 +109,25 @@ def test_what_counts_against_the_quota() -> None:
     line = quota_line([volume_of(1), detached(2)], "gp3")
     assert line.verdict == "ok"
     assert all(each in line.sentence for each in ("40 GiB", "2 volumes", "gp3"))
+
+
+@pytest.mark.parametrize("kind", [FilesystemKind.XFS, FilesystemKind.EXT4])
+def test_the_only_volume_must_be_ours(kind: FilesystemKind) -> None:
+    """Without our tags it cannot be enlarged, and `init` sets them; a loose one is reported."""
+    reading = reading_of(100, 50, kind=kind)
+    [line] = lines_of([], reading)
+    assert (line.name, line.verdict) == ("volume", "fail")
+    assert "nvme0n1" in line.sentence
+    assert "`ebs-autoscale init /scratch`" in line.hint
+    restored = volume_of(0, foreign="restored from snap-1")
+    assert lines_of([restored], reading) == []
+    [loose] = lines_of([restored, detached(1)], reading)
+    assert (loose.name, "vol-0001" in loose.sentence) == ("leftovers", True)
+    assert "the next growth adds it" not in loose.hint
+
+
+def test_calls_of_a_filesystem_that_is_only_enlarged() -> None:
+    """Nothing is created, attached or deleted, so that nothing is said of these permissions."""
+    spec = VolumeSpec()
+    assert actions_on_volumes(spec, enlarges=True, adds=False) == [OPTIONAL, ENLARGE]
+    assert set(actions_on_volumes(spec, enlarges=True)) > {OPTIONAL, ENLARGE}

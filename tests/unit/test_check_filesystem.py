@@ -1,16 +1,25 @@
 """What `check` says of a filesystem and of its line in fstab."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ebs_autoscale.checks.filesystem import FilesystemSeen, expected, fstab_lines, lines
+from ebs_autoscale.checks import filesystem
+from ebs_autoscale.checks.filesystem import (
+    FilesystemSeen,
+    expected,
+    fstab_lines,
+    lines,
+    policy_lines,
+)
+from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices
 from ebs_autoscale.host.fstab import line_for, parse
-from ebs_autoscale.model import Reading
-from ebs_autoscale.policy import problems_of
+from ebs_autoscale.model import FilesystemKind, Inodes, Reading
+from ebs_autoscale.policy import GrowthMethod, GrowthPolicy, Sizing, problems_of
 from tests.unit.samples import FILESYSTEM, reading_of
 
 OTHER = "11111111-2222-4333-8444-555555555555"
@@ -108,6 +117,54 @@ def test_lines_of_fstab(table: str, verdict: str, named: str) -> None:
     assert (line.name, line.verdict) == ("fstab", verdict)
     assert named in line.sentence
     assert (GOOD in line.hint) == (verdict != "ok")
+
+
+@pytest.mark.parametrize("kind", [FilesystemKind.XFS, FilesystemKind.EXT4])
+def test_one_device(kind: FilesystemKind) -> None:
+    """Its line in fstab has its kind; that growth.method: add cannot grow it is told before."""
+    reading = reading_of(
+        100,
+        50,
+        kind=kind,
+        metadata_headroom_bytes=None,
+        metadata_profile="",
+        inodes=Inodes(total=100, available=30) if kind is FilesystemKind.EXT4 else None,
+    )
+    good = line_for(FILESYSTEM, "/scratch", kind=kind)
+    seen = replace(seen_of(reading), kind=kind, fstab=parse(good))
+    found = list(lines(seen))
+    assert [(line.name, line.verdict) for line in found] == [
+        ("mount", "ok"),
+        ("members", "ok"),
+        ("fstab", "ok"),
+    ]
+    assert found[0].sentence.startswith(f"{kind} {FILESYSTEM}")
+    assert ("30 of 100 inodes" in found[0].sentence) == (kind is FilesystemKind.EXT4)
+    [wrong] = [line for line in lines(replace(seen, fstab=parse(GOOD))) if line.verdict == "fail"]
+    assert good in wrong.hint
+    for method, count in ((GrowthMethod.AUTO, 0), (GrowthMethod.ADD, 1)):
+        policy = GrowthPolicy(sizing=Sizing(method=method))
+        settings = Settings(mountpoint="/scratch", policy=policy)
+        failed = list(policy_lines(seen, settings))
+        assert [(line.name, line.verdict) for line in failed] == [("method", "fail")] * count
+        assert all("growth.method to auto" in line.hint for line in failed)
+
+
+def test_the_root_filesystem_needs_no_nofail() -> None:
+    """The boot cannot go on without it."""
+    root = parse(f"UUID={FILESYSTEM} / xfs defaults 0 0")
+    [line] = fstab_lines(
+        root, "/", mounted=FILESYSTEM, has_mount_unit=False, kind=FilesystemKind.XFS
+    )
+    assert line.verdict == "ok"
+
+
+def test_the_kind_before_it_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fstab says it, else it is to be BTRFS."""
+    monkeypatch.setattr(filesystem, "FSTAB", tmp_path / "fstab")
+    (tmp_path / "fstab").write_text(line_for(FILESYSTEM, "/nonexistent", kind="xfs"), "utf-8")
+    assert expected("/nonexistent").kind is FilesystemKind.XFS
+    assert expected("/elsewhere").kind is FilesystemKind.BTRFS
 
 
 def test_everything_wrong_with_a_line() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from ebs_autoscale.checks.host import kernel_line, nvme_line, progs_line
 from ebs_autoscale.host.requirements import how_to_install_btrfs
+from ebs_autoscale.model import FilesystemKind
 
 FILESYSTEMS = "nodev\tsysfs\nnodev\ttmpfs\n\text4\n"
 WITH_BTRFS = f"{FILESYSTEMS}\tbtrfs\n"
@@ -27,10 +28,28 @@ MODULES = "kernel/fs/btrfs/btrfs.ko.zst: kernel/lib/raid6/raid6_pq.ko.zst\n"
 )
 def test_kernels(release: str, filesystems: str, builtin: str, modules: str, verdict: str) -> None:
     """A kernel needs BTRFS, loaded or loadable, and at least 5.10."""
-    line = kernel_line(release, filesystems, builtin, modules)
+    line = kernel_line(release, filesystems, builtin, modules, kind=FilesystemKind.BTRFS)
     assert line.verdict == verdict
     assert release in line.sentence
     assert bool(line.hint) == (verdict != "ok")
+
+
+@pytest.mark.parametrize(
+    ("kind", "filesystems", "modules", "verdict"),
+    [
+        (FilesystemKind.EXT4, FILESYSTEMS, "", "ok"),
+        (FilesystemKind.XFS, FILESYSTEMS, "kernel/fs/xfs/xfs.ko.xz: \n", "ok"),
+        (FilesystemKind.XFS, WITH_BTRFS, MODULES, "fail"),
+    ],
+)
+def test_kernels_without_btrfs(
+    kind: FilesystemKind, filesystems: str, modules: str, verdict: str
+) -> None:
+    """What matters is the kind that is mounted or to be mounted; BTRFS is not needed for others."""
+    line = kernel_line("4.18.0-553.el8_10", filesystems, "", modules, kind=kind)
+    assert line.verdict == verdict
+    assert kind in line.sentence
+    assert "BTRFS" not in f"{line.sentence} {line.hint}"
 
 
 @pytest.mark.parametrize(
