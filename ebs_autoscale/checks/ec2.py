@@ -224,10 +224,8 @@ class Look:
         owned, instance = self._owned.result, self._instance.result
         kind = self._settings.volume.type
         managed = None if isinstance(owned, EbsAutoscaleError) else self._managed(owned)
-        if self._adds and isinstance(instance, EbsAutoscaleError):
-            yield _unknown("slots", "free attachment slots are not known", instance)
-        elif self._adds:
-            yield slots_line(instance.slots_free, managed)
+        if self._adds:
+            yield _slots_line(instance, managed)
         yield from self._tag_lines(instance)
         if isinstance(owned, EbsAutoscaleError):
             yield _unknown("quota", f"the {kind} storage of this instance is not known", owned)
@@ -304,6 +302,12 @@ def _permission_line(action: str, refusal: Refusal) -> Line:
         return Line("ec2", "ok", f"{action} allowed")
     verdict: Verdict = "warn" if action == OPTIONAL else "fail"
     return Line("ec2", verdict, f"{action}: {refusal.what}", hint_of(refusal))
+
+
+def _slots_line(instance: Inventory | EbsAutoscaleError, managed: int | None) -> Line:
+    if isinstance(instance, EbsAutoscaleError):
+        return _unknown("slots", "free attachment slots are not known", instance)
+    return slots_line(instance.slots_free, managed)
 
 
 def slots_line(free: int | None, managed: int | None) -> Line:
