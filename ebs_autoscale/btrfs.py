@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
-from types import MappingProxyType
 from typing import Protocol
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
@@ -15,10 +14,11 @@ from ebs_autoscale.filesystems.btrfs.metadata import (
     has_room,
     takes_next_chunk,
 )
-from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.filesystems.btrfs.reading import devices_of, exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_near_enospc
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
+from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.blank import require_writable
 from ebs_autoscale.host.command import never, run
@@ -32,7 +32,7 @@ Verified = Callable[[], AbstractContextManager[object]]
 Tell = Callable[[str], None]
 """Called with what is being done or waited for."""
 
-NO_VOLUMES: Mapping[str, str] = MappingProxyType({})
+NO_VOLUMES: Mapping[str, str] = {}
 
 # Measured: 12 to 430 ms for devices of 10 GiB to 16 TiB; hosts with much dirty data take longer.
 _ADD_TIMEOUT_SECONDS = 120.0

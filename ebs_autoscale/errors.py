@@ -136,6 +136,7 @@ class Cause(Enum):
 
     # The partition that is to be extended.
     PARTITION = "partition", Exit.UNFIT
+    NOT_GROWABLE = "not growable", Exit.UNFIT, _OPERATOR
 
     # The filesystem.
     MISSING = "missing", Exit.UNFIT

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, LockHeld, Problem, Stopped
-from ebs_autoscale.filesystems.btrfs.mount import OpenMount
+from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.model import DecisionKind, Device, Reading, Stage, StepKind
 from ebs_autoscale.policy import (
     NEEDS_DEVICES,

@@ -1,15 +1,21 @@
 """Builders: from a configuration to the filesystem, EC2 and the world of a growth."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.filesystems.btrfs import reading as btrfs_reading
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.filesystems.mounted import kind_at
+from ebs_autoscale.filesystems.one_device import reading as one_device_reading
+from ebs_autoscale.filesystems.one_device.filesystem import OneDeviceFilesystem
 from ebs_autoscale.host.block_devices import BlockDevices
-from ebs_autoscale.model import Identity, Reading, RoleCredentials
+from ebs_autoscale.model import Device, Identity, Reading, RoleCredentials
 from ebs_autoscale.policy import Remark, remarks_of
 from ebs_autoscale.telemetry import Event, EventKind, Level
 
@@ -19,9 +25,29 @@ if TYPE_CHECKING:
     from ebs_autoscale.volumes import Ec2Volumes
 
 
-def filesystem_of(settings: Settings, clock: SystemClock) -> BtrfsFilesystem:
+MountedFilesystem = BtrfsFilesystem | OneDeviceFilesystem
+
+
+def filesystem_of(settings: Settings, clock: SystemClock) -> MountedFilesystem:
     """The mounted filesystem; raises Unfit when it is not what the configuration says."""
-    return BtrfsFilesystem(settings.mountpoint, clock=clock)
+    return mounted_at(settings.mountpoint, clock)
+
+
+def mounted_at(mountpoint: str, clock: SystemClock) -> MountedFilesystem:
+    """The filesystem that is mounted here; raises Unfit unless it is one that can grow."""
+    if kind_at(mountpoint).takes_devices:
+        return BtrfsFilesystem(mountpoint, clock=clock)
+    return OneDeviceFilesystem(mountpoint, clock=clock)
+
+
+def devices_despite(error: EbsAutoscaleError, mountpoint: str) -> tuple[Device, ...]:
+    """The devices of a filesystem that has no reading because it is read-only; else none."""
+    if error.cause is Cause.READ_ONLY:
+        with suppress(EbsAutoscaleError, OSError):
+            if kind_at(mountpoint).takes_devices:
+                return btrfs_reading.devices_at(mountpoint)
+            return one_device_reading.devices_at(mountpoint)
+    return ()
 
 
 def volumes_behind(reading: Reading) -> dict[str, str]:

@@ -6,16 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
 from ebs_autoscale.filesystems.btrfs.copies import copies_of
-from ebs_autoscale.filesystems.btrfs.mount import require_mountable
-from ebs_autoscale.filesystems.btrfs.reading import devices_despite
-from ebs_autoscale.filesystems.btrfs.repair import mount_hint
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
+from ebs_autoscale.filesystems.mounted import mount_hint, require_mountable
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
 from ebs_autoscale.host.mountinfo import MountTable
@@ -33,7 +30,7 @@ from ebs_autoscale.policy import (
     problems_of,
 )
 from ebs_autoscale.units import counted, format_size
-from ebs_autoscale.wiring import remarks_on, volumes_behind
+from ebs_autoscale.wiring import devices_despite, mounted_at, remarks_on, volumes_behind
 
 _UNIT_FOLDERS = (UNIT_FOLDER, Path("/usr/lib/systemd/system"))
 _SHOW_TIMEOUT_SECONDS = 3.0
@@ -112,7 +109,7 @@ def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
 
 def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     try:
-        filesystem = BtrfsFilesystem(before.mountpoint, clock=clock)
+        filesystem = mounted_at(before.mountpoint, clock)
         reading, operation = filesystem.read(), filesystem.exclusive_operation()
     except EbsAutoscaleError as error:
         seen = replace(before, error=error, devices=devices_despite(error, before.mountpoint))

@@ -10,7 +10,6 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.ec2.volume_types import price_of
 from ebs_autoscale.errors import ConfigInvalid, EbsAutoscaleError, Exit, Problem, Unfit
-from ebs_autoscale.filesystems.btrfs.reading import devices_despite
 from ebs_autoscale.host import files, paths, systemd
 from ebs_autoscale.model import DecisionKind, Device, Reading
 from ebs_autoscale.policy import (
@@ -26,7 +25,7 @@ from ebs_autoscale.policy import (
     wanted_reserve_bytes,
 )
 from ebs_autoscale.telemetry import RunningDaemon, State, running_daemon
-from ebs_autoscale.wiring import filesystem_of, remarks_on, volumes_behind
+from ebs_autoscale.wiring import devices_despite, filesystem_of, remarks_on, volumes_behind
 
 # A writer that pauses shorter than this still shows; a change of its rate soon counts.
 RATE_OVER_SECONDS = 10.0

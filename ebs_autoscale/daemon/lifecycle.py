@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ebs_autoscale import __version__, config
-from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.daemon.await_configuration import await_configuration
 from ebs_autoscale.daemon.await_mount import MountWaiter
@@ -45,7 +44,7 @@ from ebs_autoscale.telemetry import (
     dropped_lines,
     set_up_logging,
 )
-from ebs_autoscale.wiring import filesystem_of
+from ebs_autoscale.wiring import MountedFilesystem, filesystem_of
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -224,7 +223,7 @@ class Daemon:
         self._exporter.follow(self._settings.metrics)
         self._notify.follow(self._settings.notify_command)
 
-    def _tell_start(self, filesystem: BtrfsFilesystem) -> None:
+    def _tell_start(self, filesystem: MountedFilesystem) -> None:
         available = describe_available(filesystem.read())
         self._emit(
             Event(

@@ -1,3 +1,3 @@
 """The filesystems that can grow."""
 
-__all__ = ["btrfs"]
+__all__ = ["btrfs", "mounted", "one_device"]

@@ -14,6 +14,8 @@ from ebs_autoscale.host.paths import IS_UNPACKED, LIBRARY
 _PACKAGES = {
     "btrfs": "btrfs-progs",
     "mkfs.btrfs": "btrfs-progs",
+    "xfs_growfs": "xfsprogs",
+    "resize2fs": "e2fsprogs",
     "blkid": "util-linux",
     "flock": "util-linux",
     "partx": "util-linux",

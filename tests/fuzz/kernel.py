@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.filesystems.btrfs import ioctl
-from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.filesystems.btrfs.reading import reading_of
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS, BtrfsSysfs
+from ebs_autoscale.filesystems.mounted import OpenMount
 from tests.unit.samples import FILESYSTEM
 
 DEV_INFO = struct.pack("=Q16sQQ", 1, bytes(16), 2**27, 2**30).ljust(3072, b"\0") + b"/dev/loop0"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem
-from ebs_autoscale.filesystems.btrfs.mount import OpenMount
+from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.model import GIB, DecisionKind, Device, Reading, Stage, StepKind
 from ebs_autoscale.monitor import Monitor
 from ebs_autoscale.policy.forecast import Forecast

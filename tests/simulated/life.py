@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ebs_autoscale.errors import Problem
-from ebs_autoscale.filesystems.btrfs.mount import OpenMount
+from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.model import (
     GIB,
     Decision,

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from ebs_autoscale.filesystems.btrfs.ioctl import parent_qgroups, subvolume_of
-from ebs_autoscale.filesystems.btrfs.mount import OpenMount
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
+from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.model import Quota
 
 _LEVEL_AT_BIT = 48

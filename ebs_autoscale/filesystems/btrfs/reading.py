@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 
-from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs import reserve
 from ebs_autoscale.filesystems.btrfs.chunks import (
     available_bytes,
@@ -16,9 +14,10 @@ from ebs_autoscale.filesystems.btrfs.ioctl import (
     balance,
     device_info,
 )
-from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount, OpenMount
+from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.filesystems.btrfs.quota import tightest_quota
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
+from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.model import Device, Reading
 
 # A chunk that is allocated between two counters is in neither. Reading takes 0.2 ms, and the
@@ -91,14 +90,11 @@ def devices_of(mount: OpenMount, sysfs: BtrfsSysfs) -> tuple[Device, ...]:
     return _devices(_device_infos(mount, sysfs), sysfs)
 
 
-def devices_despite(error: EbsAutoscaleError, mountpoint: str) -> tuple[Device, ...]:
-    """The devices of a filesystem that has no reading because it is read-only; else none."""
-    if error.cause is Cause.READ_ONLY:
-        with suppress(EbsAutoscaleError, OSError):
-            mount = BtrfsMount(mountpoint, read_only=True)
-            with mount.opened(read_only=True) as opened:
-                return devices_of(opened, BtrfsSysfs(mount.uuid))
-    return ()
+def devices_at(mountpoint: str) -> tuple[Device, ...]:
+    """The devices of a filesystem that may be read-only; raises Unfit or OSError."""
+    mount = BtrfsMount(mountpoint, read_only=True)
+    with mount.opened(read_only=True) as opened:
+        return devices_of(opened, BtrfsSysfs(mount.uuid))
 
 
 def _device_infos(mount: OpenMount, sysfs: BtrfsSysfs) -> list[DeviceInfo]:

@@ -171,17 +171,6 @@ def no_balance_beside(operation: str, path: str, uuid: str, *, lost: bool) -> Tr
     return prevented("balance metadata", what, hint=hint)
 
 
-def mount_hint(path: str, *, is_incomplete: bool = False) -> str:
-    """What to do about a filesystem that is not mounted; incomplete is one that lacks devices."""
-    never = "never mount it read-write and degraded"
-    if is_incomplete:
-        return f"attach the volumes of the missing devices, then run `mount {path}`; {never}"
-    return (
-        f"run `mount {path}`; if a device is missing (see `ebs-autoscale check`), first attach its "
-        f"volume, and {never}"
-    )
-
-
 def remount_command(path: str, uuid: str) -> str:
     """The commands that mount the filesystem anew, without devices that were never fully added.
 

@@ -1,0 +1,214 @@
+"""Verify that a path is the XFS or ext4 that is meant, mounted and writable."""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from uuid import UUID
+
+from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
+from ebs_autoscale.filesystems.mounted import (
+    OpenMount,
+    cannot_open,
+    mount_at,
+    open_folder,
+    other_filesystem,
+    read_only_mount,
+    resolved,
+    shown,
+    shut_down,
+    trigger_automount,
+    wrong_kind,
+)
+from ebs_autoscale.filesystems.one_device import superblock, xfs
+from ebs_autoscale.filesystems.one_device.place import place_of
+from ebs_autoscale.filesystems.one_device.superblock import Superblock
+from ebs_autoscale.host.command import Question
+from ebs_autoscale.host.mountinfo import Mount, MountTable
+from ebs_autoscale.model import FilesystemKind
+
+_KINDS = {kind.value for kind in FilesystemKind if not kind.takes_devices}
+# Python starts in 0.1 s, and a device that responds does so in milliseconds.
+_WAIT_SECONDS = 5.0
+_WORDS = struct.Struct("<QQ")
+
+
+class OneDeviceMount:
+    """A mountpoint, bound to the filesystem that was mounted there at construction.
+
+    Symlinks are resolved once, and an automount is triggered. Nothing is held open between calls,
+    so that it can be unmounted. Raises Unfit as BtrfsMount does, and for a block device that is
+    not an EBS volume or a partition of one.
+    """
+
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
+        self.path = resolved(path)
+        self.uuid = ""
+        self._table = MountTable()
+        self._verified: tuple[Mount, ...] = ()
+        trigger_automount(self._table, self.path)
+        mount = mount_at(self._table, self.path)
+        if mount.kind not in _KINDS:
+            raise wrong_kind(mount, "XFS or ext4")
+        self.kind = FilesystemKind(mount.kind)
+        self.place = place_of(mount)
+        self.device = mount.device
+        self.superblock: Superblock | None = None
+        self._superblock_blocks = 0
+        self._asking: Question | None = None
+        if self.kind is FilesystemKind.EXT4:
+            self.superblock = superblock_of(self.place.name, wait_seconds=_WAIT_SECONDS)
+            self.uuid = self.superblock.uuid
+        with self.opened(read_only=read_only) as opened:
+            self.uuid = opened.uuid
+            self._superblock_blocks = os.fstatvfs(opened.fd).f_blocks
+
+    @contextmanager
+    def opened(self, *, read_only: bool = False) -> Iterator[OpenMount]:
+        """Verify the mount and hold it open (law 6).
+
+        Mounted, this kind, this UUID, this device, read-write; or also read-only, if so asked.
+        """
+        mounts = self._verify_mounted()
+        fd = open_folder(self.path)
+        try:
+            mount = self._verify_filesystem(fd)
+            if not read_only:
+                self._verify_writable(fd)
+            self._verified = mounts
+            yield mount
+        finally:
+            os.close(fd)
+
+    def verify(self) -> None:
+        """Raise Unfit unless the mount is as it has to be."""
+        with self.opened():
+            pass
+
+    def renew(self) -> None:
+        """Read the superblock of ext4 again, which was changed; raises Unfit or Transient."""
+        if self.superblock:
+            self.superblock = superblock_of(self.place.name, wait_seconds=_WAIT_SECONDS)
+
+    def follow(self, blocks: int) -> None:
+        """Have the superblock of ext4 read again after the blocks in statfs(2) have changed.
+
+        Nobody waits for it: until it is read, what it said before counts.
+        """
+        if self.superblock is None:
+            return
+        if blocks != self._superblock_blocks and not self._asking:
+            self._asking = question_of(self.place.name)
+            self._superblock_blocks = blocks
+        if self._asking:
+            with suppress(EbsAutoscaleError):
+                if (answer := self._asking.answer(wait_seconds=0)) is None:
+                    return
+                self.superblock = parsed(self.place.name, answer)
+            self._asking = None
+
+    def _verify_mounted(self) -> tuple[Mount, ...]:
+        mounts = self._table.mounts()
+        if mounts is self._verified:
+            return mounts
+        mount = mount_at(self._table, self.path)
+        if mount.kind != self.kind:
+            raise wrong_kind(mount, self.kind)
+        if mount.root != "/":
+            raise Unfit(
+                f"{shown(self.path)} is the folder {shown(mount.root)} of another mount of "
+                f"{mount.source}",
+                hint="set `mountpoint` to where the whole filesystem is mounted",
+                cause=Cause.OTHER_FILESYSTEM,
+            )
+        if mount.device != self.device:
+            self.place, self.device = place_of(mount), mount.device
+        return mounts
+
+    def _verify_filesystem(self, fd: int) -> OpenMount:
+        try:
+            number = os.fstat(fd).st_dev
+            if f"{os.major(number)}:{os.minor(number)}" != self.device:
+                raise Unfit(
+                    f"{shown(self.path)} is hidden by another mount",
+                    hint=f"find it with `findmnt --target {shown(self.path)}` and unmount it",
+                    cause=Cause.OTHER_FILESYSTEM,
+                )
+            found = self._uuid_at(fd)
+        except OSError as error:
+            raise cannot_open(self.path, error) from error
+        if self.uuid not in ("", found):
+            raise other_filesystem(self.path, found, self.uuid)
+        return OpenMount(fd=fd, uuid=found)
+
+    def _uuid_at(self, fd: int) -> str:
+        """The UUID; of ext4 statfs(2) tells the two halves, folded (fs/ext4/super.c)."""
+        if self.kind is FilesystemKind.XFS:
+            return xfs.geometry(fd).uuid
+        first, second = _WORDS.unpack(UUID(self.uuid).bytes)
+        return self.uuid if os.fstatvfs(fd).f_fsid == first ^ second else "another one"
+
+    def _verify_writable(self, fd: int) -> None:
+        is_read_only = os.fstatvfs(fd).f_flag & os.ST_RDONLY
+        mount = self._table.at(self.path) if is_read_only else None
+        if mount and mount.read_only:
+            raise read_only_mount(self.path)
+        if is_read_only or self._is_stopped():
+            raise shut_down(self.path)
+
+    def _is_stopped(self) -> bool:
+        """Whether the kernel stopped all writes after an error.
+
+        Since Linux 6.15 ext4 no longer becomes read-only, which statfs(2) would show (measured on
+        6.18). XFS that was shut down cannot be opened.
+        """
+        if self.kind is FilesystemKind.XFS:
+            return False
+        try:
+            fd = os.open(f"/proc/fs/ext4/{self.place.name}/options", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            options = os.pread(fd, 4096, 0).split()
+        finally:
+            os.close(fd)
+        return b"emergency_ro" in options or b"shutdown" in options
+
+
+def question_of(name: str) -> Question:
+    """What `parsed` reads, asked of another process."""
+    return Question.of_module(superblock.__name__, f"/dev/{name}")
+
+
+def superblock_of(name: str, *, wait_seconds: float) -> Superblock:
+    """The superblock on this device, read by another process; raises Unfit or Transient."""
+    question = question_of(name)
+    try:
+        answer = question.answer(wait_seconds=wait_seconds)
+    except CommandFailed as error:
+        raise _unreadable(name, error.stderr.strip().rpartition("\n")[2]) from error
+    if answer is None:
+        question.drop()
+        raise Transient(
+            f"{name} does not respond",
+            hint="see `dmesg`, and the volume's status in EC2",
+            cause=Cause.READING,
+        )
+    return parsed(name, answer)
+
+
+def parsed(name: str, answer: str) -> Superblock:
+    """The superblock in the answer of such a process; raises Unfit without one."""
+    fields = json.loads(answer)
+    if not fields:
+        raise _unreadable(name, "it has no superblock")
+    return Superblock(**fields)
+
+
+def _unreadable(name: str, why: str) -> EbsAutoscaleError:
+    return Unfit(
+        f"cannot read the superblock on {name}: {why}",
+        hint="run as root; see `dmesg`",
+        cause=Cause.DEVICE_UNREADABLE,
+    )

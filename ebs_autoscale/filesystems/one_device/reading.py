@@ -1,0 +1,61 @@
+"""A Reading of a verified mount of XFS or ext4."""
+
+import os
+
+from ebs_autoscale.filesystems.mounted import OpenMount
+from ebs_autoscale.filesystems.one_device import xfs
+from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount
+from ebs_autoscale.model import Device, FilesystemKind, Inodes, Reading
+
+
+def reading_of(
+    mount: OneDeviceMount, opened: OpenMount, statvfs: os.statvfs_result, *, now_seconds: float
+) -> Reading:
+    """The current state, in microseconds and without a subprocess; raises OSError.
+
+    Delayed allocation counts as used at once (measured on 6.18 and 6.1).
+    """
+    mount.follow(statvfs.f_blocks)
+    unit = statvfs.f_frsize
+    available_bytes = statvfs.f_bavail * unit
+    inodes = None
+    if mount.kind is FilesystemKind.EXT4:
+        inodes = Inodes(total=statvfs.f_files, available=statvfs.f_favail)
+    return Reading(
+        filesystem=opened.uuid,
+        mountpoint=mount.path,
+        taken_at_seconds=now_seconds,
+        size_bytes=statvfs.f_blocks * unit,
+        available_bytes=available_bytes,
+        used_bytes=(statvfs.f_blocks - statvfs.f_bfree) * unit,
+        statvfs_available_bytes=available_bytes,
+        metadata_headroom_bytes=None,
+        metadata_profile="",
+        devices=(device_of(mount, opened.fd),),
+        kind=mount.kind,
+        inodes=inodes,
+    )
+
+
+def device_of(mount: OneDeviceMount, fd: int) -> Device:
+    """The one device, also of a filesystem that is read-only; raises OSError."""
+    place = mount.place
+    size_bytes = mount.superblock.size_bytes if mount.superblock else xfs.geometry(fd).size_bytes
+    capacity_bytes = place.disk_bytes
+    # A block device that became smaller than the filesystem is no longer whole.
+    return Device(
+        devid=1,
+        name=place.disk,
+        partition=place.partition.name if place.partition else "",
+        size_bytes=place.start_bytes + size_bytes,
+        unallocated_bytes=0,
+        missing=place.bytes < size_bytes,
+        capacity_bytes=capacity_bytes,
+    )
+
+
+def devices_at(mountpoint: str) -> tuple[Device, ...]:
+    """The device of a filesystem that may be read-only; raises Unfit or OSError."""
+    mount = OneDeviceMount(mountpoint, read_only=True)
+    with mount.opened(read_only=True) as opened:
+        return (device_of(mount, opened.fd),)

@@ -1,0 +1,52 @@
+"""What the kernel says of a mounted XFS."""
+
+import fcntl
+import struct
+from dataclasses import dataclass
+from uuid import UUID
+
+# struct xfs_fsop_geom_v1 of xfs_fs.h, which every kernel fills in (linux/fs/xfs/libxfs).
+_GEOMETRY = struct.Struct("=8I4Q16s7I4x")
+_XFS_IOC_FSGEOMETRY_V1 = 2 << 30 | _GEOMETRY.size << 16 | ord("X") << 8 | 100
+# struct xfs_fsop_counts: free blocks and real-time extents, free and allocated inodes.
+_COUNTS = struct.Struct("=4Q")
+_XFS_IOC_FSCOUNTS = 2 << 30 | _COUNTS.size << 16 | ord("X") << 8 | 113
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """The sizes of an XFS; `log_blocks` are those of its own log, 0 for one on another device."""
+
+    uuid: str
+    block_bytes: int
+    blocks: int
+    log_blocks: int
+    realtime_blocks: int
+
+    @property
+    def size_bytes(self) -> int:
+        """How far it reaches into its device."""
+        return self.blocks * self.block_bytes
+
+
+def geometry(fd: int) -> Geometry:
+    """Its geometry, in microseconds; raises OSError, ENOTTY for another kind of filesystem."""
+    found = bytearray(_GEOMETRY.size)
+    fcntl.ioctl(fd, _XFS_IOC_FSGEOMETRY_V1, found)
+    block_bytes, _, _, _, log_blocks, *_rest = fields = _GEOMETRY.unpack(found)
+    blocks, realtime_blocks, _, log_start, uuid = fields[8:13]
+    return Geometry(
+        uuid=str(UUID(bytes=uuid)),
+        block_bytes=block_bytes,
+        blocks=blocks,
+        log_blocks=log_blocks if log_start else 0,
+        realtime_blocks=realtime_blocks,
+    )
+
+
+def free_blocks(fd: int) -> int:
+    """The free blocks, whatever quota bounds the folder; raises OSError."""
+    found = bytearray(_COUNTS.size)
+    fcntl.ioctl(fd, _XFS_IOC_FSCOUNTS, found)
+    free: int = _COUNTS.unpack(found)[0]
+    return free
