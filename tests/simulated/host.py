@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from ebs_autoscale.errors import Cause, Stopped, Unfit
-from ebs_autoscale.model import GIB, Device, Reading, Rebalance, Volume
+from ebs_autoscale.model import GIB, Device, FilesystemKind, Reading, Rebalance, Volume
 from tests.simulated.clock import Boundaries, SimulatedClock
 from tests.simulated.cloud import INSTANCE, SimulatedCloud, node_name
 
@@ -73,6 +73,7 @@ class SimulatedFilesystem:
         self._at = boundaries
         self.devices: dict[str, int] = {"nvme0n1p1": 100 * GIB}
         self.used_bytes = 0
+        self.kind = FilesystemKind.BTRFS
         self.metadata_headroom_bytes = 10 * GIB
         self.balanced = True
         self.reserve_bytes = 0
@@ -98,6 +99,7 @@ class SimulatedFilesystem:
             if self.read_only:
                 raise Unfit("/scratch is read-only", cause=Cause.READ_ONLY)
             devices = enumerate(self.devices.items(), start=1)
+            is_btrfs = self.kind is FilesystemKind.BTRFS
             available = max(0, self.size_bytes - self.used_bytes)
             return Reading(
                 filesystem=FILESYSTEM,
@@ -107,8 +109,9 @@ class SimulatedFilesystem:
                 available_bytes=available,
                 used_bytes=self.used_bytes,
                 statvfs_available_bytes=available,
-                metadata_headroom_bytes=self.metadata_headroom_bytes,
-                metadata_profile="single",
+                metadata_headroom_bytes=self.metadata_headroom_bytes if is_btrfs else None,
+                metadata_profile="single" if is_btrfs else "",
+                kind=self.kind,
                 reserve_bytes=self.reserve_bytes,
                 devices=tuple(
                     Device(
