@@ -19,7 +19,7 @@ from hypothesis import settings
 
 from ebs_autoscale.errors import CommandFailed, Unfit
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.paths import RUNTIME_DIRECTORY
+from ebs_autoscale.host.paths import PARTITION_TABLES, RUNTIME_DIRECTORY
 from tests.told import tell
 
 LoopFactory = Callable[[int], LoopDevice]
@@ -45,8 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     # The one other thread of a pytest-xdist worker only speaks with the process that started it.
     is_worker = hasattr(config, "workerinput")
+    folders = [RUNTIME_DIRECTORY, PARTITION_TABLES]
     try:
-        enter_private_namespace(folders=[RUNTIME_DIRECTORY], leave_threads=is_worker)
+        enter_private_namespace(folders=folders, leave_threads=is_worker)
     except HostUnfit as error:
         config.stash[_REASON] = config.stash[_REASON] or str(error)
 

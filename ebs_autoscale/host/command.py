@@ -19,6 +19,7 @@ _PACKAGES = {
     "blkid": "util-linux",
     "flock": "util-linux",
     "partx": "util-linux",
+    "wipefs": "util-linux",
     "sfdisk": "fdisk (util-linux on Amazon Linux and RHEL)",
     "mount": "mount",
     "umount": "mount",

@@ -16,7 +16,7 @@ _SFDISK_TIMEOUT_SECONDS = 20.0
 _ENTRY = re.compile(r"^\S+?(\d+) : start= *(\d+), size= *(\d+)", re.MULTILINE)
 
 
-def back_up(disk: str, table: Table, *, folder: Path = paths.PARTITION_TABLES) -> Path:
+def back_up(disk: str, table: Table) -> Path:
     """Keep what sfdisk says of the table, for root only; returns the file, from which it restores.
 
     The same table has the same file. Raises Unfit, also unless sfdisk reads the same partitions.
@@ -29,6 +29,7 @@ def back_up(disk: str, table: Table, *, folder: Path = paths.PARTITION_TABLES) -
             hint=f"nothing was changed; inspect them with `sfdisk --dump /dev/{disk}`",
             cause=Cause.PARTITION,
         )
+    folder = paths.PARTITION_TABLES
     path = folder / f"{disk}-{sha256(text.encode()).hexdigest()[:12]}.sfdisk"
     if files.read_text(path) != text:
         path.unlink(missing_ok=True)

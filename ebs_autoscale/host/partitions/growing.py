@@ -17,6 +17,8 @@ from ebs_autoscale.units import format_size
 
 # The backup of a GPT takes 33 sectors, and every tool aligns to MiB.
 _GRAIN_SECTORS = MIB // SECTOR_BYTES
+# An array has its superblock in the last 128 KiB, and images leave 1 MiB behind a partition.
+_INSPECTED_BYTES = 4 * MIB
 
 # Those of LVM, md, swap, LUKS and the like are not among them: what says that it is something else
 # is not extended. Sources: https://uapi-group.org/specifications/specs/discoverable_partitions_specification/
@@ -69,10 +71,11 @@ def grow(partition: Partition, *, tell: Callable[[str], None]) -> None:
     with _locked(partition.disk) as fd:
         found, entry = _require_growable(fd, partition)
         end = _end(partition.disk, found)
-        if end > entry.end:
+        if end > entry.end or found.is_unfinished:
+            end = max(end, entry.end)
             kept = back_up(partition.disk, found)
             tell(f"the partition table of {partition.disk} is kept in {kept}")
-            _write(fd, partition, entry, end)
+            _write(partition, entry, end)
             expected = found.extended(
                 partition.number, end=end, sectors=_disk_sectors(partition.disk)
             )
@@ -97,6 +100,8 @@ def _require_growable(fd: int, partition: Partition) -> tuple[Table, Entry]:
     if behind := [each.number for each in found.entries if each.start > entry.start]:
         raise _unfit(partition, f"is not the last one: partition {behind[0]} is behind it")
     _require_no_other_content(partition, found, entry)
+    if found.label == "dos":
+        _require_nothing_behind(fd, partition, entry)
     return found, entry
 
 
@@ -105,8 +110,10 @@ def _require_usable(partition: Partition) -> None:
     for name in (disk, partition.name):
         if kernel.attribute(name, "ro") != "0":
             raise _unfit(partition, f"cannot be extended: {name} is read-only")
-        if holders := kernel.holders_of(name):
-            raise _unfit(partition, f"cannot be extended: {name} is held by {', '.join(holders)}")
+        if users := kernel.users_of(name):
+            raise _unfit(partition, f"cannot be extended: {', '.join(users)} is on {name}")
+    if parts := kernel.parts_of(disk):
+        raise _unfit(partition, f"cannot be extended: {disk} consists of {', '.join(parts)}")
     if (size := kernel.attribute(disk, "queue/logical_block_size")) != str(SECTOR_BYTES):
         what = f"cannot be extended: {disk} has sectors of {size} bytes, not {SECTOR_BYTES}"
         raise _unfit(partition, what)
@@ -153,27 +160,42 @@ def _matching_entry(found: Table, partition: Partition) -> Entry:
     return entry
 
 
-def _require_no_other_content(partition: Partition, found: Table, entry: Entry) -> None:
-    """Raise Unfit unless blkid knows the filesystem, the table and nothing else.
+def _require_nothing_behind(fd: int, partition: Partition, entry: Entry) -> None:
+    """Raise Unfit if there is content behind the last partition in an MBR.
 
-    Also on the block device as it was when the table was written, and behind the partition.
+    How large the block device was is not known, so that blkid does not find what is at its old end.
     """
-    disk = partition.disk
-    node, name = Path("/dev", disk), Path("/dev", partition.name)
-    content = _probed(name).get("TYPE", "")
+    start, end = entry.end * SECTOR_BYTES, _disk_sectors(partition.disk) * SECTOR_BYTES
+    length = min(_INSPECTED_BYTES, end - start)
+    if any(os.pread(fd, length, start)):
+        raise _unfit(
+            partition,
+            f"cannot be extended: {partition.disk} has data behind it, at or after offset {start}",
+        )
+
+
+def _require_no_other_content(partition: Partition, found: Table, entry: Entry) -> None:
+    """Raise Unfit unless there is the filesystem, the table and nothing else that is known.
+
+    Also where the block device ended when the table was written, and behind the partition.
+    """
+    node, sectors = Path("/dev", partition.disk), _disk_sectors(partition.disk)
+    content = _probed(Path("/dev", partition.name)).get("TYPE", "")
     if content not in _FILESYSTEMS:
         raise _unfit(partition, f"has {content or 'nothing that blkid knows'}, not XFS or ext4")
-    sizes = {_disk_sectors(disk), found.sectors or _disk_sectors(disk)}
-    probes = [(0, each, {found.label}) for each in sorted(sizes)]
-    if behind := _disk_sectors(disk) - entry.end:
-        probes.append((entry.end, behind, set[str]()))
-    for start, sectors, allowed in probes:
-        signs = _probed(node, start=start, sectors=sectors)
-        if others := {signs[key] for key in ("TYPE", "PTTYPE") if key in signs} - allowed:
-            raise _unfit(
-                partition,
-                f"cannot be extended: {disk} also contains {', '.join(sorted(others))}",
-            )
+    # All of them: blkid tells of no LVM where there is a partition table, too.
+    argv = ["wipefs", "--noheadings", "--output=TYPE", str(node)]
+    others = set(run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS).split())
+    others -= {found.label, *(["PMBR"] if found.label == "gpt" else [])}
+    probes = []
+    if found.sectors not in (None, sectors):
+        probes.append(_probed(node, sectors=found.sectors))
+    if sectors > entry.end:
+        probes.append(_probed(node, start=entry.end, sectors=sectors - entry.end))
+    others |= {each["TYPE"] for each in probes if "TYPE" in each}
+    if others:
+        names = ", ".join(sorted(others))
+        raise _unfit(partition, f"cannot be extended: {partition.disk} also contains {names}")
 
 
 def _probed(node: Path, *, start: int = 0, sectors: int | None = None) -> dict[str, str]:
@@ -196,12 +218,14 @@ def _end(disk: str, found: Table) -> int:
     return (sectors // _GRAIN_SECTORS - 1) * _GRAIN_SECTORS
 
 
-def _write(fd: int, partition: Partition, entry: Entry, end: int) -> None:
+def _write(partition: Partition, entry: Entry, end: int) -> None:
+    # It ends by itself if we are killed. One that runs beside it then writes the same.
     argv = [
         "sfdisk",
         "--quiet",
         "--no-reread",
         "--no-tell-kernel",
+        "--lock=no",  # whatever its environment says: we have the lock
         "--wipe=never",
         "--wipe-partitions=never",
         f"--partno={partition.number}",
@@ -209,7 +233,7 @@ def _write(fd: int, partition: Partition, entry: Entry, end: int) -> None:
     ]
     script = f"start={entry.start}, size={end - entry.start}\n"
     try:
-        run(argv, stdin=script, keep_open=[fd], timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+        run(argv, stdin=script, timeout_seconds=_TOOL_TIMEOUT_SECONDS)
     except CommandFailed as error:
         what = f"cannot extend {partition.name}: {error}"
         raise Transient(what, cause=Cause.RESIZE) from error
@@ -269,7 +293,6 @@ def _opened(disk: str) -> Iterator[int]:
 def _locked(disk: str) -> Iterator[int]:
     """The block device, open, with the lock that udev, growpart and `sfdisk --lock` respect.
 
-    A tool that inherits it keeps the lock when we are killed.
     Source: https://systemd.io/BLOCK_DEVICE_LOCKING/
     """
     with _opened(disk) as fd:
@@ -278,7 +301,8 @@ def _locked(disk: str) -> Iterator[int]:
             run(argv, keep_open=[fd], timeout_seconds=2.0 * _LOCK_TIMEOUT_SECONDS)
         except CommandFailed as error:
             what = f"{disk} is locked by another process (flock)"
-            raise Transient(what, cause=Cause.RESIZE, hint="it is tried again") from error
+            hint = "see `lslocks`; it is tried again"
+            raise Transient(what, cause=Cause.RESIZE, hint=hint) from error
         yield fd
 
 

@@ -22,9 +22,9 @@ class Partition:
     size_bytes: int
 
 
-def partition_of(name: str, *, sysfs: Path = _SYSFS) -> Partition | None:
+def partition_of(name: str) -> Partition | None:
     """The partition with this kernel name; None if there is none, or it is a whole device."""
-    folder = Path(os.path.realpath(sysfs / "class/block" / name))
+    folder = Path(os.path.realpath(_SYSFS / "class/block" / name))
     try:
         number, start, sectors = (_number(folder / each) for each in ("partition", "start", "size"))
     except (OSError, ValueError):
@@ -38,23 +38,32 @@ def partition_of(name: str, *, sysfs: Path = _SYSFS) -> Partition | None:
     )
 
 
-def partitions_of(disk: str, *, sysfs: Path = _SYSFS) -> Mapping[int, Partition]:
+def partitions_of(disk: str) -> Mapping[int, Partition]:
     """All partitions of the block device, by number."""
-    names = (path.parent.name for path in (sysfs / "block" / disk).glob("*/partition"))
-    found = (partition_of(name, sysfs=sysfs) for name in names)
+    names = (path.parent.name for path in (_SYSFS / "block" / disk).glob("*/partition"))
+    found = (partition_of(name) for name in names)
     return {each.number: each for each in found if each}
 
 
-def attribute(name: str, path: str, *, sysfs: Path = _SYSFS) -> str:
+def attribute(name: str, path: str) -> str:
     """The sysfs attribute of a block device or partition; empty when there is none."""
     with suppress(OSError):
-        return (sysfs / "class/block" / name / path).read_text("utf-8", "replace").strip()
+        return (_SYSFS / "class/block" / name / path).read_text("utf-8", "replace").strip()
     return ""
 
 
-def holders_of(name: str, *, sysfs: Path = _SYSFS) -> list[str]:
-    """What of device-mapper, md or bcache uses the block device or partition."""
-    return sorted(path.name for path in (sysfs / "class/block" / name / "holders").glob("*"))
+def users_of(name: str) -> list[str]:
+    """What of device-mapper, md or bcache is on this block device or partition."""
+    return _names_in(_SYSFS / "class/block" / name / "holders")
+
+
+def parts_of(name: str) -> list[str]:
+    """The block devices that this one consists of, as an array or a mapped device does."""
+    return _names_in(_SYSFS / "class/block" / name / "slaves")
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*"))
 
 
 def _number(path: Path) -> int:

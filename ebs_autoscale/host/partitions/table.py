@@ -15,8 +15,16 @@ SECTOR_BYTES = 512
 
 _MBR_ENTRY = struct.Struct("<B3sB3sII")
 _MBR_SECTORS_MAX = 2**32
-_PROTECTIVE, _DYNAMIC_DISK = 0xEE, 0x42
-_EXTENDED = frozenset({0x05, 0x0F, 0x85})
+_PROTECTIVE = 0xEE
+# Linux finds further partitions in each of these (block/partitions/msdos.c and ldm.c).
+_NESTING = {
+    **dict.fromkeys((0x05, 0x0F, 0x85), "an extended partition"),
+    **dict.fromkeys((0xA5, 0xA6, 0xA9), "a partition with a BSD disklabel"),
+    0x42: "a dynamic disk of Windows",
+    0x63: "a partition of UnixWare",
+    0x81: "a partition of Minix",
+    0xBF: "a partition of Solaris",
+}
 
 _GPT_HEADER = struct.Struct("<8s4sII4xQQQQ16sQIII")
 _GPT_ENTRY = struct.Struct("<16s16sQQ8s72s")
@@ -50,25 +58,28 @@ class Table:
 
     `label` is `gpt` or `dos`, as sfdisk and blkid call them; `identity` is what tells this table
     from others, boot code included; `sectors` is the size of the block device for which it was
-    written, None in an MBR, which does not say that.
+    written, None in an MBR, which does not say that. `is_unfinished` is whether a change of a GPT
+    was interrupted when all was written but the primary header: these are the new entries.
     """
 
     label: str
     identity: bytes
     entries: tuple[Entry, ...]
     sectors: int | None = None
+    is_unfinished: bool = False
 
     def entry(self, number: int) -> Entry | None:
         """The partition with this number."""
         return next((each for each in self.entries if each.number == number), None)
 
     def extended(self, number: int, *, end: int, sectors: int) -> "Table":
-        """The same table, for a device of so many sectors, with this partition up to `end`."""
+        """The same table, whole, for so many sectors, and with this partition up to `end`."""
         entries = tuple(
             each._replace(sectors=end - each.start) if each.number == number else each
             for each in self.entries
         )
-        return replace(self, entries=entries, sectors=self.sectors and sectors)
+        sectors_told = self.sectors and sectors
+        return replace(self, entries=entries, sectors=sectors_told, is_unfinished=False)
 
 
 def sectors_max(label: str) -> int | None:
@@ -86,7 +97,7 @@ def read(fd: int, sectors: int) -> Table:
         raise IrregularTable("it has neither GPT nor MBR")
     used = [entry for at in range(446, 510, 16) if any(entry := first[at : at + 16])]
     protective = [entry for entry in used if entry[4] == _PROTECTIVE]
-    if protective and len(used) > 1:
+    if protective and (len(used) > 1 or used[0][8:12] != b"\1\0\0\0"):
         raise IrregularTable("it has a hybrid MBR: its GPT and its MBR both have partitions")
     table = _gpt(fd, sectors, first[:446]) if protective else _mbr(first)
     if not protective and _sectors(fd, 1).startswith(b"EFI PART"):
@@ -104,10 +115,8 @@ def _mbr(sector: bytes) -> Table:
             continue
         if status not in (0, 0x80) or not kind or not start or not sectors:
             raise IrregularTable(f"entry {number} of its MBR is not that of a partition")
-        if kind in _EXTENDED:
-            raise IrregularTable("it has an extended partition")
-        if kind == _DYNAMIC_DISK:
-            raise IrregularTable("it is a dynamic disk of Windows")
+        if kind in _NESTING:
+            raise IrregularTable(f"it has {_NESTING[kind]}")
         entries.append(Entry(number, start, sectors, f"{kind:02x}", packed[:1]))
     return Table(label="dos", identity=sector[:446], entries=tuple(entries))
 
@@ -129,11 +138,18 @@ class _Header(NamedTuple):
     entry_size: int
     entries_crc: int
 
+    def mirrored(self, *, crc: int) -> "_Header":
+        """The other header, which differs in nothing but its place and that of its entries."""
+        first_is_here = self.here == 1
+        entries_at = self.other - _GPT_TABLE_SECTORS + 1 if first_is_here else _GPT_ENTRIES_AT
+        return self._replace(crc=crc, here=self.other, other=self.here, entries_at=entries_at)
+
 
 def _gpt(fd: int, sectors: int, boot_code: bytes) -> Table:
     primary = _header(fd, 1)
     if primary is None:
         raise IrregularTable("the primary header of its GPT is damaged")
+    _require_usual(primary)
     if primary.other >= sectors:
         raise IrregularTable(
             f"it has {sectors} sectors, but its GPT was written for {primary.other + 1}"
@@ -141,29 +157,35 @@ def _gpt(fd: int, sectors: int, boot_code: bytes) -> Table:
     backup = _header(fd, primary.other)
     if backup is None:
         raise IrregularTable("the backup header of its GPT is damaged")
-    if backup != primary._replace(
-        crc=backup.crc, here=primary.other, other=1, entries_at=backup.entries_at
-    ):
+    if backup != primary.mirrored(crc=backup.crc):
         raise IrregularTable("the two headers of its GPT differ")
-    is_usual = (primary.entries, primary.entry_size, primary.entries_at, primary.size) == (
-        _GPT_ENTRIES,
-        _GPT_ENTRY.size,
-        _GPT_ENTRIES_AT,
-        _GPT_HEADER.size,
-    )
-    backup_at = primary.other - _GPT_TABLE_SECTORS + 1
-    if not is_usual or backup.entries_at != backup_at or primary.last >= backup_at:
-        raise IrregularTable(f"its GPT is not the usual one with {_GPT_ENTRIES} entries")
-    packed, copy = (_entries(fd, each) for each in (primary, backup))
-    if packed is None or packed != copy:
-        which = "primary" if packed is None else "backup"
-        raise IrregularTable(f"the {which} entries of its GPT are damaged")
+    packed = _sectors(fd, primary.entries_at, _GPT_TABLE_SECTORS - 1)
+    is_unfinished = crc32(packed) != primary.entries_crc
+    if is_unfinished:
+        # sfdisk writes the backup at the end of the device, then the entries, then this header.
+        latest = _header(fd, sectors - 1)
+        if latest is None or latest.disk != primary.disk or crc32(packed) != latest.entries_crc:
+            raise IrregularTable("the primary entries of its GPT are damaged")
+        primary = latest.mirrored(crc=latest.crc)
+        backup = latest
+    if _sectors(fd, backup.entries_at, _GPT_TABLE_SECTORS - 1) != packed:
+        raise IrregularTable("the backup entries of its GPT are damaged")
     return Table(
         label="gpt",
         identity=boot_code + primary.disk,
         entries=tuple(_gpt_entries(packed, primary)),
         sectors=primary.other + 1,
+        is_unfinished=is_unfinished,
     )
+
+
+def _require_usual(header: _Header) -> None:
+    if (
+        (header.entries, header.entry_size) != (_GPT_ENTRIES, _GPT_ENTRY.size)
+        or (header.size, header.entries_at) != (_GPT_HEADER.size, _GPT_ENTRIES_AT)
+        or not _GPT_TABLE_SECTORS < header.first <= header.last <= header.other - _GPT_TABLE_SECTORS
+    ):
+        raise IrregularTable(f"its GPT is not the usual one with {_GPT_ENTRIES} entries")
 
 
 def _header(fd: int, at: int) -> _Header | None:
@@ -174,11 +196,6 @@ def _header(fd: int, at: int) -> _Header | None:
         header.signature == b"EFI PART" and header.here == at and header.crc == crc32(blanked)
     )
     return header if is_sound else None
-
-
-def _entries(fd: int, header: _Header) -> bytes | None:
-    packed = _sectors(fd, header.entries_at, _GPT_TABLE_SECTORS - 1)
-    return packed if crc32(packed) == header.entries_crc else None
 
 
 def _gpt_entries(packed: bytes, header: _Header) -> list[Entry]:

@@ -1,0 +1,285 @@
+"""The last partition of a block device is extended under its filesystem."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ec2_sandbox.devices.loop import LoopDevice
+
+from ebs_autoscale.errors import Cause, Transient, Unfit
+from ebs_autoscale.host import paths
+from ebs_autoscale.host.command import run
+from ebs_autoscale.host.partitions import grow, growing, largest_bytes, partition_of
+from tests.kernel.fixtures import Loop
+from tests.partitions import (
+    GPT,
+    LARGER_BYTES,
+    MBR,
+    MIB,
+    SECTOR,
+    SECTORS,
+    SIZE_BYTES,
+    START,
+    change_table,
+    dump,
+    held_tool,
+    of,
+    partition,
+    read,
+)
+from tests.signatures import digest, write
+from tests.system.bench import until
+
+pytestmark = pytest.mark.kernel
+
+TABLES = pytest.mark.parametrize("table", [GPT, MBR], ids=["gpt", "mbr"])
+GIB = 1024**3
+TIB = 1024**4
+# The last whole MiB is left for the backup of a GPT.
+END_BYTES = LARGER_BYTES - MIB
+GROWN_BYTES = END_BYTES - START * SECTOR
+GROW = """
+import sys
+from ebs_autoscale.host.partitions import grow, partition_of
+grow(partition_of(sys.argv[1]), tell=print)
+"""
+# It writes files without a pause, and says what each of them is to have.
+WRITER = """
+import hashlib, itertools, os, pathlib, sys
+for number in itertools.count():
+    content = os.urandom(1 << 18)
+    pathlib.Path(sys.argv[1], str(number)).write_bytes(content)
+    print(number, hashlib.sha256(content).hexdigest(), flush=True)
+"""
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for the tables of before."""
+    folder = tmp_path / "kept"
+    monkeypatch.setattr(paths, "PARTITION_TABLES", folder)
+    return folder
+
+
+@pytest.fixture
+def device(loop: Loop, request: pytest.FixtureRequest, kept: Path) -> Iterator[LoopDevice]:  # noqa: ARG001 -- not the host's
+    """A device with the table of the test and a partition in use, that has become larger."""
+    device = loop(SIZE_BYTES)
+    partition(device, getattr(request, "param", GPT))
+    # As a mount does, it keeps the kernel from making new partitions of all.
+    with Path(f"{device.node}p1").open("rb"):
+        device.resize(LARGER_BYTES)
+        yield device
+
+
+EACH_TABLE = pytest.mark.parametrize("device", [GPT, MBR], ids=["gpt", "mbr"], indirect=True)
+
+
+def extend(device: LoopDevice) -> list[str]:
+    """Extend its first partition; returns what is told."""
+    told: list[str] = []
+    grow(of(device), tell=told.append)
+    return told
+
+
+@EACH_TABLE
+def test_nothing_else_changes(device: LoopDevice) -> None:
+    """The partition has the space; every other partition, name, flag and byte is as before."""
+    before, content = dump(device), read(device, 0, LARGER_BYTES)
+    extend(device)
+
+    assert of(device).size_bytes == GROWN_BYTES
+    (first, *others), (was, *were) = dump(device).items(), before.items()
+    assert first == (was[0], was[1].replace(f"size= {SECTORS}", f"size= {GROWN_BYTES // SECTOR}"))
+    assert others == were
+    after = read(device, 0, LARGER_BYTES)
+    changed = {
+        at
+        for at in range(0, LARGER_BYTES, SECTOR)
+        if content[at : at + SECTOR] != after[at : at + SECTOR]
+    }
+    assert changed <= {
+        *range(0, 34 * SECTOR, SECTOR),
+        *range(LARGER_BYTES - 33 * SECTOR, LARGER_BYTES, SECTOR),
+    }
+    assert run(["sfdisk", "--verify", device.node], timeout_seconds=60)
+
+
+@EACH_TABLE
+def test_it_is_done_once(device: LoopDevice, kept: Path) -> None:
+    """What is done already is neither written nor kept again."""
+    extend(device)
+    before, files = digest(device), sorted(kept.iterdir())
+    extend(device)
+    assert (digest(device), sorted(kept.iterdir())) == (before, files)
+
+
+@EACH_TABLE
+def test_what_another_tool_did(device: LoopDevice, kept: Path) -> None:
+    """A partition that is larger in the table is told to the kernel, and never made smaller."""
+    end = LARGER_BYTES // SECTOR - 34
+    change_table(f"{START}, {end - START}", "--partno=1")(device)
+    extend(device)
+    assert of(device).size_bytes == (end - START) * SECTOR
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("tool", "held"), [("sfdisk", "--partno"), ("partx", "--update")])
+def test_kill(device: LoopDevice, tmp_path: Path, tool: str, held: str, *, done: bool) -> None:
+    """Wherever it is killed, the next run ends with the same, even beside the tool that is left."""
+    reached, path = held_tool(tmp_path, tool, held=held, done=done)
+    argv = [sys.executable, "-c", GROW, f"{device.name}p1"]
+    with subprocess.Popen(argv, env={**os.environ, "PATH": path}) as process:
+        until(reached.exists, f"{tool} {held}")
+        process.kill()
+    try:
+        extend(device)
+        assert of(device).size_bytes == GROWN_BYTES
+        assert run(["sfdisk", "--verify", device.node], timeout_seconds=60)
+    finally:
+        os.kill(int(reached.read_text("ascii")), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("written", range(1, 5))
+def test_an_interrupted_write(device: LoopDevice, written: int) -> None:
+    """Between any two of sfdisk's writes it may be killed, as `strace` shows them."""
+    before = read(device, 0, LARGER_BYTES)
+    extend(device)
+    after = read(device, 0, LARGER_BYTES)
+    change_table(f"{START}, {SECTORS}", "--partno=1")(device)
+    run(["partx", "--update", "--nr=1", device.node], timeout_seconds=60)
+
+    end = LARGER_BYTES // SECTOR
+    writes = [(end - 33, 32), (end - 1, 1), (2, 32), (1, 1), (0, 1)]
+    for number, (at, count) in enumerate(writes):
+        content = after if number < written else before
+        place = slice(at * SECTOR, (at + count) * SECTOR)
+        write(device, at * SECTOR, content[place])
+    extend(device)
+    assert of(device).size_bytes == GROWN_BYTES
+    assert read(device, SECTOR, LARGER_BYTES - SECTOR) == after[SECTOR:]
+
+
+@EACH_TABLE
+def test_the_table_of_before(device: LoopDevice, kept: Path) -> None:
+    """It is in a file for root only, whose path is told, and sfdisk restores it from that."""
+    before = dump(device)
+    told = extend(device)
+    (file,) = kept.iterdir()
+    assert str(file) in told[0]
+    assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 0)
+    write(device, 0, bytes(34 * SECTOR))
+    argv = ["sfdisk", "--no-reread", "--no-tell-kernel", "--force", device.node]
+    run(argv, stdin=file.read_text("utf-8"), timeout_seconds=60)
+    assert dump(device) == before
+
+
+def test_few_tables_are_kept(device: LoopDevice, kept: Path) -> None:
+    """The oldest ones go."""
+    kept.mkdir()
+    for number in range(60):
+        file = kept / f"loop0-{number}.sfdisk"
+        file.touch()
+        os.utime(file, (number, number))
+    extend(device)
+    assert len(list(kept.iterdir())) == 50
+    assert not (kept / "loop0-10.sfdisk").exists()
+    assert (kept / "loop0-11.sfdisk").exists()
+
+
+def test_no_space_to_keep_it(device: LoopDevice, kept: Path) -> None:
+    """Without a copy of the table nothing is changed, and no part of one is left."""
+    kept.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(kept)], timeout_seconds=60)
+    try:
+        (kept / "full").write_bytes(bytes(4096))
+        before = digest(device)
+        with pytest.raises(Unfit) as caught:
+            extend(device)
+        assert caught.value.cause is Cause.FILE
+        assert (digest(device), [path.name for path in kept.iterdir()]) == (before, ["full"])
+    finally:
+        run(["umount", str(kept)], timeout_seconds=60)
+
+
+def test_another_tool_has_the_lock(device: LoopDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as growpart or udev has locked the device, it is left alone."""
+    monkeypatch.setattr(growing, "_LOCK_TIMEOUT_SECONDS", 0.1)
+    before = digest(device)
+    with Path(device.node).open("rb") as node:
+        fcntl.flock(node, fcntl.LOCK_EX)
+        with pytest.raises(Transient) as caught:
+            extend(device)
+    assert (caught.value.cause, digest(device)) == (Cause.RESIZE, before)
+    extend(device)
+
+
+@pytest.mark.parametrize("device", [MBR], indirect=True)
+def test_an_mbr_holds_two_tib(device: LoopDevice) -> None:
+    """It is extended up to there, and says so before EC2 is asked for more."""
+    assert largest_bytes(of(device)) == 2 * TIB
+    device.resize(3 * TIB)
+    for _ in range(2):
+        extend(device)
+        assert of(device).start_bytes + of(device).size_bytes == 2 * TIB - MIB
+
+
+def test_a_gpt_holds_any_volume(device: LoopDevice) -> None:
+    """There is no limit that matters."""
+    assert largest_bytes(of(device)) is None
+
+
+def test_what_is_no_partition(device: LoopDevice) -> None:
+    """A whole device, or one that is gone, is none."""
+    assert partition_of(device.name) is None
+    assert partition_of("nvme99n1p1") is None
+
+
+@pytest.fixture
+def mounted(
+    loop: Loop,
+    tmp_path: Path,
+    kept: Path,  # noqa: ARG001 -- not the host's
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[LoopDevice, Path]]:
+    """An XFS on a partition, mounted."""
+    device, folder = loop(320 * MIB), tmp_path / "mounted"
+    partition(device, request.param.replace(f"size={SECTORS}", "size=638976"), mkfs="xfs")
+    folder.mkdir()
+    run(["mount", f"{device.node}p1", str(folder)], timeout_seconds=60)
+    yield device, folder
+    run(["umount", str(folder)], timeout_seconds=60)
+
+
+@pytest.mark.parametrize("mounted", [GPT, MBR], ids=["gpt", "mbr"], indirect=True)
+def test_beside_a_writer(mounted: tuple[LoopDevice, Path]) -> None:
+    """Not a byte is lost while the table, the kernel and XFS get the new size."""
+    device, folder = mounted
+    run(["fallocate", "--length=170MiB", str(folder / "filler")], timeout_seconds=60)
+    before = shutil.disk_usage(folder)
+    lines: list[bytes] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout
+        lines += [writer.stdout.readline() for _ in range(100)]
+        device.resize(600 * MIB)
+        extend(device)
+        run(["xfs_growfs", str(folder)], timeout_seconds=60)
+        lines += [writer.stdout.readline() for _ in range(300)]
+        writer.kill()
+    assert shutil.disk_usage(folder).used > before.total
+    run(["umount", str(folder)], timeout_seconds=60)
+    run(["xfs_repair", "-n", f"{device.node}p1"], timeout_seconds=60)
+    run(["mount", f"{device.node}p1", str(folder)], timeout_seconds=60)
+    for number, expected in map(bytes.split, lines):
+        with (folder / number.decode()).open("rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == expected.decode()
