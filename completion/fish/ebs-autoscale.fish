@@ -91,7 +91,7 @@ complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using check; and test $_shtab
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a plan -d 'Show the next decision, its reason and its steps, without executing them.'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -s h -l help -d 'show this help message and exit'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l json -d 'print JSON'
-complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l simulate -x -d 'simulate a steady writer: when the filesystem would grow, by how much, and the list price; rate=500MiB/s hours=2 [size=100GiB]; without a configuration file the defaults'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l simulate -x -d 'simulate a steady writer: when the filesystem would grow, by how much, and the list price; rate=500MiB/s hours=2 [size=100GiB] [filesystem=xfs]; without a configuration file the defaults'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $EBS_AUTOSCALE_CONFIG, else /etc/ebs-autoscale/config.yaml)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using plan' -l log-level -xka "debug info warning error" -d 'minimum log level: debug, info, warning or error (default: info)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a history -d 'Show growths, refusals and alarms since a given time, with their causes, the duration of each step, sizes and costs, from the journal or, without systemd, from the log.'

@@ -279,7 +279,8 @@ def _add_inspecting_verbs(commands: "_Verbs") -> None:
         metavar="KEY=VALUE",
         nargs="+",
         help="simulate a steady writer: when the filesystem would grow, by how much, and the list "
-        "price; rate=500MiB/s hours=2 [size=100GiB]; without a configuration file the defaults",
+        "price; rate=500MiB/s hours=2 [size=100GiB] [filesystem=xfs]; without a configuration "
+        "file the defaults",
     )
     plan.set_defaults(verb=verbs.plan)
 

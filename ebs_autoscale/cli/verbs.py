@@ -23,6 +23,7 @@ from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     GIB,
     Enlarge,
+    FilesystemKind,
     Grow,
     Hold,
     Refuse,
@@ -214,24 +215,26 @@ def _start_of(scenario: "Scenario", settings: config.Settings, path: Path) -> tu
     from ebs_autoscale import simulation
 
     volume, mountpoint = settings.volume, settings.mountpoint
-    if scenario.size_bytes is None and mountpoint:
+    if scenario.size_bytes is None and scenario.kind is None and mountpoint:
         try:
             reading = filesystem_of(settings, SystemClock()).read()
         except EbsAutoscaleError as error:
             error.hint += "; or simulate an empty filesystem of your own: size=100GiB"
             raise
-        return reading, f"the devices of {mountpoint} are volumes as configured, of no growth"
+        if reading.kind.takes_devices:
+            return reading, f"the devices of {mountpoint} are volumes as configured, of no growth"
+        return reading, f"{mountpoint} is {reading.kind} on one volume, as configured and ours"
     if scenario.size_bytes is not None:
         _require_offered("--simulate: size", scenario.size_bytes, volume, path)
     size_bytes = _first_size_bytes(scenario.size_bytes, settings)
     size = format_size(size_bytes)
     usd = usd_per_month(volume, size_bytes)
-    origin = (
-        f"an empty filesystem on one volume of {size}, which itself costs {usd:.2f} USD a month"
-    )
+    kind = scenario.kind or FilesystemKind.BTRFS
+    what = "an empty filesystem" if kind.takes_devices else f"an empty {kind}"
+    origin = f"{what} on one volume of {size}, which itself costs {usd:.2f} USD a month"
     if scenario.size_bytes is None:
         origin += "; size=100GiB for another"
-    return simulation.empty(size_bytes), origin
+    return simulation.empty(size_bytes, kind), origin
 
 
 def status(arguments: argparse.Namespace) -> int:

@@ -179,6 +179,9 @@ def enlarging_size(seen: Observation, policy: GrowthPolicy, forecast: Forecast) 
     if age < DAY_SECONDS:
         seconds = max(seconds, DAY_SECONDS - age)
         most_bytes *= MODIFICATIONS_PER_DAY
+    room_bytes = max((room_in(volume, policy.sizing) for volume in volumes), default=0)
+    if room_bytes >= GIB:
+        policy = replace(policy, sizing=replace(policy.sizing, max_bytes=room_bytes))
     lasting = partial(lasting_size, seen.reading, forecast)
     scarce = "since a volume can be modified four times a day"
     slow = "since a modification takes that long to be completed"
@@ -197,9 +200,6 @@ def _obstacles(seen: Observation, policy: GrowthPolicy, tried: Tried) -> Iterato
         change = volume.modification
         if problem := tried.not_enlarged.get(volume.id):
             yield problem
-        elif change and change.is_running:
-            what = f"the modification of {volume.id} is not completed ({change.state})"
-            yield Problem(Cause.MODIFICATIONS, what, volume=volume.id)
         elif not volume.largest_bytes:
             what = f"EC2 cannot enlarge the type of {volume.id}"
             hint = "" if seen.reading.kind.takes_devices else _MOVE_HINT
@@ -210,6 +210,9 @@ def _obstacles(seen: Observation, policy: GrowthPolicy, tried: Tried) -> Iterato
             if volume.size_bytes >= volume.largest_bytes:
                 hint = _DETACH_HINT if seen.reading.kind.takes_devices else _MOVE_HINT
             yield Problem(Cause.LIMIT_SIZE, what, hint, volume.id)
+        elif change and change.is_running:
+            what = f"the modification of {volume.id} is not completed ({change.state})"
+            yield Problem(Cause.MODIFICATIONS, what, volume=volume.id)
 
 
 def _refusal(problems: Sequence[Problem], no_other: Full | None, reason: str) -> Refuse:

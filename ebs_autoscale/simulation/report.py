@@ -11,8 +11,8 @@ from ebs_autoscale.ec2.volume_types import (
     usd_per_month,
 )
 from ebs_autoscale.errors import with_hint
-from ebs_autoscale.model import MIB, Reading, VolumeSpec
-from ebs_autoscale.policy import GrowthPolicy, describe
+from ebs_autoscale.model import MIB, FilesystemKind, Reading, VolumeSpec
+from ebs_autoscale.policy import COMPLETION_SECONDS, GrowthPolicy, describe
 from ebs_autoscale.simulation.faster import cheapest
 from ebs_autoscale.simulation.scenario import Scenario
 from ebs_autoscale.simulation.steady_writer import Course, simulate
@@ -24,11 +24,8 @@ _BTRFS = (
     "data goes to the volume with the most unallocated space (BTRFS, profile single): to the "
     "newest one alone, until the others have as much left"
 )
-_ASSUMED = (
-    "each volume is as configured and takes no bursts",
-    _BTRFS,
-    f"prices are estimates, from {PRICE_SOURCE}",
-)
+_BURSTS = "each volume is as configured and takes no bursts"
+_PRICES = f"prices are estimates, from {PRICE_SOURCE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +76,7 @@ def report(
         start=start,
         volume=volume,
         course=course,
-        assumed=(*assumed, *_ASSUMED, *_enlarging(course)),
+        assumed=(*assumed, *_assumed(start, course)),
         faster=None,
     )
     if not this.is_limited:
@@ -92,16 +89,28 @@ def report(
     return replace(this, faster=(fast, faster))
 
 
-def _enlarging(course: Course) -> Iterator[str]:
+def _assumed(start: Reading, course: Course) -> Iterator[str]:
+    yield _BURSTS
+    if start.kind.takes_devices:
+        yield _BTRFS
+    if start.kind is FilesystemKind.EXT4:
+        yield "inodes are not used up before space is"
+    yield _PRICES
     if any(each.enlarges is not None for each in course.created):
-        yield "the role may enlarge volumes (`iam-policy --enlarge`), and EC2 does so at once"
+        minutes = format_duration(COMPLETION_SECONDS)
+        yield (
+            "the role may enlarge volumes (`iam-policy --enlarge`); EC2 does so at once, is ready "
+            f"for the next modification after {minutes}, and allows four a day of each volume"
+        )
 
 
 def as_text(this: Report) -> str:
     """The table, the sums and what they assume, 80 columns wide."""
     scenario, size = this.scenario, format_size(this.start.size_bytes)
     wanted, hours = _speed(scenario.rate_bytes_per_second), format_duration(scenario.seconds)
-    title = f"A steady writer of {wanted} for {hours} on a filesystem of {size}:"
+    kind = this.start.kind
+    on = f"a filesystem of {size}" if kind.takes_devices else f"{kind} of {size}, on one volume"
+    title = f"A steady writer of {wanted} for {hours} on {on}:"
     table = "\n".join(_table(this.course))
     sums = "\n".join(wrapped(each, _WIDTH) for each in _sums(this))
     assumed = "\n".join(wrapped(each, _WIDTH, first="- ", indent="  ") for each in this.assumed)
@@ -145,7 +154,9 @@ def _sums(this: Report) -> Iterator[str]:
     rates = [rate for _, rate in course.rates]
     limit = f"limited to {_speed(min(rates))} by the volume"
     if max(rates) > min(rates):
-        limit += f", up to {_speed(max(rates))} while several have as much unallocated space"
+        several = "while several have as much unallocated space"
+        when = several if this.start.kind.takes_devices else "once it is larger"
+        limit += f", up to {_speed(max(rates))} {when}"
     average = course.written_bytes / (course.full_at_seconds or scenario.seconds)
     yield f"{limit}; {format_size(int(course.written_bytes))} written, {_speed(average)} on average"
     yield _faster(this)
@@ -154,7 +165,9 @@ def _sums(this: Report) -> Iterator[str]:
 def _growths(course: Course) -> str:
     created = format_size(sum(each.size_bytes for each in course.created))
     growths = counted(len(course.created), "growth")
-    return f"{growths}, {created} created: {_usd(course):.2f} USD a month"
+    is_larger = any(each.enlarges is not None for each in course.created)
+    how = "added" if is_larger else "created"
+    return f"{growths}, {created} {how}: {_usd(course):.2f} USD a month"
 
 
 def _usd(course: Course) -> float:

@@ -6,23 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ebs_autoscale.errors import Cause, ConfigInvalid
+from ebs_autoscale.model import FilesystemKind
 from ebs_autoscale.units import parse_size, quoted
 
 _HOURS_MAX = 24 * 366
-_KEYS = ("rate", "hours", "size")
+_KEYS = ("rate", "hours", "size", "filesystem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A steady writer; `size_bytes` is of an empty filesystem, None where it was not given."""
+    """A steady writer; size and kind are of an empty filesystem, None where they were not given."""
 
     rate_bytes_per_second: float
     seconds: float
     size_bytes: int | None = None
+    kind: FilesystemKind | None = None
 
 
 def parse_scenario(words: Sequence[str]) -> Scenario:
-    """Read `rate=500MiB/s hours=2 size=100GiB`; raises ConfigInvalid with what is wrong."""
+    """Read `rate=500MiB/s hours=2 size=100GiB filesystem=xfs`.
+
+    Raises ConfigInvalid with what is wrong.
+    """
     given: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
@@ -39,6 +44,7 @@ def parse_scenario(words: Sequence[str]) -> Scenario:
         rate_bytes_per_second=_rate(given["rate"]),
         seconds=_hours(given["hours"]) * 3600,
         size_bytes=_size(given["size"]) if "size" in given else None,
+        kind=_kind(given["filesystem"]) if "filesystem" in given else None,
     )
 
 
@@ -58,6 +64,12 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise _invalid(f"size: {error}") from error
+
+
+def _kind(text: str) -> FilesystemKind:
+    if text not in set(FilesystemKind):
+        raise _invalid(f"filesystem={quoted(text)} is none of {', '.join(FilesystemKind)}")
+    return FilesystemKind(text)
 
 
 def _hours(text: str) -> float:

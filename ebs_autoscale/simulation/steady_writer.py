@@ -17,6 +17,7 @@ from ebs_autoscale.model import (
     Decision,
     Device,
     Enlarge,
+    FilesystemKind,
     Grow,
     GrowthId,
     Hold,
@@ -29,6 +30,7 @@ from ebs_autoscale.model import (
     VolumeSpec,
 )
 from ebs_autoscale.policy import (
+    COMPLETION_SECONDS,
     DAY_SECONDS,
     GROWTH_SECONDS_PRIOR,
     MODIFICATIONS_PER_DAY,
@@ -96,7 +98,7 @@ class Course:
         return sizes
 
 
-def empty(size_bytes: int) -> Reading:
+def empty(size_bytes: int, kind: FilesystemKind = FilesystemKind.BTRFS) -> Reading:
     """An empty filesystem of this size."""
     device = Device(devid=1, name="nvme0n1", size_bytes=size_bytes, unallocated_bytes=size_bytes)
     return Reading(
@@ -107,8 +109,9 @@ def empty(size_bytes: int) -> Reading:
         available_bytes=size_bytes,
         used_bytes=0,
         statvfs_available_bytes=size_bytes,
-        metadata_headroom_bytes=size_bytes,
-        metadata_profile="single",
+        metadata_headroom_bytes=size_bytes if kind.takes_devices else None,
+        metadata_profile="single" if kind.takes_devices else "",
+        kind=kind,
         devices=(device,),
     )
 
@@ -120,7 +123,8 @@ def simulate(
 
     Each growth takes the usual time. All devices are taken to be volumes like `volume`, of no burst
     and without a page cache: they end within minutes. EC2 is not asked, so that the only volume
-    known from the start is that of an empty filesystem, and the instance is the largest one.
+    known from the start is that of an empty filesystem or of one device, and the instance is the
+    largest one.
     """
     simulation = _Simulation(scenario, start, policy, volume)
     while simulation.goes_on:
@@ -246,7 +250,8 @@ class _Simulation:
                 )
                 created.append(self._adding)
             case Refuse() as refusal:
-                if self.course.refused is None:
+                earlier = self.course.refused
+                if earlier is None or earlier.limit is Cause.MODIFICATIONS != refusal.limit:
                     self.course.refused, self.course.refused_at_seconds = refusal, self._now
                 # What any other limit refuses it refuses for good.
                 self._refused_until = inf
@@ -294,6 +299,7 @@ class _Simulation:
             used_bytes=start.used_bytes + written_bytes,
             statvfs_available_bytes=available_bytes,
             metadata_headroom_bytes=None if headroom is None else headroom + added_bytes,
+            inodes=None,
             devices=tuple(
                 Device(
                     devid=devid,
@@ -309,8 +315,9 @@ class _Simulation:
         )
 
     def _volumes(self, now: float) -> Iterator[Volume]:
-        """Those that are known: what was created, and the first one of an empty filesystem."""
-        first = [] if self._start.used_bytes else [0.0]
+        """Those that are known: what was created, and the first one where it is certainly ours."""
+        is_known = not self._start.used_bytes or not self._start.kind.takes_devices
+        first = [0.0] if is_known else []
         created = [each.at_seconds for each in self.course.created if each.enlarges is None]
         sizes = self.course.sizes_bytes(self._start)
         for ordinal, at_seconds in enumerate(first + created, start=1 - len(first)):
@@ -329,8 +336,7 @@ class _Simulation:
             modified_at = self._modified_at(volume)
             if modified_at:
                 age_seconds = now - modified_at[-1]
-                change = Modification(
-                    state="completed", target_bytes=size_bytes, age_seconds=age_seconds
-                )
+                state = "optimizing" if age_seconds < COMPLETION_SECONDS else "completed"
+                change = Modification(state=state, target_bytes=size_bytes, age_seconds=age_seconds)
                 volume = replace(volume, modification=change)
             yield volume

@@ -5,6 +5,7 @@ import shlex
 import string
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ebs_autoscale.cli.parser import main
 from ebs_autoscale.ec2.volume_types import sustained_bytes_per_second, usd_per_month
 from ebs_autoscale.errors import Cause, ConfigInvalid
-from ebs_autoscale.model import GIB, VolumeSpec
+from ebs_autoscale.model import GIB, FilesystemKind, VolumeSpec
 from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy, Limits, Sizing
 from ebs_autoscale.simulation import (
     Course,
@@ -64,6 +65,7 @@ def test_scenarios_are_parsed() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (["rate=1MiB", "hours=1", "filesystem=zfs"], "btrfs, xfs, ext4"),
         (["rate=1MiB"], "hours"),
         (["hours=1"], "rate"),
         (["rate=1MiB", "hours=1", "speed=2"], "speed"),
@@ -315,6 +317,39 @@ def test_a_volume_is_enlarged_where_there_can_be_no_other() -> None:
     assert course.refused is not None
     assert course.refused.limit is Cause.LIMIT_VOLUMES
     assert "cannot have more than 120 GiB" in course.refused.reason
+
+
+@pytest.mark.parametrize("kind", [FilesystemKind.XFS, FilesystemKind.EXT4])
+def test_one_volume_is_enlarged(kind: FilesystemKind) -> None:
+    """From the command line on; the only volume is known also where the filesystem is in use."""
+    words = f"rate=100MiB/s hours=1 size=100GiB filesystem={kind}"
+    scenario = parse_scenario(words.split())
+    start = empty(100 * GIB, scenario.kind or FilesystemKind.BTRFS)
+    for used in (0, 30 * GIB):
+        begin = replace(start, used_bytes=used, available_bytes=100 * GIB - used)
+        course = simulate(scenario, begin, GrowthPolicy(), VolumeSpec())
+        assert [each.enlarges for each in course.created] == [0] * len(course.created)
+        assert [each.total_bytes // GIB for each in course.created] == [200, 1000]
+        assert course.full_at_seconds is None
+        assert course.created[-1].usd_per_month == pytest.approx(900 * 0.08)
+    told = report(scenario, start, GrowthPolicy(), VolumeSpec(), ("sample",))
+    text = " ".join(as_text(told).split())
+    assert f"on {kind} of 100 GiB, on one volume" in text
+    assert "2 growths, 900 GiB added" in text
+    assert "iam-policy --enlarge" in text
+    assert "BTRFS" not in text
+    json.dumps(as_json(told))
+
+
+def test_one_volume_at_its_limit() -> None:
+    """The limit is told, not that EC2 is not done with the last modification."""
+    scenario = parse_scenario(["rate=100MiB/s", "hours=6", "filesystem=xfs"])
+    course = simulate(scenario, empty(100 * GIB, FilesystemKind.XFS), GrowthPolicy(), VolumeSpec())
+    assert course.full_at_seconds is not None
+    assert course.refused is not None
+    assert course.refused.limit is Cause.LIMIT_SIZE
+    assert "raise growth.max" in course.refused.hint
+    assert all(each.reason.count("capped by") <= 1 for each in course.created)
 
 
 @pytest.mark.parametrize(
