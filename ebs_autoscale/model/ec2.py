@@ -60,6 +60,12 @@ class Volume:
     modification: Modification | None = None
     age_seconds: float | None = field(default=None, compare=False)
 
+    def limited(self, size_bytes: int) -> "Volume":
+        """The same, as one that cannot be enlarged beyond this size, or beyond its own."""
+        return replace(
+            self, largest_bytes=min(self.largest_bytes, max(size_bytes, self.size_bytes))
+        )
+
     def enlarged(self, size_bytes: int) -> "Volume":
         """The same with this size, if it is smaller; no faster than in proportion."""
         size_bytes, usd, rate = max(size_bytes, self.size_bytes), None, self.bytes_per_second

@@ -203,4 +203,5 @@ def resize_device(volume: Volume, node: str, world: World) -> None:
             )
         world.progress(volume, f"waiting for {node} to show the new size of {volume.id}")
         world.clock.sleep(NODE_POLL_SECONDS)
-    world.filesystem.resize_device(node, tell=partial(world.progress, volume))
+    if done := world.filesystem.resize_device(node, tell=partial(world.progress, volume)):
+        world.tell(volume, done)

@@ -71,7 +71,7 @@ def observe(world: World) -> Observation:
     """
     if lost := missing_device(world.filesystem.read()):
         raise Unfit(lost.sentence, hint=lost.hint, cause=lost.cause)
-    world.filesystem.require_growable()
+    usable_bytes = world.filesystem.require_growable()
     inventory = world.cloud.inventory(world.filesystem.uuid)
     # EC2 takes its time, and what was deleted meanwhile makes the growth needless.
     reading = world.filesystem.read()
@@ -84,8 +84,19 @@ def observe(world: World) -> Observation:
     balanced = newest is None or not world.filesystem.needs_balance(
         world.rebalance, nodes[newest.id]
     )
-    return Observation(
+    seen = Observation(
         reading=reading, inventory=inventory, nodes=nodes, metadata_balanced=balanced
+    )
+    return (
+        seen
+        if usable_bytes is None
+        else seen.with_volumes(
+            *(
+                volume.limited(usable_bytes)
+                for volume in inventory.volumes
+                if seen.is_device(volume)
+            )
+        )
     )
 
 

@@ -101,10 +101,11 @@ class Filesystem(Protocol):
         """Verify the mount and look; raises Unfit or Transient."""
         ...
 
-    def require_growable(self) -> None:
+    def require_growable(self) -> int | None:
         """Raise Unfit unless this host can use more space, wherever EC2 provides it.
 
         Its tools and rights, a partition table that can be extended, and the filesystem itself.
+        Returns the size up to which a device can be used; None without a limit.
         """
         ...
 
@@ -122,8 +123,11 @@ class Filesystem(Protocol):
         """Add the block device, without force, while it is verified; done when it is added."""
         ...
 
-    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> None:
-        """Extend this device to the size of its block device; done when it has it."""
+    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> str | None:
+        """Extend this device to the size of its block device; done when it has it.
+
+        Returns what the operator has to know of it, if anything.
+        """
         ...
 
     def needs_balance(self, mode: Rebalance, newest: str) -> bool:

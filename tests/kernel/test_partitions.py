@@ -14,9 +14,11 @@ import pytest
 from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.errors import Cause, Transient, Unfit
+from ebs_autoscale.filesystems.one_device.filesystem import Clock, OneDeviceFilesystem
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.partitions import grow, growing, largest_bytes, partition_of
+from ebs_autoscale.host.partitions import table as partition_table
 from tests.kernel.fixtures import Loop
 from tests.partitions import (
     GPT,
@@ -283,3 +285,21 @@ def test_beside_a_writer(mounted: tuple[LoopDevice, Path]) -> None:
     for number, expected in map(bytes.split, lines):
         with (folder / number.decode()).open("rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == expected.decode()
+
+
+@pytest.mark.parametrize("mounted", [MBR], indirect=True)
+def test_the_most_that_a_filesystem_can_use(
+    mounted: tuple[LoopDevice, Path], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told before EC2 is asked; once it has that much, it says that there is no more."""
+    device, folder = mounted
+    monkeypatch.setattr(partition_table, "_MBR_SECTORS_MAX", 480 * MIB // SECTOR)
+    filesystem = OneDeviceFilesystem(str(folder), clock=clock)
+    assert filesystem.require_growable() == 480 * MIB
+    device.resize(600 * MIB)
+    told = filesystem.resize_device(device.name, tell=lambda _: None)
+    assert str(paths.PARTITION_TABLES) in str(told)
+    assert filesystem.read().devices[0].size_bytes == 479 * MIB
+    with pytest.raises(Unfit) as caught:
+        filesystem.require_growable()
+    assert (caught.value.cause, "480 MiB" in caught.value.what) == (Cause.NOT_GROWABLE, True)

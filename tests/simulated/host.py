@@ -82,6 +82,7 @@ class SimulatedFilesystem:
         self.lost = False
         self.unwritten: set[str] = set()
         self.not_growable: Unfit | None = None
+        self.usable_bytes: int | None = None
 
     @property
     def uuid(self) -> str:
@@ -126,10 +127,11 @@ class SimulatedFilesystem:
                 ),
             )
 
-    def require_growable(self) -> None:
-        """Raise Unfit where the host can use no more space."""
+    def require_growable(self) -> int | None:
+        """Raise Unfit where the host can use no more space; else how much of a device."""
         if self.not_growable:
             raise self.not_growable
+        return self.usable_bytes
 
     def verify_devices(self, volumes: Mapping[str, str]) -> None:
         """Raise Unfit for a device without superblock."""

@@ -77,6 +77,17 @@ def test_the_smallest_volume_is_enlarged_where_there_can_be_no_other() -> None:
     assert not world.at.calls.keys() & set(CREATING)
 
 
+def test_no_volume_becomes_larger_than_a_device_can_be_used() -> None:
+    """As of an MBR, which describes 2 TiB; a volume that is larger already is left as it is."""
+    world = full_world()
+    world.filesystem.usable_bytes = 60 * GIB
+    assert world.grow(POLICY) is Outcome.DONE
+    assert sizes(world) == [60, 75]
+    world.fill(90)
+    assert world.grow(POLICY) is Outcome.REFUSED
+    assert sizes(world) == [60, 75]
+
+
 def test_a_growth_that_adds_a_volume_asks_for_no_modifications() -> None:
     """What only an enlargement needs to know costs the others no call."""
     world = SimulatedWorld()

@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from ebs_autoscale.errors import Cause, CommandFailed, Refused, Transient, Unfit
+from ebs_autoscale.errors import (
+    Cause,
+    CommandFailed,
+    Refused,
+    Transient,
+    Unfit,
+)
 from ebs_autoscale.filesystems.mounted import OpenMount
 from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount
 from ebs_autoscale.filesystems.one_device.reading import device_of, reading_of
@@ -13,7 +19,8 @@ from ebs_autoscale.filesystems.one_device.superblock import Superblock
 from ebs_autoscale.host import partitions
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.requirements import require_able_to_grow
-from ebs_autoscale.model import Device, FilesystemKind, Reading, Rebalance
+from ebs_autoscale.model import SLACK_BYTES, Device, FilesystemKind, Reading, Rebalance
+from ebs_autoscale.units import format_size
 
 # XFS takes milliseconds, ext4 110 ms for some GiB and the longer the more it grows (measured).
 _RESIZE_TIMEOUT_SECONDS = 600.0
@@ -114,10 +121,11 @@ class OneDeviceFilesystem:
             cause=Cause.METHOD,
         )
 
-    def require_growable(self) -> None:
+    def require_growable(self) -> int | None:
         """Raise Unfit unless this process can extend the filesystem, and its partition.
 
-        Reads the device, so it may block.
+        Returns the size up to which its block device can be used; None without a limit. Reads the
+        device, so it may block.
         """
         require_able_to_grow(self._mount.kind)
         self._mount.renew()
@@ -125,17 +133,29 @@ class OneDeviceFilesystem:
             require_resizable(self._mount.superblock, self._mount.place.name, self.mountpoint)
         if partition := self._mount.place.partition:
             partitions.require_growable(partition)
+        usable_bytes = self._usable_bytes()
+        [device] = self.read().devices
+        if usable_bytes is not None and device.size_bytes + SLACK_BYTES > usable_bytes:
+            raise Unfit(
+                f"{self.mountpoint} cannot use more than {format_size(usable_bytes)} of "
+                f"{device.name}",
+                hint="an MBR describes 2 TiB, and an ext4 without the feature 64bit has 16 TiB at "
+                "most: copy the data to a new volume",
+                cause=Cause.NOT_GROWABLE,
+            )
+        return usable_bytes
 
     def verify_devices(self, volumes: Mapping[str, str] | None = None) -> None:
         """Nothing: the one device is the filesystem."""
 
-    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> None:
+    def resize_device(self, name: str, *, tell: Callable[[str], None]) -> str | None:
         """Extend the filesystem to the size of its device, which has this kernel name.
 
-        Takes milliseconds, also at ENOSPC (measured). Raises Unfit or Transient.
+        Takes milliseconds, also at ENOSPC (measured). Returns where the partition table of before
+        is, if it was changed. Raises Unfit or Transient.
         """
-        if partition := self._mount.place.partition:
-            partitions.grow(partition, tell=tell)
+        partition = self._mount.place.partition
+        kept = partitions.grow(partition, tell=tell) if partition else None
         before, failure = self._device(name), None
         argv = self._resize_command()
         tell(f"extending {self.mountpoint}")
@@ -151,6 +171,16 @@ class OneDeviceFilesystem:
             hint = f"see `dmesg`, then run `{command}`"
             what = f"cannot extend {self.mountpoint}: {why}"
             raise Transient(what, hint=hint, cause=Cause.RESIZE)
+        return f"the partition table of {name} as it was is in {kept}" if kept else None
+
+    def _usable_bytes(self) -> int | None:
+        """How large its block device can be for it to use all; None without a limit."""
+        place, limits = self._mount.place, []
+        if self._mount.superblock:
+            limits.append(place.start_bytes + self._mount.superblock.largest_bytes)
+        if place.partition and (most_bytes := partitions.largest_bytes(place.partition)):
+            limits.append(most_bytes)
+        return min(limits, default=None)
 
     def _resize_command(self) -> list[str]:
         if self._mount.kind is FilesystemKind.XFS:

@@ -62,12 +62,14 @@ def largest_bytes(partition: Partition) -> int | None:
     return sectors and sectors * SECTOR_BYTES
 
 
-def grow(partition: Partition, *, tell: Callable[[str], None]) -> None:
+def grow(partition: Partition, *, tell: Callable[[str], None]) -> Path | None:
     """Extend the partition to the end of its block device, in the table and in the kernel.
 
     Done when both have it, so that it can be repeated after a crash anywhere. The table is kept in
-    a file before. Raises Transient or Unfit; until the table is written, nothing has changed.
+    a file before, which is told and returned; None if there was nothing to change in it. Raises
+    Transient or Unfit; until the table is written, nothing has changed.
     """
+    kept = None
     with _locked(partition.disk) as fd:
         found, entry = _require_growable(fd, partition)
         end = _end(partition.disk, found)
@@ -84,6 +86,7 @@ def grow(partition: Partition, *, tell: Callable[[str], None]) -> None:
         _tell_kernel(partition, end - entry.start)
     size = format_size((end - entry.start) * SECTOR_BYTES)
     tell(f"{partition.name} has {size}")
+    return kept
 
 
 def _require_growable(fd: int, partition: Partition) -> tuple[Table, Entry]:
