@@ -24,4 +24,4 @@ def main(selection: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:] or ["tests/kernel"]) + "\n")
+    sys.stdout.write(main(sys.argv[1:] or ["tests/kernel", "tests/kernels/in_place.py"]) + "\n")

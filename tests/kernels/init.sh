@@ -9,6 +9,8 @@ mountpoint -q /dev || mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=755 run /run
+# Where partition tables are kept.
+mount -t tmpfs -o mode=755 lib /var/lib
 # Tests let a device hang by throttling it.
 mount -t tmpfs cgroup /sys/fs/cgroup
 mkdir /sys/fs/cgroup/blkio

@@ -160,20 +160,35 @@ class OneDeviceMount:
     def _is_stopped(self) -> bool:
         """Whether the kernel stopped all writes after an error.
 
-        Since Linux 6.15 ext4 no longer becomes read-only, which statfs(2) would show (measured on
-        6.18). XFS that was shut down cannot be opened.
+        ext4 no longer becomes read-only, which statfs(2) would show (measured on 6.18 and 6.1.176);
+        only since 6.15 it has a word for it. XFS that was shut down cannot be opened.
         """
         if self.kind is FilesystemKind.XFS:
             return False
-        try:
-            fd = os.open(f"/proc/fs/ext4/{self.place.name}/options", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        options = set(_text_of(f"/proc/fs/ext4/{self.place.name}/options").split())
+        if options & {b"emergency_ro", b"shutdown"}:
+            return True
+        if b"errors=remount-ro" not in options or self.superblock is None:
             return False
-        try:
-            options = os.pread(fd, 4096, 0).split()
-        finally:
-            os.close(fd)
-        return b"emergency_ro" in options or b"shutdown" in options
+        failed_at = int(_text_of(f"/sys/fs/ext4/{self.place.name}/last_error_time") or 0)
+        if not failed_at or failed_at < self.superblock.mounted_at:
+            return False
+        # It may have been mounted again since the superblock was read.
+        self._superblock_blocks = -1
+        self.follow(0)
+        return True
+
+
+def _text_of(path: str) -> bytes:
+    """What a small file of the kernel says; empty when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, 4096, 0)
+    finally:
+        os.close(fd)
 
 
 def question_of(name: str) -> Question:

@@ -29,6 +29,7 @@ class Superblock:
     uuid: str
     size_bytes: int = 0
     largest_bytes: int = 0
+    mounted_at: int = 0  # seconds of the epoch
     has_errors: bool = False
     has_sparse_super2: bool = False
 
@@ -62,6 +63,7 @@ def _ext4(found: bytes) -> Superblock | None:
         uuid=str(UUID(bytes=found[0x68:0x78])),
         size_bytes=(high << 32 | number(4)) * block_bytes,
         largest_bytes=blocks_max * block_bytes,
+        mounted_at=number(0x2C),
         has_errors=bool(number(0x3A, "<H") & _ERRORS),
         has_sparse_super2=bool(compat & _SPARSE_SUPER2),
     )
