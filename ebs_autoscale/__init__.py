@@ -1,4 +1,4 @@
-"""Grow a mounted BTRFS filesystem on EC2 before it is full."""
+"""Grow a mounted filesystem on EC2 before it is full."""
 
 __version__ = "0.1.0"
 

@@ -135,7 +135,7 @@ def build_parser() -> Parser:
     """The parser of the command line, from which the shell completion is generated too."""
     parser = Parser(
         prog="ebs-autoscale",
-        description="Grow a mounted BTRFS filesystem on EC2 before it is full.",
+        description="Grow a mounted filesystem on EC2 before it is full.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -90,6 +90,7 @@ def _device(device: Device, seen: FilesystemStatus) -> dict[str, Any]:
     found = seen.throttled.of.get(device.name)
     return {
         **asdict(device),
+        **({} if seen.reading.kind.takes_devices else {"unallocated_bytes": None}),
         "volume": seen.volumes.get(device.name, ""),
         "exceeded": found
         and {

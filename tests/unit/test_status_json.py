@@ -70,6 +70,7 @@ def test_what_does_not_exist_is_null() -> None:
     for key in ("unallocated_bytes", "metadata_headroom_bytes"):
         assert ext4[key] is None
         assert btrfs[key] > 0
+        assert (ext4["members"][0].get(key, None), ext4.get(key)) == (None, None)
     assert btrfs["inodes"] is None
     assert ext4.keys() == btrfs.keys()
 
