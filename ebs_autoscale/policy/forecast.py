@@ -1,7 +1,7 @@
 """How fast the filesystem fills, from the latest readings, and how long a growth takes here."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ class Forecast:
     `devices_bytes_per_second` is the most that the devices take, None where that is not known or
     was exceeded; `cache_bytes` is what the page cache can take besides. `ceiling_bytes` is what
     usage stayed below so far as it came back down again and again, None where it did not, and
-    `ceiling_bytes_per_second` how fast that rises.
+    `ceiling_bytes_per_second` how fast that rises. `inodes_per_second` is the peak for them.
     """
 
     fill_bytes_per_second: float = 0.0
@@ -47,6 +47,7 @@ class Forecast:
     cache_bytes: int = 0
     ceiling_bytes: int | None = None
     ceiling_bytes_per_second: float = 0.0
+    inodes_per_second: float = 0.0
 
     def after(self, reading: Reading) -> "Forecast":
         """What is left of the forecast at a later reading."""
@@ -105,6 +106,7 @@ class FillHistory:
             cache_bytes=max(0, reading.cache_bytes - reading.dirty_bytes),
             ceiling_bytes=ceiling.used_bytes,
             ceiling_bytes_per_second=ceiling.bytes_per_second,
+            inodes_per_second=fill_rate(self._readings, inodes_of) if reading.inodes else 0.0,
         )
 
     def _devices_bytes_per_second(self, reading: Reading) -> float | None:
@@ -149,11 +151,25 @@ class FillHistory:
         self._cached_bytes = 0.0
 
 
-def fill_rate(readings: Sequence[Reading]) -> float:
+def space_of(reading: Reading) -> tuple[int, int]:
+    """The bytes that are used, and those that are available."""
+    return reading.used_bytes, reading.available_bytes
+
+
+def inodes_of(reading: Reading) -> tuple[int, int]:
+    """The inodes that are used, and those that are available."""
+    inodes = reading.inodes
+    return (inodes.total - inodes.available, inodes.available) if inodes else (0, 0)
+
+
+def fill_rate(
+    readings: Sequence[Reading], level: Callable[[Reading], tuple[int, int]] = space_of
+) -> float:
     """Bytes per second being used up: the fastest of a short, a middle and a long look back.
 
     The short one makes it quick, the long one remembers a peak over a pause, and one large step
     is none. Used space, not available space, is compared: a growth must not look like a delete.
+    With another `level` than that of space, its units per second.
     """
     if not readings:
         return 0.0
@@ -162,19 +178,21 @@ def fill_rate(readings: Sequence[Reading]) -> float:
     for window in FILL_RATE_WINDOWS_SECONDS:
         since = next(r for r in readings if now.taken_at_seconds - r.taken_at_seconds <= window)
         elapsed = now.taken_at_seconds - since.taken_at_seconds
-        used_bytes = _written_bytes(readings, since.taken_at_seconds)
+        used = _used_up(readings, since.taken_at_seconds, level)
         shortest = window == FILL_RATE_WINDOWS_SECONDS[0]
-        if shortest and used_bytes < EVIDENCE_SHARE * now.available_bytes:
+        if shortest and used < EVIDENCE_SHARE * level(now)[1]:
             continue
         # Under half a window one write-back burst would pass for a trend.
         if elapsed >= window / 2:
-            rates.append(used_bytes / elapsed)
+            rates.append(used / elapsed)
     return max(rates)
 
 
-def _written_bytes(readings: Sequence[Reading], since_seconds: float) -> float:
+def _used_up(
+    readings: Sequence[Reading], since_seconds: float, level: Callable[[Reading], tuple[int, int]]
+) -> float:
     """What was used up since a moment, deletes deducted and one step alone left out."""
-    inside = [r.used_bytes for r in readings if r.taken_at_seconds >= since_seconds]
+    inside = [level(each)[0] for each in readings if each.taken_at_seconds >= since_seconds]
     steps = sorted(later - earlier for earlier, later in pairwise(inside))
     if not steps:
         return 0.0

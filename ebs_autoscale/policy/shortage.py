@@ -68,13 +68,23 @@ def shortage_of(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> S
             f"metadata headroom is {headroom}, less than {format_size(int(min_bytes))} "
             f"({describe_available(reading)})",
         )
-    inodes, least = reading.inodes, min_inodes(reading, policy, forecast)
-    if inodes and inodes.available < least:
-        return Shortage(
-            Resource.INODES,
-            f"{describe_inodes(inodes)}, less than {ceil(least)} ({describe_available(reading)})",
-        )
+    if inodes := _inode_shortage(reading, policy, forecast):
+        return Shortage(Resource.INODES, f"{inodes} ({describe_available(reading)})")
     return None
+
+
+def _inode_shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> str:
+    inodes, least = reading.inodes, min_inodes(reading, policy, forecast)
+    if inodes is None or inodes.available >= least:
+        return ""
+    lead, rate = lead_time_seconds(policy, forecast), forecast.inodes_per_second
+    if rate * lead < least:
+        return f"{describe_inodes(inodes)}, less than {ceil(least)}"
+    left = max(1.0, inodes.available / rate)
+    return (
+        f"{describe_inodes(inodes)}, used up in {left:.0f} s at {rate:.0f} new files a second; "
+        f"enlarging the volume may take {lead:.0f} s"
+    )
 
 
 def _data_shortages(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> Iterator[str]:
@@ -108,11 +118,14 @@ def seconds_until_full(reading: Reading, forecast: Forecast) -> float:
     almost_full_bytes = max(ALMOST_FULL_BYTES, reading.size_bytes * ALMOST_FULL_SHARE)
     if reading.available_bytes <= almost_full_bytes or reading.metadata_room_bytes <= FULL_BYTES:
         return 0.0
-    inodes = reading.inodes
-    if inodes and inodes.available <= inodes.total * ALMOST_FULL_SHARE:
-        return 0.0
+    inodes, files_left = reading.inodes, inf
+    if inodes:
+        if inodes.available <= inodes.total * ALMOST_FULL_SHARE:
+            return 0.0
+        rate = forecast.inodes_per_second
+        files_left = inodes.available / rate if rate > 0 else inf
     rate = forecast.fill_bytes_per_second
-    return reading.available_bytes / rate if rate > 0 else inf
+    return min(reading.available_bytes / rate if rate > 0 else inf, files_left)
 
 
 def describe_available(reading: Reading) -> str:
@@ -153,13 +166,18 @@ def _metadata_min_bytes(reading: Reading, lead_seconds: float) -> float:
 
 
 def min_inodes(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> float:
-    """How many inodes must stay available: the share of the threshold, and enough for the worst."""
+    """How many inodes must stay available: the share of the threshold, and what files may take.
+
+    As many files as are being created until a growth has surely ended, and of a burst that has not
+    been seen yet as much as a filesystem of this size can afford.
+    """
     if reading.inodes is None:
         return 0.0
     total = reading.inodes.total
     share = total * available_percent_floor(reading, policy) / 100
-    created = INODES_PER_SECOND * lead_time_seconds(policy, forecast)
-    return max(share, min(created, total * SMALL_SHARE))
+    lead = lead_time_seconds(policy, forecast)
+    burst = min(INODES_PER_SECOND * lead, total * SMALL_SHARE)
+    return max(share, burst, forecast.inodes_per_second * lead)
 
 
 def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> float:
@@ -182,6 +200,6 @@ def poll_delay_seconds(reading: Reading, policy: GrowthPolicy, forecast: Forecas
         (reading.available_bytes - trigger) / fastest,
         max(reading.available_bytes / fastest - forecast.growth_seconds, REACTION_SECONDS),
         metadata / METADATA_BYTES_PER_SECOND,
-        inodes / INODES_PER_SECOND,
+        inodes / max(INODES_PER_SECOND, forecast.inodes_per_second),
     )
     return min(max(lasts, policy.polling.min_seconds), policy.polling.max_seconds)

@@ -94,6 +94,11 @@ def _candidates(reading: Reading, policy: GrowthPolicy, forecast: Forecast) -> I
     if reading.inodes:
         missing = _bytes_for_inodes(reading.inodes, percent, reading)
         yield Size(missing, "the least that ends the shortage of inodes")
+        created = forecast.inodes_per_second * seconds
+        yield Size(
+            int(min(created / reading.inodes.total, 1.0) * reading.size_bytes),
+            f"{forecast.inodes_per_second:.0f} new files a second for {seconds:.0f} s",
+        )
 
 
 def lasting_size(

@@ -110,6 +110,7 @@ class View:
             "growths_since_start": self.growths_since_start,
             "fill_bytes_per_second": _whole_mib(forecast.fill_bytes_per_second),
             "sustained_bytes_per_second": _whole_mib(forecast.sustained_bytes_per_second),
+            "inodes_per_second": int(round(forecast.inodes_per_second, -2)),
             "growth_seconds": round(forecast.growth_seconds, 1),
             "devices_bytes_per_second": forecast.devices_bytes_per_second,
             "cache_bytes": _whole_mib(forecast.cache_bytes),
@@ -146,6 +147,7 @@ class View:
             forecast=Forecast(
                 fill_bytes_per_second=float(report.get("fill_bytes_per_second", 0)),
                 sustained_bytes_per_second=float(report.get("sustained_bytes_per_second", 0)),
+                inodes_per_second=float(report.get("inodes_per_second", 0)),
                 growth_seconds=float(report["growth_seconds"]),
                 devices_bytes_per_second=_number(report.get("devices_bytes_per_second")),
                 cache_bytes=int(report.get("cache_bytes", 0)),

@@ -28,6 +28,7 @@ from ebs_autoscale.model import (
 )
 from ebs_autoscale.policy import (
     DAY_SECONDS,
+    FillHistory,
     Forecast,
     GrowthMethod,
     GrowthPolicy,
@@ -398,6 +399,34 @@ def test_a_growth_brings_enough_inodes(
         inodes=Inodes(total=total + more, available=inodes.available + more),
     )
     assert shortage_of(after, policy, QUIET) is None
+
+
+def test_files_that_are_being_created_call_for_growth() -> None:
+    """At the rate of the latest looks inodes would not last until a growth has ended."""
+    history = FillHistory()
+    for tick in range(40):
+        reading = replace(
+            one_device(20, 19, EXT4, inodes=with_inodes(20, 1.0)), taken_at_seconds=tick / 4
+        )
+        assert reading.inodes
+        left = reading.inodes.total - 5000 * tick
+        reading = replace(reading, inodes=replace(reading.inodes, available=left))
+        history.add(reading, 40.0)
+    forecast = history.forecast
+    assert forecast.inodes_per_second == pytest.approx(20_000, rel=0.01)
+    assert forecast.fill_bytes_per_second == 0
+    assert left > 0.8 * with_inodes(20, 1.0).total
+    assert shortage_of(reading, GrowthPolicy(), forecast) is None
+    slow = replace(forecast, growth_seconds=30.0)
+    shortage = shortage_of(reading, GrowthPolicy(), slow)
+    assert shortage
+    assert shortage.of is Resource.INODES
+    assert "used up in 56 s at 20000 new files a second" in shortage.sentence
+    assert seconds_until_full(reading, slow) == pytest.approx(left / 20_000, rel=0.01)
+    decision = decide(seen_with(reading, its_volume(20)), GrowthPolicy(), forecast=slow)
+    assert isinstance(decision, Enlarge)
+    assert decision.size_bytes == 20 * GIB
+    assert "new files a second" in decision.reason
 
 
 def test_a_limit_that_brings_no_inodes_says_inodes() -> None:
