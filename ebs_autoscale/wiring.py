@@ -10,7 +10,7 @@ from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.btrfs import reading as btrfs_reading
-from ebs_autoscale.filesystems.btrfs.copies import copies_of
+from ebs_autoscale.filesystems.copies import copies_of
 from ebs_autoscale.filesystems.mounted import kind_at
 from ebs_autoscale.filesystems.one_device import reading as one_device_reading
 from ebs_autoscale.filesystems.one_device.filesystem import OneDeviceFilesystem

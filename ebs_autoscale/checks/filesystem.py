@@ -10,8 +10,8 @@ from ebs_autoscale.checks.line import Line, Verdict, failed
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Problem
-from ebs_autoscale.filesystems.btrfs.copies import copies_of
 from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, present_devices
+from ebs_autoscale.filesystems.copies import copies_of, devices_of
 from ebs_autoscale.filesystems.mounted import mount_hint, require_mountable
 from ebs_autoscale.host import files
 from ebs_autoscale.host.fstab import FSTAB, FstabLine, line_for, lines_at
@@ -114,7 +114,7 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     except EbsAutoscaleError as error:
         seen = replace(before, error=error, devices=devices_despite(error, before.mountpoint))
         if error.cause is Cause.NOT_MOUNTED and seen.uuid:
-            seen = replace(seen, present=_present_devices(seen.uuid))
+            seen = replace(seen, present=_present_devices(seen.uuid, seen.kind))
         if error.cause in {Cause.NOT_MOUNTED, Cause.MISSING} and not seen.is_set_up:
             return _rehearse_mount(seen)
         return seen
@@ -142,9 +142,11 @@ def _rehearse_mount(seen: FilesystemSeen) -> FilesystemSeen:
     return replace(seen, error=None, is_free=True)
 
 
-def _present_devices(uuid: str) -> PresentDevices:
-    """The devices that the tool lists; none where it lists none, or cannot be run."""
+def _present_devices(uuid: str, kind: FilesystemKind) -> PresentDevices:
+    """The devices there are; none where the tool lists none, or cannot be run."""
     with suppress(EbsAutoscaleError):
+        if not kind.takes_devices:
+            return PresentDevices(1, tuple(claim.devid for claim in devices_of(uuid).values())[:1])
         return present_devices(uuid, timeout_seconds=_SHOW_TIMEOUT_SECONDS)
     return PresentDevices()
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from ebs_autoscale.clock import Clock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Problem, Stopped
-from ebs_autoscale.filesystems.btrfs.copies import unresponsive
-from ebs_autoscale.filesystems.btrfs.mount import filesystem_at
-from ebs_autoscale.filesystems.btrfs.scan import PresentDevices, Sighting
+from ebs_autoscale.filesystems.btrfs.scan import PresentDevices
+from ebs_autoscale.filesystems.copies import unresponsive
+from ebs_autoscale.filesystems.sighting import Sighting, filesystem_at
 from ebs_autoscale.host import files, fstab, systemd
 from ebs_autoscale.host.command import OURSELVES, Question, run
 from ebs_autoscale.host.trusted_path import trusted_path
+from ebs_autoscale.model import FilesystemKind
 from ebs_autoscale.telemetry import Conditions, Event, EventKind, State, View
 
 # A device that appears is usable at once; a look costs two processes.
@@ -93,10 +94,11 @@ class MountWaiter:
         """
         self._problem, self._hint = None, ""
         try:
-            uuid = fstab.uuid_at(files.read_text(fstab.FSTAB), self._mountpoint)
-            if not uuid:
+            line = fstab.line_at(files.read_text(fstab.FSTAB), self._mountpoint)
+            if not (line and line.uuid):
                 return f"no line of {fstab.FSTAB} mounts it by UUID"
-            seen = self._look(uuid)
+            uuid = line.uuid
+            seen = self._look(uuid, FilesystemKind(line.kind))
             if isinstance(seen, Problem):
                 self._problem = seen
                 return ""
@@ -109,7 +111,7 @@ class MountWaiter:
         except EbsAutoscaleError as error:
             return str(error)
 
-    def _look(self, uuid: str) -> PresentDevices | Problem:
+    def _look(self, uuid: str, kind: FilesystemKind) -> PresentDevices | Problem:
         """Its devices on this host, or why it must not be mounted.
 
         One process looks at a time, however long a block device keeps it.
@@ -119,7 +121,7 @@ class MountWaiter:
                 return unresponsive()
             # That answer is out of date by now.
             self._looking = None
-        looking = Sighting.asked(uuid)
+        looking = Sighting.asked(uuid, kind)
         for _ in range(_LOOK_SLICES):
             if answer := looking.answer(wait_seconds=_LOOK_SLICE_SECONDS):
                 seen = Sighting.of(answer)

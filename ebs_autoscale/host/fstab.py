@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebs_autoscale.errors import Cause, Unfit
+from ebs_autoscale.model import FilesystemKind
 
 FSTAB = Path("/etc/fstab")
+
+_KINDS = set(FilesystemKind)
 
 # The boot continues without the filesystem after waiting this long for its devices. When they
 # appear later, the daemon mounts it.
@@ -84,9 +87,15 @@ def parse(table: str) -> tuple[FstabLine, ...]:
 
 
 def uuid_at(table: str, mountpoint: str) -> str:
-    """The UUID of the BTRFS filesystem that the table mounts here; empty when there is none."""
-    found = [line.uuid for line in lines_at(table, mountpoint) if line.kind == "btrfs"]
-    return found[-1] if found else ""
+    """The UUID of the filesystem that the table mounts here; empty when there is none."""
+    line = line_at(table, mountpoint)
+    return line.uuid if line else ""
+
+
+def line_at(table: str, mountpoint: str) -> FstabLine | None:
+    """The line that mounts a filesystem here that can grow; None without one."""
+    found = [line for line in lines_at(table, mountpoint) if line.kind in _KINDS]
+    return found[-1] if found else None
 
 
 def line_for(

@@ -9,12 +9,12 @@ from pathlib import Path
 from ebs_autoscale.clock import Clock, SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
-from ebs_autoscale.filesystems.btrfs.copies import copies_in, devices_of
 from ebs_autoscale.filesystems.btrfs.superblock import (
     is_left_by_mkfs,
     superblock_uuid,
     uuid_left_by_mkfs,
 )
+from ebs_autoscale.filesystems.copies import copies_in, devices_of
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import run

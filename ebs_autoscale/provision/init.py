@@ -20,9 +20,9 @@ from ebs_autoscale.errors import (
     with_hint,
 )
 from ebs_autoscale.filesystems.btrfs import mkfs
-from ebs_autoscale.filesystems.btrfs.mount import filesystem_at
 from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
 from ebs_autoscale.filesystems.mounted import require_mountable, trigger_automount
+from ebs_autoscale.filesystems.sighting import filesystem_at
 from ebs_autoscale.host import files, paths, systemd
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import FSTAB, uuid_at, with_line

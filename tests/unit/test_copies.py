@@ -8,8 +8,7 @@ from uuid import uuid4
 import pytest
 
 from ebs_autoscale.errors import Unfit
-from ebs_autoscale.filesystems.btrfs.copies import copies_among
-from ebs_autoscale.filesystems.btrfs.superblock import Superblock
+from ebs_autoscale.filesystems.copies import Claim, copies_among
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.trusted_path import changeable_part, trusted_path
 from ebs_autoscale.model import GIB, Device
@@ -21,9 +20,9 @@ UUID = str(uuid4())
 NOBODY = 65534
 
 
-def on(devid: int, *, of: int = 1) -> Superblock:
-    """A superblock of one device of the filesystem."""
-    return Superblock(filesystem=UUID, devid=devid, device_count=of, generation=7)
+def on(devid: int, *, of: int = 1) -> Claim:
+    """What is on one device of the filesystem."""
+    return Claim(filesystem=UUID, devid=devid, device_count=of)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def on(devid: int, *, of: int = 1) -> Superblock:
     ],
 )
 def test_what_is_a_copy(
-    found: dict[str, Superblock], mounted: set[str], copies: list[tuple[str, str]]
+    found: dict[str, Claim], mounted: set[str], copies: list[tuple[str, str]]
 ) -> None:
     """Two devices with one devid are copies; the mounted one is the original."""
     seen = copies_among(found, mounted)
@@ -49,7 +48,7 @@ def test_what_is_a_copy(
     for copy in seen:
         # With several devices, btrfstune beside the original would change both.
         is_told_here = f"btrfstune -m /dev/{copy.name}" in copy.problem.hint
-        assert is_told_here == (copy.superblock.device_count == 1)
+        assert is_told_here == (copy.claim.device_count == 1)
 
 
 def test_a_uuid_is_recognised_by_what_made_it() -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from ebs_autoscale.errors import Cause, CommandFailed, Unfit
 from ebs_autoscale.filesystems.btrfs import superblock
@@ -21,7 +21,6 @@ from ebs_autoscale.filesystems.mounted import (
     trigger_automount,
     wrong_kind,
 )
-from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import Question
 from ebs_autoscale.host.mountinfo import Mount, MountTable
 
@@ -185,22 +184,6 @@ class BtrfsMount:
             return self._remount.answer(wait_seconds=wait_seconds) or ""
         except CommandFailed:
             return f"umount {shown(self.path)} && mount {shown(self.path)}"
-
-
-def filesystem_at(path: str) -> str:
-    """The UUID of the BTRFS filesystem at this path, else of the one that fstab mounts there.
-
-    Empty when there is neither.
-    """
-    mount = MountTable().at(path)
-    if mount and mount.kind == "btrfs":
-        with suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                return uuid_at(fd)
-            finally:
-                os.close(fd)
-    return fstab.uuid_at(files.read_text(fstab.FSTAB), path)
 
 
 def _names_in(filesystem: str) -> frozenset[str]:

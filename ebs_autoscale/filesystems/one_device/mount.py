@@ -1,5 +1,6 @@
 """Verify that a path is the XFS or ext4 that is meant, mounted and writable."""
 
+import fcntl
 import json
 import os
 import struct
@@ -31,7 +32,12 @@ from ebs_autoscale.model import FilesystemKind
 _KINDS = {kind.value for kind in FilesystemKind if not kind.takes_devices}
 # Python starts in 0.1 s, and a device that responds does so in milliseconds.
 _WAIT_SECONDS = 5.0
+_WAIT_SECONDS_OF_LOOP = 1.0
 _WORDS = struct.Struct("<QQ")
+# struct fsxattr of linux/fs.h: flags, hint, extents, project, hint.
+_FSXATTR = struct.Struct("=5I8x")
+_FS_IOC_FSGETXATTR = 2 << 30 | _FSXATTR.size << 16 | ord("X") << 8 | 31
+_PROJECT_IS_INHERITED = 0x200
 
 
 class OneDeviceMount:
@@ -48,7 +54,7 @@ class OneDeviceMount:
         self._table = MountTable()
         self._verified: tuple[Mount, ...] = ()
         trigger_automount(self._table, self.path)
-        mount = mount_at(self._table, self.path)
+        self._mount = mount = mount_at(self._table, self.path)
         if mount.kind not in _KINDS:
             raise wrong_kind(mount, "XFS or ext4")
         self.kind = FilesystemKind(mount.kind)
@@ -57,6 +63,7 @@ class OneDeviceMount:
         self.superblock: Superblock | None = None
         self._superblock_blocks = 0
         self._asking: Question | None = None
+        self._asking_former: Question | None = None
         if self.kind is FilesystemKind.EXT4:
             self.superblock = superblock_of(self.place.name, wait_seconds=_WAIT_SECONDS)
             self.uuid = self.superblock.uuid
@@ -74,6 +81,8 @@ class OneDeviceMount:
         fd = open_folder(self.path)
         try:
             mount = self._verify_filesystem(fd)
+            if self._mount.device != self.device:
+                self._verify_other_device()
             if not read_only:
                 self._verify_writable(fd)
             self._verified = mounts
@@ -122,14 +131,38 @@ class OneDeviceMount:
                 hint="set `mountpoint` to where the whole filesystem is mounted",
                 cause=Cause.OTHER_FILESYSTEM,
             )
-        if mount.device != self.device:
-            self.place, self.device = place_of(mount), mount.device
+        self._mount = mount
         return mounts
+
+    def _verify_other_device(self) -> None:
+        """Raise Unfit if a copy was mounted instead of the device of the last mount.
+
+        The volume may have been detached and have come back by another name.
+        """
+        place = place_of(self._mount)
+        if self.place.bytes:
+            self._asking_former = self._asking_former or question_of(self.place.name)
+            with suppress(CommandFailed):
+                answer = self._asking_former.answer(wait_seconds=_WAIT_SECONDS_OF_LOOP)
+                if answer is None:
+                    raise unresponsive(self.place.name)
+                self._asking_former = None
+                found = json.loads(answer)
+                if found and found["uuid"] == self.uuid:
+                    raise Unfit(
+                        f"{place.name} is mounted on {shown(self.path)} instead of "
+                        f"{self.place.name}, which also has {self.uuid}: it may be a copy",
+                        hint="unmount it, detach the copy, and mount the right one again",
+                        cause=Cause.COPY,
+                    )
+            self._asking_former = None
+        self.place, self.device = place, self._mount.device
+        self.renew()
 
     def _verify_filesystem(self, fd: int) -> OpenMount:
         try:
             number = os.fstat(fd).st_dev
-            if f"{os.major(number)}:{os.minor(number)}" != self.device:
+            if f"{os.major(number)}:{os.minor(number)}" != self._mount.device:
                 raise Unfit(
                     f"{shown(self.path)} is hidden by another mount",
                     hint=f"find it with `findmnt --target {shown(self.path)}` and unmount it",
@@ -145,27 +178,40 @@ class OneDeviceMount:
     def _uuid_at(self, fd: int) -> str:
         """The UUID; of ext4 statfs(2) tells the two halves, folded (fs/ext4/super.c)."""
         if self.kind is FilesystemKind.XFS:
-            return xfs.geometry(fd).uuid
+            return self._xfs_uuid(fd)
         first, second = _WORDS.unpack(UUID(self.uuid).bytes)
         return self.uuid if os.fstatvfs(fd).f_fsid == first ^ second else "another one"
+
+    def _xfs_uuid(self, fd: int) -> str:
+        found = xfs.geometry(fd)
+        if found.realtime_blocks:
+            raise Unfit(
+                f"{shown(self.path)} has a real-time device, which is not grown with the other",
+                hint="only XFS on one EBS volume can be grown",
+                cause=Cause.NOT_GROWABLE,
+            )
+        # A growth between the two looks makes the second figure larger.
+        if os.fstatvfs(fd).f_blocks < found.blocks - found.log_blocks:
+            raise bounded_by_quota(self.path)
+        return found.uuid
 
     def _verify_writable(self, fd: int) -> None:
         is_read_only = os.fstatvfs(fd).f_flag & os.ST_RDONLY
         mount = self._table.at(self.path) if is_read_only else None
         if mount and mount.read_only:
             raise read_only_mount(self.path)
-        if is_read_only or self._is_stopped():
+        options = self._ext4_options()
+        if is_read_only or self._is_stopped(options):
             raise shut_down(self.path)
+        if b"prjquota" in options and has_project(fd):
+            raise bounded_by_quota(self.path)
 
-    def _is_stopped(self) -> bool:
+    def _is_stopped(self, options: set[bytes]) -> bool:
         """Whether the kernel stopped all writes after an error.
 
         ext4 no longer becomes read-only, which statfs(2) would show (measured on 6.18 and 6.1.176);
         only since 6.15 it has a word for it. XFS that was shut down cannot be opened.
         """
-        if self.kind is FilesystemKind.XFS:
-            return False
-        options = set(_text_of(f"/proc/fs/ext4/{self.place.name}/options").split())
         if options & {b"emergency_ro", b"shutdown"}:
             return True
         if b"errors=remount-ro" not in options or self.superblock is None:
@@ -177,6 +223,12 @@ class OneDeviceMount:
         self._superblock_blocks = -1
         self.follow(0)
         return True
+
+    def _ext4_options(self) -> set[bytes]:
+        """The mount options that the kernel goes by; none of XFS."""
+        if self.kind is FilesystemKind.XFS:
+            return set()
+        return set(_text_of(f"/proc/fs/ext4/{self.place.name}/options").split())
 
 
 def _text_of(path: str) -> bytes:
@@ -205,11 +257,7 @@ def superblock_of(name: str, *, wait_seconds: float) -> Superblock:
         raise _unreadable(name, error.stderr.strip().rpartition("\n")[2]) from error
     if answer is None:
         question.drop()
-        raise Transient(
-            f"{name} does not respond",
-            hint="see `dmesg`, and the volume's status in EC2",
-            cause=Cause.READING,
-        )
+        raise unresponsive(name)
     return parsed(name, answer)
 
 
@@ -219,6 +267,39 @@ def parsed(name: str, answer: str) -> Superblock:
     if not fields:
         raise _unreadable(name, "it has no superblock")
     return Superblock(**fields)
+
+
+def unresponsive(name: str) -> Transient:
+    """A device of which nothing can be read now."""
+    return Transient(
+        f"{name} does not respond",
+        hint="see `dmesg`, and the volume's status in EC2",
+        cause=Cause.READING,
+    )
+
+
+def has_project(fd: int) -> bool:
+    """Whether what is made in this folder is of its project, so that statfs(2) shows its quota.
+
+    Sources: fs/ext4/super.c, ext4_statfs_project; fs/xfs/xfs_qm_bhv.c.
+    """
+    found = bytearray(_FSXATTR.size)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_FSGETXATTR, found)
+    except OSError:
+        return False
+    flags: int = _FSXATTR.unpack(found)[0]
+    return bool(flags & _PROJECT_IS_INHERITED)
+
+
+def bounded_by_quota(path: str) -> Unfit:
+    """The figures of statfs(2) are not those of the filesystem."""
+    return Unfit(
+        f"the quota of a project bounds all of {shown(path)}, and hides how full the filesystem is",
+        hint=f"take its root out of the project with `xfs_io -c 'chattr -P' {shown(path)}`: the "
+        "folders in it stay",
+        cause=Cause.NOT_GROWABLE,
+    )
 
 
 def _unreadable(name: str, why: str) -> EbsAutoscaleError:

@@ -1,10 +1,11 @@
-"""Block devices that claim to be the same device of the same BTRFS filesystem.
+"""Block devices that claim to be the same device of the same filesystem.
 
-The kernel and blkid tell filesystems apart by the UUID in the superblock, and devices by UUID and
-devid. A block copy, such as a restored snapshot, has both. Measured on 6.18: at the next mount the
-kernel takes whichever device it was told of last; of two devices it takes one from each copy. A
-copy of a mounted filesystem is mounted under a temporary UUID (6.7 and later), or the mounted one
-is shown a second time (before).
+The kernel and blkid tell filesystems apart by the UUID in the superblock, and devices of BTRFS by
+UUID and devid. A block copy, such as a restored snapshot, has both. Measured on 6.18: at the next
+mount the kernel takes whichever device it was told of last; of two devices it takes one from each
+copy. A copy of a mounted filesystem is mounted under a temporary UUID (6.7 and later), or the
+mounted one is shown a second time (before). Of XFS and ext4 the one is mounted whose link udev made
+last; ext4 lets both be mounted.
 """
 
 import json
@@ -17,13 +18,16 @@ from pathlib import Path
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, LockHeld, Problem, Unfit
-from ebs_autoscale.filesystems.btrfs.superblock import Superblock, read_superblock
+from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.filesystems.one_device import superblock
 from ebs_autoscale.host import files
 from ebs_autoscale.host.block_devices import BlockDevices
 from ebs_autoscale.host.command import Question
 from ebs_autoscale.host.lock import Lock
+from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.paths import devices_lock
+from ebs_autoscale.model import FilesystemKind
 
 _BLOCK = Path("/sys/class/block")
 
@@ -31,8 +35,24 @@ _BLOCK = Path("/sys/class/block")
 WAIT_SECONDS = 3.0
 _LOCK_POLL_SECONDS = 0.1
 
+_NEW_UUID = {
+    FilesystemKind.BTRFS: "btrfstune -m",
+    FilesystemKind.XFS: "xfs_admin -U generate",
+    FilesystemKind.EXT4: "tune2fs -U random",
+}
 
-def devices_of(filesystem: str, *, wait_seconds: float = WAIT_SECONDS) -> dict[str, Superblock]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Which device of which filesystem a block device claims to be; only BTRFS has several."""
+
+    filesystem: str
+    kind: FilesystemKind = FilesystemKind.BTRFS
+    devid: int = 1
+    device_count: int = 1
+
+
+def devices_of(filesystem: str, *, wait_seconds: float = WAIT_SECONDS) -> dict[str, Claim]:
     """The block devices with a superblock of this filesystem, mounted or not, by kernel name.
 
     Without those beneath another block device, such as the paths of a multipath device. A device
@@ -46,7 +66,10 @@ def devices_of(filesystem: str, *, wait_seconds: float = WAIT_SECONDS) -> dict[s
         problem = unresponsive()
         question.drop()
         raise Unfit(problem.sentence, hint=problem.hint, cause=problem.cause)
-    return {name: Superblock(**fields) for name, fields in json.loads(answer).items()}
+    return {
+        name: Claim(**fields | {"kind": FilesystemKind(fields["kind"])})
+        for name, fields in json.loads(answer).items()
+    }
 
 
 def unresponsive() -> Problem:
@@ -86,7 +109,7 @@ def _alone() -> Iterator[None]:
             return
 
 
-def read_devices(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Superblock]:
+def read_devices(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Claim]:
     """What `devices_of` returns, read by this process: for as long as a device takes."""
     found = {}
     with _alone():
@@ -94,10 +117,19 @@ def read_devices(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Superblo
             if next(folder.glob("holders/*"), None):
                 continue
             with suppress(OSError):
-                superblock = read_superblock(f"/dev/{folder.name}")
-                if superblock and superblock.filesystem == filesystem:
-                    found[folder.name] = superblock
+                claim = _claim_on(f"/dev/{folder.name}")
+                if claim and claim.filesystem == filesystem:
+                    found[folder.name] = claim
     return found
+
+
+def _claim_on(node: str) -> Claim | None:
+    if found := read_superblock(node):
+        return Claim(
+            filesystem=found.filesystem, devid=found.devid, device_count=found.device_count
+        )
+    other = superblock.read_superblock(node)
+    return Claim(filesystem=other.uuid, kind=FilesystemKind(other.kind)) if other else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +138,7 @@ class Copy:
 
     name: str
     original: str
-    superblock: Superblock
+    claim: Claim
     volume: str = ""
 
     @property
@@ -114,8 +146,8 @@ class Copy:
         """What is wrong, and how to put it right."""
         return Problem(
             Cause.COPY,
-            f"{self._shown} is a copy of {self.original}: both are devid {self.superblock.devid} "
-            f"of {self.superblock.filesystem}, and a mount may use either",
+            f"{self._shown} is a copy of {self.original}: both are {self._what}, and a mount may "
+            "use either",
             self._hint,
         )
 
@@ -124,17 +156,22 @@ class Copy:
         return f"{self.name} ({self.volume})" if self.volume else self.name
 
     @property
+    def _what(self) -> str:
+        uuid = self.claim.filesystem
+        return f"devid {self.claim.devid} of {uuid}" if self.claim.kind.takes_devices else uuid
+
+    @property
     def _hint(self) -> str:
         # With several devices btrfstune finds the original's other devices as well, and changes
         # some of each copy (measured with btrfs-progs 6.2).
-        if self.superblock.device_count > 1:
+        if self.claim.device_count > 1:
             return (
                 f"detach the volume of {self.name}; to use the copy, attach all its volumes to a "
                 "host without the original and run `btrfstune -m` on one of them there"
             )
         return (
             f"detach the volume of {self.name}, or, while it is not mounted, give it a UUID of its "
-            f"own with `btrfstune -m /dev/{self.name}`"
+            f"own with `{_NEW_UUID[self.claim.kind]} /dev/{self.name}`"
         )
 
 
@@ -149,9 +186,11 @@ def copies_of(filesystem: str) -> list[Problem]:
         return [Problem.of_error(error)]
 
 
-def copies_in(found: Mapping[str, Superblock], filesystem: str) -> list[Copy]:
+def copies_in(found: Mapping[str, Claim], filesystem: str) -> list[Copy]:
     """The copies among these devices of a filesystem, with their volumes."""
     mounted = {path.name for path in (SYSFS / filesystem).glob("devices/*")}
+    numbers = {mount.device for mount in MountTable().mounts()}
+    mounted |= {Path(os.path.realpath(f"/sys/dev/block/{number}")).name for number in numbers}
     block_devices = BlockDevices()
     return [
         replace(copy, volume=block_devices.volume_id_of(copy.name))
@@ -159,7 +198,7 @@ def copies_in(found: Mapping[str, Superblock], filesystem: str) -> list[Copy]:
     ]
 
 
-def copies_among(found: Mapping[str, Superblock], mounted: Collection[str]) -> list[Copy]:
+def copies_among(found: Mapping[str, Claim], mounted: Collection[str]) -> list[Copy]:
     """The copies among the devices of one filesystem; `mounted` are the names of those in use.
 
     A device that has come back under another name is not a copy of the one that went away.
@@ -167,13 +206,13 @@ def copies_among(found: Mapping[str, Superblock], mounted: Collection[str]) -> l
     originals: dict[int, str] = {}
     copies = []
     for name in sorted(found, key=lambda name: (name not in mounted, name)):
-        superblock = found[name]
-        original = originals.setdefault(superblock.devid, name)
+        claim = found[name]
+        original = originals.setdefault(claim.devid, name)
         if original != name:
-            copies.append(Copy(name=name, original=original, superblock=superblock))
+            copies.append(Copy(name=name, original=original, claim=claim))
     return copies
 
 
 if __name__ == "__main__":
     seen = read_devices(sys.argv[1])
-    json.dump({name: asdict(superblock) for name, superblock in seen.items()}, sys.stdout)
+    json.dump({name: asdict(claim) for name, claim in seen.items()}, sys.stdout)

@@ -1,0 +1,232 @@
+"""XFS and ext4: what a reading says, what is refused, and the growth of a filesystem in use."""
+
+import errno
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.errors import Cause, EbsAutoscaleError
+from ebs_autoscale.filesystems.one_device.filesystem import (
+    Clock,
+    OneDeviceFilesystem,
+    require_resizable,
+)
+from ebs_autoscale.filesystems.one_device.mount import superblock_of
+from ebs_autoscale.host.command import run
+from ebs_autoscale.model import FilesystemKind, Inodes
+from ebs_autoscale.wiring import devices_despite, mounted_at
+from tests.kernel.fixtures import Loop
+from tests.kernel.one_device import (
+    KINDS,
+    MIB,
+    SIZE_BYTES,
+    growable_kinds,
+    make,
+    mounted,
+    partitioned,
+)
+
+pytestmark = pytest.mark.kernel
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_growable_kind = pytest.mark.parametrize("kind", growable_kinds())
+
+
+def cause_of(look: Callable[[], object]) -> Cause:
+    """Why there is no reading; what to do about it is told, too."""
+    with pytest.raises(EbsAutoscaleError) as caught:
+        look()
+    assert caught.value.hint
+    return caught.value.cause
+
+
+@each_kind
+def test_reads_what_programs_can_write(
+    loop: Loop, tmp_path: Path, clock: Clock, kind: FilesystemKind
+) -> None:
+    """What is written counts at once, whether it is on the device or not."""
+    device = loop(SIZE_BYTES)
+    uuid = make(kind, device.node)
+    with mounted(device.node, tmp_path / "data") as path:
+        filesystem = OneDeviceFilesystem(str(path), clock=clock)
+        before = filesystem.read()
+        assert (before.filesystem, before.kind) == (uuid, kind)
+        assert before.metadata_headroom_bytes is None
+        [seen] = before.devices
+        assert (seen.name, seen.partition, seen.missing) == (device.name, "", False)
+        assert seen.size_bytes == seen.capacity_bytes == SIZE_BYTES
+        assert seen.unused_bytes == 0
+
+        (path / "written").write_bytes(bytes(64 * MIB))
+        after = filesystem.read()
+        assert before.available_bytes - after.available_bytes >= 64 * MIB
+        assert after.used_bytes - before.used_bytes >= 64 * MIB
+        if kind is FilesystemKind.XFS:
+            assert before.inodes is None
+        else:
+            assert before.inodes
+            assert after.inodes == Inodes(
+                total=before.inodes.total, available=before.inodes.available - 1
+            )
+        device.resize(2 * SIZE_BYTES)
+        assert filesystem.read().devices[0].unused_bytes == SIZE_BYTES
+
+
+@each_kind
+def test_another_mount_in_its_place(loop: Loop, tmp_path: Path, kind: FilesystemKind) -> None:
+    """Whatever is mounted there instead, nothing is read of it; the same one again is read."""
+    device, other = loop(SIZE_BYTES), loop(SIZE_BYTES)
+    make(kind, device.node)
+    make(kind, other.node)
+    point = tmp_path / "data"
+    with mounted(device.node, point):
+        filesystem = mounted_at(str(point), SystemClock())
+        with mounted("tmpfs", point, "-t", "tmpfs"):
+            assert cause_of(filesystem.read) is Cause.NOT_BTRFS
+            assert cause_of(lambda: mounted_at(str(point), SystemClock())) is Cause.NOT_BTRFS
+        with mounted(other.node, point):
+            assert cause_of(filesystem.read) is Cause.OTHER_FILESYSTEM
+        assert filesystem.read()
+        with mounted("tmpfs", tmp_path, "-t", "tmpfs"):
+            assert cause_of(filesystem.read) is Cause.MISSING
+            point.mkdir()
+            assert cause_of(filesystem.read) is Cause.OTHER_FILESYSTEM
+        folder = point / "folder"
+        folder.mkdir()
+        with mounted(str(folder), point, "--bind"):
+            assert cause_of(filesystem.read) is Cause.OTHER_FILESYSTEM
+        run(["umount", str(point)], timeout_seconds=60)
+        assert cause_of(filesystem.read) is Cause.NOT_MOUNTED
+        run(["mount", device.node, str(point)], timeout_seconds=60)
+        assert filesystem.read()
+
+
+def fail_xfs(_name: str, point: Path) -> None:
+    """Shut the filesystem down."""
+    run(["xfs_io", "-x", "-c", "shutdown", str(point)], timeout_seconds=60)
+
+
+def fail_ext4(name: str, point: Path) -> None:
+    """Have the kernel find an error, as it is mounted with errors=remount-ro."""
+    run(["mount", "-o", "remount,errors=remount-ro", str(point)], timeout_seconds=60)
+    Path("/sys/fs/ext4", name, "trigger_fs_error").write_text("for a test", "ascii")
+
+
+@pytest.mark.parametrize(("kind", "fail"), [("xfs", fail_xfs), ("ext4", fail_ext4)])
+def test_stopped_by_an_error(
+    loop: Loop, tmp_path: Path, clock: Clock, kind: str, fail: Callable[[str, Path], None]
+) -> None:
+    """The kernel takes no more writes: there is no reading, also for one who looks anew."""
+    device = loop(SIZE_BYTES)
+    make(kind, device.node)
+    with mounted(device.node, tmp_path / "data") as point:
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+        fail(device.name, point)
+        with pytest.raises(OSError, match=r"Read-only|Input/output") as written:
+            (point / "file").touch()
+        assert written.value.errno in {errno.EROFS, errno.EIO}
+        assert cause_of(filesystem.read) is Cause.READ_ONLY
+        assert cause_of(lambda: OneDeviceFilesystem(str(point), clock=clock)) is Cause.READ_ONLY
+
+
+@each_kind
+def test_mounted_read_only(loop: Loop, tmp_path: Path, clock: Clock, kind: FilesystemKind) -> None:
+    """There is no reading, but its device is known."""
+    device = loop(SIZE_BYTES)
+    make(kind, device.node)
+    with mounted(device.node, tmp_path / "data") as point:
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+        run(["mount", "-o", "remount,ro", str(point)], timeout_seconds=60)
+        with pytest.raises(EbsAutoscaleError) as caught:
+            filesystem.read()
+        assert caught.value.cause is Cause.READ_ONLY
+        assert [each.name for each in filesystem.devices()] == [device.name]
+        assert devices_despite(caught.value, str(point)) == filesystem.devices()
+
+
+@each_kind
+def test_a_device_that_shrank_or_went(
+    loop: Loop, tmp_path: Path, clock: Clock, kind: FilesystemKind
+) -> None:
+    """A device that is smaller than the filesystem is missing, and comes back."""
+    device = loop(SIZE_BYTES)
+    make(kind, device.node)
+    with mounted(device.node, tmp_path / "data") as point:
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+        device.resize(SIZE_BYTES - 64 * MIB)
+        assert filesystem.read().devices[0].missing
+        device.resize(SIZE_BYTES)
+        assert not filesystem.read().devices[0].missing
+
+
+def test_a_copy_in_its_place(loop: Loop, tmp_path: Path, clock: Clock) -> None:
+    """With the UUID, but on another device while the right one is there; not once it has gone."""
+    device, copy = loop(SIZE_BYTES), loop(SIZE_BYTES)
+    uuid = make("ext4", device.node)
+    make("ext4", copy.node, "-U", uuid)
+    point = tmp_path / "data"
+    with mounted(device.node, point):
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+    with mounted(copy.node, point):
+        assert cause_of(filesystem.read) is Cause.COPY
+        make("xfs", device.node)
+        assert [each.name for each in filesystem.read().devices] == [copy.name]
+
+
+def test_errors_prevent_a_growth(loop: Loop, tmp_path: Path, clock: Clock) -> None:
+    """The kernel does not extend an ext4 with errors: that is known before."""
+    device = loop(SIZE_BYTES)
+    make("ext4", device.node)
+    with mounted(device.node, tmp_path / "data") as point:
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+        require_resizable(superblock_of(device.name, wait_seconds=60), device.name, str(point))
+        Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("for a test", "ascii")
+        assert filesystem.read()
+        found = superblock_of(device.name, wait_seconds=60)
+        cause = cause_of(lambda: require_resizable(found, device.name, str(point)))
+        assert cause is Cause.NOT_GROWABLE
+
+
+@each_growable_kind
+@pytest.mark.parametrize("on_partition", [False, True])
+def test_grows_while_it_is_full(
+    loop: Loop, tmp_path: Path, clock: Clock, kind: FilesystemKind, *, on_partition: bool
+) -> None:
+    """To the end of its device, also of a partition that has to be extended before; once."""
+    device = loop(SIZE_BYTES)
+    node = partitioned(device, SIZE_BYTES // MIB - 8) if on_partition else device.node
+    uuid = make(kind, node)
+    with mounted(node, tmp_path / "data") as point:
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+        filesystem.require_growable()
+        with filled(point) as content:
+            before = filesystem.read()
+            assert before.devices[0].unused_bytes == 0
+            device.resize(2 * SIZE_BYTES)
+            for _ in range(2):
+                filesystem.resize_device(device.name, tell=lambda _: None)
+                after = filesystem.read()
+                [seen] = after.devices
+                assert (seen.name, seen.unused_bytes) == (device.name, 0)
+                assert seen.partition == (Path(node).name if on_partition else "")
+                assert after.size_bytes >= before.size_bytes + SIZE_BYTES * 3 // 4
+            assert after.filesystem == uuid
+            content.write(bytes(MIB))
+    check = ["xfs_repair", "-n", node] if kind is FilesystemKind.XFS else ["e2fsck", "-fn", node]
+    run(check, timeout_seconds=60)
+
+
+@contextmanager
+def filled(point: Path) -> Iterator[io.FileIO]:
+    """A file that has all the space that programs get."""
+    with (point / "ballast").open("wb", buffering=0) as file:
+        with suppress(OSError):
+            for offset in range(0, 2 * SIZE_BYTES, MIB):
+                os.posix_fallocate(file.fileno(), offset, MIB)
+        file.seek(0, os.SEEK_END)
+        yield file
