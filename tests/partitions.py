@@ -11,7 +11,7 @@ from ec2_sandbox.devices.loop import LoopDevice
 
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.partitions import Partition, partition_of
-from tests.signatures import write
+from tests.signatures import uncached, write
 
 MIB = 1024**2
 SECTOR = 512
@@ -119,7 +119,7 @@ def mbr_entry(number: int, kind: int, start: int, sectors: int) -> Spoil:
 
 def read(device: LoopDevice, offset: int, length: int) -> bytes:
     """What is there."""
-    with Path(device.node).open("rb", buffering=0) as node:
+    with uncached(device) as node:
         return os.pread(node.fileno(), length, offset)
 
 

@@ -4,9 +4,12 @@ lvm2, cryptsetup and mdadm are heavy packages for the few bytes that make a sign
 """
 
 import hashlib
+import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from ec2_sandbox.devices.loop import LoopDevice
@@ -16,9 +19,21 @@ from ebs_autoscale.host.command import run
 _SECTOR = 512
 
 
+@contextmanager
+def uncached(device: LoopDevice) -> Iterator[BufferedReader]:
+    """The device, open for reading what is on it now.
+
+    What was written to a partition is not in the cache of the whole device, which may be older.
+    """
+    with Path(device.node).open("rb") as node:
+        os.fsync(node.fileno())
+        os.posix_fadvise(node.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        yield node
+
+
 def digest(device: LoopDevice) -> str:
     """A hash of everything on the device."""
-    with Path(device.node).open("rb") as node:
+    with uncached(device) as node:
         return hashlib.file_digest(node, "sha256").hexdigest()
 
 

@@ -52,9 +52,10 @@ class FilesystemSeen:
     `kind` and `uuid` are those of the mounted filesystem, else those in fstab; where neither says,
     it is to be BTRFS, and the UUID is empty.
     Before `init`, as long as nothing is mounted, `is_free` is whether something can be.
-    `error` is why there is no `reading`, `incomplete` what is wrong with an add; `devices` are
-    those of a read-only filesystem, `present` those of one that is not mounted; `copies` is what is
-    wrong with copies of its devices, `remarks` what to know about the devices.
+    `error` is why there is no `reading`, `incomplete` what is wrong with an add, `not_growable` why
+    an XFS or ext4 cannot use more space; `devices` are those of a read-only filesystem, `present`
+    those of one that is not mounted; `copies` is what is wrong with copies of its devices,
+    `remarks` what to know about the devices.
     """
 
     mountpoint: str
@@ -67,6 +68,7 @@ class FilesystemSeen:
     error: EbsAutoscaleError | None = None
     devices: tuple[Device, ...] = ()
     incomplete: EbsAutoscaleError | None = None
+    not_growable: EbsAutoscaleError | None = None
     present: PresentDevices | None = None
     copies: tuple[Problem, ...] = ()
     remarks: tuple[Remark, ...] = ()
@@ -129,6 +131,11 @@ def _look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
         filesystem.verify_devices()
     except EbsAutoscaleError as error:
         return replace(seen, incomplete=error)
+    if not seen.kind.takes_devices:
+        try:
+            filesystem.require_growable()
+        except EbsAutoscaleError as error:
+            return replace(seen, not_growable=error)
     return seen
 
 
@@ -162,6 +169,9 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
         yield _presence_line(seen.uuid, seen.present, seen.mountpoint)
     if seen.incomplete:
         yield failed("add", seen.incomplete)
+    # What concerns the host is told by its own checks.
+    if seen.not_growable and seen.not_growable.cause is not Cause.CAPABILITY:
+        yield failed("growth", seen.not_growable)
     for copy in seen.copies:
         yield _problem_line(copy)
     for remark in seen.remarks:

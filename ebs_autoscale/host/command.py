@@ -53,6 +53,14 @@ def path_of(tool: str) -> str | None:
     return shutil.which(tool, path=_search_path())
 
 
+def require_tools(*tools: str) -> None:
+    """Raise Unfit unless all of them are installed, before the first one is run."""
+    for tool in tools:
+        if path_of(tool) is None:
+            what = f"the tool `{tool}` is not installed"
+            raise Unfit(what, hint=_how_to_install(tool), cause=Cause.MISSING_TOOL)
+
+
 def never() -> bool:
     """No stop is ever requested."""
     return False
@@ -171,8 +179,7 @@ def _start(
                 pass_fds=keep_open,
             )
     except (FileNotFoundError, PermissionError) as error:
-        package = _PACKAGES.get(argv[0])
-        hint = f"install the package {package}" if package else f"install {argv[0]}"
+        hint = _how_to_install(argv[0])
         if isinstance(error, PermissionError):
             hint = "check who may execute it, and may search the directories above it"
         what = f"cannot run {argv[0]}: {error.strerror}"
@@ -187,6 +194,11 @@ def _in_memory(text: bytes) -> BinaryIO:
     file.write(text)
     file.seek(0)
     return file
+
+
+def _how_to_install(tool: str) -> str:
+    package = _PACKAGES.get(tool)
+    return f"install the package {package}" if package else f"install {tool}"
 
 
 def _search_path() -> str:

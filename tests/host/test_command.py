@@ -1,5 +1,6 @@
 """Tools run without a shell and with a time limit, and every failure is reported."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from ebs_autoscale.errors import Cause, CommandFailed, Stopped, Unfit
 from ebs_autoscale.host import command
-from ebs_autoscale.host.command import run
+from ebs_autoscale.host.command import require_tools, run
 
 
 def python(script: str) -> list[str]:
@@ -40,6 +41,21 @@ def test_speaks_english_and_has_no_input(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LC_ALL", "de_CH.UTF-8")
     script = "import os, sys; print(os.environ['LC_ALL'], repr(sys.stdin.read()))"
     assert run(python(script), timeout_seconds=60) == "C ''\n"
+
+
+def test_gives_what_it_is_given() -> None:
+    """A script on stdin, and the descriptors that are named, but no others."""
+    kept, closed = os.memfd_create("kept", 0), os.memfd_create("closed", 0)
+    script = (
+        "import os, sys; print(sys.stdin.read(), sorted(map(int, os.listdir('/proc/self/fd'))))"
+    )
+    try:
+        answer = run(python(script), stdin="a\nb", keep_open=[kept], timeout_seconds=60)
+        assert answer.startswith("a\nb [0, 1, 2, ")
+        assert {kept, closed} & set(json.loads(answer[4:])) == {kept}
+    finally:
+        os.close(kept)
+        os.close(closed)
 
 
 def test_finds_tools_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,12 +93,16 @@ def test_a_killed_tool_has_failed() -> None:
 def test_a_missing_tool_names_its_package(
     monkeypatch: pytest.MonkeyPatch, tool: str, package: str
 ) -> None:
-    """The error of a missing tool names its package."""
+    """The error of a missing tool names its package, when it is to run and before."""
     monkeypatch.setattr(command, "_PACKAGES", {f"{tool}-no-such": package})
-    with pytest.raises(Unfit) as caught:
-        run([f"{tool}-no-such"], timeout_seconds=60)
-    assert caught.value.cause is Cause.MISSING_TOOL
-    assert package in caught.value.hint
+    for failing in (
+        lambda: run([f"{tool}-no-such"], timeout_seconds=60),
+        lambda: require_tools("sh", f"{tool}-no-such"),
+    ):
+        with pytest.raises(Unfit) as caught:
+            failing()
+        assert caught.value.cause is Cause.MISSING_TOOL
+        assert package in caught.value.hint
 
 
 def test_a_timeout_kills_and_reaps(tmp_path: Path) -> None:

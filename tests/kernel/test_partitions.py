@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from ec2_sandbox.devices.loop import LoopDevice
 
+from ebs_autoscale.checks import filesystem as filesystem_check
+from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.one_device.filesystem import Clock, OneDeviceFilesystem
 from ebs_autoscale.host import paths
@@ -30,6 +32,7 @@ from tests.partitions import (
     SIZE_BYTES,
     START,
     change_table,
+    damage,
     dump,
     held_tool,
     of,
@@ -52,12 +55,14 @@ import sys
 from ebs_autoscale.host.partitions import grow, partition_of
 grow(partition_of(sys.argv[1]), tell=print)
 """
-# It writes files without a pause, and says what each of them is to have.
+# It writes files without a pause, until there is space for each, and says what they are to have.
 WRITER = """
-import hashlib, itertools, os, pathlib, sys
+import contextlib, hashlib, itertools, os, pathlib, sys
 for number in itertools.count():
-    content = os.urandom(1 << 18)
-    pathlib.Path(sys.argv[1], str(number)).write_bytes(content)
+    content, path = os.urandom(1 << 18), pathlib.Path(sys.argv[1], str(number))
+    while not path.exists() or path.stat().st_size < len(content):
+        with contextlib.suppress(OSError):
+            path.write_bytes(content)
     print(number, hashlib.sha256(content).hexdigest(), flush=True)
 """
 
@@ -303,3 +308,18 @@ def test_the_most_that_a_filesystem_can_use(
     with pytest.raises(Unfit) as caught:
         filesystem.require_growable()
     assert (caught.value.cause, "480 MiB" in caught.value.what) == (Cause.NOT_GROWABLE, True)
+
+
+@pytest.mark.parametrize("mounted", [GPT], indirect=True)
+def test_check_tells_it(mounted: tuple[LoopDevice, Path]) -> None:
+    """A table that cannot be changed is known before space is short."""
+    device, folder = mounted
+    expected = filesystem_check.expected(str(folder))
+
+    def verdicts() -> dict[str, str]:
+        seen = filesystem_check.look(expected, SystemClock())
+        return {line.name: line.verdict for line in filesystem_check.lines(seen)}
+
+    assert "growth" not in verdicts()
+    damage(SECTOR + 40)(device)
+    assert verdicts()["growth"] == "fail"

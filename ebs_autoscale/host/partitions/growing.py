@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.host import blank
-from ebs_autoscale.host.command import run
+from ebs_autoscale.host.command import require_tools, run
 from ebs_autoscale.host.partitions import kernel, table
 from ebs_autoscale.host.partitions.backup import back_up
 from ebs_autoscale.host.partitions.kernel import Partition
@@ -39,6 +39,7 @@ _KINDS = {
 }
 _FILESYSTEMS = {"xfs", "ext4"}
 
+_PROBES = 3
 _TOOL_TIMEOUT_SECONDS = 60.0
 # systemd-udevd has it for as long as it reads the device, growpart as long as it changes the table.
 _LOCK_TIMEOUT_SECONDS = 20
@@ -50,6 +51,7 @@ def require_growable(partition: Partition) -> None:
     That is: the table is intact and the same for us, sfdisk, blkid and the kernel, this partition
     is the last one and has an XFS or ext4, and nothing else is known to be on the block device.
     """
+    require_tools("wipefs", "blkid", "flock", "sfdisk", "partx")
     with _opened(partition.disk) as fd:
         _require_growable(fd, partition)
 
@@ -183,7 +185,7 @@ def _require_no_other_content(partition: Partition, found: Table, entry: Entry) 
     Also where the block device ended when the table was written, and behind the partition.
     """
     node, sectors = Path("/dev", partition.disk), _disk_sectors(partition.disk)
-    content = _probed(Path("/dev", partition.name)).get("TYPE", "")
+    content = _content_of(Path("/dev", partition.name))
     if content not in _FILESYSTEMS:
         raise _unfit(partition, f"has {content or 'nothing that blkid knows'}, not XFS or ext4")
     # All of them: blkid tells of no LVM where there is a partition table, too.
@@ -199,6 +201,15 @@ def _require_no_other_content(partition: Partition, found: Table, entry: Entry) 
     if others:
         names = ", ".join(sorted(others))
         raise _unfit(partition, f"cannot be extended: {partition.disk} also contains {names}")
+
+
+def _content_of(node: Path) -> str:
+    """What blkid takes it for; the kernel may be about to write the checksum of a mounted ext4."""
+    found = ""
+    for _ in range(_PROBES):
+        if found := _probed(node).get("TYPE", ""):
+            break
+    return found
 
 
 def _probed(node: Path, *, start: int = 0, sectors: int | None = None) -> dict[str, str]:
