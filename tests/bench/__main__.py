@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from ebs_autoscale.model import FilesystemKind
 from tests.alone import alone
 from tests.bench import accuracy, cost, fill, imds, notified, picture, scenarios, storm
 from tests.simulated import programs
@@ -25,8 +26,15 @@ def main() -> int:
 
 
 def _fill(folder: Path, arguments: argparse.Namespace, say: fill.Say) -> list[str]:
+    kind = FilesystemKind(arguments.filesystem)
     guards = list(fill.GUARDS) if arguments.quick_df else ["ours", "reference"]
-    limit, found = fill.run(folder, say, trials=arguments.trials, guards=guards)
+    if not kind.takes_devices:
+        # The reference adds devices.
+        guards = ["ours"]
+    make, size_bytes = fill.host_maker(folder, kind), fill.SIZE_BYTES[kind]
+    limit, found = fill.run(
+        make, say, size_bytes=size_bytes, trials=arguments.trials, guards=guards
+    )
     for line in fill.table(limit, found):
         say(line)
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +79,7 @@ def _cost(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
 
 
 def _imds(folder: Path, _: argparse.Namespace, say: fill.Say) -> list[str]:
-    limit = fill.measure_limit(folder)
+    limit = fill.measure_limit(fill.host_maker(folder), fill.SIZE_BYTES[FilesystemKind.BTRFS])
     say(limit.told)
     say(imds.HEADING)
     found = []
@@ -111,6 +119,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=3, help="steps of each bisection of fill")
     parser.add_argument(
         "--quick-df", action="store_true", help="fill: also a poller of df with our own growths"
+    )
+    parser.add_argument(
+        "--filesystem", choices=list(FilesystemKind), default="btrfs", help="what fill fills"
     )
     parser.add_argument("--picture", type=Path, default=Path("build/bench-fill.svg"))
     return parser.parse_args()

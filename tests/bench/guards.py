@@ -1,8 +1,9 @@
 """What watches a filesystem in a measurement: the daemon, or a poller of `df`."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from string import ascii_lowercase
 from threading import Event, Thread
@@ -12,13 +13,22 @@ import psutil
 from ec2_sandbox.client import Sandbox
 from ec2_sandbox.settings import SandboxSettings
 
-from ebs_autoscale.model import DecisionKind
+from ebs_autoscale.model import DecisionKind, FilesystemKind
 from ebs_autoscale.telemetry import EventKind
-from tests.bench.ground import mounted, store, tool
+from tests.bench.ground import GIB, mounted, store, tool
 from tests.system.bench import Daemon, Host, ec2_of, until
+from tests.system.one_volume import one_volume_host
 
-# Median times on EC2, as measured by the EBS CSI driver.
-EC2: Mapping[str, Any] = {"create_seconds": (1.5, 1.5), "attach_seconds": (2.0, 2.0)}
+# Median times on EC2, as measured by the EBS CSI driver; those of a modification are the middle of
+# the sandbox's realistic ones.
+EC2: Mapping[str, Any] = {
+    "create_seconds": (1.5, 1.5),
+    "attach_seconds": (2.0, 2.0),
+    "modify_seconds": (4.0, 4.0),
+    "growth_seconds": (0.3, 0.3),
+    # So that growths can be timed one after the other.
+    "modifications": 100,
+}
 
 # As in our unit. The sandbox has it as well, since the real EC2 takes no CPU time here.
 NICE = -10
@@ -36,23 +46,35 @@ def bench_host(
     options: str = "defaults",
     mkfs: tuple[str, ...] = ("-d", "single", "-m", "dup"),
     config: Mapping[str, Mapping[str, Any]] | None = None,
+    kind: FilesystemKind = FilesystemKind.BTRFS,
 ) -> Iterator[Host]:
     """A host with one filesystem and an EC2 of realistic speed; removed afterwards.
 
-    Without `config` it has the defaults, except for a log that is easier to read by programs.
+    Without `config` it has the defaults, except for a log that is easier to read by programs. XFS
+    and ext4 are on a volume, so their size is in GiB.
     """
-    with (
-        mounted(folder, (size_bytes,), mkfs=mkfs, options=options) as point,
-        Sandbox.start(
-            SandboxSettings(block_devices="nitro", **EC2), directory=store(folder)
-        ) as sandbox,
-    ):
-        psutil.Process(sandbox.pid).nice(NICE)
-        own = point.with_name(f"{point.name}-host")
-        own.mkdir()
-        host = Host(sandbox, mountpoint=point, folder=own)
+    with ExitStack() as stack:
+        if kind.takes_devices:
+            point = stack.enter_context(mounted(folder, (size_bytes,), mkfs=mkfs, options=options))
+            settings = SandboxSettings(block_devices="nitro", **EC2)
+            sandbox = stack.enter_context(Sandbox.start(settings, directory=store(folder)))
+            own = point.with_name(f"{point.name}-host")
+            own.mkdir()
+            host = Host(sandbox, mountpoint=point, folder=own)
+        else:
+            host = stack.enter_context(
+                one_volume_host(
+                    Path(tempfile.mkdtemp(dir=folder)),
+                    directory=store(folder),
+                    settings=EC2,
+                    kind=kind,
+                    size_gib=size_bytes // GIB,
+                )
+            )
+        psutil.Process(host.sandbox.pid).nice(NICE)
         if config is None:
-            host.config.write_text(f"mountpoint: {point}\nlogging: {{format: json}}\n", "utf-8")
+            text = f"mountpoint: {host.mountpoint}\nlogging: {{format: json}}\n"
+            host.config.write_text(text, "utf-8")
         else:
             host.configure(**config)
         yield host

@@ -12,8 +12,9 @@ from time import monotonic
 
 from ec2_sandbox.faults import IMDS, FaultKind, FaultRule
 
-from tests.bench.fill import CONFIG, SIZE_BYTES, WRITTEN_SHARE
-from tests.bench.guards import bench_host, ours
+from ebs_autoscale.model import FilesystemKind
+from tests.bench.fill import SIZE_BYTES, WRITTEN_SHARE, host_maker
+from tests.bench.guards import ours
 from tests.system.bench import Host
 
 RATE_SHARE = 0.6
@@ -80,7 +81,7 @@ class Course:
 def play(folder: Path, name: str, *, rate: float) -> Course:
     """Write more than there is room for while a daemon watches, which began with a healthy IMDS."""
     case = CASES[name]
-    with bench_host(folder, SIZE_BYTES, config=CONFIG) as host:
+    with host_maker(folder)(SIZE_BYTES[FilesystemKind.BTRFS]) as host:
         writable = host.read().available_bytes
         argv = [sys.executable, "-m", "tests.bench.writer", str(host.mountpoint / "content")]
         argv += [str(rate), str(int(writable * WRITTEN_SHARE)), "buffered"]

@@ -17,9 +17,9 @@ import pytest
 import yaml
 from ec2_sandbox.client import Sandbox, VolumeSeen
 
-from ebs_autoscale.btrfs import BtrfsFilesystem
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.model import Reading
+from ebs_autoscale.wiring import mounted_at
 from tests.program import PROGRAM
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Host:
 
     def read(self) -> Reading:
         """Look at the filesystem without a process."""
-        return BtrfsFilesystem(str(self.mountpoint), clock=self._clock).read()
+        return mounted_at(str(self.mountpoint), self._clock).read()
 
     @property
     def devices(self) -> int:
