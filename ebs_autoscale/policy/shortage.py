@@ -78,7 +78,7 @@ def _inode_shortage(reading: Reading, policy: GrowthPolicy, forecast: Forecast) 
     if inodes is None or inodes.available >= least:
         return ""
     lead, rate = lead_time_seconds(policy, forecast), forecast.inodes_per_second
-    if rate * lead < least:
+    if not rate or rate * lead < least:
         return f"{describe_inodes(inodes)}, less than {ceil(least)}"
     left = max(1.0, inodes.available / rate)
     return (

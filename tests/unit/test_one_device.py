@@ -363,6 +363,8 @@ def test_scarce_inodes_call_for_growth(
     if shortage:
         assert "inodes" in shortage.sentence
     assert shortage_of(replace(reading, inodes=None), policy, QUIET) is None
+    if share < percent / 100:
+        assert shortage_of(reading, policy, Forecast(growth_seconds=inf))
 
 
 @given(
