@@ -90,8 +90,6 @@ class Room:
 def room_of(reading: Reading, bytes_per_second: list[float]) -> Room:
     """What a filesystem has left, on devices that take so much each."""
     unallocated = [each.unallocated_bytes for each in reading.devices]
-    if not reading.kind.takes_devices:
-        unallocated = [reading.available_bytes]
     # A profile with copies uses up more than it makes available.
     share = min(1.0, reading.available_bytes / max(1, sum(unallocated)))
     devices = tuple(

@@ -169,6 +169,7 @@ def test_a_loose_volume_of_the_older_script_stays_where_it_is() -> None:
     world.adopt = True
     world.fill(50)
     loose = world.cloud.put(GrowthId("", 0), 20 * GIB)
+    loose.created_at = -1000.0
     before = world.cloud.predecessors()
     assert world.grow() is Outcome.HELD
     assert world.cloud.predecessors() == before

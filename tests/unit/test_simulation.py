@@ -350,6 +350,11 @@ def test_one_volume_at_its_limit() -> None:
     assert course.refused.limit is Cause.LIMIT_SIZE
     assert "raise growth.max" in course.refused.hint
     assert all(each.reason.count("capped by") <= 1 for each in course.created)
+    # At first EC2 is not done with the last modification, which passes.
+    policy = GrowthPolicy(limits=Limits(total_bytes=150 * GIB))
+    course = simulate(scenario, empty(100 * GIB, FilesystemKind.XFS), policy, VolumeSpec())
+    assert course.refused is not None
+    assert course.refused.limit is Cause.LIMIT_TOTAL
 
 
 @pytest.mark.parametrize(
