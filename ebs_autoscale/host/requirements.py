@@ -7,16 +7,12 @@ from pathlib import Path
 
 from ebs_autoscale.errors import Cause, Unfit
 from ebs_autoscale.host import files
-from ebs_autoscale.host.command import path_of
+from ebs_autoscale.host.command import path_of, require_tools
 from ebs_autoscale.model import FilesystemKind
 
 # linux/capability.h
 _CAP_SYS_RESOURCE = 24
-# What grows each kind, and its package on every distribution of the table in the README.
-_GROWN_BY = {
-    FilesystemKind.XFS: ("xfs_growfs", "xfsprogs"),
-    FilesystemKind.EXT4: ("resize2fs", "e2fsprogs"),
-}
+_GROWN_BY = {FilesystemKind.XFS: "xfs_growfs", FilesystemKind.EXT4: "resize2fs"}
 
 _STATIC_BUILD = (
     "Amazon Linux has no package btrfs-progs: download btrfs.box.static from "
@@ -46,13 +42,7 @@ def require_able_to_grow(kind: FilesystemKind) -> None:
         require_fit_host()
         return
     require_root()
-    tool, package = _GROWN_BY[kind]
-    if path_of(tool) is None:
-        raise Unfit(
-            f"the tool `{tool}` is not installed: it grows {kind}",
-            hint=f"install the package {package}",
-            cause=Cause.MISSING_TOOL,
-        )
+    require_tools(_GROWN_BY[kind])
     # fs/ext4/resize.c, ext4_resize_begin; XFS and BTRFS ask for CAP_SYS_ADMIN.
     if kind is FilesystemKind.EXT4 and not _has_capability(_CAP_SYS_RESOURCE):
         raise Unfit(

@@ -3,6 +3,7 @@
 `make guide` runs this and `guide_verbs.py`.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from ebs_autoscale.filesystems.btrfs.reserve import NAME as RESERVE
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.fstab import line_for
 from tests.contract.permissions import without
-from tests.system.bench import MIB, Host, until
+from tests.system.bench import GIB, MIB, Host, until
 from tests.unit.samples import policy_of
 
 pytestmark = pytest.mark.kernel
@@ -74,6 +75,39 @@ def fill(host: Host) -> None:
 def grow(host: Host) -> None:
     """Grow once, before the daemon looks at it."""
     assert host.run("grow").returncode == 0
+
+
+def enlarging(host: Host) -> None:
+    """It has a volume, and is to enlarge that instead of creating another one."""
+    grow(host)
+    host.configure(growth={"method": "enlarge"})
+
+
+def grow_late(host: Host) -> None:
+    """The block device of the modified volume gets its new size after all."""
+    clear(host)
+    asked = [call for call in host.sandbox.calls("ModifyVolume") if call.outcome == "ok"]
+    for volume in host.volumes():
+        sizes = [int(c.params["Size"]) for c in asked if c.params["VolumeId"] == volume.id]
+        if sizes:
+            host.sandbox.grow_device(volume.id, max(sizes) * GIB)
+
+
+def refuse_to_resize(host: Host) -> None:
+    """The tool fails whenever it is to extend a device; seen by the test run alone."""
+    real = Path(shutil.which("btrfs") or "").resolve()
+    copy, broken = host.folder / "btrfs", host.folder / "broken"
+    shutil.copy(real, copy)
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1 $2" != "filesystem resize" ] || exit 1\nexec {copy} "$@"\n', "utf-8"
+    )
+    broken.chmod(0o700)
+    Shell(f"mount --bind {broken} {real}")(host)
+
+
+def repair_tool(host: Host) -> None:
+    """The opposite."""
+    Shell("umount $(readlink -f $(command -v btrfs))")(host)
 
 
 def clear(host: Host) -> None:
@@ -197,6 +231,25 @@ ENTRIES = (
         then(configured(limits={"cooldown": "1h"}), grow, fill),
         configured(limits={"cooldown": "0s"}),
     ),
+    Entry(Cause.METHOD, then(configured(growth={"method": "enlarge"}), fill), configured()),
+    Entry(
+        Cause.MODIFICATIONS,
+        then(enlarging, refused("ModifyVolume", "VolumeModificationRateExceeded")),
+        configured(limits={"volumes": 5}),
+    ),
+    Entry(
+        Cause.SLOW_MODIFICATION,
+        then(enlarging, fault(FaultKind.STUCK, "ModifyVolume")),
+        grow_late,
+        seconds=120,
+    ),
+    Entry(
+        Cause.MODIFICATION_FAILED,
+        then(enlarging, fault(FaultKind.FAILED, "ModifyVolume")),
+        clear,
+    ),
+    Entry(Cause.OLD_SIZE, then(enlarging, fault(FaultKind.GHOST, "ModifyVolume")), grow_late),
+    Entry(Cause.RESIZE, then(enlarging, refuse_to_resize, fill), repair_tool),
     Entry(
         Cause.DENIED,
         then(lambda h: h.sandbox.set_policy(without("CreateVolumesOfThisInstance")), fill),
