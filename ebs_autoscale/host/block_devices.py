@@ -36,8 +36,8 @@ class BlockDevices:
 
         Identified by its NVMe serial number; else by the by-id link, unless the target has another
         serial number (https://github.com/kubernetes-sigs/aws-ebs-csi-driver/issues/1224); else, on
-        Xen, by the requested name and the size. It may appear before EC2 reports the volume as
-        attached, and is to be used only after that.
+        Xen, by the requested name; without a serial number also by the size, unless it is mounted.
+        It may appear before EC2 reports the volume as attached, and is to be used only after that.
         Source: https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
         """
         if not volume.attached_to or volume.attachment_state not in {"attaching", "attached"}:
@@ -168,7 +168,16 @@ class BlockDevices:
         serial = self.serial_of(name)
         if serial or name.startswith("nvme"):
             return serial == _serial(volume) and self._is_ebs(name)
-        return self.size_of(name) == volume.size_bytes
+        # EC2 may list the size of an enlarged volume long before or after the kernel has it.
+        return self.size_of(name) == volume.size_bytes or self._is_mounted(name)
+
+    def _is_mounted(self, name: str) -> bool:
+        """Whether a filesystem on it, or on a partition of it, is mounted."""
+        parts = (path.parent.name for path in (self._block / name).glob("*/partition"))
+        places = ("dev", *(f"{part}/dev" for part in parts))
+        numbers = {self._attribute(name, place) for place in places}
+        is_btrfs = any(self._sysfs.glob(f"fs/btrfs/*/devices/{name}"))
+        return is_btrfs or any(mount.device in numbers for mount in MountTable().mounts())
 
     def _is_hidden(self, name: str) -> bool:
         """Whether it has no node and cannot be opened."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ebs_autoscale.host.block_devices import BlockDevices
+from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.model import GIB, GrowthId, Volume
 
 EBS = "Amazon Elastic Block Store"
@@ -116,6 +117,26 @@ def test_by_requested_name(host: FakeHost, name: str) -> None:
     assert host.node_of() == name
     assert host.node_of(replace(WANTED, device_name="/dev/sdba")) == name
     assert host.node_of(replace(WANTED, size_bytes=21 * GIB)) == ""
+
+
+@pytest.mark.parametrize("listed_gib", [19, 21])
+@pytest.mark.parametrize("place", ["btrfs", "whole", "partition"])
+def test_the_size_of_an_enlarged_volume(host: FakeHost, place: str, listed_gib: int) -> None:
+    """Of a mounted device EC2 may list the size from before, or the kernel may have that."""
+    host.add("xvdba")
+    wanted = replace(WANTED, size_bytes=listed_gib * GIB)
+    mounted = MountTable().mounts()[0].device
+    assert host.node_of(wanted) == ""
+    folder = host.sysfs / "block/xvdba"
+    if place == "btrfs":
+        (host.sysfs / "fs/btrfs/uuid/devices/xvdba").mkdir(parents=True)
+    elif place == "partition":
+        (folder / "xvdba1").mkdir()
+        (folder / "xvdba1/partition").write_text("1\n")
+        (folder / "xvdba1/dev").write_text(f"{mounted}\n")
+    else:
+        (folder / "dev").write_text(f"{mounted}\n")
+    assert host.node_of(wanted) == "xvdba"
 
 
 def test_a_requested_name_that_is_nvme_is_checked_by_serial(host: FakeHost) -> None:
