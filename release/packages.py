@@ -49,6 +49,7 @@ Priority: optional
 Installed-Size: {kib}
 Depends: python3 (>= 3.11) | python3.14 | python3.13 | python3.12 | python3.11, \
 btrfs-progs, mount, util-linux
+Recommends: fdisk
 Description: {summary}
  {description}
 """
