@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.devices.partitions import show_partitions
 
 from ebs_autoscale.errors import CommandFailed, Unfit
@@ -50,9 +49,9 @@ def mounted(node: str, point: Path, *options: str) -> Iterator[Path]:
             run(["umount", "--lazy", str(point)], timeout_seconds=60)
 
 
-def partitioned(device: LoopDevice, size_mib: int) -> str:
+def partitioned(name: str, size_mib: int) -> str:
     """Give it a GPT with one partition of this size, known to the kernel; the partition's node."""
     script = f"label: gpt\nstart=2048, size={size_mib}MiB, type=linux\n"
-    run(["sfdisk", "--quiet", device.node], stdin=script, timeout_seconds=60)
-    [name] = show_partitions(device.name)
-    return f"/dev/{name}"
+    run(["sfdisk", "--quiet", f"/dev/{name}"], stdin=script, timeout_seconds=60)
+    [partition] = show_partitions(name)
+    return f"/dev/{partition}"

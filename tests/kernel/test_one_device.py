@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from ebs_autoscale.clock import SystemClock
+from ebs_autoscale.daemon.await_mount import MountWaiter
 from ebs_autoscale.errors import Cause, EbsAutoscaleError
 from ebs_autoscale.filesystems.one_device.filesystem import (
     Clock,
@@ -18,7 +20,9 @@ from ebs_autoscale.filesystems.one_device.filesystem import (
 )
 from ebs_autoscale.filesystems.one_device.mount import superblock_of
 from ebs_autoscale.host.command import run
+from ebs_autoscale.host.fstab import line_for
 from ebs_autoscale.model import FilesystemKind, Inodes
+from ebs_autoscale.telemetry import View
 from ebs_autoscale.wiring import devices_despite, mounted_at
 from tests.kernel.fixtures import Loop
 from tests.kernel.one_device import (
@@ -30,6 +34,7 @@ from tests.kernel.one_device import (
     mounted,
     partitioned,
 )
+from tests.simulated.clock import SimulatedClock
 
 pytestmark = pytest.mark.kernel
 
@@ -199,7 +204,7 @@ def test_grows_while_it_is_full(
 ) -> None:
     """To the end of its device, also of a partition that has to be extended before; once."""
     device = loop(SIZE_BYTES)
-    node = partitioned(device, SIZE_BYTES // MIB - 8) if on_partition else device.node
+    node = partitioned(device.name, SIZE_BYTES // MIB - 8) if on_partition else device.node
     uuid = make(kind, node)
     with mounted(node, tmp_path / "data") as point:
         filesystem = OneDeviceFilesystem(str(point), clock=clock)
@@ -219,6 +224,50 @@ def test_grows_while_it_is_full(
             content.write(bytes(MIB))
     check = ["xfs_repair", "-n", node] if kind is FilesystemKind.XFS else ["e2fsck", "-fn", node]
     run(check, timeout_seconds=60)
+
+
+@contextmanager
+def fstab_of(line: str, folder: Path) -> Iterator[None]:
+    """An fstab with this line only, for as long as this is entered."""
+    mine = folder / "fstab"
+    mine.write_text(f"{line}\n", "utf-8")
+    run(["mount", "--bind", str(mine), "/etc/fstab"], timeout_seconds=60)
+    try:
+        yield
+    finally:
+        run(["umount", "/etc/fstab"], timeout_seconds=60)
+
+
+def test_is_mounted_at_boot_but_never_beside_a_copy(loop: Loop, tmp_path: Path) -> None:
+    """`run --wait` mounts an ext4 as fstab says, once it is the only one with its UUID."""
+    clock, point = SimulatedClock(), tmp_path / "data"
+    point.mkdir()
+    uuid, copy = str(uuid4()), loop(SIZE_BYTES)
+    waiter = MountWaiter(
+        str(point),
+        config_path=tmp_path / "config.yaml",
+        clock=clock,
+        emit=lambda _event: None,
+        stopping=lambda: False,
+    )
+
+    def look() -> View | None:
+        clock.sleep(60)
+        return waiter.advance(lambda: mounted_at(str(point), SystemClock()))
+
+    with fstab_of(line_for(uuid, str(point), kind="ext4"), tmp_path):
+        device = loop(SIZE_BYTES)
+        make("ext4", device.node, "-U", uuid)
+        make("ext4", copy.node, "-U", uuid)
+        seen = look()
+        assert seen
+        assert seen.has_condition(Cause.COPY)
+        assert not point.is_mount()
+        make("ext4", copy.node)
+        assert look()
+        assert point.is_mount()
+        assert look() is None
+        run(["umount", str(point)], timeout_seconds=60)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from ec2_sandbox.faults import FaultKind, FaultRule
 
+from ebs_autoscale.host.fstab import line_for
 from ebs_autoscale.model import SLACK_BYTES
 from tests.system.bench import GIB, MIB, Host, until
 from tests.system.one_volume import one_volume_host
@@ -94,9 +95,9 @@ def kill_growth(host: Host, when: Callable[[], object], **environment: str) -> N
             growth.kill()
 
 
-def write_file(host: Host, number: int) -> str:
+def write_file(host: Host, number: int, *, size_mib: int = 1) -> str:
     """Write a file of its own; returns its checksum."""
-    content = os.urandom(MIB)
+    content = os.urandom(MIB) * size_mib
     (host.mountpoint / f"file-{number}").write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -119,6 +120,27 @@ def kill_around(host: Host, folder: Path, tool: str, checksums: list[str]) -> No
         checksums.append(write_file(host, len(checksums)))
         kill_growth(host, reached.exists, PATH=path)
         until(lambda: is_at_rest(host, len(checksums)), f"the growth, killed at {tool}")
+
+
+def test_a_job_that_does_not_fit(make_xfs: MakeHost, fstab: Path) -> None:
+    """Mounted as fstab says, then enlarged before programs get ENOSPC; every byte is right."""
+    host = make_xfs()
+    uuid = host.read().filesystem
+    fstab.write_text(line_for(uuid, str(host.mountpoint), kind="xfs") + "\n")
+    subprocess.run(["umount", str(host.mountpoint)], check=True)
+    checksums = []
+    with host.daemon("--wait") as daemon:
+        daemon.wait_event("tended", containing=str(host.mountpoint))
+        daemon.wait_event("decided", decision="hold")
+        for number in range(20):
+            checksums.append(write_file(host, number, size_mib=64))
+            until(lambda: host.read().available_bytes > 128 * MIB, "there is space")
+        daemon.wait_event("decided", decision="enlarge")
+        until(lambda: is_at_rest(host, growths(host)), "all of the volume is used")
+        assert daemon.stop() == 0
+    asked = {call.action for call in host.sandbox.calls()}
+    assert asked.isdisjoint({"CreateVolume", "AttachVolume"})
+    assert_clean(host, checksums)
 
 
 def test_kill_at_every_boundary(make_xfs: MakeHost, tmp_path: Path) -> None:
