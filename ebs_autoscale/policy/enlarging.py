@@ -25,7 +25,7 @@ from ebs_autoscale.policy.limits import Full, granted, room_in
 from ebs_autoscale.policy.ownership import Tried, expected, limited
 from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy
 from ebs_autoscale.policy.sizing import Size, lasting_size, next_size
-from ebs_autoscale.units import format_size
+from ebs_autoscale.units import format_duration, format_size
 
 # EC2 API reference, ModifyVolume, since January 2026.
 MODIFICATIONS_PER_DAY = 4
@@ -38,7 +38,6 @@ COMPLETION_SECONDS = 600.0
 # Passes by itself: another try is worth it without anybody's doing.
 _PASSING = frozenset({Cause.MODIFICATIONS, Cause.SLOW_MODIFICATION, Cause.MODIFICATION_FAILED})
 
-_RETRIED = "it is tried again as soon as EC2 may allow it"
 _DETACH_HINT = "detach volumes that are not needed, to have room for another one"
 _MOVE_HINT = "move the data to a larger volume, or to a filesystem of several volumes (BTRFS)"
 
@@ -229,13 +228,22 @@ def _refusal(problems: Sequence[Problem], no_other: Full | None, reason: str) ->
     limit = Cause.LIMIT_VOLUMES if no_other else Cause.METHOD
     if any(problem.cause in _PASSING for problem in problems):
         limit = Cause.MODIFICATIONS
-        hints = [_RETRIED, *hints]
+        hints = [_retried(), *hints]
     return Refuse(limit=limit, reason=what, hint="; or ".join(hints))
+
+
+def _retried() -> str:
+    """When a refusal by EC2 that passes is retried."""
+    wait = Cause.MODIFICATIONS.backoff
+    first, last, urgent = map(
+        format_duration, (wait.first_seconds, wait.max_seconds, wait.urgent_seconds)
+    )
+    return f"the daemon tries again after {first} to {last}, or {urgent} while space runs out"
 
 
 def _refusal_of_sole(problem: Problem, reason: str) -> Refuse:
     """Under the limit that keeps the only volume of the filesystem from being enlarged."""
-    hints = [_RETRIED] if problem.cause in _PASSING else []
+    hints = [_retried()] if problem.cause in _PASSING else []
     return Refuse(
         limit=problem.cause,
         reason=f"{reason}, but {problem.sentence}",

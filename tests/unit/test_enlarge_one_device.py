@@ -114,7 +114,7 @@ def test_ec2_is_not_done_with_the_last_modification() -> None:
     (refused,) = [event for event in world.events if event.kind is EventKind.GROWTH_REFUSED]
     assert refused.cause is Cause.MODIFICATIONS
     assert "not completed" in refused.sentence
-    assert "tried again" in (refused.hint or "")
+    assert "tries again after 5 min" in (refused.hint or "")
     assert "enlarge" not in world.at.calls
     world.clock.sleep(world.cloud.latencies.optimize)
     assert world.grow() is Outcome.DONE
@@ -133,7 +133,7 @@ def test_the_day_s_modifications_are_used_up_and_come_back() -> None:
     (refused,) = [event for event in world.events if event.kind is EventKind.GROWTH_REFUSED]
     assert refused.cause is Cause.MODIFICATIONS
     assert "VolumeModificationRateExceeded" in refused.sentence
-    assert "tried again" in (refused.hint or "")
+    assert "tries again after 5 min" in (refused.hint or "")
     before = size_of(world)
     world.clock.sleep(24 * 3600)
     assert world.grow(policy) is Outcome.DONE

@@ -170,7 +170,7 @@ def test_each_limit_refuses_under_its_own_key(
     if wanted_bytes is None:
         assert decision.reason.startswith("10.0 % (10 GiB) available")
     if cause is Cause.MODIFICATIONS:
-        assert "tried again" in decision.hint
+        assert "tries again after 5 min" in decision.hint
         assert "not completed" in decision.reason
 
 
