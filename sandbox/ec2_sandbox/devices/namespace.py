@@ -112,9 +112,10 @@ def _replace_dev() -> None:
     # Built elsewhere and moved in place, because the old /dev is needed meanwhile.
     staging = Path(tempfile.mkdtemp(prefix="ec2-sandbox-dev-"))
     _mount("tmpfs", str(staging), kind="tmpfs", flags=_MS_NOSUID, options="mode=755")
-    for node in Path("/dev").iterdir():
+    # Others, such as those of partitions, may vanish meanwhile.
+    for node in (each for each in Path("/dev").iterdir() if _NODES.fullmatch(each.name)):
         status = node.lstat()
-        if _NODES.fullmatch(node.name) and not stat.S_ISLNK(status.st_mode):
+        if not stat.S_ISLNK(status.st_mode):
             copy = staging / node.name
             os.mknod(copy, status.st_mode, status.st_rdev)
             copy.chmod(stat.S_IMODE(status.st_mode))  # mknod applies the umask
