@@ -39,6 +39,7 @@ from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.model import Inventory, Observation, RoleCredentials, Volume
 from ebs_autoscale.policy import (
     GrowthMethod,
+    GrowthPolicy,
     listed,
     may_be_device,
     missing_device,
@@ -236,7 +237,10 @@ class Look:
             here = [volume for volume in owned if volume.attached_to == instance_id]
             nodes = {volume.id: BlockDevices().node_of(volume) for volume in here}
             mounted = _mounted_filesystems()
-            yield from orphan_lines(owned, nodes, self._seen, instance_id, mounted=mounted)
+            policy = self._settings.policy
+            yield from orphan_lines(
+                owned, nodes, self._seen, instance_id, mounted=mounted, policy=policy
+            )
         yield from self._predecessor_lines()
 
     def _managed(self, owned: Sequence[Volume]) -> int:
@@ -348,11 +352,12 @@ def orphan_lines(
     instance_id: str,
     *,
     mounted: Collection[str],
+    policy: GrowthPolicy,
 ) -> Iterator[Line]:
     """Volumes of this instance that cost money and are in no mounted filesystem.
 
-    Also that the one device of a filesystem is none of them. `nodes` maps volume ids to kernel
-    names; `mounted` are the UUIDs of all filesystems mounted on this host.
+    Also what keeps the one device of a filesystem from being enlarged. `nodes` maps volume ids to
+    kernel names; `mounted` are the UUIDs of all filesystems mounted on this host.
     """
     ours = tuple(volume for volume in owned if volume.growth.filesystem == seen.uuid)
     if seen.reading is None or missing_device(seen.reading):
@@ -362,7 +367,11 @@ def orphan_lines(
             instance_id=instance_id, volumes=ours, device_names=frozenset(), slots_free=None
         )
         found = {volume_id: node for volume_id, node in nodes.items() if node}
-        yield from _leftovers(Observation(reading=seen.reading, inventory=inventory, nodes=found))
+        observed = Observation(reading=seen.reading, inventory=inventory, nodes=found)
+        if problem := sole_volume_problem(observed, policy):
+            verdict: Verdict = "fail" if problem.cause is Cause.METHOD else "warn"
+            yield Line("volume", verdict, problem.sentence, problem.hint)
+        yield from _leftovers(observed)
     for filesystem in sorted({v.growth.filesystem for v in owned} - {seen.uuid, *mounted}):
         names = listed([v for v in owned if v.growth.filesystem == filesystem], instance_id)
         what = f"volumes of filesystem {filesystem}, which is not mounted: {names}"
@@ -374,8 +383,6 @@ def orphan_lines(
 
 
 def _leftovers(seen: Observation) -> Iterator[Line]:
-    if problem := sole_volume_problem(seen):
-        yield Line("volume", "fail", problem.sentence, problem.hint)
     if waits := waiting(seen):
         names = listed([waits], seen.inventory.instance_id)
         hint = "the next growth adds it if it is blank; see `ebs-autoscale plan`"

@@ -117,7 +117,7 @@ def actions_on_volumes(spec: VolumeSpec, *, enlarges: bool = False, adds: bool =
     """The calls on a managed volume that a growth of such volumes makes."""
     unwanted = set() if spec.delete_on_termination else {OPTIONAL}
     unwanted |= set() if enlarges else {ENLARGE}
-    unwanted |= set() if adds else {"AttachVolume", "DetachVolume", "DeleteVolume"}
+    unwanted |= set() if adds else {*NEED_A_VOLUME} - {ENLARGE}
     return [each for each in NEED_A_VOLUME if each not in unwanted]
 
 

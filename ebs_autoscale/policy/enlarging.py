@@ -22,7 +22,7 @@ from ebs_autoscale.model import (
 )
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.limits import Full, granted, room_in
-from ebs_autoscale.policy.ownership import Tried, expected, limited
+from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, expected, limited
 from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy
 from ebs_autoscale.policy.sizing import Size, lasting_size, next_size
 from ebs_autoscale.units import format_duration, format_size
@@ -61,14 +61,20 @@ def misfit_of(method: GrowthMethod, kind: FilesystemKind) -> Problem | None:
     return Problem(Cause.METHOD, what, "set growth.method to auto")
 
 
-def sole_volume_problem(seen: Observation) -> Problem | None:
-    """Why nothing can be enlarged below a filesystem that has one device for good; None if it can.
+def sole_volume_problem(seen: Observation, policy: GrowthPolicy) -> Problem | None:
+    """What keeps a filesystem that has one device for good from growing; None where nothing does.
 
-    What is not ours is never modified.
+    Limits of all volumes and EC2's own are left to the growth.
     """
-    reading = seen.reading
-    if reading.kind.takes_devices or own_devices(seen):
+    if seen.reading.kind.takes_devices:
         return None
+    if not own_devices(seen):
+        return _foreign_volume(seen.reading)
+    return next(_obstacles(seen, policy, NOTHING_TRIED), None)
+
+
+def _foreign_volume(reading: Reading) -> Problem:
+    """What is not ours is never modified."""
     names = ", ".join(device.label for device in reading.devices)
     return Problem(
         Cause.METHOD,
@@ -128,7 +134,7 @@ def enlarge(
     if not able:
         if seen.reading.kind.takes_devices:
             return _refusal(problems, no_other, reason)
-        return _refusal_of_sole(sole_volume_problem(seen) or problems[0], reason)
+        return _refusal_of_sole(next(iter(problems), _foreign_volume(seen.reading)), reason)
     because = f"{reason}, and {no_other.why}" if no_other else reason
     room = {volume.id: room_in(volume, policy.sizing) for volume in able}
     roomy = [volume for volume in able if room[volume.id] >= size.size_bytes]

@@ -59,8 +59,12 @@ def _with(seen: Observation, volume: Volume, node: str) -> Observation:
 
 
 def look_after_volumes(seen: Observation, tried: Tried, world: World) -> None:
-    """Repair DeleteOnTermination of devices; report volumes that are not used, and copies."""
-    for volume in seen.inventory.volumes:
+    """Repair DeleteOnTermination of devices; report volumes that are not used, and copies.
+
+    Whether the one volume of XFS or ext4 outlives the instance is up to whoever created it: `init`,
+    which sets it, or an operator, whose data it has had before.
+    """
+    for volume in seen.inventory.volumes if seen.reading.kind.takes_devices else ():
         if volume.attached_to == seen.inventory.instance_id and seen.is_device(volume):
             protect(volume, world)
     if problem := unused_volumes(seen, tried):

@@ -14,7 +14,7 @@ from tests.system.test_check import lines_of, verdicts
 
 pytestmark = pytest.mark.kernel
 
-CREATING = {"CreateVolume", "AttachVolume", "DeleteVolume"}
+CREATING = {"CreateVolume", "AttachVolume", "DeleteVolume", "ModifyInstanceAttribute"}
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from ebs_autoscale.checks.ec2 import clock_lines, orphan_lines, quota_line
 from ebs_autoscale.checks.filesystem import FilesystemSeen
 from ebs_autoscale.checks.line import Line
 from ebs_autoscale.checks.permissions import ENLARGE, OPTIONAL, actions_on_volumes
-from ebs_autoscale.model import FilesystemKind, GrowthId, Reading, Volume, VolumeSpec
+from ebs_autoscale.model import GIB, FilesystemKind, GrowthId, Reading, Volume, VolumeSpec
+from ebs_autoscale.policy import GrowthPolicy
 from tests.unit.samples import FILESYSTEM, INSTANCE, reading_of, volume_of
 
 NOW = 1_764_000_000.0
@@ -57,7 +58,8 @@ def lines_of(owned: Sequence[Volume], reading: Reading | None, *, shown: bool = 
     seen = FilesystemSeen(mountpoint="/scratch", uuid=FILESYSTEM, reading=reading)
     here = [volume for volume in owned if volume.attached_to == INSTANCE]
     nodes = {volume.id: f"nvme{volume.growth.ordinal}n1" if shown else "" for volume in here}
-    return list(orphan_lines(owned, nodes, seen, INSTANCE, mounted={FILESYSTEM, MOUNTED}))
+    mounted, policy = {FILESYSTEM, MOUNTED}, GrowthPolicy()
+    return list(orphan_lines(owned, nodes, seen, INSTANCE, mounted=mounted, policy=policy))
 
 
 @pytest.mark.parametrize(
@@ -119,15 +121,20 @@ def test_the_only_volume_must_be_ours(kind: FilesystemKind) -> None:
     assert (line.name, line.verdict) == ("volume", "fail")
     assert "nvme0n1" in line.sentence
     assert "`ebs-autoscale init /scratch`" in line.hint
-    restored = volume_of(0, foreign="restored from snap-1")
+    largest = {"largest_bytes": 16384 * GIB}
+    restored = volume_of(0, foreign="restored from snap-1", **largest)
     assert lines_of([restored], reading) == []
     [loose] = lines_of([restored, detached(1)], reading)
     assert (loose.name, "vol-0001" in loose.sentence) == ("leftovers", True)
     assert "the next growth adds it" not in loose.hint
+    [full] = lines_of([volume_of(0, size_bytes=1024 * GIB, **largest)], reading)
+    assert (full.name, full.verdict, full.hint) == ("volume", "warn", "raise growth.max")
+    [old] = lines_of([volume_of(0)], reading)
+    assert (old.name, old.verdict) == ("volume", "fail")
 
 
 def test_calls_of_a_filesystem_that_is_only_enlarged() -> None:
-    """Nothing is created, attached or deleted, so that nothing is said of these permissions."""
+    """Nothing is created, attached, protected or deleted: nothing is said of these permissions."""
     spec = VolumeSpec()
-    assert actions_on_volumes(spec, enlarges=True, adds=False) == [OPTIONAL, ENLARGE]
+    assert actions_on_volumes(spec, enlarges=True, adds=False) == [ENLARGE]
     assert set(actions_on_volumes(spec, enlarges=True)) > {OPTIONAL, ENLARGE}

@@ -14,6 +14,8 @@ from tests.simulated.world import SimulatedWorld
 
 STEPS = [StepKind.ENLARGE_VOLUME, StepKind.RESIZE_DEVICE]
 CREATING = {"create", "attach", "add_device", "keep_reserve", "balance_metadata"}
+# What happens to an operator's own volume with the instance is not ours to decide.
+CREATING |= {"set_delete_on_termination"}
 
 
 def full_world(kind: FilesystemKind = FilesystemKind.XFS) -> SimulatedWorld:
