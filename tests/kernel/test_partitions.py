@@ -184,7 +184,7 @@ def test_the_table_of_before(device: LoopDevice, kept: Path) -> None:
     assert str(file) in told[0]
     assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 0)
     write(device, 0, bytes(34 * SECTOR))
-    argv = ["sfdisk", "--no-reread", "--no-tell-kernel", "--force", device.node]
+    argv = ["sfdisk", "--no-reread", "--no-tell-kernel", device.node]
     run(argv, stdin=file.read_text("utf-8"), timeout_seconds=60)
     assert dump(device) == before
 

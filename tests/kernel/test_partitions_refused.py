@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -169,7 +170,7 @@ CONTENT = {
         GPT, lambda device: run(["mkswap", f"{device.node}p1"], timeout_seconds=60), "swap"
     ),
     "bcache": Sample(GPT, both(NO_EXT4, inside(4 * KIB, bcache())), "bcache"),
-    "two filesystems": Sample(GPT, inside(64 * KIB + 64, b"_BHRfS_M"), "certain"),
+    "LVM before ext4": Sample(GPT, inside(SECTOR, lvm()[SECTOR:]), "LVM2_member"),
 }
 
 BESIDE = {
@@ -182,6 +183,9 @@ BESIDE = {
     ),
     "md where the device ended": Sample(MBR, put(OLD_END, md(OLD_END)), "data"),
     "ISO 9660": Sample(MBR, put(32 * KIB, iso9660()), "iso9660"),
+    "Apple partition map": Sample(
+        MBR, both(put(0, b"ER\2\0"), put(SECTOR, b"PM\0\0\0\0\0\1\0\0\0\1")), "mac"
+    ),
     "FAT without partitions": Sample(MBR, put(0, fat()), "vfat"),
     "deleted partition": Sample(GPT, put(BEHIND * SECTOR + 4 * KIB, md(4 * KIB)), "linux_raid"),
     "data behind": Sample(MBR, put(BEHIND * SECTOR + 100 * KIB, b"x"), "data"),
@@ -244,6 +248,25 @@ def test_a_read_only_device(device: LoopDevice) -> None:
             refused(device, "read-only")
         finally:
             set_read_only(fd, on=False)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [("{0}/holders", "dm-0"), ("{0}/{0}p1/holders", "md0"), ("{0}/slaves", "sda")],
+)
+def test_layers_on_it_and_below_it(
+    device: LoopDevice, tmp_path: Path, where: str, name: str
+) -> None:
+    """Neither what LVM, md or dm-crypt use is extended, nor what they provide."""
+    partition(device, GPT)
+    device.resize(LARGER_BYTES)
+    folder = Path("/sys/block", where.format(device.name))
+    (tmp_path / name).touch()
+    run(["mount", "--bind", str(tmp_path), str(folder)], timeout_seconds=60)
+    try:
+        refused(device, name)
+    finally:
+        run(["umount", str(folder)], timeout_seconds=60)
 
 
 def test_sectors_of_another_size(device: LoopDevice) -> None:
