@@ -155,11 +155,14 @@ class LoopState:
     def seeing(self, unused: Mapping[str, int], *, running: bool) -> "LoopState":
         """After a look at the devices: one growth for each that has become larger than it is used.
 
-        It may not be ours to use. While a growth runs or is due, that one uses it.
+        It may not be ours to use. A running growth uses it, and no wait delays it: that was for a
+        world without this space.
         """
         if unused.items() <= self.unused.items():
             return replace(self, unused=unused)
-        return self if running or self.pending else replace(self.unfinished(), unused=unused)
+        if running:
+            return self
+        return replace(self.unfinished(), unused=unused, retry_at_seconds=-inf)
 
     def without_backoff(self) -> "LoopState":
         """Without a wait, and with failures counted from the beginning."""

@@ -181,3 +181,15 @@ def test_a_reload_counts_for_the_growth_that_runs() -> None:
         assert asked is START
         after = state.starting(NOW + 6, short=True).failed(Cause.DENIED, NOW + 7, jitter=1.0)
         assert after.retry_in_seconds(NOW + 7) == 600
+
+
+def test_new_space_is_used_without_a_wait() -> None:
+    """Whatever the wait was for; once for each size of a device, and not beside a growth."""
+    told = BACKING_OFF.seeing({"nvme1n1": 100}, running=False)
+    for state, action in ((BACKING_OFF, LOOK), (told, START)):
+        asked = next_action(state, None, now_seconds=NOW + 9, running=False, conditions=False)
+        assert asked is action
+    assert GROWING.seeing({"nvme1n1": 100}, running=True) == GROWING
+    failed = told.failed(Cause.RESIZE, NOW, jitter=1.0)
+    assert failed.seeing({"nvme1n1": 100}, running=False) == failed
+    assert failed.seeing({"nvme1n1": 200}, running=False) != failed
