@@ -23,6 +23,7 @@ from ebs_autoscale.policy import (
 )
 from ebs_autoscale.resize.attach import NODE_POLL_SECONDS
 from ebs_autoscale.resize.ports import World
+from ebs_autoscale.units import format_size
 from ebs_autoscale.volumes import LOOK_BACKOFF, LOOK_MAX_SECONDS
 
 # "Usually seconds" (EBS User Guide, monitoring the progress of volume modifications). Another
@@ -187,17 +188,19 @@ def _wait_usable(volume: Volume, node: str, change: Modification, world: World) 
         )
 
 
-def resize_device(volume: Volume, node: str, world: World) -> None:
-    """Extend the device in the filesystem, once the kernel shows the new size of its volume.
+def resize_device(volume: Volume, node: str, target_bytes: int, world: World) -> None:
+    """Extend the device in the filesystem, once the kernel shows at least this size of its volume.
+
+    That may be less than EC2 says: what is there is used.
 
     Raises Transient, Unfit or Stopped.
     """
     deadline = world.clock.now_seconds() + DEVICE_PATIENCE_SECONDS
-    while (size_bytes := world.block_devices.size_of(node)) < volume.size_bytes:
+    while (size_bytes := world.block_devices.size_of(node)) < target_bytes:
         if world.clock.now_seconds() >= deadline:
             raise Transient(
-                f"{node} still has {size_bytes // GIB} GiB, but {volume.id} has "
-                f"{volume.size_bytes // GIB} GiB",
+                f"{node} still has {format_size(size_bytes)}, but {volume.id} has "
+                f"{format_size(target_bytes)}",
                 hint="see `lsblk` and `dmesg`; reboot the instance if its kernel does not notice",
                 cause=Cause.OLD_SIZE,
             )

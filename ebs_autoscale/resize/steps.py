@@ -97,8 +97,8 @@ def _perform(
             enlarged = enlarge(at.volume, at.node, growth.target_bytes, world)
             size = format_size(enlarged.size_bytes)
             return at._replace(volume=enlarged), f"enlarged {at.volume.id} to {size}"
-        case ResizeDevice():
-            resize_device(at.volume, at.node, world)
+        case ResizeDevice(growth=growth):
+            resize_device(at.volume, at.node, growth.target_bytes, world)
             world.tell_throughput(at.volume, at.node)
             return at, f"extended the filesystem on {at.node}, {at.volume.id}"
         case BalanceMetadata():

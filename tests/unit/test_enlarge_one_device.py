@@ -176,3 +176,20 @@ def test_a_loose_volume_of_the_older_script_stays_where_it_is() -> None:
     assert world.grow() is Outcome.HELD
     assert world.cloud.predecessors() == before
     assert loose.attached_to == ""
+
+
+def test_a_device_that_grew_to_less_than_asked() -> None:
+    """What is there is used; the rest is waited for, and never asked for again."""
+    world = full_world()
+    node = node_name(world.cloud.volumes[0])
+    for size_gib, outcome in (
+        (100, Outcome.FAILED),
+        (120, Outcome.DONE),
+        (120, Outcome.FAILED),
+        (150, Outcome.DONE),
+    ):
+        world.fill(90)
+        world.block_devices.sizes[node] = size_gib * GIB
+        assert world.grow() is outcome
+        assert world.filesystem.devices[node] == size_gib * GIB
+    assert world.cloud.enlarged == [(world.cloud.volumes[0].id, 150 * GIB)]
