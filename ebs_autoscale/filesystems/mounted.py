@@ -18,6 +18,10 @@ _NEEDS_ANOTHER = (
 )
 
 
+# It cannot be unmounted. Source: systemd-fsck@.service(8).
+CHECK_ROOT = "reboot with `fsck.mode=force` on the kernel command line"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenMount:
     """A verified mount; valid while the descriptor is open."""
@@ -182,7 +186,9 @@ def shut_down(path: str) -> Unfit:
     return Unfit(
         f"the kernel has shut {shown(path)} down after an error (see dmesg)",
         hint="stop the programs that use it, then run "
-        f"`umount {shown(path)} && mount {shown(path)}`; check it in between if dmesg says so",
+        f"`umount {shown(path)} && mount {shown(path)}`; check it in between if dmesg says so"
+        if path != "/"
+        else CHECK_ROOT,
         cause=Cause.READ_ONLY,
     )
 

@@ -12,7 +12,7 @@ from ebs_autoscale.errors import (
     Transient,
     Unfit,
 )
-from ebs_autoscale.filesystems.mounted import OpenMount
+from ebs_autoscale.filesystems.mounted import CHECK_ROOT, OpenMount
 from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount
 from ebs_autoscale.filesystems.one_device.reading import device_of, reading_of
 from ebs_autoscale.filesystems.one_device.superblock import Superblock
@@ -201,6 +201,8 @@ def require_resizable(found: Superblock, name: str, path: str) -> None:
     Source: fs/ext4/resize.c, ext4_resize_begin.
     """
     why, hint = "", f"run `umount {path} && e2fsck -f /dev/{name} && mount {path}`"
+    if path == "/":
+        hint = CHECK_ROOT
     if found.has_errors:
         why = "has errors, with which the kernel does not extend it"
     elif found.has_sparse_super2:
