@@ -20,13 +20,13 @@ SIZE_BYTES, LARGER_BYTES = 8 * MIB, 12 * MIB
 START, SECTORS = 4096, 8192
 BEHIND = START + SECTORS
 
-_BIOS, _EFI = "21686148-6449-6E6F-744E-656564454649", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+BIOS, EFI = "21686148-6449-6E6F-744E-656564454649", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 # As in images of Amazon Linux and Ubuntu, where the first one is behind all others.
 GPT = f"""label: gpt
 first-lba: 34
 1: start={START}, size={SECTORS}, name="Linux", attrs="LegacyBIOSBootable"
-14: start=34, size=2014, type={_BIOS}
-15: start=2048, size=2048, type={_EFI}
+14: start=34, size=2014, type={BIOS}
+15: start=2048, size=2048, type={EFI}
 """
 MBR = f"""label: dos
 1: start={START}, size={SECTORS}, bootable
@@ -146,7 +146,7 @@ def fat() -> bytes:
     )
 
 
-HELD_TOOL = """#!/bin/sh
+HELD_TOOL = """
 case "$*" in
 *{held}*)
     {before}
@@ -165,11 +165,17 @@ def held_tool(folder: Path, tool: str, *, held: str, done: bool) -> tuple[Path, 
     reached = folder / "reached"
     real = shutil.which(tool) or tool
     before = f'{real} "$@" || exit' if done else ":"
+    text = HELD_TOOL.format(held=held, before=before, reached=reached, real=real)
+    return reached, f"{tool_of(folder, tool, text)}:{os.environ['PATH']}"
+
+
+def tool_of(folder: Path, tool: str, text: str) -> Path:
+    """A folder for PATH with this shell script in the place of the tool."""
     script = folder / "tools" / tool
     script.parent.mkdir()
-    script.write_text(HELD_TOOL.format(held=held, before=before, reached=reached, real=real))
+    script.write_text(f"#!/bin/sh\n{text}")
     script.chmod(0o755)
-    return reached, f"{script.parent}:{os.environ['PATH']}"
+    return script.parent
 
 
 def both(*spoils: Spoil) -> Spoil:

@@ -23,6 +23,8 @@ from ebs_autoscale.host.partitions import grow, growing, largest_bytes, partitio
 from ebs_autoscale.host.partitions import table as partition_table
 from tests.kernel.fixtures import Loop
 from tests.partitions import (
+    BIOS,
+    EFI,
     GPT,
     LARGER_BYTES,
     MBR,
@@ -38,6 +40,7 @@ from tests.partitions import (
     of,
     partition,
     read,
+    tool_of,
 )
 from tests.signatures import digest, write
 from tests.system.bench import until
@@ -117,6 +120,93 @@ def test_nothing_else_changes(device: LoopDevice) -> None:
         *range(LARGER_BYTES - 33 * SECTOR, LARGER_BYTES, SECTOR),
     }
     assert run(["sfdisk", "--verify", device.node], timeout_seconds=60)
+
+
+BOOT, ROOT = "BC13C2FF-59E6-4262-A352-B275FD6F7172", "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+# Of images for EC2, made smaller; the number of the partition to grow.
+LAYOUTS = {
+    "Amazon Linux 2023": (
+        1,
+        f"""label: gpt
+        first-lba: 34
+        1: start=24576, size=8192, name=Linux
+        127: start=22528, size=2048, type={BIOS}
+        128: start=2048, size=20480, type={EFI}
+        """,
+    ),
+    "Ubuntu 24.04": (
+        1,
+        f"""label: gpt
+        first-lba: 34
+        1: start=20480, size=8192
+        14: start=2048, size=8192, type={BIOS}
+        15: start=10240, size=4096, type={EFI}
+        16: start=14336, size=6144, type={BOOT}
+        """,
+    ),
+    "RHEL 9": (
+        4,
+        f"""label: gpt
+        1: start=2048, size=2048, type={BIOS}
+        2: start=4096, size=4096, type={EFI}
+        3: start=8192, size=4096, type={BOOT}
+        4: start=12288, size=8192, type={ROOT}
+        """,
+    ),
+    "CentOS 7": (3, "label: dos\n1: start=2048, size=2048, bootable\n3: start=8192, size=8192\n"),
+    "one partition": (1, f"label: gpt\n1: start=2048, size=8192, type={ROOT}\n"),
+}
+
+
+@pytest.mark.parametrize(("number", "table"), [*LAYOUTS.values()], ids=[*LAYOUTS])
+def test_layouts(loop: Loop, kept: Path, number: int, table: str) -> None:
+    """Whatever its number, the last one grows, and the others stay."""
+    device = loop(18 * MIB)
+    partition(device, table, number=number)
+    device.resize(32 * MIB)
+    with Path(f"{device.node}p{number}").open("rb"):
+        before = dump(device)
+        grow(of(device, number), tell=lambda _: None)
+        after = dump(device)
+    node = f"{device.node}p{number}"
+    assert {each for each in before if before[each] != after[each]} == {node}
+    assert of(device, number).start_bytes + of(device, number).size_bytes == 31 * MIB
+    assert len(list(kept.iterdir())) == 1
+
+
+OTHER_DISK = "01234567-89AB-CDEF-0123-456789ABCDEF"
+
+
+@pytest.mark.parametrize(
+    "extra", [f"--disk-id {{}} {OTHER_DISK}", "--part-label {} 14 other", "--delete {} 15"]
+)
+def test_sfdisk_does_something_else(
+    device: LoopDevice, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    """Whatever else it changes is seen, and the operator told where the table of before is."""
+    real = shutil.which("sfdisk")
+    options = f"--no-reread --no-tell-kernel {extra.format(device.node)}"
+    text = f'case "$*" in *--partno*) {real} "$@"; exec {real} {options};; esac; exec {real} "$@"'
+    monkeypatch.setenv("PATH", str(tool_of(tmp_path, "sfdisk", text)), prepend=os.pathsep)
+    with pytest.raises(Unfit) as caught:
+        extend(device)
+    (file,) = kept.iterdir()
+    assert (caught.value.cause, str(file) in caught.value.hint) == (Cause.PARTITION, True)
+    assert of(device).size_bytes == SECTORS * SECTOR
+
+
+def test_sfdisk_reads_something_else(
+    device: LoopDevice, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would not restore is no copy: nothing is changed."""
+    real = shutil.which("sfdisk")
+    text = f'case "$*" in *--dump*) {real} "$@" | grep -v 2014;; *) exec {real} "$@";; esac'
+    monkeypatch.setenv("PATH", str(tool_of(tmp_path, "sfdisk", text)), prepend=os.pathsep)
+    before = digest(device)
+    with pytest.raises(Unfit) as caught:
+        extend(device)
+    assert caught.value.cause is Cause.PARTITION
+    assert (digest(device), kept.exists()) == (before, False)
 
 
 @EACH_TABLE
