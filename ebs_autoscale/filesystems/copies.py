@@ -117,19 +117,20 @@ def read_devices(filesystem: str, *, block: Path = _BLOCK) -> dict[str, Claim]:
             if next(folder.glob("holders/*"), None):
                 continue
             with suppress(OSError):
-                claim = _claim_on(f"/dev/{folder.name}")
-                if claim and claim.filesystem == filesystem:
+                if claim := _claim_on(f"/dev/{folder.name}", filesystem):
                     found[folder.name] = claim
     return found
 
 
-def _claim_on(node: str) -> Claim | None:
-    if found := read_superblock(node):
-        return Claim(
-            filesystem=found.filesystem, devid=found.devid, device_count=found.device_count
-        )
+def _claim_on(node: str, filesystem: str) -> Claim | None:
+    """What this device claims to be of this filesystem; it may have an older superblock as well."""
+    found = read_superblock(node)
+    if found and found.filesystem == filesystem:
+        return Claim(filesystem=filesystem, devid=found.devid, device_count=found.device_count)
     other = superblock.read_superblock(node)
-    return Claim(filesystem=other.uuid, kind=FilesystemKind(other.kind)) if other else None
+    if other and other.uuid == filesystem:
+        return Claim(filesystem=filesystem, kind=FilesystemKind(other.kind))
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,7 +111,7 @@ def test_another_mount_in_its_place(loop: Loop, tmp_path: Path, kind: Filesystem
         assert filesystem.read()
 
 
-def fail_xfs(_name: str, point: Path) -> None:
+def shut_down(_name: str, point: Path) -> None:
     """Shut the filesystem down."""
     run(["xfs_io", "-x", "-c", "shutdown", str(point)], timeout_seconds=60)
 
@@ -122,7 +122,9 @@ def fail_ext4(name: str, point: Path) -> None:
     Path("/sys/fs/ext4", name, "trigger_fs_error").write_text("for a test", "ascii")
 
 
-@pytest.mark.parametrize(("kind", "fail"), [("xfs", fail_xfs), ("ext4", fail_ext4)])
+@pytest.mark.parametrize(
+    ("kind", "fail"), [("xfs", shut_down), ("ext4", shut_down), ("ext4", fail_ext4)]
+)
 def test_stopped_by_an_error(
     loop: Loop, tmp_path: Path, clock: Clock, kind: str, fail: Callable[[str, Path], None]
 ) -> None:

@@ -59,7 +59,7 @@ def place_of(mount: Mount) -> Place:
             hint="unmount the filesystem, attach the volume again, and mount it",
             cause=Cause.MISSING_DEVICE,
         )
-    if layer := _layer_of(disk):
+    if layer := layer_of(disk):
         raise Unfit(
             f"{shown(mount.point)} is on {disk.name}, which is {layer}",
             hint=_ENLARGE_YOURSELF,
@@ -72,7 +72,7 @@ def place_of(mount: Mount) -> Place:
     )
 
 
-def _layer_of(disk: Path) -> str:
+def layer_of(disk: Path) -> str:
     """What lies between this block device and the disk; empty where nothing does."""
     beneath = sorted(path.name for path in disk.glob("slaves/*"))
     on = f" on {', '.join(beneath)}" if beneath else ""

@@ -40,7 +40,11 @@ def reading_of(
 def device_of(mount: OneDeviceMount, fd: int) -> Device:
     """The one device, also of a filesystem that is read-only; raises OSError."""
     place = mount.place
-    size_bytes = mount.superblock.size_bytes if mount.superblock else xfs.geometry(fd).size_bytes
+    if mount.kind is FilesystemKind.XFS:
+        size_bytes = xfs.geometry(fd).size_bytes
+    else:
+        # Without the superblock, which only root may read, it is not known to lack anything.
+        size_bytes = mount.superblock.size_bytes if mount.superblock else place.bytes
     capacity_bytes = place.disk_bytes
     # A block device that became smaller than the filesystem is no longer whole.
     return Device(

@@ -19,6 +19,7 @@ _ERRORS = 0x2  # of s_state
 _SPARSE_SUPER2 = 0x200  # of s_feature_compat
 _64BIT = 0x80  # of s_feature_incompat
 _BLOCKS_MAX_OF_32_BITS = 2**32 - 1
+_LOG_BLOCK_MAX = 6  # blocks of 64 KiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def _ext4(found: bytes) -> Superblock | None:
         value: int = struct.unpack_from(layout, found, at)[0]
         return value
 
-    if number(0x38, "<H") != _EXT4_MAGIC:
+    if number(0x38, "<H") != _EXT4_MAGIC or number(0x18) > _LOG_BLOCK_MAX:
         return None
     compat, incompat = number(0x5C), number(0x60)
     high = number(0x150) if incompat & _64BIT else 0
