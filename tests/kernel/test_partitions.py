@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -398,6 +399,27 @@ def test_the_most_that_a_filesystem_can_use(
     with pytest.raises(Unfit) as caught:
         filesystem.require_growable()
     assert (caught.value.cause, "480 MiB" in caught.value.what) == (Cause.NOT_GROWABLE, True)
+
+
+@pytest.mark.parametrize("mounted", [GPT], indirect=True)
+def test_the_table_is_kept_while_its_own_filesystem_is_full(
+    mounted: tuple[LoopDevice, Path],
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on /: it is kept in memory then, since the growth is what ends that."""
+    device, folder = mounted
+    monkeypatch.setattr(paths, "PARTITION_TABLES", folder / "tables")
+    monkeypatch.setattr(paths, "RUNTIME_DIRECTORY", tmp_path / "run")
+    with (folder / "full").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    filesystem = OneDeviceFilesystem(str(folder), clock=clock)
+    told = filesystem.resize_device(device.name, tell=lambda _: None)
+    (kept,) = (tmp_path / "run" / "tables").iterdir()
+    assert str(kept) in str(told)
+    assert (kept.stat().st_mode & 0o777, "label: gpt" in kept.read_text()) == (0o600, True)
 
 
 @pytest.mark.parametrize("mounted", [GPT], indirect=True)

@@ -29,7 +29,14 @@ def back_up(disk: str, table: Table) -> Path:
             hint=f"nothing was changed; inspect them with `sfdisk --dump /dev/{disk}`",
             cause=Cause.PARTITION,
         )
-    folder = paths.PARTITION_TABLES
+    try:
+        return _kept(paths.PARTITION_TABLES, disk, text)
+    except (OSError, Unfit):
+        # It may be on the filesystem that is to grow, such as a full /. /run lasts until a reboot.
+        return _kept(paths.RUNTIME_DIRECTORY / paths.PARTITION_TABLES.name, disk, text)
+
+
+def _kept(folder: Path, disk: str, text: str) -> Path:
     path = folder / f"{disk}-{sha256(text.encode()).hexdigest()[:12]}.sfdisk"
     if files.read_text(path) != text:
         path.unlink(missing_ok=True)
