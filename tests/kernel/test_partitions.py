@@ -293,9 +293,12 @@ def test_few_tables_are_kept(device: LoopDevice, kept: Path) -> None:
     assert (kept / "loop0-11.sfdisk").exists()
 
 
-def test_no_space_to_keep_it(device: LoopDevice, kept: Path) -> None:
+def test_no_space_to_keep_it(
+    device: LoopDevice, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a copy of the table nothing is changed, and no part of one is left."""
     kept.mkdir()
+    monkeypatch.setattr(paths, "RUNTIME_DIRECTORY", kept)
     run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(kept)], timeout_seconds=60)
     try:
         (kept / "full").write_bytes(bytes(4096))
