@@ -197,6 +197,32 @@ def test_amazon_linux_without_a_static_btrfs(host: Host) -> None:
     assert "--btrfs" in line
 
 
+@pytest.mark.parametrize(
+    ("package_manager", "kind", "packages"),
+    [
+        (APT, "xfs", ["xfsprogs", "fdisk"]),
+        (APT, "ext4", ["e2fsprogs", "fdisk"]),
+        (DNF, "xfs", ["xfsprogs", "util-linux"]),
+    ],
+)
+def test_the_tools_of_another_filesystem(
+    host: Host, package_manager: str, kind: str, packages: list[str]
+) -> None:
+    """For XFS and ext4 it installs theirs, and none for BTRFS; also if one is mounted already."""
+    name = "apt-get" if package_manager is APT else "dnf"
+    host.write(f"bin/{name}", package_manager + RECORD + INSTALLS)
+    host.has(python3=HOST_PYTHON)
+    host.offers(packages[0], **{f"mkfs_{kind}": "/bin/true"})
+    host.offers(packages[1], sfdisk="/bin/true")
+    assert host.setup("/scratch", "--size", "8GiB", "--filesystem", kind).returncode == 0
+    assert host.lines("asked") == packages
+    host.write("bin/findmnt", f"#!/bin/sh\necho {kind}\n")
+    for argv in (["/scratch", f"--filesystem={kind}"], ["/scratch"]):
+        assert host.setup(*argv).returncode == 0
+    assert host.lines("asked") == packages
+    assert host.lines("init")[0] == f"init /scratch --size 8GiB --filesystem {kind}"
+
+
 def test_a_static_btrfs(host: Host) -> None:
     """It is installed under both names, without the package manager."""
     host.write("bin/dnf", DNF + RECORD + INSTALLS)
