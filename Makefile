@@ -38,7 +38,7 @@ demo: $(VENV)/.demo-ready ## run the demo on this machine; no AWS account needed
 
 test: NEEDED = mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs findmnt:util-linux logrotate:logrotate groff:groff-base \
 	systemd-analyze:systemd mmdebstrap:mmdebstrap ip:iproute2 fusermount3:fuse3 promtool:prometheus \
-	sfdisk:fdisk zsh:zsh fish:fish openssl:openssl rpm:rpm $(OLDER_KERNEL)
+	sfdisk:fdisk strace:strace zsh:zsh fish:fish openssl:openssl rpm:rpm $(OLDER_KERNEL)
 test: tools $(VENV)/.dev-ready ## run all tests, as root, on loop devices with BTRFS
 	@exec $(SUDO) env CI=$(CI) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 

@@ -128,7 +128,7 @@ def _claim_on(node: str, filesystem: str) -> Claim | None:
     if found and found.filesystem == filesystem:
         return Claim(filesystem=filesystem, devid=found.devid, device_count=found.device_count)
     other = superblock.read_superblock(node)
-    if other and other.uuid == filesystem:
+    if other and other.is_complete and other.uuid == filesystem:
         return Claim(filesystem=filesystem, kind=FilesystemKind(other.kind))
     return None
 

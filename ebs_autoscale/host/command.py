@@ -14,6 +14,8 @@ from ebs_autoscale.host.paths import IS_UNPACKED, LIBRARY
 _PACKAGES = {
     "btrfs": "btrfs-progs",
     "mkfs.btrfs": "btrfs-progs",
+    "mkfs.xfs": "xfsprogs",
+    "mkfs.ext4": "e2fsprogs",
     "xfs_growfs": "xfsprogs",
     "resize2fs": "e2fsprogs",
     "blkid": "util-linux",

@@ -18,6 +18,10 @@ _KINDS = set(FilesystemKind)
 # appear later, the daemon mounts it.
 _OPTIONS = ("nofail", "x-systemd.device-timeout=120s")
 
+# Only ext4 is checked at boot: fsck.xfs and fsck.btrfs do nothing, while e2fsck repairs what the
+# kernel has marked, and is done at once with what was unmounted or only needs its journal.
+_FSCK_PASS: dict[str, int] = {FilesystemKind.EXT4: 2}
+
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 # What separates fields. Other white space, such as the no-break space, belongs to a name.
 _BLANKS = re.compile("[ \t]+")
@@ -109,7 +113,8 @@ def line_for(
     point = "".join(_ESCAPED.get(character, character) for character in mountpoint)
     names = {option.partition("=")[0] for option in options}
     added = (option for option in _OPTIONS if option.partition("=")[0] not in names)
-    return f"UUID={uuid} {point} {kind} {','.join((*options, *added))} 0 0"
+    checked = _FSCK_PASS.get(kind, 0)
+    return f"UUID={uuid} {point} {kind} {','.join((*options, *added))} 0 {checked}"
 
 
 def with_line(
@@ -119,6 +124,7 @@ def with_line(
     mountpoint: str,
     is_same: Callable[[str], bool],
     is_mounted: bool = False,
+    kind: FilesystemKind = FilesystemKind.BTRFS,
 ) -> str:
     """The table with exactly one line that mounts this filesystem here.
 
@@ -132,7 +138,7 @@ def with_line(
     place, kept = None, False
     for line in reversed(lines_at(table, mountpoint)):
         if line.uuid != uuid and not is_same(line.source):
-            wanted = line_for(uuid, mountpoint, line.options) if is_mounted else ""
+            wanted = line_for(uuid, mountpoint, line.options, kind=kind) if is_mounted else ""
             raise _conflict(line, rows[line.number], wanted)
         if kept or line.is_by_device:
             options, place = line.options, line.number
@@ -141,7 +147,7 @@ def with_line(
             kept = True
     if kept:
         return "\n".join(rows)
-    ours = line_for(uuid, mountpoint, options)
+    ours = line_for(uuid, mountpoint, options, kind=kind)
     if place is not None:
         rows.insert(place, ours)
     elif rows[-1]:

@@ -38,11 +38,7 @@ def require_fit_host(*more_tools: str) -> None:
 
 def require_able_to_grow(kind: FilesystemKind) -> None:
     """Raise Unfit unless this process may and can grow a filesystem of this kind while mounted."""
-    if kind is FilesystemKind.BTRFS:
-        require_fit_host()
-        return
-    require_root()
-    require_tools(_GROWN_BY[kind])
+    require_tools_of(kind)
     # fs/ext4/resize.c, ext4_resize_begin; XFS and BTRFS ask for CAP_SYS_ADMIN.
     if kind is FilesystemKind.EXT4 and not _has_capability(_CAP_SYS_RESOURCE):
         raise Unfit(
@@ -52,6 +48,16 @@ def require_able_to_grow(kind: FilesystemKind) -> None:
             "that; start a container with `--cap-add SYS_RESOURCE`",
             cause=Cause.CAPABILITY,
         )
+
+
+def require_tools_of(kind: FilesystemKind, *, makes: bool = False) -> None:
+    """Raise Unfit unless this process may change such a filesystem, and has the tools for it."""
+    mkfs = [f"mkfs.{kind}"] if makes else []
+    if kind is FilesystemKind.BTRFS:
+        require_fit_host(*mkfs)
+        return
+    require_root()
+    require_tools(_GROWN_BY[kind], *mkfs)
 
 
 def _has_capability(number: int) -> bool:
