@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -222,9 +222,22 @@ class Ec2Volumes:
                 if OWNER_TAG not in tags_of(answer.get("Tags", []))
             )
 
+    def attached(self) -> list[tuple[Volume, Mapping[str, str]]]:
+        """Every volume that is attached to this instance, whoever's it is, with its tags."""
+        found = self._found(
+            [{"Name": "attachment.instance-id", "Values": [self.identity.instance_id]}]
+        )
+        with translated_errors("cannot list volumes"):
+            growths = [growth_of(answer) or GrowthId("", 0) for answer in found]
+            return [
+                (self._volume(answer, growth), tags_of(answer.get("Tags", [])))
+                for answer, growth in zip(found, growths, strict=True)
+            ]
+
     def claim(self, volume: Volume) -> None:
-        """Put our three owner tags on a volume that the older script created."""
-        tags = self.requests.owner_tags(volume.growth)
+        """Put our three owner tags on a volume that we did not create; more if it is in use."""
+        requests, growth = self.requests, volume.growth
+        tags = requests.tags_to_adopt(growth) if volume.adopted else requests.owner_tags(growth)
         with translated_errors(f"cannot tag {volume.id}"):
             self.ec2.create_tags(
                 Resources=[volume.id], Tags=[{"Key": key, "Value": tags[key]} for key in tags]

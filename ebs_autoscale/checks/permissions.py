@@ -115,6 +115,8 @@ def may_enlarge(settings: Settings) -> bool:
 
 def actions_on_volumes(spec: VolumeSpec, *, enlarges: bool = False, adds: bool = True) -> list[str]:
     """The calls on a managed volume that a growth of such volumes makes."""
+    if not adds:
+        return [ENLARGE]
     unwanted = set() if spec.delete_on_termination else {OPTIONAL}
     unwanted |= set() if enlarges else {ENLARGE}
     unwanted |= set() if adds else {*NEED_A_VOLUME} - {ENLARGE}
@@ -159,6 +161,12 @@ def using(
     }
 
 
+def refusal_to_enlarge(cloud: Ec2Volumes, volume: Volume) -> Refusal:
+    """Why the role may not enlarge this volume; None when it may, or that cannot be said now."""
+    refusal = using(cloud, [volume], adds=False)[ENLARGE]()
+    return refusal if isinstance(refusal, Denied) else None
+
+
 def denied_actions(cloud: Ec2Volumes, settings: Settings) -> list[str]:
     """What the role lacks of all that a growth needs, one call after the other."""
     rehearsals = {**describing(cloud), CREATE: creating(cloud, settings, "")}
@@ -193,7 +201,7 @@ def missing_policy(refusals: Mapping[str, Refusal], settings: Settings) -> dict[
         settings.volume,
         max_bytes=_largest_bytes(settings),
         kms_key_arn=next(filter(is_key_arn, keys), None),
-        enlarge=may_enlarge(settings),
+        options=["--enlarge"] if may_enlarge(settings) else [],
         actions=actions,
     )
     return document if document["Statement"] else None

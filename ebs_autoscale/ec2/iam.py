@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG, OWNER_TAG, PREDECESSOR_TAG
+from ebs_autoscale.ec2.requests import (
+    ADOPTED_TAG,
+    FILESYSTEM_TAG,
+    GROWTH_TAG,
+    MOUNTPOINT_TAG,
+    OWNER_TAG,
+    PREDECESSOR_TAG,
+)
 from ebs_autoscale.ec2.volume_types import VOLUME_TYPES
 from ebs_autoscale.errors import ConfigInvalid
 from ebs_autoscale.model import GIB, VolumeSpec
@@ -32,6 +39,9 @@ _TAGGED_INSTANCE = f"arn:*:ec2:*:*:instance/${{ec2:ResourceTag/{PREDECESSOR_TAG}
 
 _OWNED_VOLUME = {"StringEquals": {f"ec2:ResourceTag/{OWNER_TAG}": _CALLER}}
 
+# The role that may adopt any volume without an owner must not be able to delete it then.
+_CREATED_VOLUME = {**_OWNED_VOLUME, "Null": {f"ec2:ResourceTag/{ADOPTED_TAG}": "true"}}
+
 # As in the policy of the AWS managed key for EBS: only EC2 may use the key for us.
 _VIA_EC2 = {"kms:ViaService": "ec2.*.amazonaws.com*"}
 
@@ -53,7 +63,8 @@ class Statement:
 
     Without a `resource` it is about the KMS key of the volumes. `option` is the option of
     `iam-policy` without which it is not printed. With `is_bounded` the printed statement also
-    limits what a volume can be to what the configuration asks for.
+    limits what a volume can be to what the configuration asks for. One that `adds` is only needed
+    where volumes are added, not for a filesystem of one device.
     """
 
     sid: str
@@ -62,6 +73,7 @@ class Statement:
     condition: Mapping[str, Mapping[str, str | list[str]]] | None = None
     option: str = ""
     is_bounded: bool = False
+    adds: bool = False
 
     def covers(self, action: str, resource: str) -> bool:
         """Whether this statement allows the action on the resource."""
@@ -88,6 +100,7 @@ STATEMENTS = (
         resource=VOLUMES,
         condition={"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": _CALLER}},
         is_bounded=True,
+        adds=True,
     ),
     Statement(
         sid="TagVolumesAsTheyAreCreated",
@@ -99,24 +112,28 @@ STATEMENTS = (
                 f"aws:RequestTag/{OWNER_TAG}": _CALLER,
             }
         },
+        adds=True,
     ),
     Statement(
         sid="AttachVolumesOfThisInstance",
         actions=("ec2:AttachVolume", "ec2:DetachVolume"),
         resource=VOLUMES,
-        condition=_OWNED_VOLUME,
+        condition=_CREATED_VOLUME,
+        adds=True,
     ),
     Statement(
         sid="AttachToThisInstance",
         actions=("ec2:AttachVolume", "ec2:DetachVolume"),
         resource=INSTANCES,
         condition=_THIS_INSTANCE,
+        adds=True,
     ),
     Statement(
         sid="DeleteVolumesOfThisInstance",
         actions=("ec2:DeleteVolume",),
         resource=VOLUMES,
-        condition=_OWNED_VOLUME,
+        condition=_CREATED_VOLUME,
+        adds=True,
     ),
     # No condition limits the call to DeleteOnTermination reliably, so this allows to change
     # other attributes of this instance too; not its security groups, which are resources of
@@ -126,6 +143,7 @@ STATEMENTS = (
         actions=("ec2:ModifyInstanceAttribute",),
         resource=INSTANCES,
         condition=_THIS_INSTANCE,
+        adds=True,
     ),
     # The service authorization reference lists volumes as resources of this call without
     # saying when they are checked; allowing it on our own volumes does no harm.
@@ -133,7 +151,8 @@ STATEMENTS = (
         sid="EndOnlyVolumesOfThisInstance",
         actions=("ec2:ModifyInstanceAttribute",),
         resource=VOLUMES,
-        condition=_OWNED_VOLUME,
+        condition=_CREATED_VOLUME,
+        adds=True,
     ),
     # The keys of size and type in this call are those that the volume has, not those asked for.
     Statement(
@@ -159,6 +178,25 @@ STATEMENTS = (
             "ForAllValues:StringEquals": {"aws:TagKeys": [OWNER_TAG, FILESYSTEM_TAG, GROWTH_TAG]},
         },
         option="--adopt",
+        adds=True,
+    ),
+    # No key of IAM says where a volume is attached: this allows to tag any one that has no owner,
+    # which allows to enlarge it then, and nothing else.
+    Statement(
+        sid="AdoptTheVolumeOfAFilesystem",
+        actions=("ec2:CreateTags",),
+        resource=VOLUMES,
+        condition={
+            "StringEquals": {
+                f"aws:RequestTag/{OWNER_TAG}": _CALLER,
+                f"aws:RequestTag/{ADOPTED_TAG}": "true",
+            },
+            "Null": {f"ec2:ResourceTag/{OWNER_TAG}": "true"},
+            "ForAllValues:StringEquals": {
+                "aws:TagKeys": [OWNER_TAG, FILESYSTEM_TAG, GROWTH_TAG, MOUNTPOINT_TAG, ADOPTED_TAG]
+            },
+        },
+        option="--adopt --enlarge",
     ),
     # Blank volumes need no ReEncrypt:
     # https://docs.aws.amazon.com/ebs/latest/userguide/how-ebs-encryption-works.html
@@ -167,12 +205,14 @@ STATEMENTS = (
         actions=("kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt"),
         condition={"StringLike": _VIA_EC2},
         option="--kms-key ARN",
+        adds=True,
     ),
     Statement(
         sid="LendTheKeyToEc2",
         actions=("kms:CreateGrant",),
         condition={"Bool": {"kms:GrantIsForAWSResource": "true"}, "StringLike": _VIA_EC2},
         option="--kms-key ARN",
+        adds=True,
     ),
 )
 
@@ -239,14 +279,15 @@ def policy_document(
     *,
     max_bytes: int,
     kms_key_arn: str | None,
-    adopt: bool = False,
-    enlarge: bool = False,
+    options: Collection[str] = (),
+    adds: bool = True,
     actions: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The policy for the role of an instance that creates such volumes, up to that size.
 
-    With `actions` it has only the statements that these need. Raises ConfigInvalid for an invalid
-    key ARN.
+    `options` are those of `iam-policy`, such as `--enlarge`. With `actions` it has only the
+    statements that these need; unless it `adds` volumes to its filesystem, none for that. Raises
+    ConfigInvalid for an invalid key ARN.
     """
     if kms_key_arn is not None and not is_key_arn(kms_key_arn):
         raise ConfigInvalid(
@@ -254,13 +295,13 @@ def policy_document(
             hint="use an ARN such as arn:aws:kms:us-east-1:123456789012:key/…, not an alias",
         )
     sets_termination = volume.delete_on_termination
-    options = {"--adopt": adopt, "--enlarge": enlarge}
-    unwanted = {option for option, is_wanted in options.items() if not is_wanted}
+    unwanted = {"--adopt", "--enlarge"}.difference(options)
     wanted = [
         statement
         for statement in STATEMENTS
         if (statement.resource or kms_key_arn)
-        and statement.option not in unwanted
+        and unwanted.isdisjoint(statement.option.split())
+        and (adds or not statement.adds)
         and (sets_termination or "ec2:ModifyInstanceAttribute" not in statement.actions)
         and (actions is None or not {*statement.actions}.isdisjoint(actions))
     ]

@@ -20,6 +20,10 @@ FILESYSTEM_TAG = "ebs-autoscale:filesystem"
 GROWTH_TAG = "ebs-autoscale:growth"
 MOUNTPOINT_TAG = "ebs-autoscale:mountpoint"
 
+# Also on a volume that was in use before it was ours. The role may set it, but not remove it, and
+# may not detach or delete what has it: else whoever may adopt could delete any untagged volume.
+ADOPTED_TAG = "ebs-autoscale:adopted"
+
 # On every volume of the older script (awslabs/amazon-ebs-autoscale and its forks); the value is
 # the instance id.
 PREDECESSOR_TAG = "source-instance"
@@ -129,6 +133,11 @@ class CreateRequests:
             FILESYSTEM_TAG: growth.filesystem,
             GROWTH_TAG: str(growth.ordinal),
         }
+
+    def tags_to_adopt(self, growth: GrowthId) -> dict[str, str]:
+        """Those of a volume that was in use before: a name it has stays."""
+        mountpoint = _tag_value(self.mountpoint)
+        return {**self.owner_tags(growth), MOUNTPOINT_TAG: mountpoint, ADOPTED_TAG: "true"}
 
 
 def _tag_value(text: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ebs_autoscale.ec2.requests import FILESYSTEM_TAG, GROWTH_TAG
+from ebs_autoscale.ec2.requests import ADOPTED_TAG, FILESYSTEM_TAG, GROWTH_TAG
 from ebs_autoscale.ec2.volume_types import bytes_per_second_max, largest_gib, list_price
 from ebs_autoscale.model import GIB, GrowthId, Identity, Modification, Volume
 
@@ -103,6 +103,7 @@ def volume_of(
         attachment_state=attachment.get("State", ""),
         delete_on_termination=attachment.get("DeleteOnTermination", False),
         foreign=_foreign(answer, identity),
+        adopted=ADOPTED_TAG in tags_of(answer.get("Tags", [])),
         usd_per_month=price.usd_per_month(size_bytes) if price else None,
         usd_per_gib=price.usd_per_gib if price else None,
         largest_bytes=largest_gib(kind) * GIB,

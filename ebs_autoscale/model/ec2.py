@@ -38,6 +38,8 @@ class Volume:
     """An EBS volume as EC2 describes it; `attached_to` is an instance id, empty when detached.
 
     `foreign` is why no growth can have created it, such as `restored from snap-1`, else empty.
+    `adopted` is whether it was in use before it was tagged as ours: whether it is deleted with the
+    instance, or at all, stays the operator's decision.
     `usd_per_month` is an estimate at list price, `usd_per_gib` what a GiB more costs,
     `bytes_per_second` the most that it takes, all None for a type that is not known.
     `largest_bytes` is the most that it can be enlarged to, 0 if not at all. `modification` is None
@@ -53,6 +55,7 @@ class Volume:
     attachment_state: str = ""
     delete_on_termination: bool = False
     foreign: str = ""
+    adopted: bool = False
     usd_per_month: float | None = None
     usd_per_gib: float | None = None
     bytes_per_second: float | None = None

@@ -1,19 +1,24 @@
-"""The one permission on volumes that we did not create: to adopt those of the older script."""
+"""The permissions on volumes that we did not create: to adopt them, and to do nothing else."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from ebs_autoscale.ec2.requests import OWNER_TAG, PREDECESSOR_TAG
+from ebs_autoscale.ec2.requests import ADOPTED_TAG, OWNER_TAG, PREDECESSOR_TAG
 from ebs_autoscale.errors import Cause, Unfit
-from ebs_autoscale.model import Volume
-from tests.contract.clouds import OverHttp, StartHttp
+from ebs_autoscale.model import GIB, Volume
+from tests.contract.clouds import INVENTORY, OverHttp, StartHttp
 from tests.contract.permissions import POLICY, without
 from tests.unit.samples import FILESYSTEM, volume_of
 
 ADOPT = "AdoptVolumesOfAnOlderOne"
 ANOTHER = "arn:aws:ec2:us-east-1:123456789012:instance/i-0fedcba9876543210"
+
+
+IN_USE = "AdoptTheVolumeOfAFilesystem"
 
 
 def foreign_volume(http: OverHttp, instance_id: str | None) -> Volume:
@@ -73,5 +78,47 @@ def test_no_other_owner_is_named(start: StartHttp) -> None:
         volume = foreign_volume(http, http.identity.instance_id)
         http.control.set_policy(POLICY)
         tags: Any = [{"Key": OWNER_TAG, "Value": ANOTHER}]
+        with pytest.raises(ClientError, match="ec2:CreateTags on"):
+            http.ec2.create_tags(Resources=[volume.id], Tags=tags)
+
+
+def test_the_volume_of_a_mounted_filesystem(start: StartHttp) -> None:
+    """With the statement it is tagged, once, and enlarged; the role cannot get rid of it."""
+    with start() as http:
+        volume = replace(foreign_volume(http, None), adopted=True)
+        http.control.set_policy(without(IN_USE))
+        with pytest.raises(Unfit) as caught:
+            http.cloud.claim(volume)
+        assert caught.value.cause is Cause.DENIED
+        http.control.set_policy(POLICY)
+        http.cloud.claim(volume)
+        [claimed] = http.cloud.inventory(FILESYSTEM).volumes
+        assert (claimed.id, claimed.adopted) == (volume.id, True)
+        http.clock.sleep(10)
+        http.cloud.enlarge(claimed, 2 * GIB)
+        attempts: list[Callable[[], None]] = [
+            lambda: http.cloud.claim(claimed),
+            lambda: http.cloud.attach(claimed, "/dev/xvdba", INVENTORY),
+            lambda: http.cloud.detach(claimed),
+            lambda: http.cloud.delete(claimed),
+        ]
+        for denied in attempts:
+            with pytest.raises(Unfit) as caught:
+                denied()
+            assert caught.value.cause is Cause.DENIED
+        tag: Any = [{"Key": ADOPTED_TAG}]
+        with pytest.raises(ClientError, match="ec2:DeleteTags"):
+            http.ec2.delete_tags(Resources=[claimed.id], Tags=tag)
+
+
+@pytest.mark.parametrize("key", ["Name", PREDECESSOR_TAG, ""])
+def test_only_as_adopted(start: StartHttp, key: str) -> None:
+    """The statement permits no other tag, nor to leave out the one that says it was adopted."""
+    with start() as http:
+        volume = foreign_volume(http, None)
+        http.control.set_policy(POLICY)
+        own = {"Key": OWNER_TAG, "Value": http.identity.owner}
+        adopted = {"Key": ADOPTED_TAG, "Value": "true"}
+        tags: Any = [own, adopted, {"Key": key, "Value": "x"}] if key else [own]
         with pytest.raises(ClientError, match="ec2:CreateTags on"):
             http.ec2.create_tags(Resources=[volume.id], Tags=tags)

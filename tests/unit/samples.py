@@ -107,13 +107,15 @@ def policy_of(
     kms_key_arn: str | None = None,
     adopt: bool = False,
     enlarge: bool = False,
+    adds: bool = True,
     max_bytes: int = 1024 * GIB,
     **volume: Any,
 ) -> dict[str, Any]:
     """The policy that `iam-policy` prints, by default for the default configuration."""
     spec = VolumeSpec(**volume)
+    options = [*(["--adopt"] if adopt else []), *(["--enlarge"] if enlarge else [])]
     return policy_document(
-        spec, max_bytes=max_bytes, kms_key_arn=kms_key_arn, adopt=adopt, enlarge=enlarge
+        spec, max_bytes=max_bytes, kms_key_arn=kms_key_arn, options=options, adds=adds
     )
 
 

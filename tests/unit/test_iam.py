@@ -119,6 +119,16 @@ def test_a_wrong_key(arn: str, capfd: pytest.CaptureFixture[str]) -> None:
         policy_of(kms_key_arn=arn)
 
 
+def test_where_no_volume_is_added() -> None:
+    """What enlarges one volume may neither create, attach nor delete any, nor use a key."""
+    actions = {
+        action.removeprefix("ec2:")
+        for statement in policy_of(adds=False, enlarge=True, kms_key_arn=KEY)["Statement"]
+        for action in statement["Action"]
+    }
+    assert {action for action in actions if not action.startswith("Describe")} == {"ModifyVolume"}
+
+
 @pytest.mark.parametrize("arn", [KEY, KEY.replace("aws:", "aws-us-gov:"), f"{KEY[:-36]}mrk-12ab"])
 def test_keys_of_every_kind(arn: str) -> None:
     """Keys of all partitions and multi-Region keys are accepted; only KMS actions name them."""
