@@ -51,7 +51,7 @@ function _shtab_ebs_autoscale_using
 end
 
 set -g _shtab_ebs_autoscale_commands init run status check plan history grow uninstall iam-policy demo
-set -g _shtab_ebs_autoscale_opts_with_value --config --device --from --kms-key --log-level --mode --plot --rate --simulate --since --size
+set -g _shtab_ebs_autoscale_opts_with_value --config --device --filesystem --from --kms-key --log-level --mode --plot --rate --simulate --since --size
 
 complete -c ebs-autoscale -e
 complete -c ebs-autoscale -f
@@ -62,13 +62,14 @@ complete -c ebs-autoscale -n _shtab_ebs_autoscale_using -l log-level -xka "debug
 complete -c ebs-autoscale -n _shtab_ebs_autoscale_using -l version -d 'show program'"'"'s version number and exit'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a init -d 'Set up what is missing: volume, filesystem, mount, a line in /etc/fstab, configuration and service. Keeps what exists, never overwrites data, and is safe to repeat.'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -s h -l help -d 'show this help message and exit'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l filesystem -xka "btrfs xfs ext4" -d 'btrfs, which grows by volumes, or xfs or ext4, which grow with their only volume (default: what there is, else btrfs)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l from -xka "(__fish_complete_path (commandline -ct))" -d 'translate the configuration of the older script, such as /etc/ebs-autoscale.json, and report what became of each key'
-complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l device -xka "(__fish_complete_path (commandline -ct))" -d 'use this device instead of creating a volume; it must be blank or have a BTRFS filesystem of ebs-autoscale or of the older script'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l device -xka "(__fish_complete_path (commandline -ct))" -d 'use this device instead of creating a volume; it must be blank or have a filesystem of ebs-autoscale or of the older script'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l size -x -d 'size of the volume to create (default: 20GiB, or growth.max or limits.total if less)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l mode -x -d 'set the permissions of the filesystem'"'"'s root, in octal, such as 1777 for every user to write (default: unchanged, which for a new filesystem is 0755)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $EBS_AUTOSCALE_CONFIG, else /etc/ebs-autoscale/config.yaml)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init' -l log-level -xka "debug info warning error" -d 'minimum log level: debug, info, warning or error (default: info)'
-complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init; and test $_shtab_ebs_autoscale_npos -eq 0' -ka "(__fish_complete_directories)" -d 'where to mount the filesystem (with --from, the default is the one in that file)'
+complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using init; and test $_shtab_ebs_autoscale_npos -eq 0' -ka "(__fish_complete_directories)" -d 'where to mount the filesystem, or where one is mounted, such as / (with --from, the default is the one in that file)'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using; and test $_shtab_ebs_autoscale_npos -eq 0' -a run -d 'Watch the filesystem and grow it before it is full.'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using run' -s h -l help -d 'show this help message and exit'
 complete -c ebs-autoscale -n '_shtab_ebs_autoscale_using run' -l detach -d 'run in the background, with a PID file and a log file, on hosts without systemd'

@@ -119,7 +119,6 @@ def actions_on_volumes(spec: VolumeSpec, *, enlarges: bool = False, adds: bool =
         return [ENLARGE]
     unwanted = set() if spec.delete_on_termination else {OPTIONAL}
     unwanted |= set() if enlarges else {ENLARGE}
-    unwanted |= set() if adds else {*NEED_A_VOLUME} - {ENLARGE}
     return [each for each in NEED_A_VOLUME if each not in unwanted]
 
 

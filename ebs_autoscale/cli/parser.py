@@ -16,6 +16,7 @@ from ebs_autoscale import __version__
 from ebs_autoscale.cli import verbs
 from ebs_autoscale.errors import EbsAutoscaleError, Exit, Stopped
 from ebs_autoscale.host import paths
+from ebs_autoscale.model import FilesystemKind
 from ebs_autoscale.telemetry import last_words, set_up_logging
 from ebs_autoscale.units import parse_size, quoted
 
@@ -197,7 +198,15 @@ def _add_init(commands: "_Verbs") -> None:
         "mountpoint",
         metavar="MOUNTPOINT",
         nargs="?",
-        help="where to mount the filesystem (with --from, the default is the one in that file)",
+        help="where to mount the filesystem, or where one is mounted, such as / (with --from, the "
+        "default is the one in that file)",
+    )
+    init.add_argument(
+        "--filesystem",
+        metavar="KIND",
+        choices=[kind.value for kind in FilesystemKind],
+        help="btrfs, which grows by volumes, or xfs or ext4, which grow with their only volume "
+        "(default: what there is, else btrfs)",
     )
     init.add_argument(
         "--from",
@@ -210,7 +219,7 @@ def _add_init(commands: "_Verbs") -> None:
     init.add_argument(
         "--device",
         metavar="DEV",
-        help="use this device instead of creating a volume; it must be blank or have a BTRFS "
+        help="use this device instead of creating a volume; it must be blank or have a "
         "filesystem of ebs-autoscale or of the older script",
     )
     init.add_argument(

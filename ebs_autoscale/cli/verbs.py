@@ -18,7 +18,8 @@ from ebs_autoscale.ec2.volume_types import VOLUME_TYPES, usd_per_month
 from ebs_autoscale.errors import Cause, ConfigInvalid, EbsAutoscaleError, Exit, with_hint
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.requirements import require_fit_host, require_root
+from ebs_autoscale.host.mountinfo import MountTable
+from ebs_autoscale.host.requirements import require_root, require_tools_of
 from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     GIB,
@@ -285,7 +286,8 @@ def init(arguments: argparse.Namespace) -> int:
     from ebs_autoscale.provision import Initialisation
 
     wanted = _setup_of(arguments)
-    require_fit_host("mkfs.btrfs")
+    mounted = _kind_at(wanted.mountpoint)
+    require_tools_of(mounted or wanted.kind or FilesystemKind.BTRFS, makes=mounted is None)
     clock = _stoppable_clock()
     with Lock(paths.init_lock()):
         Initialisation(wanted, clock, LogSink()).run()
@@ -300,7 +302,9 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
     if not asked:
         what = "init: name a MOUNTPOINT such as /scratch"
         raise ConfigInvalid(what, cause=Cause.USAGE)
-    mountpoint = _mountpoint(asked)
+    mountpoint = _mountpoint(asked, is_named=arguments.mountpoint is not None)
+    if mountpoint == "/" and arguments.mode is not None:
+        raise ConfigInvalid("--mode is not for the root filesystem", cause=Cause.USAGE)
     path, settings = config.settings_for(arguments.config, mountpoint)
     config_text = text_for(mountpoint)
     if older:
@@ -323,6 +327,7 @@ def _setup_of(arguments: argparse.Namespace) -> "Setup":
         asked=config.mountpoint(asked),
         device=arguments.device,
         mode=arguments.mode,
+        kind=FilesystemKind(arguments.filesystem) if arguments.filesystem else None,
     )
 
 
@@ -369,19 +374,36 @@ def _require_offered(option: str, size_bytes: int, volume: VolumeSpec, path: Pat
     )
 
 
-def _mountpoint(text: str) -> str:
-    """The path without symlinks; raises ConfigInvalid for what cannot be a mountpoint."""
+def _mountpoint(text: str, *, is_named: bool = True) -> str:
+    """The path without symlinks; raises ConfigInvalid for what cannot be a mountpoint.
+
+    The root filesystem is meant only where an operator has named it, and by no other name: a link
+    that leads there, or a variable that is empty, is a mistake. It is never BTRFS.
+    """
     try:
         path = config.mountpoint(text)
     except ValueError as error:
         raise ConfigInvalid(f"MOUNTPOINT: {error}", cause=Cause.USAGE) from error
     real = os.path.realpath(path)
-    if real == "/":
-        raise ConfigInvalid(f"MOUNTPOINT {text}: / is mounted already", cause=Cause.USAGE)
+    if real == "/" and (text != "/" or not is_named):
+        raise ConfigInvalid(
+            f"MOUNTPOINT {text} leads to the root filesystem",
+            hint="to have that grow, name it: `ebs-autoscale init /`",
+            cause=Cause.USAGE,
+        )
+    if real == "/" and (_kind_at(real) or FilesystemKind.BTRFS).takes_devices:
+        what = f"MOUNTPOINT {text}: / is mounted already, and neither XFS nor ext4"
+        raise ConfigInvalid(what, cause=Cause.USAGE)
     if not real.isprintable():
         what = f"MOUNTPOINT {text!r}: fstab cannot contain control characters"
         raise ConfigInvalid(what, cause=Cause.USAGE)
     return real
+
+
+def _kind_at(path: str) -> FilesystemKind | None:
+    """The kind of what is mounted at this path, if it can grow."""
+    mount = MountTable().at(os.path.realpath(path))
+    return next((kind for kind in FilesystemKind if mount and kind == mount.kind), None)
 
 
 def uninstall(arguments: argparse.Namespace) -> int:
@@ -392,7 +414,10 @@ def uninstall(arguments: argparse.Namespace) -> int:
 
 
 def iam_policy(arguments: argparse.Namespace) -> int:
-    """Print the policy for the instance's role; asks neither EC2 nor the host."""
+    """Print the policy for the instance's role; asks neither EC2 nor the filesystem.
+
+    Where XFS or ext4 is mounted at the configured mountpoint, no volume is ever created.
+    """
     from ebs_autoscale.ec2 import iam
 
     path: Path = arguments.config
@@ -407,12 +432,17 @@ def iam_policy(arguments: argparse.Namespace) -> int:
                 "is without that key; name it with --kms-key ARN",
                 file=sys.stderr,
             )
+    kind = _kind_at(settings.mountpoint) if settings.mountpoint else None
+    adds = kind is None or kind.takes_devices
+    always_enlarges = settings.policy.sizing.method is GrowthMethod.ENLARGE or not adds
+    options = ["--adopt"] if arguments.adopt or settings.adopt else []
+    options += ["--enlarge"] if arguments.enlarge or always_enlarges else []
     document = iam.policy_document(
         volume,
         max_bytes=settings.policy.sizing.max_bytes,
-        kms_key_arn=key,
-        adopt=arguments.adopt or settings.adopt,
-        enlarge=arguments.enlarge or settings.policy.sizing.method is GrowthMethod.ENLARGE,
+        kms_key_arn=key if adds else None,
+        options=options,
+        adds=adds,
     )
     print(json.dumps(document, indent=2))
     return Exit.SUCCESS

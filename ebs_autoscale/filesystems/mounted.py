@@ -44,11 +44,21 @@ def kind_at(path: str) -> FilesystemKind:
 
 
 def resolved(path: str) -> str:
-    """The absolute path without symlinks; raises Unfit."""
+    """The absolute path without symlinks; raises Unfit.
+
+    A link never leads to the root filesystem: who wants that watched names it.
+    """
     try:
-        return os.path.realpath(path, strict=True)
+        real = os.path.realpath(path, strict=True)
     except OSError as error:
         raise cannot_open(path, error) from error
+    if real == "/" and path != "/":
+        raise Unfit(
+            f"{shown(path)} leads to the root filesystem",
+            hint="correct `mountpoint`; to have the root filesystem grow, it has to be /",
+            cause=Cause.NOT_MOUNTED,
+        )
+    return real
 
 
 def trigger_automount(table: MountTable, path: str) -> None:

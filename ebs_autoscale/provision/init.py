@@ -3,16 +3,14 @@
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebs_autoscale import config
-from ebs_autoscale.btrfs import BtrfsFilesystem
+from ebs_autoscale.checks import denied_actions, refusal_to_enlarge
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.errors import (
     Cause,
-    CommandFailed,
     EbsAutoscaleError,
     Reaction,
     Transient,
@@ -21,16 +19,15 @@ from ebs_autoscale.errors import (
 )
 from ebs_autoscale.filesystems.btrfs import mkfs
 from ebs_autoscale.filesystems.btrfs.scan import present_devices, scan
-from ebs_autoscale.filesystems.mounted import require_mountable, trigger_automount
+from ebs_autoscale.filesystems.mounted import require_mountable
+from ebs_autoscale.filesystems.one_device import mkfs as one_device_mkfs
 from ebs_autoscale.filesystems.sighting import filesystem_at
-from ebs_autoscale.host import files, paths, systemd
-from ebs_autoscale.host.command import run
-from ebs_autoscale.host.fstab import FSTAB, uuid_at, with_line
-from ebs_autoscale.host.mountinfo import Mount, MountTable
+from ebs_autoscale.host import files, partitions, paths, systemd
+from ebs_autoscale.host.fstab import FSTAB, uuid_at
+from ebs_autoscale.host.mountinfo import MountTable
 from ebs_autoscale.host.paths import escape_path
-from ebs_autoscale.host.trusted_path import trusted_path
-from ebs_autoscale.model import Identity, InitStep, Volume
-from ebs_autoscale.policy import describe_available
+from ebs_autoscale.model import FilesystemKind, Identity, InitStep, Reading, Volume
+from ebs_autoscale.policy import describe_available, misfit_of
 from ebs_autoscale.provision import config_file
 from ebs_autoscale.provision.existing_device import (
     Candidate,
@@ -40,13 +37,21 @@ from ebs_autoscale.provision.existing_device import (
     require_no_copy,
 )
 from ebs_autoscale.provision.first_volume import NoFilesystem, choose_uuid, obtain
+from ebs_autoscale.provision.mounting import Mounting, Source, growable_at
+from ebs_autoscale.provision.own_volume import OwnVolume, adopt, volume_behind
 from ebs_autoscale.resize import MAPPING_PATIENCE_SECONDS, Attached, World, protect
 from ebs_autoscale.telemetry import Event, EventKind, Level
 from ebs_autoscale.units import format_size
-from ebs_autoscale.wiring import cloud_of, remarks_on, volumes_behind, world_of
+from ebs_autoscale.volumes import Ec2Volumes
+from ebs_autoscale.wiring import (
+    MountedFilesystem,
+    cloud_of,
+    filesystem_of,
+    remarks_on,
+    volumes_behind,
+    world_of,
+)
 
-# A mount with a log to replay takes seconds.
-_MOUNT_TIMEOUT_SECONDS = 120.0
 _TOOL_TIMEOUT_SECONDS = 60.0
 
 # After these, no run uses the same volume.
@@ -58,7 +63,8 @@ class Setup:
     """What `init` is to set up; the path in `settings.mountpoint` has no symlinks.
 
     `asked` is the path as it was given, `config_text` what to write if there is no configuration,
-    `mode` the permissions of the filesystem's root; None leaves them.
+    `mode` the permissions of the filesystem's root; None leaves them. `kind` is that of the
+    filesystem; None for the one that there is, or else BTRFS.
     """
 
     settings: config.Settings
@@ -68,6 +74,7 @@ class Setup:
     config_text: str
     device: str | None = None
     mode: int | None = None
+    kind: FilesystemKind | None = None
 
     @property
     def mountpoint(self) -> str:
@@ -78,7 +85,8 @@ class Setup:
 class Initialisation:
     """Takes each missing step and tells of it; run again after any interruption, it goes on.
 
-    A mounted BTRFS filesystem is used as it is, whoever created it. What can be refused without
+    A mounted filesystem is used as it is, whoever created it; the volume of XFS or ext4 is tagged
+    as ours, since such a filesystem can grow only with it. What can be refused without
     a change is refused before anything is created. Raises Unfit, Refused, Transient or Stopped.
     """
 
@@ -86,26 +94,26 @@ class Initialisation:
         self._setup = setup
         self._clock = clock
         self._emit = emit
+        self._mounting = Mounting(setup.settings, setup.asked, clock, self._tell)
 
     def run(self) -> None:
         """Filesystem, mount, fstab, configuration, service."""
         mountpoint, path = self._setup.mountpoint, self._setup.config_path
-        self._require_trusted_path()
+        self._mounting.require_trusted_path()
         systemd.require_usable_units(mountpoint=mountpoint, config_path=path)
-        if not btrfs_at(mountpoint):
+        if not growable_at(self._setup.mountpoint):
             self._provide_filesystem()
-        filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
+        filesystem = filesystem_of(self._setup.settings, self._clock)
         reading = filesystem.read()
-        self._require_only_setup(filesystem.uuid)
-        self._tell(
-            f"{reading.mountpoint} is BTRFS {filesystem.uuid}: {describe_available(reading)}, "
-            f"metadata {reading.metadata_profile}"
-        )
-        for remark in remarks_on(reading, volumes_behind(reading)):
-            self._tell(with_hint(remark.sentence, remark.hint), level=Level.WARNING)
-        names = frozenset(device.name for device in reading.devices)
-        self._warn_of_other_device(names)
-        self._ensure_fstab(filesystem.uuid, names)
+        source = Source.of_reading(reading)
+        self._require_kind(reading.kind)
+        self._require_only_setup(filesystem.uuid, reading.kind)
+        self._warn_of_other_device(source.names)
+        if not reading.kind.takes_devices:
+            self._mounting.texts(source)
+            self._ensure_own_volume(reading)
+        self._tell_what_it_is(reading)
+        self._mounting.ensure_line(source)
         self._ensure_config()
         self._set_mode(filesystem)
         paths.init_mark(mountpoint).unlink(missing_ok=True)
@@ -116,27 +124,88 @@ class Initialisation:
         """Find or make the filesystem, and mount it."""
         require_mountable(Path(self._setup.mountpoint))
         candidate = self._given_device() if self._setup.device else self._device_of_volume()
-        uuid, name = candidate.filesystem, candidate.name
+        uuid, name, kind = candidate.filesystem, candidate.name, candidate.kind
+        node = Path("/dev", name)
         if candidate.is_formatted:
-            # The kernel has to know all devices before it can mount a filesystem.
-            scan(timeout_seconds=_TOOL_TIMEOUT_SECONDS)
-            _require_all_devices(uuid)
-            self._tell(f"found BTRFS {uuid} on {name}")
+            if kind.takes_devices:
+                # The kernel has to know all devices before it can mount a filesystem.
+                scan(timeout_seconds=_TOOL_TIMEOUT_SECONDS)
+                _require_all_devices(uuid)
+            else:
+                one_device_mkfs.finish(node)
+            self._tell(f"found {kind} {uuid} on {name}")
         else:
             label = escape_path(self._setup.mountpoint)
-            mkfs.make(Path("/dev", name), filesystem=uuid, label=label)
-            self._tell(f"created BTRFS {uuid} on {name}", InitStep.FORMAT)
-        self._mount(candidate)
+            if kind.takes_devices:
+                mkfs.make(node, filesystem=uuid, label=label)
+            else:
+                one_device_mkfs.make(node, kind=kind, filesystem=uuid, label=label)
+            self._tell(f"created {kind} {uuid} on {name}", InitStep.FORMAT)
+        self._mounting.mount(candidate)
 
     def _given_device(self) -> Candidate:
+        kind = self._setup.kind
         candidate = inspect_given(
             self._setup.device or "",
             self._setup.settings,
             self._clock,
+            kind=kind,
             require_usable=self._require_only_setup,
+            begun=self._begun if kind and not kind.takes_devices else lambda _: "",
         )
-        self._prepare_mountpoint(candidate.filesystem, frozenset({candidate.name}))
+        self._mounting.prepare(Source.of_candidate(candidate))
+        if not candidate.kind.takes_devices:
+            # Before anything is on it, so that its tags have the UUID (law 4).
+            cloud = self._cloud()
+            self._adopt(volume_behind(candidate.name, cloud), candidate.filesystem, cloud)
         return candidate
+
+    def _begun(self, name: str) -> str:
+        """The UUID of a filesystem that an earlier run has tagged the volume for."""
+        return volume_behind(name, self._cloud()).volume.growth.filesystem
+
+    def _ensure_own_volume(self, reading: Reading) -> None:
+        """See that the volume of a filesystem that can grow in no other way is ours, and may grow.
+
+        Whatever can be refused is refused before its tags are written.
+        """
+        (device,) = reading.devices
+        if device.partition and (partition := partitions.partition_of(device.partition)):
+            partitions.require_growable(partition)
+        cloud = self._cloud()
+        found = volume_behind(device.name, cloud)
+        self._adopt(found, reading.filesystem, cloud)
+        if refusal := refusal_to_enlarge(cloud, found.volume):
+            what = f"{found.volume.id} cannot be enlarged: {refusal.what}"
+            self._tell(with_hint(what, refusal.hint), level=Level.WARNING)
+
+    def _adopt(self, found: OwnVolume, filesystem: str, cloud: Ec2Volumes) -> None:
+        if adopt(found, filesystem, cloud):
+            self._tell(f"adopted {found.volume.id}: its tags say now that it is ours")
+
+    def _cloud(self) -> Ec2Volumes:
+        return cloud_of(self._setup.settings, self._clock)
+
+    def _tell_what_it_is(self, reading: Reading) -> None:
+        profile = f", metadata {reading.metadata_profile}" if reading.metadata_profile else ""
+        self._tell(
+            f"{reading.mountpoint} is {reading.kind} {reading.filesystem}: "
+            f"{describe_available(reading)}{profile}"
+        )
+        for remark in remarks_on(reading, volumes_behind(reading)):
+            self._tell(with_hint(remark.sentence, remark.hint), level=Level.WARNING)
+        if misfit := misfit_of(self._setup.settings.policy.sizing.method, reading.kind):
+            self._tell(misfit.line, level=Level.WARNING)
+
+    def _require_kind(self, kind: FilesystemKind) -> None:
+        """Raise Unfit if --filesystem asks for another kind than there is."""
+        wanted, point = self._setup.kind, self._setup.mountpoint
+        if wanted not in (None, kind):
+            raise Unfit(
+                f"{point} has a {kind} filesystem, and --filesystem asks for {wanted}",
+                hint="omit --filesystem to use what there is, or choose another mountpoint",
+                cause=Cause.OTHER_FILESYSTEM,
+            )
 
     def _device_of_volume(self) -> Candidate:
         from ebs_autoscale.ec2.imds import Imds  # noqa: PLC0415 -- not needed with --device
@@ -154,8 +223,6 @@ class Initialisation:
 
     def _name_denials(self, error: EbsAutoscaleError, identity: Identity) -> None:
         """Say what else the role lacks, so that it is corrected once."""
-        from ebs_autoscale.checks import denied_actions  # noqa: PLC0415 -- not needed with --device
-
         settings, path = self._setup.settings, self._setup.config_path
         cloud = cloud_of(settings, self._clock, identity)
         others = [each for each in denied_actions(cloud, settings) if each not in error.what]
@@ -171,17 +238,25 @@ class Initialisation:
         known += [uuid_at(files.read_text(FSTAB), mountpoint)]
         owned = world.cloud.owned()
         uuid = choose_uuid(known, owned, owner=identity.owner, mountpoint=mountpoint)
-        self._prepare_mountpoint(uuid, frozenset())
+        kind = self._setup.kind or FilesystemKind.BTRFS
+        self._mounting.prepare(Source(kind=kind, filesystem=uuid))
         world = replace(world, filesystem=NoFilesystem(uuid, mountpoint))
         volume, name, _ = self._obtain(world, uuid)
         if volume.size_bytes != self._setup.size_bytes:
             sizes = f"{format_size(volume.size_bytes)}, not {format_size(self._setup.size_bytes)}"
             self._tell(f"{volume.id} has {sizes}", level=Level.WARNING)
         size_bytes = volume.size_bytes
-        candidate = inspect(name, filesystem=uuid, size_bytes=size_bytes, clock=self._clock)
+        candidate = inspect(
+            name,
+            filesystem=uuid,
+            kind=self._setup.kind,
+            size_bytes=size_bytes,
+            clock=self._clock,
+        )
         if candidate.filesystem != uuid:
             raise Unfit(
-                f"{volume.id} has a btrfs filesystem, UUID {candidate.filesystem}, not {uuid}",
+                f"{volume.id} has a {candidate.kind} filesystem, UUID {candidate.filesystem}, not "
+                f"{uuid}",
                 hint=f"inspect /dev/{name}; it is never overwritten",
                 cause=Cause.NOT_BLANK,
             )
@@ -197,11 +272,14 @@ class Initialisation:
         """
 
         def before_create() -> None:
-            require_no_copy(Candidate(name="a new volume", filesystem=uuid, is_formatted=False))
+            require_no_copy(
+                Candidate(name="a new volume", kind=kind, filesystem=uuid, is_formatted=False)
+            )
             self._ensure_config()
             # A new volume may be missing from lists for seconds.
             files.replace(mark, uuid)
 
+        kind = self._setup.kind or FilesystemKind.BTRFS
         path, settings = self._setup.config_path, self._setup.settings
         mark = paths.init_mark(settings.mountpoint)
         existed = config.exists(path)
@@ -221,118 +299,20 @@ class Initialisation:
                 mark.unlink(missing_ok=True)
             raise
 
-    def _prepare_mountpoint(self, uuid: str, names: frozenset[str]) -> None:
-        """Refuse what contradicts fstab, and make the folder, before a volume is created."""
-        self._fstab_texts(uuid, names)
-        try:
-            Path(self._setup.mountpoint).mkdir(mode=0o755, parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"cannot create the directory {self._setup.mountpoint}: {error.strerror}"
-            raise Unfit(what, cause=Cause.MOUNTPOINT) from error
-
-    def _fstab_texts(self, uuid: str, names: frozenset[str]) -> tuple[str, str]:
-        """What fstab is and has to be; raises Unfit if it mounts something else here."""
-        before = files.read_text(FSTAB)
-        after = with_line(
-            before,
-            uuid=uuid,
-            mountpoint=self._setup.mountpoint,
-            is_same=lambda source: is_source_of(source, names),
-            is_mounted=btrfs_at(self._setup.mountpoint) is not None,
-        )
-        return before, after
-
-    def _ensure_fstab(self, uuid: str, names: frozenset[str]) -> None:
-        before, after = self._fstab_texts(uuid, names)
-        if before == after:
-            return
-        replaced = sorted(set(before.split("\n")) - set(after.split("\n")))
-        if not replaced:
-            _require_no_partial_mount(self._setup.mountpoint)
-        files.replace(FSTAB, after)
-        instead = f" instead of `{'`, `'.join(replaced)}`" if replaced else ""
-        self._tell(f"{FSTAB} mounts {self._setup.mountpoint} by UUID{instead}", InitStep.FSTAB)
-
-    def _mount(self, candidate: Candidate) -> None:
-        """Mount it by the line that fstab is to have, verify what is mounted, write the line.
-
-        So the mount rehearses the one at boot, and a line that mounts anything else is not written.
-        """
-        mountpoint = self._setup.mountpoint
-        _, table = self._fstab_texts(candidate.filesystem, frozenset({candidate.name}))
-        # Otherwise systemd, which still goes by an older line, may unmount it again.
-        systemd.reload_units()
-        self._require_trusted_path()
-        try:
-            self._mount_by(table)
-        except CommandFailed as error:
-            # The mount of a killed run, or systemd's own, may have been faster.
-            if not btrfs_at(mountpoint):
-                raise Unfit(
-                    f"cannot mount {candidate.name}: {error}",
-                    hint="see dmesg; once that is fixed, run `init` again: it continues from here",
-                    cause=Cause.MOUNT,
-                ) from error
-        try:
-            self._verify_mounted(candidate)
-        except EbsAutoscaleError:
-            with suppress(EbsAutoscaleError):
-                run(["umount", mountpoint], timeout_seconds=_TOOL_TIMEOUT_SECONDS)
-            raise
-        self._tell(f"mounted {candidate.name} on {mountpoint}", InitStep.MOUNT)
-        self._ensure_fstab(candidate.filesystem, frozenset({candidate.name}))
-
-    def _mount_by(self, table: str) -> None:
-        """Mount as this text of fstab says."""
-        proposed = paths.proposed_fstab()
-        files.replace(proposed, table)
-        try:
-            argv = ["mount", "--fstab", str(proposed), self._setup.mountpoint]
-            run(argv, timeout_seconds=_MOUNT_TIMEOUT_SECONDS)
-        finally:
-            proposed.unlink(missing_ok=True)
-
-    def _verify_mounted(self, candidate: Candidate) -> None:
-        """Raise Unfit unless this device, with this UUID, is what is mounted at this path."""
-        mountpoint = self._setup.mountpoint
-        self._require_trusted_path()
-        filesystem = BtrfsFilesystem(mountpoint, clock=self._clock)
-        if filesystem.uuid != candidate.filesystem:
-            raise Unfit(
-                f"{mountpoint} is BTRFS {filesystem.uuid}, not {candidate.filesystem}",
-                hint="check whether a copy of the volume is attached to this host",
-                cause=Cause.OTHER_FILESYSTEM,
-            )
-        reading = filesystem.read()
-        if not reading.has_device(candidate.name):
-            names = ", ".join(device.name for device in reading.devices)
-            raise Unfit(
-                f"{mountpoint} is mounted from {names}, not from {candidate.name}, which has the "
-                "same UUID",
-                hint="detach the copy, or, while it is not mounted, give it a UUID of its own "
-                "with `btrfstune -m`",
-                cause=Cause.COPY,
-            )
-
-    def _require_trusted_path(self) -> None:
-        """Raise Unfit if others could have the path lead elsewhere, now or at a boot."""
-        if (found := trusted_path(self._setup.asked)) != self._setup.mountpoint:
-            raise Unfit(
-                f"{self._setup.asked} now leads to {found}, not to {self._setup.mountpoint}",
-                hint="run `init` again",
-                cause=Cause.MOUNTPOINT,
-            )
-
-    def _require_only_setup(self, uuid: str) -> None:
+    def _require_only_setup(self, uuid: str, kind: FilesystemKind) -> None:
         """Raise Unfit if the filesystem is set up already at another path.
 
         Its daemon holds the lock, so that a second one would only be restarted for ever.
         """
         mountpoint, path = self._setup.mountpoint, self._setup.config_path
+        table = MountTable()
+        ours = table.at(mountpoint)
         for other, point in config_file.others(path):
-            if filesystem_at(point) == uuid:
+            there = table.at(point)
+            is_twice = ours and there and ours.device == there.device
+            if is_twice or filesystem_at(point) == uuid:
                 raise Unfit(
-                    f"BTRFS {uuid} is set up already, on {point} by {other}",
+                    f"{kind} {uuid} is set up already, on {point} by {other}",
                     hint=f"use {point}; to move the setup, run `ebs-autoscale --config {other} "
                     f"uninstall`, mount it on {mountpoint} instead, and run `init` again: data and "
                     "volumes stay",
@@ -354,7 +334,7 @@ class Initialisation:
         files.create(path, self._setup.config_text)
         self._tell(f"wrote {path}", InitStep.CONFIGURE)
 
-    def _set_mode(self, filesystem: BtrfsFilesystem) -> None:
+    def _set_mode(self, filesystem: MountedFilesystem) -> None:
         """Set it on the filesystem, where it survives a boot, and not on the mountpoint below."""
         wanted = self._setup.mode
         if wanted is None:
@@ -369,7 +349,7 @@ class Initialisation:
         became = "" if before == wanted else f", was {before:04o}"
         self._tell(f"mode of {filesystem.mountpoint}: {wanted:04o}{became}")
 
-    def _tell_who_can_write(self, filesystem: BtrfsFilesystem) -> None:
+    def _tell_who_can_write(self, filesystem: MountedFilesystem) -> None:
         """Say that the first write of a job may be refused, unless the mode was chosen."""
         with filesystem.opened() as mount:
             root = os.fstat(mount.fd)
@@ -397,31 +377,6 @@ def _volumes_despite(error: EbsAutoscaleError, world: World, uuid: str) -> list[
     except EbsAutoscaleError:
         return None
     return [volume for volume in owned if volume.growth.filesystem == uuid]
-
-
-def btrfs_at(path: str) -> Mount | None:
-    """The mount of BTRFS at this path; raises Unfit if another kind of filesystem is mounted."""
-    table = MountTable()
-    trigger_automount(table, path)
-    mount = table.at(path)
-    if mount and mount.kind != "btrfs":
-        raise Unfit(
-            f"{path} is {mount.kind} ({mount.source}), not BTRFS",
-            hint="choose another mountpoint, or unmount it",
-            cause=Cause.NOT_BTRFS,
-        )
-    return mount
-
-
-def _require_no_partial_mount(path: str) -> None:
-    """Raise Unfit if a subfolder or subvolume is mounted: our line would mount all of it."""
-    mount = MountTable().at(path)
-    if mount and mount.root != "/":
-        raise Unfit(
-            f"{path} shows only {mount.root} of its filesystem, and {FSTAB} has no line for it",
-            hint="add that line (by UUID, with subvol=... or bind) and run `init` again",
-            cause=Cause.FSTAB,
-        )
 
 
 def _require_all_devices(filesystem: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from ebs_autoscale import config
 from ebs_autoscale.errors import Cause, ConfigInvalid, Unfit
 from ebs_autoscale.host import systemd
-from ebs_autoscale.provision.init import btrfs_at
+from ebs_autoscale.model import FilesystemKind
+from ebs_autoscale.provision.mounting import growable_at
 from ebs_autoscale.provision.translate import Older, Translation, read, translate
 
 _PROC = Path("/proc")
@@ -24,7 +25,8 @@ def read_older(path: Path) -> Older:
 def translation_for(mountpoint: str, older: Older) -> Translation:
     """Our configuration instead of it. Raises Unfit while its daemon runs, or ConfigInvalid."""
     require_not_running()
-    is_mounted = btrfs_at(mountpoint) is not None
+    mount = growable_at(mountpoint)
+    is_mounted = mount is not None and mount.kind == FilesystemKind.BTRFS
     return translate(older, mountpoint=mountpoint, is_mounted=is_mounted)
 
 

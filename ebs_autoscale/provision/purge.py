@@ -11,6 +11,7 @@ from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transi
 from ebs_autoscale.filesystems.btrfs import reserve
 from ebs_autoscale.filesystems.btrfs.superblock import read_superblock
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS
+from ebs_autoscale.filesystems.one_device import superblock as one_device_superblock
 from ebs_autoscale.host import files, paths
 from ebs_autoscale.host.blank import signature_of
 from ebs_autoscale.host.command import run
@@ -18,6 +19,7 @@ from ebs_autoscale.host.mountinfo import Mount, MountTable
 from ebs_autoscale.model import (
     DEAD_VOLUME_STATES,
     AttachVolume,
+    FilesystemKind,
     Inventory,
     Observation,
     Reading,
@@ -33,16 +35,19 @@ _TOOL_TIMEOUT_SECONDS = 120.0
 # closing its last file there.
 _LAST_USE_PATIENCE_SECONDS = 2.0
 _LAST_USE_LOOK_SECONDS = 0.1
+_LOST_AND_FOUND = "lost+found"
 
 
 def purge_empty(world: World, say: Callable[[str], object]) -> None:
     """Unmount the filesystem, if it is empty, and delete the managed volumes among its devices.
 
     Kept and named are devices that are not managed volumes, and managed volumes that are not
-    devices: their content has not been seen. Raises Unfit as require_empty does; Transient when
-    the filesystem is in use, also in another mount namespace, or EC2 does not do as asked.
+    devices: their content has not been seen. Raises Unfit as require_empty and require_created do;
+    Transient when the filesystem is in use, also in another mount namespace, or EC2 does not do as
+    asked.
     """
     reading = world.filesystem.read()
+    require_created(reading, world)
     nodes = {
         volume: world.block_devices.node_of(volume)
         for volume in world.cloud.inventory(reading.filesystem).volumes
@@ -51,14 +56,15 @@ def purge_empty(world: World, say: Callable[[str], object]) -> None:
     managed = {volume: node for volume, node in nodes.items() if reading.has_device(node)}
     others = {device.name for device in reading.devices} - set(managed.values())
     world.filesystem.keep_reserve(0)
-    mark = Mark(filesystem=reading.filesystem)
+    mark = Mark(filesystem=reading.filesystem, kind=reading.kind)
     mark.write(reading.mountpoint)
     try:
         # Read-only first: nothing is written between the look and the unmount.
         _remount("ro", reading.mountpoint)
         # Ours is gone: what has its name now is somebody's file.
         mount = require_empty(reading, ignored="")
-        mark = Mark(reading.filesystem, {v.id: _generation(node) for v, node in managed.items()})
+        seen = {volume.id: _generation(node, mark.kind) for volume, node in managed.items()}
+        mark = replace(mark, volumes=seen)
         mark.write(reading.mountpoint)
         _unmount(mount, reading, world.clock)
     except EbsAutoscaleError:
@@ -80,13 +86,14 @@ def purge_empty(world: World, say: Callable[[str], object]) -> None:
 class Mark:
     """What was seen of an empty filesystem before it was unmounted.
 
-    `volumes` are the volumes to delete, each with the generation of its superblock; None before the
+    `volumes` are the volumes to delete, each with what `_generation` says of it; None before the
     filesystem was seen to be empty. That a filesystem was empty cannot be seen any more
     once one of its volumes is deleted; so it is written under /run, for a run that is interrupted.
     """
 
     filesystem: str
     volumes: Mapping[str, int] | None = None
+    kind: str = FilesystemKind.BTRFS
 
     def write(self, mountpoint: str) -> None:
         """Write it, before what it is about."""
@@ -124,7 +131,7 @@ def finish(mark: Mark, world: World, say: Callable[[str], object]) -> None:
         if volume.id in generations and volume.state not in DEAD_VOLUME_STATES
     ]
     for volume, node, _ in doomed:
-        if not _is_as_seen(node, mark.filesystem, generations[volume.id]):
+        if not _is_as_seen(node, mark, generations[volume.id]):
             raise Unfit(
                 f"{volume.id} ({node}) was written to after it was seen to be empty",
                 hint=f"see `wipefs /dev/{node}`, mount it and look what it contains; it was not "
@@ -148,8 +155,8 @@ def _attached(volume: Volume, inventory: Inventory, world: World) -> Attached:
     return carry_out(plan, volume, seen, replace(world, filesystem=gone))
 
 
-def _is_as_seen(node: str, filesystem: str, generation: int) -> bool:
-    """Whether the device still has this filesystem, in this generation, and nothing beside it.
+def _is_as_seen(node: str, mark: Mark, generation: int) -> bool:
+    """Whether the device still has this filesystem, as it was, and nothing beside it.
 
     A partition table leaves the superblock as it is.
     """
@@ -157,17 +164,24 @@ def _is_as_seen(node: str, filesystem: str, generation: int) -> bool:
         found = signature_of(Path("/dev", node))
     except CommandFailed:
         return False
-    return found == f"btrfs, UUID {filesystem}" and _generation(node) == generation
+    is_same = found == f"{mark.kind}, UUID {mark.filesystem}"
+    return is_same and _generation(node, mark.kind) == generation
 
 
-def _generation(node: str) -> int:
-    """The generation of the filesystem on the device, which every write to it raises."""
+def _generation(node: str, kind: str) -> int:
+    """What changes with the content of the filesystem on the device.
+
+    With BTRFS it is a number in the superblock, with XFS and ext4 the superblock itself.
+    """
     try:
-        superblock = read_superblock(f"/dev/{node}")
+        if kind == FilesystemKind.BTRFS:
+            superblock = read_superblock(f"/dev/{node}")
+            return superblock.generation if superblock else -1
+        other = one_device_superblock.read_superblock(f"/dev/{node}")
     except OSError as error:
         what = f"cannot read the superblock on {node}: {error}"
         raise Unfit(what, cause=Cause.DEVICE_UNREADABLE) from error
-    return superblock.generation if superblock else -1
+    return other.checksum if other else -1
 
 
 def _remount(mode: str, point: str) -> None:
@@ -186,6 +200,20 @@ def _in_use(point: str, error: CommandFailed) -> Transient:
     )
 
 
+def require_created(reading: Reading, world: World) -> None:
+    """Raise Unfit if its only volume was in use before `init`: it is the operator's to delete."""
+    if reading.kind.takes_devices:
+        return
+    volumes = world.cloud.inventory(reading.filesystem).volumes
+    if all(volume.adopted for volume in volumes):
+        names = ", ".join(volume.id for volume in volumes) or "its volume"
+        raise Unfit(
+            f"`init` did not create {names} of {reading.mountpoint}, so it is not deleted",
+            hint="omit --purge-empty",
+            cause=Cause.NOT_EMPTY,
+        )
+
+
 def require_empty(reading: Reading, *, ignored: str = reserve.NAME) -> Mount:
     """The one mount of the filesystem; raises Unfit unless it shows all of it, and no content.
 
@@ -199,10 +227,7 @@ def require_empty(reading: Reading, *, ignored: str = reserve.NAME) -> Mount:
             cause=Cause.MISSING_DEVICE,
         )
     mount = _only_mount(reading)
-    content = sorted({path.name for path in Path(mount.point).iterdir()} - {ignored})
-    argv = ["btrfs", "subvolume", "list", mount.point]
-    content += run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS).splitlines()
-    if content:
+    if content := _content_of(mount.point, reading.kind, ignored):
         raise Unfit(
             f"{mount.point} is not empty: {content[0]}",
             hint="delete its contents, or omit --purge-empty; nothing was deleted",
@@ -211,13 +236,29 @@ def require_empty(reading: Reading, *, ignored: str = reserve.NAME) -> Mount:
     return mount
 
 
+def _content_of(point: str, kind: FilesystemKind, ignored: str) -> list[str]:
+    """What is in the filesystem that an operator may want to keep."""
+    paths_in_it = list(Path(point).iterdir())
+    if kind.takes_devices:
+        content = sorted({path.name for path in paths_in_it} - {ignored})
+        argv = ["btrfs", "subvolume", "list", point]
+        return content + run(argv, timeout_seconds=_TOOL_TIMEOUT_SECONDS).splitlines()
+    # mkfs.ext4 makes it, for e2fsck to put there what it finds.
+    if kind is FilesystemKind.EXT4:
+        found = Path(point, _LOST_AND_FOUND)
+        paths_in_it += found.iterdir() if found.is_dir() and not found.is_symlink() else ()
+        paths_in_it = [path for path in paths_in_it if path != found]
+    return sorted(path.name for path in paths_in_it)
+
+
 def _only_mount(reading: Reading) -> Mount:
     point = reading.mountpoint
     table = MountTable()
     mount = table.at(point)
     if mount is None or mount.root != "/":
         # By the ID of the top level: a mount may show another subvolume by default.
-        whole = f"umount {point} && mount -o subvolid=5 UUID={reading.filesystem} {point}"
+        option = "-o subvolid=5 " if reading.kind.takes_devices else ""
+        whole = f"umount {point} && mount {option}UUID={reading.filesystem} {point}"
         raise Unfit(
             f"{point} shows only {mount.root if mount else 'a directory'} of its filesystem",
             hint=f"mount the whole of it with `{whole}`; nothing was deleted",
@@ -241,7 +282,12 @@ def _unmount(mount: Mount, reading: Reading, clock: Clock) -> None:
     except CommandFailed as error:
         raise _in_use(mount.point, error) from error
     deadline = clock.now_seconds() + _LAST_USE_PATIENCE_SECONDS
-    while (SYSFS / reading.filesystem).exists():
+    # The kernel has this folder as long as it is mounted anywhere.
+    in_kernel = SYSFS / reading.filesystem
+    if not reading.kind.takes_devices:
+        (device,) = reading.devices
+        in_kernel = Path("/sys/fs", reading.kind, device.partition or device.name)
+    while in_kernel.exists():
         if clock.now_seconds() > deadline:
             raise Transient(
                 f"{mount.point} was unmounted, but its filesystem is still mounted in another "

@@ -212,7 +212,8 @@ def _require_btrfs(filesystem: str, name: str) -> None:
     if filesystem != "btrfs":
         kind = "LVM" if filesystem.startswith("lvm.") else "of another kind"
         raise Unfit(
-            f"{name}: the filesystem is {kind} ({quoted(filesystem)}), and only BTRFS can be grown",
+            f"{name}: the filesystem is {kind} ({quoted(filesystem)}), and only BTRFS can be taken "
+            "over",
             hint="it cannot be converted in place: run `ebs-autoscale init` for another "
             "mountpoint, copy the data, then change over, see docs/migration.md",
             cause=Cause.NOT_BTRFS,

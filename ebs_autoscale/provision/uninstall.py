@@ -1,5 +1,6 @@
 """`uninstall`: remove what `init` set up, which is unit, line of fstab and configuration."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -10,16 +11,20 @@ from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, EbsAutoscaleError, Exit, Unfit
 from ebs_autoscale.host import files, fstab, paths, systemd
 from ebs_autoscale.host.lock import Lock
-from ebs_autoscale.host.requirements import require_fit_host
+from ebs_autoscale.host.mountinfo import MountTable
+from ebs_autoscale.host.requirements import require_tools_of
 from ebs_autoscale.host.trusted_path import trusted_path
+from ebs_autoscale.model import FilesystemKind
 from ebs_autoscale.provision.first_volume import NoFilesystem, begun_here
 from ebs_autoscale.provision.purge import (
     Mark,
     finish,
     interrupted,
     purge_empty,
+    require_created,
     require_empty,
 )
+from ebs_autoscale.resize import World
 from ebs_autoscale.telemetry import LogSink
 from ebs_autoscale.units import counted
 from ebs_autoscale.volumes import VISIBLE_AFTER_SECONDS
@@ -38,7 +43,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         print(f"nothing to do: {config_path} does not exist")
         return Exit.SUCCESS
     settings = config.load(config_path)
-    require_fit_host()
+    require_tools_of(_kind_of(settings.mountpoint))
     _require_not_needed(settings.mountpoint)
     mark = None
     if purge:
@@ -46,8 +51,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         trusted_path(settings.mountpoint)
         mark = interrupted(settings.mountpoint)
     if purge and not mark:
-        # Not only an empty folder: a filesystem that is mounted there, and empty.
-        require_empty(filesystem_of(settings, SystemClock()).read())
+        _require_purgeable(settings)
     uuid, devices = (mark.filesystem, 0) if mark else _uuid_and_devices(settings)
     _print(systemd.disable_service(mountpoint=settings.mountpoint, config_path=config_path))
     with ExitStack() as stack:
@@ -60,7 +64,7 @@ def uninstall(config_path: Path, *, purge: bool) -> int:
         else:
             _remove_reserve(settings, uuid)
             if purge:
-                _purge(settings)
+                purge_empty(_world_of(settings), print)
         mount_by = _remove_fstab_lines(uuid, settings.mountpoint, is_purged=purge)
     if not uuid:
         _name_volumes_of_init(settings)
@@ -108,10 +112,25 @@ def _remove_reserve(settings: Settings, uuid: str) -> None:
         print(f"cannot remove the emergency reserve: {error.what}")
 
 
-def _purge(settings: Settings) -> None:
+def _require_purgeable(settings: Settings) -> None:
+    """Not only an empty folder: a filesystem that is mounted there, and empty."""
+    reading = filesystem_of(settings, SystemClock()).read()
+    require_empty(reading)
+    if not reading.kind.takes_devices:
+        require_created(reading, _world_of(settings))
+
+
+def _world_of(settings: Settings) -> World:
     clock = SystemClock()
-    world = world_of(settings, filesystem_of(settings, clock), clock, LogSink())
-    purge_empty(world, print)
+    return world_of(settings, filesystem_of(settings, clock), clock, LogSink())
+
+
+def _kind_of(mountpoint: str) -> FilesystemKind:
+    """What is mounted there or, while nothing is, what fstab mounts there."""
+    mount = MountTable().at(os.path.realpath(mountpoint))
+    lines = fstab.lines_at(files.read_text(fstab.FSTAB), mountpoint)
+    found = [mount.kind] if mount else [line.kind for line in lines]
+    return next((kind for kind in FilesystemKind if kind in found), FilesystemKind.BTRFS)
 
 
 def _finish_purge(settings: Settings, mark: Mark) -> None:

@@ -103,13 +103,13 @@ def test_kill_inside_mkfs(cloud_host: CloudHost, tmp_path: Path) -> None:
     finish(cloud_host)
 
 
-def kill_in_tool(host: CloudHost, folder: Path, name: str, work: str) -> None:
+def kill_in_tool(host: CloudHost, folder: Path, name: str, work: str, *argv: str) -> None:
     """Run it with a tool that does this work and then stops, and kill both."""
     reached, tool = folder / "reached", folder / "tools" / name
     tool.parent.mkdir()
     tool.write_text(HELD_TOOL.format(work=work, reached=reached), "utf-8")
     tool.chmod(0o755)
-    process = host.start("--size", "1GiB", PATH=f"{tool.parent}:{os.environ['PATH']}")
+    process = host.start(*argv, "--size", "1GiB", PATH=f"{tool.parent}:{os.environ['PATH']}")
     until(reached.exists, name)
     kill(process, with_children=True)
 

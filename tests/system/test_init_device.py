@@ -148,7 +148,7 @@ def test_folders_that_cannot_be_mounted_on(bare_host: BareHost, loop: LoopFactor
     assert device.stored_bytes == 0
 
 
-@pytest.mark.parametrize("mountpoint", ["/", "scratch", "/a/../b", "", "/a\nb"])
+@pytest.mark.parametrize("mountpoint", ["scratch", "/a/../b", "", "/a\nb"])
 def test_what_is_no_mountpoint(bare_host: BareHost, mountpoint: str) -> None:
     """A path that cannot be a mountpoint is refused with exit 2."""
     ran = bare_host.init(at=mountpoint)

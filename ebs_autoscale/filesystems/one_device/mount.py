@@ -144,6 +144,13 @@ class OneDeviceMount:
                 hint="set `mountpoint` to where the whole filesystem is mounted",
                 cause=Cause.OTHER_FILESYSTEM,
             )
+        root = self._table.at("/")
+        if root and root.device == mount.device and self.path != "/":
+            raise Unfit(
+                f"{shown(self.path)} is another mount of the root filesystem",
+                hint="unmount it; to have the root filesystem grow, run `ebs-autoscale init /`",
+                cause=Cause.OTHER_FILESYSTEM,
+            )
         self._mount = mount
         return mounts
 

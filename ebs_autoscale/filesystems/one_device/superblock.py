@@ -36,7 +36,7 @@ class Superblock:
 
     kind: str
     uuid: str
-    checksum: int
+    checksum: int = 0
     is_complete: bool = True
     has_extents: bool = True
     size_bytes: int = 0
