@@ -298,7 +298,7 @@ def test_no_space_to_keep_it(
 ) -> None:
     """Without a copy of the table nothing is changed, and no part of one is left."""
     kept.mkdir()
-    monkeypatch.setattr(paths, "RUNTIME_DIRECTORY", kept)
+    monkeypatch.setattr(paths, "RUNTIME_DIRECTORY", kept.parent)
     run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(kept)], timeout_seconds=60)
     try:
         (kept / "full").write_bytes(bytes(4096))
