@@ -170,7 +170,7 @@ def lines(seen: FilesystemSeen) -> Iterator[Line]:
     if seen.incomplete:
         yield failed("add", seen.incomplete)
     # What concerns the host is told by its own checks.
-    if seen.not_growable and seen.not_growable.cause is not Cause.CAPABILITY:
+    if seen.not_growable and seen.not_growable.cause not in {Cause.CAPABILITY, Cause.NOT_ROOT}:
         yield failed("growth", seen.not_growable)
     for copy in seen.copies:
         yield _problem_line(copy)
