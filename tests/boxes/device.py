@@ -1,5 +1,6 @@
 """Run by udevd of a box: make the node of a loop device, and print its volume, if any."""
 
+import glob
 import json
 import os
 import socket
@@ -12,6 +13,10 @@ _TIMEOUT_SECONDS = 10.0
 
 def main(name: str, major: str, minor: str) -> None:
     """Make `/dev/NAME`; print the serial number that its EBS volume has on NVMe."""
+    # At a boot the kernel tells of the partitions as well.
+    for partition in glob.glob(f"/sys/class/block/{name}/*/partition"):  # noqa: PTH207 -- the same
+        with open(f"{partition[: -len('partition')]}uevent", "w", encoding="ascii") as file:  # noqa: PTH123 -- the same
+            file.write("add")
     if not os.path.exists(f"/dev/{name}"):  # noqa: PTH110 -- pathlib takes longer than all of this
         os.mknod(f"/dev/{name}", stat.S_IFBLK | 0o660, os.makedev(int(major), int(minor)))
     for volume in _volumes():

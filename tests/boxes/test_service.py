@@ -33,6 +33,11 @@ from tests.unit.samples import ADDING
 
 pytestmark = pytest.mark.kernel
 
+GIB = 1024**3
+DATA = "/data"
+DATA_CONFIG = "/etc/ebs-autoscale/data.yaml"
+DATA_UNIT = "ebs-autoscale@data.service"
+
 
 @pytest.fixture
 def box(make_host: MakeBox) -> Box:
@@ -45,8 +50,11 @@ def box(make_host: MakeBox) -> Box:
 
 def test_a_growth_and_boots(box: Box) -> None:
     """It grows under its unit, and every boot brings all devices back, whatever their names."""
+    watch_partition(box)
+    assert_ext4_is_permitted(box)
     fill(box, left=20)
     wait_growth(box)
+    assert_partition_grows(box, to_gib=2)
     for renumber in (False, True):
         before = devices(box)
         box.reboot(renumber=renumber)
@@ -54,12 +62,60 @@ def test_a_growth_and_boots(box: Box) -> None:
         assert devices(box) == before
         fill(box, left=20)
         wait_growth(box, before)
+    assert_partition_grows(box, to_gib=3)
     assert box.failed_units == []
     grow = ("ebs-autoscale", "grow")
     # The daemon's growth has the lock until the reserve is held, too.
     box.wait_until(lambda: box.exec(*grow, check=False).returncode == 0, "a growth by an operator")
     assert_history(box, growths=4)
     assert_explained(box)
+
+
+def watch_partition(box: Box) -> None:
+    """An operator's XFS on a partition of a volume, as an image has it, with its own daemon."""
+    disk = attach_volume(box, "/dev/sdf")
+    box.exec("sfdisk", "--quiet", "--no-reread", disk, input="label: gpt\nsize=8MiB\n,\n")
+    box.exec("partx", "--update", disk)
+    box.wait_until(lambda: box.has(f"{disk}p2"), "its partitions")
+    watch(box, f"{disk}p2", "xfs", DATA)
+
+
+def assert_ext4_is_permitted(box: Box) -> None:
+    """Where there is an ext4, its unit may extend it; no other unit may do what that takes."""
+    watch(box, attach_volume(box, "/dev/sdg"), "ext4", "/ext4")
+    names = (DATA_UNIT, "ebs-autoscale@ext4.service")
+    bounds = [shown(box, "CapabilityBoundingSet", name).split() for name in names]
+    assert ["cap_sys_resource" in each for each in bounds] == [False, True]
+
+
+def attach_volume(box: Box, device_name: str) -> str:
+    """A volume of an operator: the path of its block device."""
+    volume = box.sandbox.put_volume(1, tags={}, VolumeType="gp3")
+    target = {"VolumeId": volume, "InstanceId": box.sandbox.instance_id, "Device": device_name}
+    box.sandbox.operate("AttachVolume", **target)
+    box.wait_until(lambda: box.has(box.by_id(volume)), "its device")
+    return box.exec("readlink", "-f", box.by_id(volume)).stdout.strip()
+
+
+def watch(box: Box, node: str, kind: str, mountpoint: str) -> None:
+    """Make a filesystem, mount it by fstab, and have `init` find it there."""
+    box.exec(f"mkfs.{kind}", "-q", node)
+    uuid = box.exec("blkid", "-o", "value", "-s", "UUID", node).stdout.strip()
+    line = f"UUID={uuid} {mountpoint} {kind} defaults 0 2"
+    box.exec("sh", "-c", f"mkdir {mountpoint}; echo {line} >>/etc/fstab")
+    box.exec("mount", mountpoint)
+    path = f"/etc/ebs-autoscale{mountpoint}.yaml"
+    configure(box, mountpoint, path)
+    box.exec("ebs-autoscale", "--config", path, "init", mountpoint)
+
+
+def assert_partition_grows(box: Box, *, to_gib: int) -> None:
+    """Volume, partition and XFS are extended by the daemon, within the sandbox of its unit."""
+    box.wait_until(lambda: state(box, DATA_UNIT) == "active", DATA_UNIT)
+    fill(box, left=20, mountpoint=DATA, path=DATA_CONFIG)
+    wait_event(box, EventKind.GROWTH_DONE, containing=f"@{to_gib}GiB")
+    seen = json.loads(box.exec("df", "--output=size", "-B1", DATA).stdout.split()[-1])
+    assert seen > (to_gib - 0.2) * GIB
 
 
 def assert_history(box: Box, *, growths: int) -> None:
