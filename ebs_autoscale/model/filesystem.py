@@ -69,7 +69,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inodes:
-    """How many inodes a filesystem with a fixed number of them has, and has left."""
+    """How many inodes a filesystem can have at its size, and how many are left."""
 
     total: int
     available: int

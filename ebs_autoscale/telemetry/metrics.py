@@ -121,12 +121,12 @@ METRICS = (
     ),
     _of_reading(
         "inodes",
-        "Inodes of an ext4, used or not.",
+        "Inodes that ext4 or XFS can have at its size, used or not.",
         lambda reading: reading.inodes.total if reading.inodes else None,
     ),
     _of_reading(
         "inodes_available",
-        "Inodes of an ext4 that are left for new files.",
+        "Inodes of these that are left for new files.",
         lambda reading: reading.inodes.available if reading.inodes else None,
     ),
     _of_reading(

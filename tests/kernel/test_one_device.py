@@ -22,6 +22,7 @@ from ebs_autoscale.filesystems.one_device.mount import superblock_of
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.fstab import line_for
 from ebs_autoscale.model import FilesystemKind, Inodes
+from ebs_autoscale.policy import Forecast, GrowthPolicy, shortage_of
 from ebs_autoscale.telemetry import View
 from ebs_autoscale.wiring import devices_despite, mounted_at
 from tests.kernel.fixtures import Loop
@@ -71,13 +72,10 @@ def test_reads_what_programs_can_write(
         after = filesystem.read()
         assert before.available_bytes - after.available_bytes >= 64 * MIB
         assert after.used_bytes - before.used_bytes >= 64 * MIB
-        if kind is FilesystemKind.XFS:
-            assert before.inodes is None
-        else:
-            assert before.inodes
-            assert after.inodes == Inodes(
-                total=before.inodes.total, available=before.inodes.available - 1
-            )
+        assert before.inodes
+        assert after.inodes == Inodes(
+            total=before.inodes.total, available=before.inodes.available - 1
+        )
         device.resize(2 * SIZE_BYTES)
         assert filesystem.read().devices[0].unused_bytes == SIZE_BYTES
 
@@ -226,6 +224,41 @@ def test_grows_while_it_is_full(
             content.write(bytes(MIB))
     check = ["xfs_repair", "-n", node] if kind is FilesystemKind.XFS else ["e2fsck", "-fn", node]
     run(check, timeout_seconds=60)
+
+
+def test_xfs_has_no_inodes_left_before_space(loop: Loop, tmp_path: Path, clock: Clock) -> None:
+    """It has a share of its blocks for them at most, and more with a growth."""
+    device = loop(SIZE_BYTES)
+    make("xfs", device.node, "-i", "maxpct=1")
+    with mounted(device.node, tmp_path / "data") as point:
+        filesystem = OneDeviceFilesystem(str(point), clock=clock)
+        links = (point / f"{number}" for number in range(20_000))
+        with suppress(OSError):
+            for link in links:
+                link.symlink_to("nowhere")
+        with pytest.raises(OSError, match="No space left"):
+            next(links).symlink_to("nowhere")
+        before = filesystem.read()
+        assert before.available_percent > 50
+        assert before.inodes
+        assert before.inodes.available < before.inodes.total / 20
+        assert shortage_of(before, GrowthPolicy(), Forecast())
+        device.resize(2 * SIZE_BYTES)
+        filesystem.resize_device(device.name, tell=lambda _: None)
+        after = filesystem.read()
+        assert after.inodes
+        assert after.inodes.total == pytest.approx(2 * before.inodes.total, rel=0.01)
+        assert after.inodes.available > before.inodes.total * 0.9
+        next(links).symlink_to("nowhere")
+
+
+def test_xfs_may_have_no_limit_of_inodes(loop: Loop, tmp_path: Path, clock: Clock) -> None:
+    """Then they take the space that data does."""
+    device = loop(SIZE_BYTES)
+    make("xfs", device.node)
+    with mounted(device.node, tmp_path / "data") as point:
+        run(["xfs_growfs", "-m", "0", str(point)], timeout_seconds=60)
+        assert OneDeviceFilesystem(str(point), clock=clock).read().inodes is None
 
 
 @contextmanager

@@ -18,9 +18,6 @@ def reading_of(
     mount.follow(statvfs.f_blocks)
     unit = statvfs.f_frsize
     available_bytes = statvfs.f_bavail * unit
-    inodes = None
-    if mount.kind is FilesystemKind.EXT4:
-        inodes = Inodes(total=statvfs.f_files, available=statvfs.f_favail)
     return Reading(
         filesystem=opened.uuid,
         mountpoint=mount.path,
@@ -33,8 +30,21 @@ def reading_of(
         metadata_profile="",
         devices=(device_of(mount, opened.fd),),
         kind=mount.kind,
-        inodes=inodes,
+        inodes=_inodes(mount, opened.fd, statvfs),
     )
+
+
+def _inodes(mount: OneDeviceMount, fd: int, statvfs: os.statvfs_result) -> Inodes | None:
+    """XFS, too, has a most for its size, of which statvfs(3) says nothing while space is nearer.
+
+    1 to 25 % of its blocks: empty files and links were measured to reach that with 61 % available,
+    and a filesystem that was made with a TiB or more reaches it with files of 4 KiB.
+    """
+    total = statvfs.f_files
+    if mount.kind is FilesystemKind.XFS:
+        total = xfs.geometry(fd).inodes_max
+    used = statvfs.f_files - statvfs.f_favail
+    return Inodes(total=total, available=max(0, total - used)) if total else None
 
 
 def device_of(mount: OneDeviceMount, fd: int) -> Device:

@@ -15,13 +15,26 @@ _XFS_IOC_FSCOUNTS = 2 << 30 | _COUNTS.size << 16 | ord("X") << 8 | 113
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """The sizes of an XFS; `log_blocks` are those of its own log, 0 for one on another device."""
+    """The sizes of an XFS; `log_blocks` are those of its own log, 0 for one on another device.
+
+    `inodes_percent` is the share of its blocks that inodes may take, 0 for all.
+    """
 
     uuid: str
     block_bytes: int
     blocks: int
     log_blocks: int
     realtime_blocks: int
+    inode_bytes: int
+    inodes_percent: int
+
+    @property
+    def inodes_max(self) -> int:
+        """How many inodes it can have at its size, however much space is left; 0 without a limit.
+
+        Source: fs/xfs/libxfs/xfs_ialloc.c, xfs_ialloc_setup_geometry.
+        """
+        return self.blocks * self.inodes_percent // 100 * (self.block_bytes // self.inode_bytes)
 
     @property
     def size_bytes(self) -> int:
@@ -33,7 +46,8 @@ def geometry(fd: int) -> Geometry:
     """Its geometry, in microseconds; raises OSError, ENOTTY for another kind of filesystem."""
     found = bytearray(_GEOMETRY.size)
     fcntl.ioctl(fd, _XFS_IOC_FSGEOMETRY_V1, found)
-    block_bytes, _, _, _, log_blocks, *_rest = fields = _GEOMETRY.unpack(found)
+    fields = _GEOMETRY.unpack(found)
+    block_bytes, _, _, _, log_blocks, _, inode_bytes, inodes_percent = fields[:8]
     blocks, realtime_blocks, _, log_start, uuid = fields[8:13]
     return Geometry(
         uuid=str(UUID(bytes=uuid)),
@@ -41,6 +55,8 @@ def geometry(fd: int) -> Geometry:
         blocks=blocks,
         log_blocks=log_blocks if log_start else 0,
         realtime_blocks=realtime_blocks,
+        inode_bytes=inode_bytes,
+        inodes_percent=inodes_percent,
     )
 
 
