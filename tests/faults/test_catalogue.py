@@ -54,7 +54,7 @@ def assert_translated(error: EbsAutoscaleError, operation: Operation, code: str)
         assert error.hint == meaning.hint
     assert bool(error.hint) == bool(meaning.hint)
     assert all(name in error.what for name in operation.names)
-    assert error.what.endswith(f"{code}: {MESSAGE}")
+    assert error.what.endswith(f"{code}: {MESSAGE[:-1]}")
 
 
 @pytest.mark.parametrize(("operation", "code"), NOT_RETRIED)
@@ -134,7 +134,7 @@ def test_an_unknown_code(shared_refusing: Refusing, operation: Operation) -> Non
         operation.run(cloud)
 
     assert caught.value.cause is Cause.UNKNOWN_CODE
-    assert caught.value.what.endswith(f"Novelty: {MESSAGE}")
+    assert caught.value.what.endswith(f"Novelty: {MESSAGE[:-1]}")
     assert caught.value.hint
     assert len(calls) == 1
 
