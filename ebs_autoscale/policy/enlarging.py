@@ -22,7 +22,7 @@ from ebs_autoscale.model import (
 )
 from ebs_autoscale.policy.forecast import Forecast
 from ebs_autoscale.policy.limits import Full, granted, room_in
-from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, expected, limited
+from ebs_autoscale.policy.ownership import NOTHING_TRIED, Tried, expected, limited, may_be_device
 from ebs_autoscale.policy.settings import GrowthMethod, GrowthPolicy
 from ebs_autoscale.policy.sizing import Size, lasting_size, next_size
 from ebs_autoscale.units import format_duration, format_size
@@ -69,17 +69,21 @@ def sole_volume_problem(seen: Observation, policy: GrowthPolicy) -> Problem | No
     if seen.reading.kind.takes_devices:
         return None
     if not own_devices(seen):
-        return _foreign_volume(seen.reading)
+        return _unknown_volume(seen)
     return next(_obstacles(seen, policy, NOTHING_TRIED), None)
 
 
-def _foreign_volume(reading: Reading) -> Problem:
-    """What is not ours is never modified."""
-    names = ", ".join(device.label for device in reading.devices)
+def _unknown_volume(seen: Observation) -> Problem:
+    """What is not ours is never modified, nor what is ours and seems to be elsewhere."""
+    names = ", ".join(device.label for device in seen.reading.devices)
+    if volume := next((v for v in seen.inventory.volumes if may_be_device(v, seen)), None):
+        what = f"{volume.id} is {volume.attachment_state}, and EC2 does not say that it is {names}"
+        hint = "where it is being detached, attach it again"
+        return Problem(Cause.STATE, what, hint, volume.id)
     return Problem(
         Cause.METHOD,
         f"{names} is not a volume with the tags of ebs-autoscale",
-        f"run `ebs-autoscale init {reading.mountpoint}`, which tags the volume",
+        f"run `ebs-autoscale init {seen.reading.mountpoint}`, which tags the volume",
     )
 
 
@@ -134,7 +138,7 @@ def enlarge(
     if not able:
         if seen.reading.kind.takes_devices:
             return _refusal(problems, no_other, reason)
-        return _refusal_of_sole(next(iter(problems), _foreign_volume(seen.reading)), reason)
+        return _refusal_of_sole(next(iter(problems), _unknown_volume(seen)), reason)
     because = f"{reason}, and {no_other.why}" if no_other else reason
     room = {volume.id: room_in(volume, policy.sizing) for volume in able}
     roomy = [volume for volume in able if room[volume.id] >= size.size_bytes]

@@ -159,7 +159,7 @@ def may_be_device(volume: Volume, seen: Observation) -> bool:
     """Whether it is a device, or may be one whose block device cannot be told."""
     is_unknown = (
         volume.attached_to == seen.inventory.instance_id
-        and volume.attachment_state == "attached"
+        and volume.attachment_state != "attaching"
         and volume.id not in seen.nodes
         and 0 <= volume.growth.ordinal < _ordinals_above_devices(seen)[0]
         and not volume.foreign

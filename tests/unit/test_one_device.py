@@ -174,6 +174,17 @@ def test_each_limit_refuses_under_its_own_key(
         assert "not completed" in decision.reason
 
 
+@pytest.mark.parametrize("state", ["busy", "detaching"])
+def test_its_volume_is_being_detached(state: str) -> None:
+    """It is told as that: the data on it are in use, and nobody is advised to delete them."""
+    volume = its_volume(100, attachment_state=state)
+    seen = replace(seen_with(one_device(100, 10), volume), nodes={})
+    assert unused_volumes(seen) is None
+    decision = decide(seen, GrowthPolicy(), forecast=QUIET)
+    assert isinstance(decision, Refuse)
+    assert (decision.limit, f"{volume.id} is {state}" in decision.reason) == (Cause.STATE, True)
+
+
 def test_no_other_volume_is_ever_attached() -> None:
     """A detached volume with the tags of this filesystem is reported, never taken."""
     loose = volume_of(1, state="available", attached_to="", device_name="", attachment_state="")
