@@ -230,3 +230,20 @@ def test_ext4_that_cannot_be_extended(mounted: Make) -> None:
     there = mounted(EXT4, "-O", "sparse_super2,^resize_inode")
     with pytest.raises(Unfit, match="sparse_super2"):
         there.filesystem.require_growable()
+
+
+def test_a_quota_of_the_whole_filesystem(mounted: Make) -> None:
+    """The figures of statfs(2) are then those of the quota: they are not taken for a size."""
+    place = mounted(XFS)
+    tool("umount", str(place.point))
+    tool("mount", "-o", "prjquota", place.node, str(place.point))
+    filesystem = place.filesystem
+    before = filesystem.read().size_bytes
+    tool("xfs_io", "-c", "chattr +P", "-c", "chproj 42", str(place.point))
+    assert filesystem.read().size_bytes == before, "a project without a limit is no harm"
+    tool("xfs_quota", "-x", "-f", "-c", "limit -p bhard=100m 42", str(place.point))
+    with pytest.raises(Unfit, match="quota") as refused:
+        filesystem.read()
+    assert refused.value.cause is Cause.NOT_GROWABLE
+    tool("xfs_io", "-c", "chattr -P", str(place.point))
+    assert filesystem.read().size_bytes == before

@@ -31,7 +31,7 @@ from ebs_autoscale.model import FilesystemKind
 
 _KINDS = {kind.value for kind in FilesystemKind if not kind.takes_devices}
 # Python starts in 0.1 s, and a device that responds does so in milliseconds.
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 10.0
 _WAIT_SECONDS_OF_LOOP = 1.0
 _WORDS = struct.Struct("<QQ")
 # struct fsxattr of linux/fs.h: flags, hint, extents, project, hint.
@@ -212,7 +212,7 @@ class OneDeviceMount:
             )
         # A growth between the two looks makes the second figure larger.
         if os.fstatvfs(fd).f_blocks < found.blocks - found.log_blocks:
-            raise bounded_by_quota(self.path)
+            raise bounded_by_quota(self.path, f"xfs_io -c 'chattr -P' {shown(self.path)}")
         return found.uuid
 
     def _verify_writable(self, fd: int) -> None:
@@ -224,7 +224,7 @@ class OneDeviceMount:
         if is_read_only or self._is_stopped(options):
             raise shut_down(self.path)
         if b"prjquota" in options and has_project(fd):
-            raise bounded_by_quota(self.path)
+            raise bounded_by_quota(self.path, f"chattr -P {shown(self.path)}")
 
     def _is_stopped(self, options: set[bytes]) -> bool:
         """Whether the kernel stopped all writes after an error.
@@ -322,12 +322,11 @@ def has_project(fd: int) -> bool:
     return bool(flags & _PROJECT_IS_INHERITED)
 
 
-def bounded_by_quota(path: str) -> Unfit:
-    """The figures of statfs(2) are not those of the filesystem."""
+def bounded_by_quota(path: str, command: str) -> Unfit:
+    """The figures of statfs(2) are not those of the filesystem (measured on XFS and 6.1)."""
     return Unfit(
         f"the quota of a project bounds all of {shown(path)}, and hides how full the filesystem is",
-        hint=f"take its root out of the project with `xfs_io -c 'chattr -P' {shown(path)}`: the "
-        "folders in it stay",
+        hint=f"take its root out of the project with `{command}`: the folders in it stay",
         cause=Cause.NOT_GROWABLE,
     )
 
