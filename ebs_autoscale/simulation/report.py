@@ -11,7 +11,7 @@ from ebs_autoscale.ec2.volume_types import (
     usd_per_month,
 )
 from ebs_autoscale.errors import with_hint
-from ebs_autoscale.model import MIB, FilesystemKind, Reading, VolumeSpec
+from ebs_autoscale.model import MIB, Reading, VolumeSpec
 from ebs_autoscale.policy import COMPLETION_SECONDS, GrowthPolicy, describe
 from ebs_autoscale.simulation.faster import cheapest
 from ebs_autoscale.simulation.scenario import Scenario
@@ -91,10 +91,7 @@ def report(
 
 def _assumed(start: Reading, course: Course) -> Iterator[str]:
     yield _BURSTS
-    if start.kind.takes_devices:
-        yield _BTRFS
-    if start.kind is FilesystemKind.EXT4:
-        yield "inodes are not used up before space is"
+    yield _BTRFS if start.kind.takes_devices else "inodes are not used up before space is"
     yield _PRICES
     if any(each.enlarges is not None for each in course.created):
         minutes = format_duration(COMPLETION_SECONDS)
