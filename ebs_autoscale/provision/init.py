@@ -351,6 +351,8 @@ class Initialisation:
 
     def _tell_who_can_write(self, filesystem: MountedFilesystem) -> None:
         """Say that the first write of a job may be refused, unless the mode was chosen."""
+        if filesystem.mountpoint == "/":
+            return
         with filesystem.opened() as mount:
             root = os.fstat(mount.fd)
         if self._setup.mode is not None or root.st_mode & stat.S_IWOTH:

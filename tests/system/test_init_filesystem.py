@@ -18,6 +18,7 @@ from ebs_autoscale.ec2.requests import (
     OWNER_TAG,
 )
 from ebs_autoscale.wiring import mounted_at
+from tests.program import PROGRAM
 from tests.system.bare import CONFIG, FSTAB, CloudHost
 from tests.system.bench import until
 from tests.system.test_init_crash import kill_in_tool
@@ -260,6 +261,53 @@ def test_a_partition_that_cannot_grow(cloud_host: CloudHost) -> None:
     assert ran.returncode == 0, ran.stderr
     assert tags_of(cloud_host, volume_id)[FILESYSTEM_TAG] == uuid_of(cloud_host)
     assert cloud_host.lines[0].startswith(f"UUID={uuid_of(cloud_host)} ")
+
+
+@contextmanager
+def as_root(host: CloudHost, node: str) -> Iterator[None]:
+    """Have this filesystem mounted, with everything else of the machine in it."""
+    mount(host, node)
+    for entry in Path("/").iterdir():
+        place = host.mountpoint / entry.name
+        if entry.is_symlink():
+            place.symlink_to(entry.readlink())
+        elif entry.is_dir():
+            place.mkdir()
+            subprocess.run(["mount", "--rbind", str(entry), str(place)], check=True)
+    yield
+    subprocess.run(["umount", "--recursive", "--lazy", str(host.mountpoint)], check=True)
+
+
+def test_the_root_filesystem(cloud_host: CloudHost) -> None:
+    """The default of many distributions: one partition, whose line in fstab stays as it is."""
+    volume_id, node = attach(cloud_host)
+    make("xfs", node)
+    line = "UUID=of-the-image / xfs defaults,noatime 1 1\n"
+    FSTAB.write_text(line, "utf-8")
+    with as_root(cloud_host, node):
+        for argv, status in (
+            (["init", "/"], 5),
+            (["init", "/"], 0),
+            (["plan"], 0),
+            (["uninstall", "--purge-empty"], 5),
+            (["uninstall"], 0),
+            (["init", "/"], 0),
+        ):
+            ran = subprocess.run(
+                ["chroot", str(cloud_host.mountpoint), *PROGRAM, *argv],
+                env=cloud_host.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert ran.returncode == status, (argv, ran.stderr)
+            assert "--mode" not in ran.stderr
+            # At first it is of another filesystem.
+            uuid = mounted_at(str(cloud_host.mountpoint), SystemClock()).uuid
+            FSTAB.write_text(line.replace("of-the-image", uuid), "utf-8")
+        assert "\nmountpoint: /\n" in CONFIG.read_text("utf-8")
+        assert FSTAB.read_text("utf-8") == f"UUID={uuid} / xfs defaults,noatime 1 1\n"
+    assert tags_of(cloud_host, volume_id)[MOUNTPOINT_TAG] == "/"
 
 
 def test_the_root_filesystem_only_by_its_name(cloud_host: CloudHost, tmp_path: Path) -> None:
