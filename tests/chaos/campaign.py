@@ -18,7 +18,7 @@ from ebs_autoscale.telemetry import EventKind
 from tests.chaos.ground import Ground, wait
 from tests.chaos.interference import interfere
 from tests.chaos.meddler import Meddler
-from tests.chaos.weather import Deed, Storm, Victim, storm_of
+from tests.chaos.weather import TAKEN_OUT, Deed, Storm, Victim, storm_of
 
 # 27 slots minus the root volume, minus some for a round that grows twice.
 GROWTHS_MAX = 20
@@ -206,6 +206,7 @@ class _Theatre:
             goes_on = not self._is_over and self._tally.has_begun_round()
             if goes_on and (wrong := self._round(ground, meddler)):
                 wrongs = [wrong]
+            wrongs += ground.shrunk()
         log = ground.daemon.log
         with self._tally.lock:
             self._tally.leaked += len(ground.leaked())
@@ -237,7 +238,7 @@ class _Theatre:
     def _round(self, ground: Ground, meddler: Meddler) -> str:
         """Play one storm; returns what was wrong afterwards."""
         storm = storm_of(self._dice, number=next(self._tally.numbers))
-        before = ground.growths
+        before, failed = ground.growths, ground.failed()
         if storm.foreign and storm.foreign.early:
             meddler.bring(storm.foreign, self._dice)
         for rule in storm.faults:
@@ -256,6 +257,9 @@ class _Theatre:
             return f"after {names}: {ground.unrest()} for {patience:.0f} s"
         ground.write_files()
         seconds = monotonic() - began
+        growths = ground.growths - before - (ground.failed() - failed)
+        if growths > 1 and not (storm.foreign and storm.foreign.kind == TAKEN_OUT):
+            return f"after {', '.join(storm.names) or 'kills'}: {growths} growths, but 1 was needed"
         self._tally.note_round(storm, growths=ground.growths - before, seconds=seconds)
         return ""
 

@@ -16,6 +16,7 @@ from ebs_autoscale_demo.filesystem import scrub
 from ec2_sandbox.client import Sandbox, VolumeSeen
 from ec2_sandbox.devices.loop import LoopDevice
 from ec2_sandbox.faults import FaultKind
+from ec2_sandbox.journal import OK
 from ec2_sandbox.settings import SandboxSettings
 
 from ebs_autoscale import config
@@ -87,6 +88,7 @@ class Ground:
         self.removed = 0
         self.enlarged_by_others = 0
         self.largest_gib = _LARGEST_GIB
+        self._largest_bytes: dict[int, int] = {}
         mountpoint = folder / "scratch"
         mountpoint.mkdir(parents=True)
         shm = Path("/dev/shm")
@@ -294,8 +296,30 @@ class Ground:
         """How many modifications had the target of another one, and no reason to."""
         calls = self.host.sandbox.calls("ModifyVolume")
         asked = {(call.params["VolumeId"], call.params["Size"]) for call in calls}
-        failed = sum(call.fault == FaultKind.FAILED for call in calls)
-        return max(0, self.enlarged - len(asked) - failed)
+        return max(0, self.enlarged - len(asked) - self.failed())
+
+    def failed(self) -> int:
+        """How many modifications EC2 accepted and did not carry out."""
+        return sum(c.fault == FaultKind.FAILED for c in self.host.sandbox.calls("ModifyVolume"))
+
+    def shrunk(self) -> list[str]:
+        """The devices that are smaller than at an earlier look, and calls that ask for that."""
+        wrongs = []
+        for device in self.host.read().devices:
+            before = self._largest_bytes.get(device.devid, 0)
+            if device.size_bytes < before:
+                wrongs.append(f"{device.label} shrank from {before} to {device.size_bytes} bytes")
+            self._largest_bytes[device.devid] = max(before, device.size_bytes)
+        asked: dict[str, int] = {}
+        for call in self.host.sandbox.calls("ModifyVolume"):
+            volume, size_gib = call.params["VolumeId"], int(call.params["Size"])
+            if size_gib < asked.get(volume, 0):
+                wrongs.append(f"{volume} was to have {size_gib} GiB after {asked[volume]} GiB")
+            if size_gib > _LARGEST_GIB:
+                wrongs.append(f"{volume} was to have {size_gib} GiB, above growth.max")
+            if call.outcome == OK and call.fault != FaultKind.FAILED:
+                asked[volume] = max(asked.get(volume, 0), size_gib)
+        return wrongs
 
     def verify(self) -> list[str]:
         """End the daemon, read all files, scrub, unmount and check; returns what was wrong."""
