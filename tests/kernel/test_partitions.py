@@ -175,6 +175,18 @@ def test_layouts(loop: Loop, kept: Path, number: int, table: str) -> None:
     assert len(list(kept.iterdir())) == 1
 
 
+@EACH_TABLE
+def test_the_advice_about_a_type(device: LoopDevice) -> None:
+    """Whoever follows it has a partition that grows."""
+    change_table("type=swap", "--partno=1")(device)
+    with pytest.raises(Unfit) as caught:
+        extend(device)
+    command = caught.value.hint.split("`")[1]
+    run(command.split(), timeout_seconds=60)
+    extend(device)
+    assert of(device).size_bytes == GROWN_BYTES
+
+
 OTHER_DISK = "01234567-89AB-CDEF-0123-456789ABCDEF"
 
 

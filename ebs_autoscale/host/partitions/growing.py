@@ -100,7 +100,8 @@ def _require_growable(fd: int, partition: Partition) -> tuple[Table, Entry]:
         raise _unfit(
             partition,
             f"has the type {entry.kind}, not that of a Linux filesystem",
-            hint=f"if it is one, say so with `sfdisk --part-type /dev/{disk} {entry.number} linux`",
+            hint="if it is one, say so with `sfdisk --no-reread --no-tell-kernel --part-type "
+            f"/dev/{disk} {entry.number} linux`",
         )
     if behind := [each.number for each in found.entries if each.start > entry.start]:
         raise _unfit(partition, f"is not the last one: partition {behind[0]} is behind it")
