@@ -1,3 +1,3 @@
 """The filesystems that can grow."""
 
-__all__ = ["btrfs", "copies", "mounted", "one_device", "sighting"]
+__all__ = ["btrfs", "copies", "mounted", "one_device", "page_cache", "sighting"]

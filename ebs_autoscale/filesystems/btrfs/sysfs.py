@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ebs_autoscale.filesystems.btrfs.chunks import PROFILES, Allocated
 from ebs_autoscale.filesystems.btrfs.ioctl import subvolume_of
+from ebs_autoscale.filesystems.page_cache import dirty_limit_bytes
 from ebs_autoscale.model import SYSFS_SECTOR_BYTES
 
 SYSFS = Path("/sys/fs/btrfs")
@@ -83,7 +84,6 @@ class BtrfsSysfs:
     def __init__(self, uuid: str) -> None:
         self._folder = f"{SYSFS}/{uuid}"
         self._fds: dict[str, int] = {}
-        self._memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # Set by mkfs and never changed.
         self._data_kind = "mixed" if Path(self._folder, "allocation/mixed").exists() else "data"
 
@@ -165,14 +165,8 @@ class BtrfsSysfs:
             return None
 
     def dirty_limit_bytes(self) -> int:
-        """The most that may be dirty in the page cache of all filesystems together.
-
-        Beyond it writers wait for the devices. The kernel counts only memory that can be dirty, so
-        it may be less. Source: https://docs.kernel.org/admin-guide/sysctl/vm.html
-        """
-        if limit := self._number("/proc/sys/vm/dirty_bytes"):
-            return limit
-        return self._memory_bytes * self._number("/proc/sys/vm/dirty_ratio") // 100
+        """The most that may be dirty in the page cache of all filesystems together."""
+        return dirty_limit_bytes(self._number)
 
     def _flag(self, devid: int, name: str, default: str) -> str:
         try:

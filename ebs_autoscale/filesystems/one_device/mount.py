@@ -236,7 +236,7 @@ class OneDeviceMount:
             return True
         if b"errors=remount-ro" not in options or self.superblock is None:
             return False
-        failed_at = int(_text_of(f"/sys/fs/ext4/{self.place.name}/last_error_time") or 0)
+        failed_at = int(text_of(f"/sys/fs/ext4/{self.place.name}/last_error_time") or 0)
         if not failed_at or failed_at < self.superblock.mounted_at:
             return False
         # It may have been mounted again since the superblock was read.
@@ -248,10 +248,10 @@ class OneDeviceMount:
         """The mount options that the kernel goes by; none of XFS."""
         if self.kind is FilesystemKind.XFS:
             return set()
-        return set(_text_of(f"/proc/fs/ext4/{self.place.name}/options").split())
+        return set(text_of(f"/proc/fs/ext4/{self.place.name}/options").split())
 
 
-def _text_of(path: str) -> bytes:
+def text_of(path: str) -> bytes:
     """What a small file of the kernel says; empty when there is none."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
