@@ -131,7 +131,11 @@ def _of_volumes(status: Status) -> Iterator[Row]:
     managed = status.daemon.view.managed if status.daemon else ManagedVolumes()
     if devices := seen.reading.devices if seen else status.devices:
         volumes = seen.volumes if seen else {}
-        is_allocated = not seen or seen.reading.unallocated_bytes is not None
+        # Of devices without a reading the kind is not known: where nothing is unallocated, XFS and
+        # ext4 have no such thing.
+        is_allocated = any(device.unallocated_bytes for device in devices)
+        if seen:
+            is_allocated = seen.reading.unallocated_bytes is not None
         rows = [
             _device(device, volumes.get(device.name, ""), is_allocated=is_allocated)
             for device in devices

@@ -313,3 +313,8 @@ def test_what_only_btrfs_has() -> None:
     partition = replace(seen.reading.devices[0], partition="nvme0n1p1")
     reading = replace(seen.reading, devices=(partition,))
     assert "devices nvme0n1p1" in text_of(status_of(filesystem=replace(seen, reading=reading)))
+    read_only = Unfit("it is read-only", cause=Cause.READ_ONLY)
+    unfit = status_of(filesystem=None, unfit=read_only, devices=(partition,))
+    assert partition.unallocated_bytes == 0
+    assert "devices nvme0n1p1" in text_of(unfit)
+    assert "allocated" not in text_of(unfit)
