@@ -86,7 +86,7 @@ pictures: tools $(VENV)/.dev-ready ## record the pictures in the README from rea
 bench: tools $(VENV)/.dev-ready ## measure cost, accuracy and survival under load; ARGS='storm cost'
 	@exec $(SUDO) $(BIN)/python -m tests.bench $(ARGS)
 
-bench-fill: tools $(VENV)/.dev-ready ## find the highest write rate without ENOSPC, compared with polling df
+bench-fill: tools $(VENV)/.dev-ready ## find the highest write rate without ENOSPC, compared with polling df; ARGS='--filesystem xfs'
 	@exec $(SUDO) $(BIN)/python -m tests.bench fill $(ARGS)
 
 check: $(VENV)/.dev-ready ## check format, style, types, import rules and spelling
