@@ -72,6 +72,8 @@ def test_the_size_of_ext4(tmp_path: Path) -> None:
     assert small
     assert small.size_bytes == 7 * 4096
     assert 0 < 16 * 1024 * GIB - small.largest_bytes <= 4096
+    assert read(tmp_path, ext4(log_block=6))
+    assert read(tmp_path, ext4(log_block=33)) is None, "blocks of 8 TiB"
 
 
 @pytest.mark.parametrize(
