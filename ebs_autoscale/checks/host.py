@@ -143,8 +143,8 @@ def runtime() -> Iterator[Line]:
 
 
 def log() -> Iterator[Line]:
-    """Whether there is space for the log."""
-    folder = paths.LOG_FILE.parent
+    """Whether there is space for the log, whose folder is made when it is needed."""
+    folder = next(each for each in paths.LOG_FILE.parents if each.exists())
     found = os.statvfs(folder)
     free_bytes = found.f_bavail * found.f_frsize
     if found.f_flag & os.ST_RDONLY:

@@ -1,10 +1,12 @@
 """What `check` says of the kernel, the tools and NVMe, from texts as hosts give them."""
 
 import platform
+from pathlib import Path
 
 import pytest
 
-from ebs_autoscale.checks.host import kernel_line, nvme_line, progs_line
+from ebs_autoscale.checks.host import kernel_line, log, nvme_line, progs_line
+from ebs_autoscale.host import paths
 from ebs_autoscale.host.requirements import how_to_install_btrfs
 from ebs_autoscale.model import FilesystemKind
 
@@ -106,3 +108,13 @@ def test_the_timeout_of_nvme(parameter: str, queues: dict[str, str], verdict: st
     line = nvme_line(parameter, queues)
     assert line.verdict == verdict
     assert ("nvme_core.io_timeout=4294967295" in line.hint) == (verdict == "warn")
+
+
+def test_the_folder_of_the_log_is_made_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Until then the space is that of the folder which it will be in."""
+    monkeypatch.setattr(paths, "LOG_FILE", tmp_path / "log/of/it.log")
+    [line] = log()
+    assert line.verdict == "ok"
+    assert str(tmp_path) in line.sentence
