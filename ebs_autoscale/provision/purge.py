@@ -42,18 +42,20 @@ def purge_empty(world: World, say: Callable[[str], object]) -> None:
     """Unmount the filesystem, if it is empty, and delete the managed volumes among its devices.
 
     Kept and named are devices that are not managed volumes, and managed volumes that are not
-    devices: their content has not been seen. Raises Unfit as require_empty and require_created do;
-    Transient when the filesystem is in use, also in another mount namespace, or EC2 does not do as
-    asked.
+    devices: their content has not been seen. Raises Unfit as require_empty does; Transient when
+    the filesystem is in use, also in another mount namespace, or EC2 does not do as asked.
     """
     reading = world.filesystem.read()
-    require_created(reading, world)
     nodes = {
         volume: world.block_devices.node_of(volume)
         for volume in world.cloud.inventory(reading.filesystem).volumes
         if volume.state not in DEAD_VOLUME_STATES
     }
-    managed = {volume: node for volume, node in nodes.items() if reading.has_device(node)}
+    managed = {
+        volume: node
+        for volume, node in nodes.items()
+        if reading.has_device(node) and not volume.adopted
+    }
     others = {device.name for device in reading.devices} - set(managed.values())
     world.filesystem.keep_reserve(0)
     mark = Mark(filesystem=reading.filesystem, kind=reading.kind)

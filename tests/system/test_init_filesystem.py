@@ -174,9 +174,20 @@ def test_a_mounted_one(cloud_host: CloudHost, kind: str) -> None:
     assert cloud_host.init().returncode == 0
 
 
-def test_a_given_device(cloud_host: CloudHost) -> None:
+def test_a_given_device(cloud_host: CloudHost, tmp_path: Path) -> None:
     """A blank volume of an operator gets tags before its filesystem, and stays theirs."""
     volume_id, node = attach(cloud_host)
+    # A run that ends between the two is continued with the same UUID.
+    (tmp_path / "mkfs.xfs").write_text("#!/bin/sh\nexit 1\n", "utf-8")
+    (tmp_path / "mkfs.xfs").chmod(0o755)
+    search = cloud_host.environment["PATH"]
+    cloud_host.environment["PATH"] = f"{tmp_path}:{search}"
+    assert cloud_host.init("--filesystem", "xfs", "--device", node).returncode == 5
+    cloud_host.environment["PATH"] = search
+    # As it was before mkfs was started.
+    with Path(node).open("r+b") as device:
+        device.seek(1024**3 - 2 * 1024**2)
+        device.write(bytes(2 * 1024**2))
     ran = cloud_host.init("--filesystem", "xfs", "--device", node)
     assert ran.returncode == 0, ran.stderr
     tags = tags_of(cloud_host, volume_id)
