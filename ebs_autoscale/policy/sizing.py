@@ -122,6 +122,7 @@ def _written(written_bytes: float, seconds: float, *, max_bytes: int, until: str
 def _missing_bytes(reading: Reading, percent: float, min_bytes: int | None) -> int:
     """What has to be added so that neither floor is crossed any more."""
     missing = (AVAILABLE_MIN_BYTES if min_bytes is None else min_bytes) - reading.available_bytes
+    missing = int(missing / _gains(reading)[1])
     if min_bytes is None:
         missing = min(missing, _missing_for(100 * AVAILABLE_MIN_SHARE, reading))
     return max(missing, _missing_for(percent, reading)) if percent < 100 else missing
@@ -131,10 +132,26 @@ def _missing_for(percent: float, reading: Reading) -> int:
     """What has to be added so that this share is available.
 
     The added bytes count for the whole as well as for what is available. With a share
-    of 100 % nothing would ever be enough.
+    of 100 % nothing would ever be enough, nor with what ext4 never makes available.
     """
     below = reading.size_bytes * percent / 100 - reading.available_bytes
-    return int(below / (1 - percent / 100))
+    larger, available = _gains(reading)
+    share = percent / 100
+    return int(below / max(available - larger * share, (1 - share) / 2))
+
+
+def _gains(reading: Reading) -> tuple[float, float]:
+    """What each byte more makes the filesystem larger by, and what it makes available.
+
+    Measured on ext4: 0.98 and 0.93, since it has tables of inodes and, for root, a reserve that
+    grow as it does. XFS loses a hundredth. Of BTRFS a new device is all available.
+    """
+    size_bytes = reading.size_bytes
+    if reading.kind.takes_devices or not size_bytes:
+        return 1.0, 1.0
+    larger = min(1.0, size_bytes / max(1, sum(each.size_bytes for each in reading.devices)))
+    usable = min(1.0, (reading.used_bytes + reading.available_bytes) / size_bytes)
+    return larger, max(larger * usable, 0.1)
 
 
 def _bytes_for_inodes(inodes: Inodes, percent: float, reading: Reading) -> int:

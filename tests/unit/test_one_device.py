@@ -49,6 +49,7 @@ from ebs_autoscale.policy import (
     wanted_reserve_bytes,
 )
 from ebs_autoscale.policy.shortage import INODES_PER_SECOND, Resource
+from ebs_autoscale.policy.sizing import next_size
 from tests.unit.samples import (
     GP3,
     MIB,
@@ -410,6 +411,33 @@ def test_a_growth_brings_enough_inodes(
         size_bytes=reading.size_bytes + added,
         available_bytes=reading.available_bytes + added,
         inodes=Inodes(total=total + more, available=inodes.available + more),
+    )
+    assert shortage_of(after, policy, QUIET) is None
+
+
+@pytest.mark.parametrize("percent", [5, 20, 60])
+@pytest.mark.parametrize("min_gib", [0, 12])
+@pytest.mark.parametrize("available_gib", [0, 5])
+def test_a_growth_of_ext4_ends_the_shortage(percent: int, min_gib: int, available_gib: int) -> None:
+    """Of each GiB more, its tables and what it reserves for root are not available."""
+    larger, reserved = 0.98, 0.05
+    size = 100 * larger
+    reading = replace(
+        one_device(size, available_gib, EXT4),
+        used_bytes=int((size * (1 - reserved) - available_gib) * GIB),
+        devices=(replace(one_device(100, 0, EXT4).devices[0], size_bytes=100 * GIB),),
+    )
+    policy = GrowthPolicy(
+        threshold=Threshold(available_percent=percent, available_min_bytes=min_gib * GIB),
+        sizing=Sizing(fixed_bytes=GIB, min_bytes=GIB, max_bytes=2**60),
+    )
+    if shortage_of(reading, policy, QUIET) is None:
+        return
+    added = next_size(reading, policy, QUIET).size_bytes * larger
+    after = replace(
+        reading,
+        size_bytes=reading.size_bytes + int(added),
+        available_bytes=reading.available_bytes + int(added * (1 - reserved)),
     )
     assert shortage_of(after, policy, QUIET) is None
 
