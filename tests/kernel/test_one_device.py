@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,8 +20,8 @@ from ebs_autoscale.filesystems.one_device.filesystem import (
     OneDeviceFilesystem,
     require_resizable,
 )
-from ebs_autoscale.filesystems.one_device.mount import superblock_of
-from ebs_autoscale.host.command import run
+from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount, superblock_of
+from ebs_autoscale.host.command import Question, run
 from ebs_autoscale.host.fstab import line_for
 from ebs_autoscale.model import FilesystemKind, Inodes
 from ebs_autoscale.policy import Forecast, GrowthPolicy, shortage_of
@@ -36,6 +38,7 @@ from tests.kernel.one_device import (
     partitioned,
 )
 from tests.simulated.clock import SimulatedClock
+from tests.system.bench import until
 
 pytestmark = pytest.mark.kernel
 
@@ -252,6 +255,25 @@ def test_xfs_has_no_inodes_left_before_space(loop: Loop, tmp_path: Path, clock: 
         assert after.inodes.total == pytest.approx(2 * before.inodes.total, rel=0.01)
         assert after.inodes.available > before.inodes.total * 0.9
         next(links).symlink_to("nowhere")
+
+
+def test_a_killed_look_at_the_superblock_is_repeated(loop: Loop, tmp_path: Path) -> None:
+    """Else ext4 would not be known to have grown, and to use all of its device."""
+    device = loop(SIZE_BYTES)
+    make("ext4", device.node)
+    with mounted(device.node, tmp_path / "data") as point:
+        mount = OneDeviceMount(str(point))
+        assert mount.superblock
+        first, blocks = mount.superblock, os.statvfs(point).f_blocks
+        killer = f"import os, signal; os.kill(os.getpid(), signal.{signal.SIGKILL.name})"
+        mount._asking = Question([sys.executable, "-c", killer])  # noqa: SLF001 -- a kill in time
+
+        def is_read_again() -> bool:
+            mount.follow(blocks)
+            return mount.superblock is not first
+
+        until(is_read_again, "the superblock is read again")
+        assert mount.superblock == first
 
 
 def test_xfs_may_have_no_limit_of_inodes(loop: Loop, tmp_path: Path, clock: Clock) -> None:

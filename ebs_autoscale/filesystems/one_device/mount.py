@@ -124,10 +124,12 @@ class OneDeviceMount:
             self._asking = question_of(self.place.name)
             self._superblock_blocks = blocks
         if self._asking:
-            with suppress(EbsAutoscaleError):
+            try:
                 if (answer := self._asking.answer(wait_seconds=0)) is None:
                     return
                 self.superblock = parsed(self.place.name, answer)
+            except EbsAutoscaleError:
+                self._superblock_blocks = -1  # Ask again: who was asked may have been killed.
             self._asking = None
 
     def _verify_mounted(self) -> tuple[Mount, ...]:
