@@ -10,12 +10,9 @@ CONVERGED = "seconds to converge"
 EXPOSURE = "exposure"
 """What a test records of a unit: how exposed systemd finds it."""
 
-OLDER_KERNEL = "older kernel"
-"""What a test records of kernel tests on another kernel: how many passed there."""
-
 
 def tell(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how long converging took, how exposed the units are, what passed on an older kernel."""
+    """Say how long converging took, and how exposed the units are."""
     told = [
         (name, value)
         for report in terminalreporter.stats.get("passed", [])
@@ -28,5 +25,3 @@ def tell(terminalreporter: pytest.TerminalReporter) -> None:
     for name, value in told:
         if name == EXPOSURE:
             terminalreporter.write_line(f"exposure of {value}")
-        if name == OLDER_KERNEL:
-            terminalreporter.write_line(str(value))

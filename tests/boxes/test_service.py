@@ -132,8 +132,14 @@ def assert_history(box: Box, *, growths: int) -> None:
 
 def assert_explained(box: Box) -> None:
     """`journalctl -x` explains each line of the daemon, with the values of the fields."""
+
+    def explained() -> bool:
+        # Between the two looks it may have said something more.
+        told = box.journal("-x", "-t", "ebs-autoscale")
+        return told.count(" Subject: ") == len(journal_of_daemon(box))
+
+    box.wait_until(explained, "an explanation of each line")
     told = box.journal("-x", "-t", "ebs-autoscale")
-    assert told.count(" Subject: ") == len(journal_of_daemon(box))
     assert not re.findall(r"\b(HINT|CAUSE|VOLUME_ID|GROWTH)\b", told)
 
 

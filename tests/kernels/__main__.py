@@ -1,10 +1,14 @@
-"""`make test-older-kernel`: kernel tests on Linux 6.1 in user-mode Linux, all by default."""
+"""`make test-older-kernel`: kernel tests on Linux 6.1 in user-mode Linux.
+
+All by default; `part` is those of `tests.kernels.part`.
+"""
 
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.kernels.guest import GuestFailed, run_tests, why_no_guest
+from tests.kernels.part import PART
 
 _SECONDS = 5400.0
 
@@ -24,4 +28,5 @@ def main(selection: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:] or ["tests/kernel", "tests/kernels/in_place.py"]) + "\n")
+    selection = sys.argv[1:] or ["tests/kernel", "tests/kernels/in_place.py"]
+    sys.stdout.write(main(PART if selection == ["part"] else selection) + "\n")
