@@ -181,7 +181,7 @@ STATEMENTS = (
         adds=True,
     ),
     # No key of IAM says where a volume is attached: this allows to tag any one that has no owner,
-    # which allows to enlarge it then, and nothing else.
+    # and so to modify it then: size, type and performance, but nothing that loses its data.
     Statement(
         sid="AdoptTheVolumeOfAFilesystem",
         actions=("ec2:CreateTags",),

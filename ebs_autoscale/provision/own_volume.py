@@ -124,7 +124,7 @@ def _who_may_tag(volume: Volume, cloud: Ec2Volumes) -> str:
     tags = cloud.requests.tags_to_adopt(volume.growth)
     pairs = " ".join(f"'Key={key},Value={value}'" for key, value in tags.items())
     return (
-        "add the statement AdoptTheVolumeOfAFilesystem that `ebs-autoscale iam-policy --adopt "
-        f"--enlarge` prints, or run with other credentials `aws ec2 create-tags --region "
+        "give the role all of the policy that `ebs-autoscale iam-policy --adopt --enlarge` prints, "
+        "or run with other credentials `aws ec2 create-tags --region "
         f"{cloud.identity.region} --resources {volume.id} --tags {pairs}`, then run `init` again"
     )
