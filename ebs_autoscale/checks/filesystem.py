@@ -105,6 +105,9 @@ def look(before: FilesystemSeen, clock: SystemClock) -> FilesystemSeen:
     seen = _look(before, clock)
     reading = seen.reading
     remarks = remarks_on(reading, volumes_behind(reading)) if reading else []
+    if seen.not_growable and seen.not_growable.cause is Cause.PARTITION:
+        # What is behind this partition may be another one, and is not to be had.
+        remarks = [remark for remark in remarks if remark.name != "slack"]
     copies = copies_of(seen.uuid) if seen.uuid else []
     return replace(seen, copies=tuple(copies), remarks=tuple(remarks))
 
@@ -269,6 +272,9 @@ def fstab_lines(
     wanted = f"`{line_for(uuid, mountpoint, kind=kind)}`"
     if not entries and has_mount_unit:
         yield Line("fstab", "ok", f"a mount unit mounts {mountpoint}")
+    elif not entries and mountpoint == "/":
+        # From the kernel's command line, `root=`.
+        yield Line("fstab", "ok", "no line for /, which every boot mounts")
     elif not entries:
         what = f"no line for {mountpoint}: it is not mounted at boot"
         hint = f"add {wanted}" if mounted else f"run `ebs-autoscale init {mountpoint}`"

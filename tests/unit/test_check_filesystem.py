@@ -159,6 +159,12 @@ def test_the_root_filesystem_needs_no_nofail() -> None:
     assert line.verdict == "ok"
 
 
+def test_the_root_filesystem_needs_no_line() -> None:
+    """`init` adds none for it, so check must not advise to run that."""
+    [line] = fstab_lines((), "/", mounted="", has_mount_unit=False, kind=FilesystemKind.XFS)
+    assert line.verdict == "ok"
+
+
 def test_the_kind_before_it_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fstab says it, else it is to be BTRFS."""
     monkeypatch.setattr(filesystem, "FSTAB", tmp_path / "fstab")
