@@ -102,7 +102,7 @@ def _uuid_and_devices(settings: Settings) -> tuple[str, int]:
 
 def _remove_reserve(settings: Settings, uuid: str) -> None:
     """Remove the reserve file; when that fails the rest is removed all the same."""
-    if not uuid:
+    if not uuid or not _kind_of(settings.mountpoint).takes_devices:
         return
     try:
         filesystem = filesystem_of(settings, SystemClock())

@@ -1,5 +1,6 @@
 """`init` for XFS and ext4: on a volume that it creates, and on one that is mounted already."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -266,12 +267,22 @@ def test_a_partition_that_cannot_grow(cloud_host: CloudHost) -> None:
         make("xfs", part)
     mount(cloud_host, f"{node}p1")
     assert_refused(cloud_host, f"{name}p1", "not the last")
+    checked = cloud_host.run("check", str(cloud_host.mountpoint), "--json").stdout
+    names = {line["name"] for line in json.loads(checked)}
+    assert "growth" in names
+    # What is behind it is the other partition, and not unused.
+    assert "slack" not in names
     subprocess.run(["umount", str(cloud_host.mountpoint)], check=True)
     mount(cloud_host, f"{node}p2")
     ran = cloud_host.init()
     assert ran.returncode == 0, ran.stderr
     assert tags_of(cloud_host, volume_id)[FILESYSTEM_TAG] == uuid_of(cloud_host)
     assert cloud_host.lines[0].startswith(f"UUID={uuid_of(cloud_host)} ")
+    subprocess.run(["umount", str(cloud_host.mountpoint)], check=True)
+    undone = cloud_host.run("uninstall")
+    assert undone.returncode == 0, undone.stderr
+    # XFS has none, mounted or not.
+    assert "reserve" not in undone.stdout
 
 
 @contextmanager
