@@ -367,12 +367,16 @@ def _add_iam_policy(commands: "_Verbs") -> None:
         help="include the statements for volumes encrypted with this KMS key",
     )
     policy.add_argument(
-        "--adopt", action="store_true", help="include the statement that `adopt: true` needs"
+        "--adopt",
+        action="store_true",
+        help="include the statement that `adopt: true` needs; with --enlarge also the one with "
+        "which `init` tags the volume of XFS or ext4 that is mounted already",
     )
     policy.add_argument(
         "--enlarge",
         action="store_true",
-        help="include the statements with which volumes are enlarged where no other can be added",
+        help="include the statements with which volumes are enlarged: that of XFS or ext4, and "
+        "those of BTRFS where no other can be added",
     )
     policy.set_defaults(verb=verbs.iam_policy)
 

@@ -83,7 +83,8 @@ def _unknown_volume(seen: Observation) -> Problem:
     return Problem(
         Cause.METHOD,
         f"{names} is not a volume with the tags of ebs-autoscale",
-        f"run `ebs-autoscale init {seen.reading.mountpoint}`, which tags the volume",
+        f"run `ebs-autoscale init {seen.reading.mountpoint}`, which tags the volume or says why it "
+        "must not",
     )
 
 

@@ -152,7 +152,7 @@ def remarks_of(
             size = format_size(device.unused_bytes)
             yield Remark(
                 "slack",
-                f"{size} of {shown} are not used: the volume was enlarged",
+                f"{size} of {shown} are not used: the filesystem ends before the volume does",
                 "the daemon uses them, and `ebs-autoscale grow` does so at once, if the volume has "
                 f"the tags of ebs-autoscale; else run {_extending(device, reading)}",
             )

@@ -82,9 +82,9 @@ def _inspected(
         block_devices.require_blank(name, size_bytes=size_bytes, is_leftover=is_leftover)
     has, uuid = found or left or (kind or FilesystemKind.BTRFS, filesystem)
     if kind not in (None, has):
-        is_there = "has" if found else "has an unfinished"
+        is_there = "has" if found else "has unfinished"
         raise Unfit(
-            f"{name} {is_there} {has} filesystem {uuid}, and --filesystem asks for {kind}",
+            f"{name} {is_there} {has} {uuid}, and --filesystem asks for {kind}",
             hint="omit --filesystem to use what there is, or use another device",
             cause=Cause.NOT_BLANK,
         )

@@ -181,7 +181,7 @@ class Initialisation:
 
     def _adopt(self, found: OwnVolume, filesystem: str, cloud: Ec2Volumes) -> None:
         if adopt(found, filesystem, cloud):
-            self._tell(f"adopted {found.volume.id}: its tags say now that it is ours")
+            self._tell(f"adopted {found.volume.id}: tagged it as a volume of this instance")
 
     def _cloud(self) -> Ec2Volumes:
         return cloud_of(self._setup.settings, self._clock)
@@ -202,7 +202,7 @@ class Initialisation:
         wanted, point = self._setup.kind, self._setup.mountpoint
         if wanted not in (None, kind):
             raise Unfit(
-                f"{point} has a {kind} filesystem, and --filesystem asks for {wanted}",
+                f"{point} is {kind}, and --filesystem asks for {wanted}",
                 hint="omit --filesystem to use what there is, or choose another mountpoint",
                 cause=Cause.OTHER_FILESYSTEM,
             )
@@ -255,8 +255,7 @@ class Initialisation:
         )
         if candidate.filesystem != uuid:
             raise Unfit(
-                f"{volume.id} has a {candidate.kind} filesystem, UUID {candidate.filesystem}, not "
-                f"{uuid}",
+                f"{volume.id} has {candidate.kind} {candidate.filesystem}, not {uuid}",
                 hint=f"inspect /dev/{name}; it is never overwritten",
                 cause=Cause.NOT_BLANK,
             )
