@@ -1,8 +1,8 @@
 """One BTRFS filesystem: read its state, add and extend devices, balance metadata."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, suppress
 from itertools import count
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from ebs_autoscale.filesystems.btrfs.mount import BtrfsMount
 from ebs_autoscale.filesystems.btrfs.reading import devices_of, exclusive_operation, reading_of
 from ebs_autoscale.filesystems.btrfs.reserve import Reserve, is_near_enospc
 from ebs_autoscale.filesystems.btrfs.sysfs import BtrfsSysfs
-from ebs_autoscale.filesystems.mounted import OpenMount
+from ebs_autoscale.filesystems.mounted import OpenMount, VerifiedFilesystem
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.blank import require_writable
 from ebs_autoscale.host.command import never, run
@@ -72,7 +72,7 @@ class Clock(Protocol):
         """Wait; raises Stopped when a stop is requested."""
 
 
-class BtrfsFilesystem:
+class BtrfsFilesystem(VerifiedFilesystem[BtrfsMount]):
     """One mounted BTRFS filesystem, bound to its UUID at construction.
 
     Every read and every change first verifies the mount, and raises Unfit when it is not as it has
@@ -80,26 +80,11 @@ class BtrfsFilesystem:
     """
 
     def __init__(self, mountpoint: str, *, clock: Clock) -> None:
-        self._mount = BtrfsMount(mountpoint)
+        super().__init__(BtrfsMount(mountpoint))
         self._sysfs = BtrfsSysfs(self._mount.uuid)
         self._balance = _Balance(self._mount)
         self._reserve = Reserve(self._mount)
         self._clock = clock
-
-    @property
-    def uuid(self) -> str:
-        """The filesystem's UUID, as sysfs and blkid write it."""
-        return self._mount.uuid
-
-    @property
-    def mountpoint(self) -> str:
-        """The absolute path, without symlinks."""
-        return self._mount.path
-
-    def read(self) -> Reading:
-        """The current state, in microseconds, without a subprocess; raises Unfit or Transient."""
-        with self.opened() as mount:
-            return self.reading(mount, os.fstatvfs(mount.fd))
 
     def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
         """The current state, with statvfs(3) as the caller read it; raises OSError."""
@@ -112,18 +97,6 @@ class BtrfsFilesystem:
         """The devices, also of a filesystem that is read-only; raises Unfit or OSError."""
         with self._mount.opened(read_only=True) as mount:
             return devices_of(mount, self._sysfs)
-
-    @contextmanager
-    def opened(self) -> Iterator[OpenMount]:
-        """The verified mount, held open while this is entered; raises Unfit or Transient."""
-        try:
-            with self._mount.opened() as mount:
-                yield mount
-        except OSError as error:
-            self._mount.verify()
-            raise Transient(
-                f"cannot read the state of {self.mountpoint}: {error}", cause=Cause.READING
-            ) from error
 
     def exclusive_operation(self) -> str:
         """The operation that prevents others from changing devices, such as `balance paused`.

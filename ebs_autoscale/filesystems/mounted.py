@@ -2,15 +2,18 @@
 
 import errno
 import os
-from contextlib import suppress
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from ebs_autoscale.errors import Cause, CommandFailed, Unfit
+from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.host import files, fstab
 from ebs_autoscale.host.command import run
 from ebs_autoscale.host.mountinfo import Mount, MountTable
-from ebs_autoscale.model import FilesystemKind
+from ebs_autoscale.model import FilesystemKind, Reading
 
 _AUTOMOUNT_TIMEOUT_SECONDS = 20.0
 _NEEDS_ANOTHER = (
@@ -28,6 +31,60 @@ class OpenMount:
 
     fd: int
     uuid: str
+
+
+class VerifiedMount(Protocol):
+    """A mountpoint, bound to the filesystem that was mounted there at construction."""
+
+    path: str
+    uuid: str
+
+    def opened(self, *, read_only: bool = False) -> AbstractContextManager[OpenMount]:
+        """Verify the mount and hold it open (law 6); raises Unfit or OSError."""
+
+    def verify(self) -> None:
+        """Raise Unfit unless the mount is as it has to be."""
+
+
+MountT = TypeVar("MountT", bound=VerifiedMount)
+
+
+class VerifiedFilesystem(ABC, Generic[MountT]):
+    """A mounted filesystem, whose mount is verified before every read and every change."""
+
+    def __init__(self, mount: MountT) -> None:
+        self._mount = mount
+
+    @property
+    def uuid(self) -> str:
+        """The filesystem's UUID, as blkid writes it."""
+        return self._mount.uuid
+
+    @property
+    def mountpoint(self) -> str:
+        """The absolute path, without symlinks."""
+        return self._mount.path
+
+    def read(self) -> Reading:
+        """The current state, in microseconds, without a subprocess; raises Unfit or Transient."""
+        with self.opened() as mount:
+            return self.reading(mount, os.fstatvfs(mount.fd))
+
+    @abstractmethod
+    def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
+        """The current state, with statvfs(3) as the caller read it; raises OSError."""
+
+    @contextmanager
+    def opened(self) -> Iterator[OpenMount]:
+        """The verified mount, held open while this is entered; raises Unfit or Transient."""
+        try:
+            with self._mount.opened() as mount:
+                yield mount
+        except OSError as error:
+            self._mount.verify()
+            raise Transient(
+                f"cannot read the state of {self.mountpoint}: {error}", cause=Cause.READING
+            ) from error
 
 
 def kind_at(path: str) -> FilesystemKind:

@@ -350,11 +350,11 @@ class Initialisation:
 
     def _tell_who_can_write(self, filesystem: MountedFilesystem) -> None:
         """Say that the first write of a job may be refused, unless the mode was chosen."""
-        if filesystem.mountpoint == "/":
+        if self._setup.mode is not None or filesystem.mountpoint == "/":
             return
         with filesystem.opened() as mount:
             root = os.fstat(mount.fd)
-        if self._setup.mode is not None or root.st_mode & stat.S_IWOTH:
+        if root.st_mode & stat.S_IWOTH:
             return
         point, path = filesystem.mountpoint, self._setup.config_path
         by = "" if path == paths.CONFIG_DEFAULT else f"--config {path} "

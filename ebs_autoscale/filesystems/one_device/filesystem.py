@@ -1,8 +1,8 @@
 """One XFS or ext4: read its state, extend it to the size of its device."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ebs_autoscale.errors import (
@@ -12,7 +12,7 @@ from ebs_autoscale.errors import (
     Transient,
     Unfit,
 )
-from ebs_autoscale.filesystems.mounted import CHECK_ROOT, OpenMount
+from ebs_autoscale.filesystems.mounted import CHECK_ROOT, OpenMount, VerifiedFilesystem
 from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount
 from ebs_autoscale.filesystems.one_device.reading import device_of, reading_of
 from ebs_autoscale.filesystems.one_device.superblock import Superblock
@@ -33,7 +33,7 @@ class Clock(Protocol):
         """Seconds since some fixed moment."""
 
 
-class OneDeviceFilesystem:
+class OneDeviceFilesystem(VerifiedFilesystem[OneDeviceMount]):
     """One mounted XFS or ext4, bound to its UUID at construction.
 
     Every read and every change first verifies the mount, and raises Unfit when it is not as it has
@@ -41,23 +41,8 @@ class OneDeviceFilesystem:
     """
 
     def __init__(self, mountpoint: str, *, clock: Clock) -> None:
-        self._mount = OneDeviceMount(mountpoint)
+        super().__init__(OneDeviceMount(mountpoint))
         self._clock = clock
-
-    @property
-    def uuid(self) -> str:
-        """The filesystem's UUID, as blkid writes it."""
-        return self._mount.uuid
-
-    @property
-    def mountpoint(self) -> str:
-        """The absolute path, without symlinks."""
-        return self._mount.path
-
-    def read(self) -> Reading:
-        """The current state; raises Unfit or Transient."""
-        with self.opened() as mount:
-            return self.reading(mount, os.fstatvfs(mount.fd))
 
     def reading(self, mount: OpenMount, statvfs: os.statvfs_result) -> Reading:
         """The current state, with statvfs(3) as the caller read it; raises OSError."""
@@ -68,18 +53,6 @@ class OneDeviceFilesystem:
         """The device, also of a filesystem that is read-only; raises Unfit or OSError."""
         with self._mount.opened(read_only=True) as mount:
             return (device_of(self._mount, mount.fd),)
-
-    @contextmanager
-    def opened(self) -> Iterator[OpenMount]:
-        """The verified mount, held open while this is entered; raises Unfit or Transient."""
-        try:
-            with self._mount.opened() as mount:
-                yield mount
-        except OSError as error:
-            self._mount.verify()
-            raise Transient(
-                f"cannot read the state of {self.mountpoint}: {error}", cause=Cause.READING
-            ) from error
 
     def exclusive_operation(self) -> str:
         """`none`: nothing prevents a growth for long."""
