@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ec2_sandbox.devices.partitions import show_partitions
 
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.ec2.requests import (
@@ -257,14 +258,9 @@ def test_a_partition_that_cannot_grow(cloud_host: CloudHost) -> None:
     volume_id, node = attach(cloud_host)
     table = "label: gpt\n,400MiB,L\n,400MiB,L\n"
     subprocess.run(["sfdisk", "-q", "--no-tell-kernel", node], input=table, text=True, check=True)
-    subprocess.run(["partx", "-u", node], check=True)
     name = Path(node).name
-    for number in (1, 2):
-        part = f"/dev/{name}p{number}"
-        if not Path(part).exists():
-            numbers = Path(f"/sys/class/block/{name}p{number}/dev").read_text("ascii").strip()
-            subprocess.run(["mknod", part, "b", *numbers.split(":")], check=True)
-        make("xfs", part)
+    for part in show_partitions(name):
+        make("xfs", f"/dev/{part}")
     mount(cloud_host, f"{node}p1")
     assert_refused(cloud_host, f"{name}p1", "not the last")
     checked = cloud_host.run("check", str(cloud_host.mountpoint), "--json").stdout
