@@ -35,7 +35,7 @@ _BLOCK = Path("/sys/class/block")
 WAIT_SECONDS = 3.0
 _LOCK_POLL_SECONDS = 0.1
 
-_NEW_UUID = {
+NEW_UUID = {
     FilesystemKind.BTRFS: "btrfstune -m",
     FilesystemKind.XFS: "xfs_admin -U generate",
     FilesystemKind.EXT4: "tune2fs -U random",
@@ -172,7 +172,7 @@ class Copy:
             )
         return (
             f"detach the volume of {self.name}, or, while it is not mounted, give it a UUID of its "
-            f"own with `{_NEW_UUID[self.claim.kind]} /dev/{self.name}`"
+            f"own with `{NEW_UUID[self.claim.kind]} /dev/{self.name}`"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from ebs_autoscale.errors import Cause, CommandFailed, Transient, Unfit
 from ebs_autoscale.host import files, fstab
@@ -33,17 +33,20 @@ class OpenMount:
     uuid: str
 
 
-class VerifiedMount(Protocol):
+class VerifiedMount(ABC):
     """A mountpoint, bound to the filesystem that was mounted there at construction."""
 
     path: str
     uuid: str
 
+    @abstractmethod
     def opened(self, *, read_only: bool = False) -> AbstractContextManager[OpenMount]:
         """Verify the mount and hold it open (law 6); raises Unfit or OSError."""
 
     def verify(self) -> None:
         """Raise Unfit unless the mount is as it has to be."""
+        with self.opened():
+            pass
 
 
 MountT = TypeVar("MountT", bound=VerifiedMount)

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from ebs_autoscale import config
@@ -156,13 +157,13 @@ class Initialisation:
         self._mounting.prepare(Source.of_candidate(candidate))
         if not candidate.kind.takes_devices:
             # Before anything is on it, so that its tags have the UUID (law 4).
-            cloud = self._cloud()
+            cloud = self._cloud
             self._adopt(volume_behind(candidate.name, cloud), candidate.filesystem, cloud)
         return candidate
 
     def _begun(self, name: str) -> str:
         """The UUID of a filesystem that an earlier run has tagged the volume for."""
-        return volume_behind(name, self._cloud()).volume.growth.filesystem
+        return volume_behind(name, self._cloud).volume.growth.filesystem
 
     def _ensure_own_volume(self, reading: Reading) -> None:
         """See that the volume of a filesystem that can grow in no other way is ours, and may grow.
@@ -172,7 +173,7 @@ class Initialisation:
         (device,) = reading.devices
         if device.partition and (partition := partitions.partition_of(device.partition)):
             partitions.require_growable(partition)
-        cloud = self._cloud()
+        cloud = self._cloud
         found = volume_behind(device.name, cloud)
         self._adopt(found, reading.filesystem, cloud)
         if refusal := refusal_to_enlarge(cloud, found.volume):
@@ -183,6 +184,7 @@ class Initialisation:
         if adopt(found, filesystem, cloud):
             self._tell(f"adopted {found.volume.id}: tagged it as a volume of this instance")
 
+    @cached_property
     def _cloud(self) -> Ec2Volumes:
         return cloud_of(self._setup.settings, self._clock)
 

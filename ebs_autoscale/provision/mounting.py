@@ -8,6 +8,7 @@ from typing import Protocol, Self
 from ebs_autoscale.clock import SystemClock
 from ebs_autoscale.config import Settings
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Unfit
+from ebs_autoscale.filesystems.copies import NEW_UUID
 from ebs_autoscale.filesystems.mounted import trigger_automount
 from ebs_autoscale.host import files, paths, systemd
 from ebs_autoscale.host.command import run
@@ -176,12 +177,11 @@ class Mounting:
         reading = filesystem.read()
         if not reading.has_device(candidate.name):
             names = ", ".join(device.name for device in reading.devices)
-            own = "btrfstune -m" if candidate.kind.takes_devices else "xfs_admin -U or tune2fs -U"
             raise Unfit(
                 f"{self.point} is mounted from {names}, not from {candidate.name}, which has the "
                 "same UUID",
                 hint=f"detach the copy, or, while it is not mounted, give it a UUID of its own "
-                f"with `{own}`",
+                f"with `{NEW_UUID[candidate.kind]}`",
                 cause=Cause.COPY,
             )
 

@@ -20,7 +20,7 @@ from ebs_autoscale.errors import Cause, Transient, Unfit
 from ebs_autoscale.filesystems.one_device.filesystem import Clock, OneDeviceFilesystem
 from ebs_autoscale.host import paths
 from ebs_autoscale.host.command import run
-from ebs_autoscale.host.partitions import grow, growing, largest_bytes, partition_of
+from ebs_autoscale.host.partitions import grow, growing, partition_of, require_growable
 from ebs_autoscale.host.partitions import table as partition_table
 from tests.kernel.fixtures import Loop
 from tests.partitions import (
@@ -338,7 +338,7 @@ def test_another_tool_has_the_lock(device: LoopDevice, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("device", [MBR], indirect=True)
 def test_an_mbr_holds_two_tib(device: LoopDevice) -> None:
     """It is extended up to there, and says so before EC2 is asked for more."""
-    assert largest_bytes(of(device)) == 2 * TIB
+    assert require_growable(of(device)) == 2 * TIB
     device.resize(3 * TIB)
     for _ in range(2):
         extend(device)
@@ -347,7 +347,7 @@ def test_an_mbr_holds_two_tib(device: LoopDevice) -> None:
 
 def test_a_gpt_holds_any_volume(device: LoopDevice) -> None:
     """There is no limit that matters."""
-    assert largest_bytes(of(device)) is None
+    assert require_growable(of(device)) is None
 
 
 def test_what_is_no_partition(device: LoopDevice) -> None:

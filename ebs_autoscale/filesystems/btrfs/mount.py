@@ -12,6 +12,7 @@ from ebs_autoscale.filesystems.btrfs.repair import remount_command
 from ebs_autoscale.filesystems.btrfs.sysfs import SYSFS, uuid_at
 from ebs_autoscale.filesystems.mounted import (
     OpenMount,
+    VerifiedMount,
     mount_at,
     open_folder,
     other_filesystem,
@@ -28,7 +29,7 @@ from ebs_autoscale.host.mountinfo import Mount, MountTable
 _QUESTION_WAIT_SECONDS = 1.0
 
 
-class BtrfsMount:
+class BtrfsMount(VerifiedMount):
     """A mountpoint, bound to the filesystem that was mounted there at construction.
 
     Symlinks are resolved once, and an automount is triggered. Nothing is held open between calls,
@@ -67,11 +68,6 @@ class BtrfsMount:
             yield mount
         finally:
             os.close(fd)
-
-    def verify(self) -> None:
-        """Raise Unfit unless the mount is as it has to be."""
-        with self.opened():
-            pass
 
     def _verify_mounted(self) -> tuple[Mount, ...]:
         mounts = self._table.mounts()

@@ -51,8 +51,8 @@ class OneDeviceFilesystem(VerifiedFilesystem[OneDeviceMount]):
 
     def devices(self) -> tuple[Device, ...]:
         """The device, also of a filesystem that is read-only; raises Unfit or OSError."""
-        with self._mount.opened(read_only=True) as mount:
-            return (device_of(self._mount, mount.fd),)
+        with self._mount.opened(read_only=True):
+            return (device_of(self._mount),)
 
     def exclusive_operation(self) -> str:
         """`none`: nothing prevents a growth for long."""
@@ -104,9 +104,12 @@ class OneDeviceFilesystem(VerifiedFilesystem[OneDeviceMount]):
         self._mount.renew()
         if self._mount.superblock:
             require_resizable(self._mount.superblock, self._mount.place.name, self.mountpoint)
-        if partition := self._mount.place.partition:
-            partitions.require_growable(partition)
-        usable_bytes = self._usable_bytes()
+        place, limits = self._mount.place, []
+        if self._mount.superblock:
+            limits.append(place.start_bytes + self._mount.superblock.largest_bytes)
+        if place.partition and (most_bytes := partitions.require_growable(place.partition)):
+            limits.append(most_bytes)
+        usable_bytes = min(limits, default=None)
         [device] = self.read().devices
         if usable_bytes is not None and device.size_bytes + SLACK_BYTES > usable_bytes:
             raise Unfit(
@@ -145,15 +148,6 @@ class OneDeviceFilesystem(VerifiedFilesystem[OneDeviceMount]):
             what = f"cannot extend {self.mountpoint}: {why}"
             raise Transient(what, hint=hint, cause=Cause.RESIZE)
         return f"the partition table of {name} as it was is in {kept}" if kept else None
-
-    def _usable_bytes(self) -> int | None:
-        """How large its block device can be for it to use all; None without a limit."""
-        place, limits = self._mount.place, []
-        if self._mount.superblock:
-            limits.append(place.start_bytes + self._mount.superblock.largest_bytes)
-        if place.partition and (most_bytes := partitions.largest_bytes(place.partition)):
-            limits.append(most_bytes)
-        return min(limits, default=None)
 
     def _resize_command(self) -> list[str]:
         if self._mount.kind is FilesystemKind.XFS:

@@ -11,6 +11,7 @@ from uuid import UUID
 from ebs_autoscale.errors import Cause, CommandFailed, EbsAutoscaleError, Transient, Unfit
 from ebs_autoscale.filesystems.mounted import (
     OpenMount,
+    VerifiedMount,
     cannot_open,
     mount_at,
     open_folder,
@@ -23,7 +24,7 @@ from ebs_autoscale.filesystems.mounted import (
     wrong_kind,
 )
 from ebs_autoscale.filesystems.one_device import superblock, xfs
-from ebs_autoscale.filesystems.one_device.place import place_of
+from ebs_autoscale.filesystems.one_device.place import place_of, text_of
 from ebs_autoscale.filesystems.one_device.superblock import Superblock
 from ebs_autoscale.host.command import Question
 from ebs_autoscale.host.mountinfo import Mount, MountTable
@@ -43,7 +44,7 @@ _FSUUID2 = struct.Struct("=B16s")
 _FS_IOC_GETFSUUID = 2 << 30 | _FSUUID2.size << 16 | 0x15 << 8
 
 
-class OneDeviceMount:
+class OneDeviceMount(VerifiedMount):
     """A mountpoint, bound to the filesystem that was mounted there at construction.
 
     Symlinks are resolved once, and an automount is triggered. Nothing is held open between calls,
@@ -63,6 +64,8 @@ class OneDeviceMount:
         self.kind = FilesystemKind(mount.kind)
         self.place = place_of(mount)
         self.device = mount.device
+        # Of XFS, as of the latest look; of ext4, the superblock instead.
+        self.geometry: xfs.Geometry | None = None
         self.superblock: Superblock | None = None
         self._superblock_blocks = 0
         self._asking: Question | None = None
@@ -102,11 +105,6 @@ class OneDeviceMount:
             yield mount
         finally:
             os.close(fd)
-
-    def verify(self) -> None:
-        """Raise Unfit unless the mount is as it has to be."""
-        with self.opened():
-            pass
 
     def renew(self) -> None:
         """Read the superblock of ext4 again, which was changed; raises Unfit or Transient."""
@@ -205,7 +203,7 @@ class OneDeviceMount:
         return self.uuid if os.fstatvfs(fd).f_fsid == first ^ second else "another one"
 
     def _xfs_uuid(self, fd: int) -> str:
-        found = xfs.geometry(fd)
+        self.geometry = found = xfs.geometry(fd)
         if found.realtime_blocks:
             raise Unfit(
                 f"{shown(self.path)} has a real-time device, which is not grown with the other",
@@ -251,18 +249,6 @@ class OneDeviceMount:
         if self.kind is FilesystemKind.XFS:
             return set()
         return set(text_of(f"/proc/fs/ext4/{self.place.name}/options").split())
-
-
-def text_of(path: str) -> bytes:
-    """What a small file of the kernel says; empty when there is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.pread(fd, 4096, 0)
-    finally:
-        os.close(fd)
 
 
 def question_of(name: str) -> Question:

@@ -40,12 +40,12 @@ class Place:
     @property
     def disk_bytes(self) -> int:
         """The size of the whole disk now; 0 once it is gone."""
-        return _bytes_in(os.path.dirname(self.folder) if self.partition else self.folder, "size")  # noqa: PTH120 -- runs each tick
+        return _size_in(os.path.dirname(self.folder) if self.partition else self.folder)  # noqa: PTH120 -- runs each tick
 
     @property
     def bytes(self) -> int:
         """The size of the block device of the filesystem now; 0 once it is gone."""
-        return _bytes_in(self.folder, "size")
+        return _size_in(self.folder)
 
 
 def place_of(mount: Mount) -> Place:
@@ -85,12 +85,17 @@ def layer_of(disk: Path) -> str:
     return f"a layer{on}" if on else ""
 
 
-def _bytes_in(folder: str, name: str) -> int:
+def _size_in(folder: str) -> int:
+    return int(text_of(f"{folder}/size") or 0) * SYSFS_SECTOR_BYTES
+
+
+def text_of(path: str) -> bytes:
+    """What a small file of the kernel says; empty when there is none. Runs each tick."""
     try:
-        fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return int(os.pread(fd, 32, 0)) * SYSFS_SECTOR_BYTES
+            return os.pread(fd, 4096, 0)
         finally:
             os.close(fd)
-    except (OSError, ValueError):
-        return 0
+    except OSError:
+        return b""

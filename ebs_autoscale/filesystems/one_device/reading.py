@@ -3,10 +3,10 @@
 import os
 
 from ebs_autoscale.filesystems.mounted import OpenMount
-from ebs_autoscale.filesystems.one_device import xfs
-from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount, text_of
+from ebs_autoscale.filesystems.one_device.mount import OneDeviceMount
+from ebs_autoscale.filesystems.one_device.place import text_of
 from ebs_autoscale.filesystems.page_cache import dirty_limit_bytes
-from ebs_autoscale.model import Device, FilesystemKind, Inodes, Reading
+from ebs_autoscale.model import Device, Inodes, Reading
 
 
 def reading_of(
@@ -30,31 +30,29 @@ def reading_of(
         statvfs_available_bytes=available_bytes,
         metadata_headroom_bytes=None,
         metadata_profile="",
-        devices=(device_of(mount, opened.fd),),
+        devices=(device_of(mount),),
         kind=mount.kind,
-        inodes=_inodes(mount, opened.fd, statvfs),
+        inodes=_inodes(mount, statvfs),
         cache_bytes=dirty_limit_bytes(lambda path: int(text_of(path) or 0)),
     )
 
 
-def _inodes(mount: OneDeviceMount, fd: int, statvfs: os.statvfs_result) -> Inodes | None:
+def _inodes(mount: OneDeviceMount, statvfs: os.statvfs_result) -> Inodes | None:
     """XFS, too, has a most for its size, of which statvfs(3) says nothing while space is nearer.
 
     1 to 25 % of its blocks: empty files and links were measured to reach that with 61 % available,
     and a filesystem that was made with a TiB or more reaches it with files of 4 KiB.
     """
-    total = statvfs.f_files
-    if mount.kind is FilesystemKind.XFS:
-        total = xfs.geometry(fd).inodes_max
+    total = mount.geometry.inodes_max if mount.geometry else statvfs.f_files
     used = statvfs.f_files - statvfs.f_favail
     return Inodes(total=total, available=max(0, total - used)) if total else None
 
 
-def device_of(mount: OneDeviceMount, fd: int) -> Device:
-    """The one device, also of a filesystem that is read-only; raises OSError."""
+def device_of(mount: OneDeviceMount) -> Device:
+    """The one device as of the latest look, also of a filesystem that is read-only."""
     place = mount.place
-    if mount.kind is FilesystemKind.XFS:
-        size_bytes = xfs.geometry(fd).size_bytes
+    if mount.geometry:
+        size_bytes = mount.geometry.size_bytes
     else:
         # Without the superblock, which only root may read, it is not known to lack anything.
         size_bytes = mount.superblock.size_bytes if mount.superblock else place.bytes
@@ -74,5 +72,5 @@ def device_of(mount: OneDeviceMount, fd: int) -> Device:
 def devices_at(mountpoint: str) -> tuple[Device, ...]:
     """The device of a filesystem that may be read-only; raises Unfit or OSError."""
     mount = OneDeviceMount(mountpoint, read_only=True)
-    with mount.opened(read_only=True) as opened:
-        return (device_of(mount, opened.fd),)
+    with mount.opened(read_only=True):
+        return (device_of(mount),)

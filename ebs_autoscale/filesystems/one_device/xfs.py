@@ -8,9 +8,6 @@ from uuid import UUID
 # struct xfs_fsop_geom_v1 of xfs_fs.h, which every kernel fills in (linux/fs/xfs/libxfs).
 _GEOMETRY = struct.Struct("=8I4Q16s7I4x")
 _XFS_IOC_FSGEOMETRY_V1 = 2 << 30 | _GEOMETRY.size << 16 | ord("X") << 8 | 100
-# struct xfs_fsop_counts: free blocks and real-time extents, free and allocated inodes.
-_COUNTS = struct.Struct("=4Q")
-_XFS_IOC_FSCOUNTS = 2 << 30 | _COUNTS.size << 16 | ord("X") << 8 | 113
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +55,3 @@ def geometry(fd: int) -> Geometry:
         inode_bytes=inode_bytes,
         inodes_percent=inodes_percent,
     )
-
-
-def free_blocks(fd: int) -> int:
-    """The free blocks, whatever quota bounds the folder; raises OSError."""
-    found = bytearray(_COUNTS.size)
-    fcntl.ioctl(fd, _XFS_IOC_FSCOUNTS, found)
-    free: int = _COUNTS.unpack(found)[0]
-    return free

@@ -45,21 +45,16 @@ _TOOL_TIMEOUT_SECONDS = 60.0
 _LOCK_TIMEOUT_SECONDS = 20
 
 
-def require_growable(partition: Partition) -> None:
+def require_growable(partition: Partition) -> int | None:
     """Raise Unfit unless it is certain that `grow` extends this partition and changes nothing else.
 
     That is: the table is intact and the same for us, sfdisk, blkid and the kernel, this partition
     is the last one and has an XFS or ext4, and nothing else is known to be on the block device.
+    Returns the size of the largest one that its table can describe; None without such a limit.
     """
     require_tools("wipefs", "blkid", "flock", "sfdisk", "partx")
     with _opened(partition.disk) as fd:
-        _require_growable(fd, partition)
-
-
-def largest_bytes(partition: Partition) -> int | None:
-    """The largest block device that its table can describe; None without such a limit."""
-    with _opened(partition.disk) as fd:
-        found = _table(fd, partition.disk)
+        found, _ = _require_growable(fd, partition)
     sectors = table.sectors_max(found.label)
     return sectors and sectors * SECTOR_BYTES
 
