@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -98,11 +99,14 @@ def node_names(box: Box) -> dict[str, str]:
 
 def left_behind(name: str) -> list[str]:
     """Processes, mounts, sparse files, groups and folders of a box that still exist."""
-    found = [f"group {path}" for path in Path("/sys/fs/cgroup").rglob(name)]
+    # Groups of other boxes come and go meanwhile, which Path.rglob() does not bear.
+    groups = (path for path, _, _ in os.walk("/sys/fs/cgroup") if Path(path).name == name)
+    found = [f"group {path}" for path in groups]
     found += [f"folder {path}" for path in Path("/dev/shm").glob(name)]
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
-        if name in path.read_text():
-            found.append(f"device {path}")
+        with suppress(OSError):  # one that was released meanwhile
+            if name in path.read_text():
+                found.append(f"device {path}")
     for process in Path("/proc").glob("[0-9]*"):
         try:
             mounts = (process / "mountinfo").read_text()
