@@ -19,8 +19,8 @@ def translated_errors(what: str) -> Iterator[None]:
         answer, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
         raise translated(
             what,
-            code=answer.get("Code") or "",
-            message=(answer.get("Message") or "").rstrip("."),
+            code=_text(answer.get("Code")),
+            message=_text(answer.get("Message")).rstrip("."),
             status=about.get("HTTPStatusCode", 400),
             operation=error.operation_name,
         ) from error
@@ -51,3 +51,8 @@ def translated_errors(what: str) -> Iterator[None]:
         raise Transient(
             f"{what}: the response is not from EC2", hint=hint, cause=Cause.EC2_UNREACHABLE
         ) from error
+
+
+def _text(field: object) -> str:
+    """A field of an error; botocore has a dict or a list for one with elements inside."""
+    return field if isinstance(field, str) else str(field or "")

@@ -183,7 +183,7 @@ def _imds(content: bytes) -> None:
             continue
 
 
-class _FuzzedEc2:
+class FuzzedEc2:
     """Ec2Volumes whose every HTTP answer has the same body."""
 
     def __init__(self) -> None:
@@ -203,6 +203,7 @@ class _FuzzedEc2:
         return botocore.awsrequest.AWSResponse(request.url, self._status, HTTPHeaders(), raw)
 
     def __call__(self, content: bytes) -> None:
+        """Make each call; raises only what is not an error of ours."""
         self._content, cloud, volume = content, self._cloud, volume_of(1)
         calls: tuple[Callable[[], object], ...] = (
             lambda: cloud.inventory(FILESYSTEM),
@@ -286,7 +287,7 @@ def targets() -> Iterator[dict[str, Target]]:
                 _translated,
                 (),
             ),
-            "EC2": (EC2_ANSWERS, _FuzzedEc2(), ()),
+            "EC2": (EC2_ANSWERS, FuzzedEc2(), ()),
             "IMDS": ((IDENTITY_DOCUMENT, CREDENTIALS), _imds, ()),
             "HTTP answers of IMDS": (RAW_ANSWERS, service, ()),
             "endless HTTP answers of IMDS": (RAW_ANSWERS, endless_service, ()),
